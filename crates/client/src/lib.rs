@@ -1,0 +1,1 @@
+//! Typed client, kubeconfig, informer cache and work queue

@@ -1,0 +1,1 @@
+//! Runs every plan: load, plan, apply, requeue, back off

@@ -1,0 +1,3 @@
+//! The coracle binary: argument parsing and wiring only.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Image names, content store, registry protocol, layers and builds

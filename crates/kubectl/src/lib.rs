@@ -1,0 +1,1 @@
+//! The command line: get, describe, apply and the rest, word for word as upstream's

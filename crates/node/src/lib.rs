@@ -1,0 +1,1 @@
+//! The node agent: pods, probes, volumes, logs, exec, status, service proxy

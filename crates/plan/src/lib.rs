@@ -1,0 +1,1 @@
+//! Every controller's decision: View -> Plan, pure

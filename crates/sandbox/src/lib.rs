@@ -1,0 +1,1 @@
+//! Containers: namespaces, cgroups, overlay roots, and the shim that owns a pod's processes

@@ -1,0 +1,1 @@
+//! The revisioned key space: history, watch, compaction, durable group-committed writes
