@@ -1,1 +1,5 @@
-//! Containers: namespaces, cgroups, overlay roots, and the shim that owns a pod's processes
+//! Containers: namespaces, cgroups, overlay roots, and the shim that owns a pod's processes.
+//!
+//! `cri` is the node's seam (decision 5 of the design): the node knows only that trait and its types.
+
+pub mod cri;
