@@ -1,1 +1,14 @@
-//! The resource table, the schema facts, defaults, validation, selectors and quantities of the Kubernetes API
+//! The resource table, the schema facts, defaults, validation, selectors and quantities of the Kubernetes API.
+//!
+//! Floor 0: pure data and pure functions. Types come from `k8s-openapi` (re-exported as [`k8s`]).
+
+pub mod object;
+pub mod resource;
+pub mod status;
+pub mod world;
+
+pub use k8s_openapi as k8s;
+pub use object::{Meta, Object, OwnerReference};
+pub use resource::{Resource, Scope, Subresource, Verb};
+pub use status::{Cause, Reason, Status};
+pub use world::Clock;
