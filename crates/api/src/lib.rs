@@ -5,6 +5,7 @@
 pub mod object;
 pub mod resource;
 pub mod status;
+pub mod table;
 pub mod world;
 
 pub use k8s_openapi as k8s;
