@@ -3,9 +3,17 @@
 //! A [`Client`] speaks the API's contract over a [`Transport`]: HTTPS to any Kubernetes, or a call into the API server of the same process,
 //! which shares objects instead of bytes (decision 10 of the design).
 
+mod cache;
+mod changes;
+mod informer;
+mod queue;
 mod transport;
 mod typed;
 
+pub use cache::{Cache, Change, IndexFn, ObjectKey, Untyped};
+pub use changes::Changes;
+pub use informer::{Informer, Jitter, seeded_jitter};
+pub use queue::{Item, Queue};
 pub use transport::{
     Body, BoxFuture, DeleteOptions, EventStream, ListOptions, ObjectList, PatchKind, Preconditions, Propagation, Target, Transport, WatchEvent, WatchOptions, WriteOptions,
 };

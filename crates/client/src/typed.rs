@@ -32,6 +32,11 @@ impl Client {
         &self.transport
     }
 
+    /// The name recorded with every write.
+    pub fn field_manager(&self) -> &str {
+        &self.field_manager
+    }
+
     /// Objects of kind `T` in `namespace` (or of all namespaces, or of a cluster-wide kind, with `None`).
     pub fn of<T: ResourceConsts>(&self, namespace: Option<&str>) -> Typed<T> {
         Typed {
