@@ -2,9 +2,16 @@
 //!
 //! Floor 0: pure data and pure functions. Types come from `k8s-openapi` (re-exported as [`k8s`]).
 
+pub mod columns;
+pub mod kinds;
+pub mod names;
 pub mod object;
+pub mod quantity;
 pub mod resource;
+pub mod selector;
 pub mod status;
+pub mod strategy;
+pub mod validation;
 pub mod table;
 pub mod world;
 
