@@ -2,6 +2,22 @@
 //!
 //! Reads come from memory, writes are durable (decision 3 of the design). Only `server` touches this crate.
 
+mod config;
+mod engine;
+mod error;
+mod frame;
+mod log;
+mod recover;
+mod snapshot;
+mod splice;
+mod state;
 mod types;
+mod watch;
+mod writer;
 
-pub use types::{CommitError, Compacted, Event, EventKind, Page, Precondition, Revision, Store, Watch, WatchItem, Write};
+pub use config::{Config, Durability, Fault, Faults, Limits, MAX_OBJECT_BYTES};
+pub use engine::Embedded;
+pub use error::{OpenError, OpenReport, TornTail};
+pub use types::{
+    BoxFuture, CommitError, Compacted, Event, EventKind, Page, Precondition, Revision, Store, Watch, WatchItem, Write,
+};

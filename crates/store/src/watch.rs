@@ -1,0 +1,261 @@
+//! Watches: cursors into runs of shared events, woken only when their own prefix changed.
+//!
+//! All watchers of one prefix share one group: the run of its events that some of them may still need. A write finds the
+//! groups of its key by the lengths of the prefixes in use, appends one `Arc`, and the group's sleepers are woken once a
+//! batch. There is no queue per watcher: one that falls behind the history is told `Expired`; one whose prefix is quiet never is.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use tokio::sync::Notify;
+
+use crate::state::State;
+use crate::types::{BoxFuture, Compacted, Event, Revision, Watch, WatchItem};
+
+/// Events a watcher takes out of its group at a time.
+const TAKEN_EVENTS: usize = 64;
+/// Where a group's numbering starts, so that older events can still be put in front.
+const FIRST_NUMBER: u64 = 1 << 63;
+
+struct Group {
+    prefix: Arc<str>,
+    run: RwLock<Run>,
+    /// Already among those to be woken after this batch.
+    touched: AtomicBool,
+    woken: Notify,
+}
+
+struct Run {
+    /// Every event of the prefix after `complete_from` and up to what is published.
+    events: VecDeque<Arc<Event>>,
+    /// The number of the first of `events`.
+    first: u64,
+    complete_from: Revision,
+}
+
+#[derive(Default)]
+pub struct Groups {
+    by_prefix: HashMap<Arc<str>, (Arc<Group>, usize)>,
+    /// How many groups have a prefix of that length.
+    lengths: BTreeMap<usize, usize>,
+}
+
+impl Groups {
+    fn of<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a Arc<Group>> {
+        self.lengths.range(..=key.len()).filter_map(move |(length, _)| self.by_prefix.get(key.get(..*length)?)).map(|(group, _)| group)
+    }
+}
+
+pub struct Hub {
+    groups: Mutex<Groups>,
+    /// Every event up to here is in the groups.
+    published: AtomicU64,
+    /// The oldest revision a watch may start from, for messages.
+    oldest: AtomicU64,
+    closed: AtomicBool,
+}
+
+impl Hub {
+    pub fn new(revision: Revision, oldest: Revision) -> Self {
+        Self { groups: Mutex::default(), published: AtomicU64::new(revision), oldest: AtomicU64::new(oldest), closed: AtomicBool::new(false) }
+    }
+
+    /// Held from before a batch becomes visible until `publish`: a watch that starts in between would miss or repeat it.
+    pub fn lock(&self) -> MutexGuard<'_, Groups> {
+        self.groups.lock()
+    }
+
+    /// Hands the batch to the groups. What it returns must be woken when the lock is released.
+    pub fn publish(&self, groups: &mut MutexGuard<'_, Groups>, events: &[Arc<Event>], trimmed: &[Arc<Event>], oldest: Revision) -> Wake {
+        self.oldest.store(oldest, Ordering::Release);
+        let mut wake: Vec<Arc<Group>> = Vec::new();
+        if !groups.by_prefix.is_empty() {
+            for event in events {
+                for group in groups.of(&event.key) {
+                    group.run.write().events.push_back(Arc::clone(event));
+                    if !group.touched.swap(true, Ordering::Relaxed) {
+                        wake.push(Arc::clone(group));
+                    }
+                }
+            }
+            for event in trimmed {
+                for group in groups.of(&event.key) {
+                    group.run.write().forget(event.revision);
+                }
+            }
+        }
+        if let Some(last) = events.last() {
+            self.published.store(last.revision, Ordering::Release);
+        }
+        Wake(wake)
+    }
+
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        for (group, _) in self.groups.lock().by_prefix.values() {
+            group.woken.notify_waiters();
+        }
+    }
+
+    /// The caller has the state under its read lock, taken after `groups`.
+    pub fn watch(self: &Arc<Self>, mut groups: MutexGuard<'_, Groups>, state: &State, prefix: &str, from: Revision) -> Result<Cursor, Compacted> {
+        if from < state.oldest() {
+            return Err(Compacted { asked: from, oldest: state.oldest() });
+        }
+        let group = match groups.by_prefix.get_mut(prefix) {
+            Some((group, watchers)) => {
+                *watchers += 1;
+                Arc::clone(group)
+            }
+            None => {
+                let prefix: Arc<str> = prefix.into();
+                let run = Run { events: VecDeque::new(), first: FIRST_NUMBER, complete_from: state.revision() };
+                let group =
+                    Arc::new(Group { prefix: Arc::clone(&prefix), run: RwLock::new(run), touched: AtomicBool::new(false), woken: Notify::new() });
+                *groups.lengths.entry(prefix.len()).or_default() += 1;
+                groups.by_prefix.insert(prefix, (Arc::clone(&group), 1));
+                group
+            }
+        };
+        let mut run = group.run.write();
+        if from < run.complete_from {
+            let until = run.complete_from;
+            for event in state.events(from).take_while(|event| event.revision <= until).collect::<Vec<_>>().into_iter().rev() {
+                if event.key.starts_with(prefix) {
+                    run.events.push_front(Arc::clone(event));
+                    run.first -= 1;
+                }
+            }
+            run.complete_from = from;
+        }
+        let next = run.first + run.events.partition_point(|event| event.revision <= from) as u64;
+        drop(run);
+        drop(groups);
+        Ok(Cursor { hub: Arc::clone(self), group, next, position: from, taken: VecDeque::new(), expired: false })
+    }
+}
+
+/// The groups a batch touched.
+#[must_use]
+pub struct Wake(Vec<Arc<Group>>);
+
+impl Wake {
+    pub fn up(self) {
+        for group in self.0 {
+            group.touched.store(false, Ordering::Relaxed);
+            group.woken.notify_waiters();
+        }
+    }
+}
+
+impl Run {
+    fn forget(&mut self, revision: Revision) {
+        while self.events.front().is_some_and(|event| event.revision <= revision) {
+            self.events.pop_front();
+            self.first += 1;
+            self.complete_from = self.complete_from.max(revision);
+        }
+    }
+}
+
+/// One watch.
+pub struct Cursor {
+    hub: Arc<Hub>,
+    group: Arc<Group>,
+    /// The number, in the group, of the next event to take.
+    next: u64,
+    /// The revision of the last event handed out, or where the watch began.
+    position: Revision,
+    /// At most `TAKEN_EVENTS`.
+    taken: VecDeque<Arc<Event>>,
+    expired: bool,
+}
+
+impl Cursor {
+    fn hand_out(&mut self) -> Option<WatchItem> {
+        let event = self.taken.pop_front()?;
+        self.position = event.revision;
+        Some(WatchItem::Event(event))
+    }
+}
+
+impl Watch for Cursor {
+    fn next(&mut self) -> BoxFuture<'_, Option<WatchItem>> {
+        Box::pin(async move {
+            let group = Arc::clone(&self.group);
+            loop {
+                // Listening starts before looking, so that an event in between is not missed.
+                let mut woken = std::pin::pin!(group.woken.notified());
+                woken.as_mut().enable();
+                if let Some(item) = self.try_next() {
+                    return Some(item);
+                }
+                if self.expired || self.hub.closed.load(Ordering::Acquire) {
+                    return None;
+                }
+                woken.await;
+            }
+        })
+    }
+
+    fn try_next(&mut self) -> Option<WatchItem> {
+        loop {
+            if let Some(item) = self.hand_out() {
+                return Some(item);
+            }
+            if self.expired {
+                return None;
+            }
+            let run = self.group.run.read();
+            let Some(index) = self.next.checked_sub(run.first) else {
+                self.expired = true;
+                return Some(WatchItem::Expired(Compacted { asked: self.position, oldest: self.hub.oldest.load(Ordering::Acquire) }));
+            };
+            let index = usize::try_from(index).unwrap_or(usize::MAX).min(run.events.len());
+            let end = run.events.len().min(index + TAKEN_EVENTS);
+            if index == end {
+                return None;
+            }
+            self.next += (end - index) as u64;
+            // A watch may have begun at a revision that was still to come.
+            let position = self.position;
+            self.taken.extend(run.events.range(index..end).filter(|event| event.revision > position).cloned());
+        }
+    }
+
+    fn delivered(&self) -> Revision {
+        if let Some(waiting) = self.taken.front() {
+            return (waiting.revision - 1).max(self.position);
+        }
+        // Read first: what is published by then is in the run by now.
+        let published = self.hub.published.load(Ordering::Acquire);
+        let run = self.group.run.read();
+        match self.next.checked_sub(run.first) {
+            Some(index) => match usize::try_from(index).ok().and_then(|index| run.events.get(index)) {
+                Some(waiting) => (waiting.revision - 1).max(self.position),
+                None => published.max(self.position),
+            },
+            None => self.position,
+        }
+    }
+}
+
+impl Drop for Cursor {
+    fn drop(&mut self) {
+        let mut groups = self.hub.groups.lock();
+        let groups = &mut *groups;
+        let Some((_, watchers)) = groups.by_prefix.get_mut(&self.group.prefix) else { return };
+        *watchers -= 1;
+        if *watchers == 0 {
+            groups.by_prefix.remove(&self.group.prefix);
+            if let Some(count) = groups.lengths.get_mut(&self.group.prefix.len()) {
+                *count -= 1;
+                if *count == 0 {
+                    groups.lengths.remove(&self.group.prefix.len());
+                }
+            }
+        }
+    }
+}
