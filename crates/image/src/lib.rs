@@ -1,1 +1,28 @@
-//! Image names, content store, registry protocol, layers and builds
+//! Images: names, content store, archives, registry protocol, layers and builds. Knows nothing of Kubernetes.
+//!
+//! Enter at [`Store`]: it holds what was imported, pulled or built, and gives each image's layers as directories that
+//! overlayfs can take as `lowerdir`s. Formats follow the OCI image and distribution specifications.
+
+mod archive;
+pub mod build;
+mod compress;
+mod digest;
+pub mod dockerfile;
+mod files;
+mod index;
+mod layer;
+mod oci;
+mod reference;
+mod store;
+mod unpack;
+mod view;
+
+pub use archive::{ImportError, SaveError};
+pub use build::{BuildError, BuildOptions, ChrootRunner, RunRequest, RunStep, build};
+pub use digest::Digest;
+pub use layer::{LayerError, LayerWriter};
+pub use oci::{Healthcheck, ImageConfig};
+pub use reference::{InvalidReference, Reference, ReferenceProblem};
+pub use store::{Image, Store, StoreError};
+pub use unpack::{UnpackError, Whiteouts, unpack};
+pub use view::RootView;
