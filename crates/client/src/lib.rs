@@ -5,6 +5,7 @@
 
 mod cache;
 mod changes;
+mod events;
 mod informer;
 mod queue;
 mod transport;
@@ -12,6 +13,7 @@ mod typed;
 
 pub use cache::{Cache, Change, IndexFn, ObjectKey, Untyped};
 pub use changes::Changes;
+pub use events::{EventType, Recorder, reference};
 pub use informer::{Informer, Jitter, seeded_jitter};
 pub use queue::{Item, Queue};
 pub use transport::{
