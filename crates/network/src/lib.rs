@@ -1,1 +1,25 @@
-//! Links, addresses, routes and nftables over netlink: the pod network and the service maps
+#![doc = include_str!("../README.md")]
+
+mod cidr;
+mod conntrack;
+mod dataplane;
+mod host;
+mod hostport;
+mod ipam;
+mod link;
+pub mod netlink;
+pub mod netns;
+mod nft;
+mod pod;
+mod route;
+mod service;
+mod sysctl;
+
+pub use cidr::{IpNet, ParseError};
+pub use dataplane::{Dataplane, DataplaneConfig, DataplaneError};
+pub use host::{HostAddresses, host_addresses, watch_host_addresses};
+pub use ipam::AllocateError;
+pub use netlink::NetlinkError;
+pub use hostport::PortMapping;
+pub use pod::{PodNet, PodNetConfig, PodNetError};
+pub use service::{Endpoint, Protocol, ServiceChange, ServicePort, ServicePortName};
