@@ -132,6 +132,11 @@ impl Status {
         Self { status: "Success".into(), ..Self::default() }
     }
 
+    pub fn with_code(mut self, code: u16) -> Self {
+        self.code = code;
+        self
+    }
+
     /// What a delete of an object answers once it is gone.
     pub fn deleted(group: &str, resource: &str, name: &str, uid: &str) -> Self {
         let mut status = Self::success().of(group, resource, name);

@@ -1,1 +1,33 @@
-//! The API server: HTTP, authentication, authorisation, admission, and the generic registry over the store
+//! The API server: HTTP, authentication, authorisation, admission, and the generic registry over the store.
+//!
+//! One generic path serves every kind: a request names a row of the resource table, the row names a strategy, and nothing here knows a kind by name
+//! except where Kubernetes itself gives one a special life (`special/`).
+
+mod admission;
+mod api;
+mod authentication;
+mod authorization;
+mod bootstrap;
+mod decode;
+mod encode;
+mod health;
+mod http;
+mod local;
+mod nodes;
+mod path;
+mod pending;
+mod pki;
+mod reads;
+mod registry;
+mod rows;
+mod special;
+mod tokens;
+mod watch;
+
+pub use api::{Api, Config, Context, OpenError};
+pub use authentication::User;
+pub use http::{Listener, ServeConfig, serve};
+pub use local::Local;
+pub use nodes::{Dial, NodeDialer};
+pub use pki::{Authority, Identity, Pki, PkiError};
+pub use tokens::{TokenError, TokenKey};

@@ -1,0 +1,161 @@
+//! What every request shares: the store, the clock, chance, the rows that are served, and who asks.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use ::api::{Clock, Status};
+use parking_lot::Mutex;
+use store::Store;
+
+use crate::authentication::User;
+use crate::authorization::Authorizer;
+use crate::nodes::Dial;
+use crate::rows::Serving;
+use crate::special::allocation::Allocations;
+use crate::tokens::TokenKey;
+
+/// Fills a buffer with random bytes: from the machine, or from a simulation's seed.
+pub type Chance = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
+
+#[derive(Clone)]
+pub struct Config {
+    /// `v1.36.2`: what `/version` and nodes say.
+    pub git_version: String,
+    /// Where clients outside reach the API server, for the `kubernetes` Service's endpoint.
+    pub advertise_address: IpAddr,
+    pub secure_port: u16,
+    /// IPv4 first; a second one of the other family makes Services dual-stack.
+    pub service_cidrs: Vec<(IpAddr, u8)>,
+    pub node_port_range: (u16, u16),
+    /// `https://kubernetes.default.svc.cluster.local`.
+    pub service_account_issuer: String,
+    pub token_key: Arc<TokenKey>,
+    /// PEM of the cluster's CA, published to every namespace.
+    pub ca_pem: String,
+}
+
+impl Config {
+    pub fn new(token_key: Arc<TokenKey>, ca_pem: String) -> Self {
+        Self {
+            git_version: GIT_VERSION.to_owned(),
+            advertise_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            secure_port: 6443,
+            service_cidrs: vec![(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 0)), 12)],
+            node_port_range: (30000, 32767),
+            service_account_issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
+            token_key,
+            ca_pem,
+        }
+    }
+}
+
+/// The Kubernetes release whose contract is kept.
+pub const GIT_VERSION: &str = "v1.36.2";
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("cannot create the cluster's first objects: {0}")]
+    Bootstrap(Status),
+}
+
+pub struct Api {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) chance: Chance,
+    pub(crate) config: Config,
+    pub(crate) serving: Serving,
+    pub(crate) authorizer: Authorizer,
+    pub(crate) allocations: Allocations,
+    pub(crate) nodes: Arc<dyn Dial>,
+}
+
+/// How unknown and duplicate fields are met (`fieldValidation`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FieldValidation {
+    Ignore,
+    #[default]
+    Warn,
+    Strict,
+}
+
+/// One request: who asks and how.
+#[derive(Default)]
+pub struct Context {
+    pub user: Arc<User>,
+    pub dry_run: bool,
+    pub field_manager: String,
+    pub field_validation: FieldValidation,
+    pub force: bool,
+    warnings: Mutex<Vec<String>>,
+}
+
+impl Context {
+    pub fn of(user: Arc<User>) -> Self {
+        Self { user, ..Self::default() }
+    }
+
+    pub fn dry(mut self, dry_run: bool) -> Self {
+        self.dry_run = dry_run;
+        self
+    }
+
+    pub fn warn(&self, text: impl Into<String>) {
+        let text = text.into();
+        let mut warnings = self.warnings.lock();
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    }
+
+    pub fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut self.warnings.lock())
+    }
+}
+
+impl Api {
+    /// Opens the API over `store`; creates what every cluster has from the start.
+    pub async fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>, chance: Chance, config: Config, nodes: Arc<dyn Dial>) -> Result<Arc<Self>, OpenError> {
+        let allocations = Allocations::new(&config);
+        let api = Arc::new(Self { store, clock, chance, config, serving: Serving::built_in(), authorizer: Authorizer::default(), allocations, nodes });
+        api.allocations.load(&*api.store);
+        crate::bootstrap::run(&api).await.map_err(OpenError::Bootstrap)?;
+        Ok(api)
+    }
+
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(crate) fn now(&self) -> String {
+        ::api::world::rfc3339(self.clock.now())
+    }
+
+    /// A version 4 UUID.
+    pub(crate) fn uid(&self) -> String {
+        let mut raw = [0u8; 16];
+        (self.chance)(&mut raw);
+        raw[6] = (raw[6] & 0x0f) | 0x40;
+        raw[8] = (raw[8] & 0x3f) | 0x80;
+        let mut text = String::with_capacity(36);
+        for (index, byte) in raw.iter().enumerate() {
+            if matches!(index, 4 | 6 | 8 | 10) {
+                text.push('-');
+            }
+            text.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
+            text.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
+        }
+        text
+    }
+
+    /// What `generateName` appends: five of the letters that spell no words.
+    pub(crate) fn suffix(&self) -> String {
+        const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+        let mut raw = [0u8; 5];
+        (self.chance)(&mut raw);
+        raw.iter().map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()])).collect()
+    }
+}

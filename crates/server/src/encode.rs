@@ -1,0 +1,128 @@
+//! Objects to bytes: at rest once, and lists, tables and watch events spliced of what rests.
+
+use std::sync::Arc;
+
+use ::api::{Object, Resource};
+use bytes::{BufMut, Bytes, BytesMut};
+use serde_json::Value;
+
+/// The stored form of an object: `apiVersion`, `kind` and `metadata` first, no resourceVersion (the store splices it in).
+pub fn at_rest(value: &Value) -> Bytes {
+    let mut out = Vec::with_capacity(1024);
+    let empty = serde_json::Map::new();
+    let map = value.as_object().unwrap_or(&empty);
+    out.push(b'{');
+    let mut first = true;
+    let mut field = |out: &mut Vec<u8>, key: &str, value: &Value| {
+        if !first {
+            out.push(b',');
+        }
+        first = false;
+        write(out, &key);
+        out.push(b':');
+        write(out, value);
+    };
+    for key in ["apiVersion", "kind"] {
+        if let Some(value) = map.get(key) {
+            field(&mut out, key, value);
+        }
+    }
+    let mut metadata = map.get("metadata").cloned().unwrap_or_else(|| Value::Object(Default::default()));
+    if let Some(metadata) = metadata.as_object_mut() {
+        metadata.remove("resourceVersion");
+        metadata.remove("selfLink");
+    }
+    field(&mut out, "metadata", &metadata);
+    for (key, value) in map {
+        if !matches!(key.as_str(), "apiVersion" | "kind" | "metadata") {
+            field(&mut out, key, value);
+        }
+    }
+    out.push(b'}');
+    out.into()
+}
+
+/// A value as it is; serialising a value into memory cannot fail.
+pub fn write<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
+    let _ = serde_json::to_writer(out, value);
+}
+
+/// The object as it would be served at `resource_version`, without the store: for dry runs.
+pub fn unsaved(value: &Value, resource_version: Option<u64>) -> Arc<Object> {
+    let mut value = value.clone();
+    if let (Some(version), Some(metadata)) = (resource_version, value.get_mut("metadata").and_then(Value::as_object_mut)) {
+        metadata.insert("resourceVersion".into(), version.to_string().into());
+    }
+    let mut out = Vec::new();
+    write(&mut out, &value);
+    Arc::new(Object::new(out.into(), resource_version.unwrap_or(0)))
+}
+
+/// The bytes of a list item: typed lists leave `apiVersion` and `kind` of their items out.
+fn item_bytes<'a>(row: &Resource, object: &'a Object) -> (&'static [u8], &'a [u8]) {
+    let bytes: &[u8] = object.bytes();
+    if row.schema.is_empty() {
+        return (b"", bytes);
+    }
+    // What is at rest starts with exactly these two fields, see `at_rest`.
+    match memchr_metadata(bytes) {
+        Some(at) => (b"{", &bytes[at..]),
+        None => (b"", bytes),
+    }
+}
+
+fn memchr_metadata(bytes: &[u8]) -> Option<usize> {
+    const NEEDLE: &[u8] = b"\"metadata\":";
+    bytes.get(..bytes.len().min(256))?.windows(NEEDLE.len()).position(|window| window == NEEDLE)
+}
+
+/// A list, spliced.
+pub fn list(row: &Resource, items: &[Arc<Object>], revision: u64, continue_token: &str, remaining: Option<u64>) -> Bytes {
+    let size: usize = items.iter().map(|item| item.bytes().len() + 2).sum();
+    let mut out = BytesMut::with_capacity(size + 256);
+    out.put_slice(format!("{{\"kind\":{},\"apiVersion\":{},\"metadata\":{{\"resourceVersion\":\"{revision}\"", quoted(&row.list_kind), quoted(&row.api_version())).as_bytes());
+    if !continue_token.is_empty() {
+        out.put_slice(format!(",\"continue\":{}", quoted(continue_token)).as_bytes());
+    }
+    if let Some(remaining) = remaining {
+        out.put_slice(format!(",\"remainingItemCount\":{remaining}").as_bytes());
+    }
+    out.put_slice(b"},\"items\":[");
+    for (index, object) in items.iter().enumerate() {
+        if index > 0 {
+            out.put_u8(b',');
+        }
+        let (prefix, rest) = item_bytes(row, object);
+        out.put_slice(prefix);
+        out.put_slice(rest);
+    }
+    out.put_slice(b"]}\n");
+    out.freeze()
+}
+
+pub fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+/// One line of a watch stream.
+pub fn event(kind: &str, object: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(object.len() + 32);
+    out.put_slice(b"{\"type\":\"");
+    out.put_slice(kind.as_bytes());
+    out.put_slice(b"\",\"object\":");
+    out.put_slice(object);
+    out.put_slice(b"}\n");
+    out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn rest_form_has_a_fixed_head_and_no_version() {
+        let value = json!({"data": {"a": "1"}, "kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "x", "resourceVersion": "5"}});
+        assert_eq!(at_rest(&value), Bytes::from_static(br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"},"data":{"a":"1"}}"#));
+    }
+}

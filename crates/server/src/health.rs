@@ -1,0 +1,63 @@
+//! `/version`, `/healthz`, `/livez`, `/readyz`, `/metrics`: what tools ask before anything else.
+//!
+//! https://kubernetes.io/docs/reference/using-api/health-checks/
+
+use serde_json::{Value, json};
+
+use crate::api::Api;
+
+pub fn version(api: &Api) -> Value {
+    let git = &api.config.git_version;
+    let mut numbers = git.trim_start_matches('v').split('.');
+    json!({
+        "major": numbers.next().unwrap_or("1"),
+        "minor": numbers.next().unwrap_or("0"),
+        "emulationMajor": "1", "emulationMinor": "36", "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
+        "gitVersion": git,
+        "gitCommit": option_env!("CORACLE_COMMIT").unwrap_or("unknown"),
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "none",
+        "compiler": "rustc",
+        "platform": concat!("linux/", "amd64"),
+    })
+}
+
+/// The checks of `/readyz`, with why each one fails.
+fn checks(api: &Api) -> Vec<(&'static str, Result<(), String>)> {
+    let bootstrapped = if api.store.get("/registry/namespaces/default").is_some() { Ok(()) } else { Err("the first objects are not there yet".to_owned()) };
+    vec![("ping", Ok(())), ("log", Ok(())), ("etcd", Ok(())), ("poststarthook/bootstrap", bootstrapped)]
+}
+
+/// Status code and body.
+pub fn report(api: &Api, endpoint: &str, verbose: bool) -> (u16, String) {
+    let checks = checks(api);
+    let failed = checks.iter().any(|(_, outcome)| outcome.is_err());
+    if !failed && !verbose {
+        return (200, "ok".into());
+    }
+    let mut text = String::new();
+    for (name, outcome) in &checks {
+        match outcome {
+            Ok(()) => text.push_str(&format!("[+]{name} ok\n")),
+            Err(_) => text.push_str(&format!("[-]{name} failed: reason withheld\n")),
+        }
+    }
+    let verdict = if failed { "failed" } else { "passed" };
+    text.push_str(&format!("{endpoint} check {verdict}\n"));
+    (if failed { 500 } else { 200 }, text)
+}
+
+/// Prometheus text: what the store knows of itself.
+pub fn metrics(api: &Api) -> String {
+    let mut text = String::new();
+    text.push_str("# HELP apiserver_storage_objects Number of stored objects at the time of last check split by kind.\n# TYPE apiserver_storage_objects gauge\n");
+    let mut seen = std::collections::BTreeSet::new();
+    for row in api.serving.rows().all().iter().filter(|row| row.allows(::api::Verb::List)) {
+        if seen.insert(row.prefix.clone()) {
+            text.push_str(&format!("apiserver_storage_objects{{resource=\"{}\"}} {}\n", row.qualified(), api.store.count(&row.prefix)));
+        }
+    }
+    text.push_str(&format!("# HELP coracle_store_revision The newest revision of the key space.\n# TYPE coracle_store_revision counter\ncoracle_store_revision {}\n", api.store.revision()));
+    text
+}

@@ -1,0 +1,69 @@
+//! Responses: objects, statuses, texts.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use ::api::{Object, Status};
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WARNING};
+use http::{HeaderValue, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use serde_json::Value;
+
+pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub type Answer = Response<Body>;
+
+pub const JSON: &str = "application/json";
+pub const YAML: &str = "application/yaml";
+
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).boxed_unsync()
+}
+
+pub fn bytes(code: u16, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(full(body));
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+pub fn json(code: u16, value: &Value) -> Answer {
+    bytes(code, JSON, value.to_string())
+}
+
+pub fn text(code: u16, body: String) -> Answer {
+    bytes(code, "text/plain; charset=utf-8", body)
+}
+
+pub fn object(code: u16, object: &Arc<Object>) -> Answer {
+    bytes(code, JSON, object.bytes().clone())
+}
+
+pub fn status(status: &Status) -> Answer {
+    let body = serde_json::to_vec(status).unwrap_or_default();
+    let mut response = bytes(if status.code == 0 { 200 } else { status.code }, JSON, body);
+    if let Some(seconds) = status.details.retry_after_seconds {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// `Warning: 299 - "text"`, one a warning, as KEP-1693.
+pub fn warn(response: &mut Answer, warnings: Vec<String>) {
+    for text in warnings {
+        let quoted = text.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+            response.headers_mut().append(WARNING, value);
+        }
+    }
+}
+
+/// A status under another code than its own: a binding's success is 201.
+pub fn status_code(code: u16, what: &Status) -> Answer {
+    let mut response = status(what);
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+}

@@ -1,0 +1,91 @@
+//! Listening, TLS, and one task a connection.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::api::Status;
+use futures_util::FutureExt;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use super::{answer, routes};
+use crate::api::Api;
+use crate::authentication::User;
+
+/// A client has this long to finish the TLS handshake and to send a request's head.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Streams a client may have open on one HTTP/2 connection.
+const MAX_CONCURRENT_STREAMS: u32 = 1000;
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+
+pub type Listener = TcpListener;
+
+pub struct ServeConfig {
+    pub listener: TcpListener,
+    pub tls: Arc<rustls::ServerConfig>,
+}
+
+/// Serves until `shutdown` becomes true or its sender is gone.
+pub async fn serve(api: Arc<Api>, config: ServeConfig, mut shutdown: watch::Receiver<bool>) {
+    let acceptor = TlsAcceptor::from(config.tls);
+    loop {
+        let accepted = tokio::select! {
+            accepted = config.listener.accept() => accepted,
+            _ = shutdown.wait_for(|stop| *stop) => return,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, most likely: let running requests end.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::task::yield_now().await;
+                continue;
+            }
+        };
+        let (api, acceptor, shutdown) = (api.clone(), acceptor.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            let _ = stream.set_nodelay(true);
+            match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => connection(api, stream, shutdown).await,
+                Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+                Err(_) => tracing::debug!("TLS handshake timed out"),
+            }
+        });
+    }
+}
+
+async fn connection(api: Arc<Api>, stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>, mut shutdown: watch::Receiver<bool>) {
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(|leaf| User::of_certificate(leaf)).map(Arc::new);
+    let service = service_fn(move |request| {
+        let (api, certificate) = (api.clone(), certificate.clone());
+        async move {
+            // A panic costs one request, never the process.
+            let handled = AssertUnwindSafe(routes::handle(api, certificate, request)).catch_unwind().await;
+            Ok::<_, Infallible>(handled.unwrap_or_else(|_| {
+                tracing::error!("a request panicked");
+                answer::status(&Status::internal("the handler of this request panicked; the server goes on"))
+            }))
+        }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(Some(HANDSHAKE_TIMEOUT * 6));
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_CONCURRENT_STREAMS).initial_stream_window_size(STREAM_WINDOW_BYTES).initial_connection_window_size(STREAM_WINDOW_BYTES * 4);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "connection ended");
+            }
+        }
+        _ = shutdown.wait_for(|stop| *stop) => {
+            connection.as_mut().graceful_shutdown();
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The API over HTTPS: connections, and the road from a request to the registry and back.
+
+mod answer;
+mod connections;
+mod negotiate;
+mod proxy;
+mod resource;
+mod routes;
+mod stream;
+
+pub use connections::{Listener, ServeConfig, serve};

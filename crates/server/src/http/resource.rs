@@ -1,0 +1,313 @@
+//! Requests on resources: body in, registry, answer out.
+
+use std::sync::Arc;
+
+use ::api::columns::{self, IncludeObject};
+use ::api::{Object, Resource, Status, Verb};
+use client::{DeleteOptions, ListOptions, PatchKind, WatchOptions};
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use http::{Method, Request};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+
+use super::answer::{self, Answer};
+use super::negotiate::{self, Shape, Wanted};
+use super::{proxy, stream};
+use crate::api::{Api, Context, FieldValidation};
+use crate::authentication::User;
+use crate::decode::{self, Format, MAX_BODY_BYTES};
+use crate::encode;
+use crate::local::{delete_options, part, status_object};
+use crate::path::{Query, ResourcePath};
+use crate::reads::Listed;
+use crate::registry::Deleted;
+use crate::special::reviews;
+
+/// Subresources that are streams to the node's agent, not objects.
+const STREAMED: [&str; 5] = ["log", "exec", "attach", "portforward", "proxy"];
+
+pub async fn handle(api: Arc<Api>, user: Arc<User>, target: ResourcePath, query: Query, request: Request<Incoming>) -> Result<Answer, Status> {
+    let row = api.serving.rows().find(&target.group, &target.version, &target.plural).ok_or_else(Status::no_route)?;
+    // A namespace's own path names it twice; every other cluster-wide kind has none.
+    let namespace = if row.namespaced() { target.namespace.clone() } else { None };
+    if let Some(subresource) = &target.subresource {
+        if STREAMED.contains(&subresource.as_str()) {
+            return proxy::handle(api, target, query, request).await;
+        }
+        if row.subresource(subresource).is_none() {
+            return Err(Status::no_route());
+        }
+    }
+    let cx = context(user, &query, &request)?;
+    let wanted = negotiate::accept(request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()))?;
+    let call = Call { api, row, namespace, target, query, wanted };
+    let outcome = call.dispatch(request, &cx).await;
+    let mut response = outcome.unwrap_or_else(|status| answer::status(&status));
+    answer::warn(&mut response, cx.take_warnings());
+    Ok(response)
+}
+
+struct Call {
+    api: Arc<Api>,
+    row: Arc<Resource>,
+    namespace: Option<String>,
+    target: ResourcePath,
+    query: Query,
+    wanted: Wanted,
+}
+
+fn context(user: Arc<User>, query: &Query, request: &Request<Incoming>) -> Result<Context, Status> {
+    let mut cx = Context::of(user);
+    cx.dry_run = match query.get("dryRun") {
+        None | Some("") => false,
+        Some("All") => true,
+        Some(other) => return Err(Status::failure(422, ::api::Reason::Invalid, format!("dryRun: Unsupported value: {other:?}: supported values: \"All\""))),
+    };
+    cx.field_manager = query.text("fieldManager");
+    if cx.field_manager.is_empty() {
+        // Upstream takes the program's name from the User-Agent.
+        let agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("unknown");
+        cx.field_manager = agent.split('/').next().unwrap_or("unknown").to_owned();
+    }
+    cx.force = query.flag("force");
+    cx.field_validation = match query.get("fieldValidation") {
+        None | Some("" | "Warn") => FieldValidation::Warn,
+        Some("Strict") => FieldValidation::Strict,
+        Some("Ignore") => FieldValidation::Ignore,
+        Some(other) => return Err(Status::failure(422, ::api::Reason::Invalid, format!("fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""))),
+    };
+    Ok(cx)
+}
+
+async fn body(request: Request<Incoming>) -> Result<(Option<String>, bytes::Bytes), Status> {
+    let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let collected = Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await.map_err(|error| {
+        if error.downcast_ref::<http_body_util::LengthLimitError>().is_some() {
+            Status::too_large(format!("Request entity too large: limit is {MAX_BODY_BYTES}"))
+        } else {
+            Status::bad_request(format!("cannot read the request's body: {error}"))
+        }
+    })?;
+    Ok((content_type, collected.to_bytes()))
+}
+
+impl Call {
+    fn name(&self) -> Option<&str> {
+        self.target.name.as_deref()
+    }
+
+    fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    fn allow(&self, verb: Verb) -> Result<(), Status> {
+        if self.target.subresource.is_some() || self.row.allows(verb) { Ok(()) } else { Err(Status::method_not_supported(&self.row.group, &self.row.plural, verb.as_str())) }
+    }
+
+    async fn dispatch(&self, request: Request<Incoming>, cx: &Context) -> Result<Answer, Status> {
+        let method = request.method().clone();
+        match (method, self.name()) {
+            (Method::GET | Method::HEAD, None) if self.target.watch || self.query.flag("watch") => self.watch(),
+            (Method::GET | Method::HEAD, Some(_)) if (self.target.watch || self.query.flag("watch")) && self.target.subresource.is_none() => self.watch(),
+            (Method::GET | Method::HEAD, None) => self.list(),
+            (Method::GET | Method::HEAD, Some(name)) => {
+                self.allow(Verb::Get)?;
+                let object = self.api.get_any(&self.row, self.namespace(), name, self.target.subresource.as_deref())?;
+                self.show(200, &object)
+            }
+            (Method::POST, name) => {
+                if name.is_some() && self.target.subresource.is_none() {
+                    return Err(Status::failure(405, ::api::Reason::MethodNotAllowed, "the server does not allow this method on the requested resource"));
+                }
+                self.allow(Verb::Create)?;
+                let (content_type, bytes) = body(request).await?;
+                self.post(content_type.as_deref(), &bytes, cx).await
+            }
+            (Method::PUT, Some(name)) => {
+                self.allow(Verb::Update)?;
+                let (content_type, bytes) = body(request).await?;
+                self.put(name, content_type.as_deref(), &bytes, cx).await
+            }
+            (Method::PATCH, Some(name)) => {
+                self.allow(Verb::Patch)?;
+                let (content_type, bytes) = body(request).await?;
+                self.patch(name, content_type.as_deref(), &bytes, cx).await
+            }
+            (Method::DELETE, name) => {
+                self.allow(if name.is_some() { Verb::Delete } else { Verb::DeleteCollection })?;
+                let (content_type, bytes) = body(request).await?;
+                self.delete(name, content_type.as_deref(), &bytes, cx).await
+            }
+            _ => Err(Status::failure(405, ::api::Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")),
+        }
+    }
+
+    /// Decodes for the row; subresources with types of their own are decoded where they are handled.
+    async fn post(&self, content_type: Option<&str>, bytes: &[u8], cx: &Context) -> Result<Answer, Status> {
+        let format = Format::of(content_type)?;
+        let object = if self.name().is_none() && !reviews::is_review(&self.row) && self.row.plural != "bindings" {
+            let value = decode::object(&self.row, bytes, format, cx)?;
+            self.api.create(&self.row, self.namespace(), value, cx).await?
+        } else {
+            let value = decode::parse(bytes, format)?;
+            self.api.post(&self.row, self.namespace(), self.name(), self.target.subresource.as_deref(), value, cx).await?
+        };
+        if matches!(self.target.subresource.as_deref(), Some("binding")) || self.row.plural == "bindings" {
+            return Ok(answer::status_code(201, &Status::success().with_code(201)));
+        }
+        self.show(201, &object)
+    }
+
+    async fn put(&self, name: &str, content_type: Option<&str>, bytes: &[u8], cx: &Context) -> Result<Answer, Status> {
+        let format = Format::of(content_type)?;
+        let existed = self.api.store.get(&self.row.key(self.namespace(), name)).is_some();
+        let object = if self.target.subresource.as_deref() == Some("scale") {
+            let value = decode::parse(bytes, format)?;
+            self.api.put(&self.row, self.namespace(), name, Some("scale"), value, cx).await?
+        } else {
+            let value = decode::object(&self.row, bytes, format, cx)?;
+            self.api.update(&self.row, self.namespace(), name, part(self.target.subresource.as_deref())?, value, cx).await?
+        };
+        self.show(if existed { 200 } else { 201 }, &object)
+    }
+
+    async fn patch(&self, name: &str, content_type: Option<&str>, bytes: &[u8], cx: &Context) -> Result<Answer, Status> {
+        let media = content_type.unwrap_or("").split(';').next().unwrap_or("").trim().to_owned();
+        let kind = [PatchKind::Json, PatchKind::Merge, PatchKind::Strategic, PatchKind::Apply]
+            .into_iter()
+            .find(|kind| kind.content_type() == media)
+            .ok_or_else(|| Status::unsupported_media_type("application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml"))?;
+        let patch = decode::parse(bytes, if kind == PatchKind::Apply { Format::Yaml } else { Format::Json })?;
+        let existed = kind != PatchKind::Apply || self.api.store.get(&self.row.key(self.namespace(), name)).is_some();
+        let object = self.api.patch_any(&self.row, self.namespace(), name, self.target.subresource.as_deref(), kind, patch, cx).await?;
+        self.show(if existed { 200 } else { 201 }, &object)
+    }
+
+    async fn delete(&self, name: Option<&str>, content_type: Option<&str>, bytes: &[u8], cx: &Context) -> Result<Answer, Status> {
+        let mut options = if bytes.is_empty() { DeleteOptions::default() } else { delete_options(&decode::parse(bytes, Format::of(content_type)?)?)? };
+        let mut given = json!({});
+        if let Some(seconds) = self.query.get("gracePeriodSeconds").and_then(|text| text.parse::<i64>().ok()) {
+            given["gracePeriodSeconds"] = seconds.into();
+        }
+        if let Some(policy) = self.query.get("propagationPolicy") {
+            given["propagationPolicy"] = policy.into();
+        }
+        let from_query = delete_options(&given)?;
+        options.grace_period_seconds = options.grace_period_seconds.or(from_query.grace_period_seconds);
+        options.propagation = options.propagation.or(from_query.propagation);
+        options.dry_run |= cx.dry_run;
+        let dry = Context::of(cx.user.clone()).dry(options.dry_run);
+        let Some(name) = name else {
+            let items = self.api.delete_collection(&self.row, self.namespace(), &options, &self.list_options(), &dry).await?;
+            let listed = Listed { items, revision: self.api.store.revision(), continue_token: String::new(), remaining: None };
+            return self.show_list(&listed);
+        };
+        match self.api.delete(&self.row, self.namespace(), name, &options, &dry).await? {
+            Deleted::Going(object) => self.show(200, &object),
+            // Upstream returns pods and services whole, everything else as a bare success.
+            Deleted::Gone(object) if self.row.group.is_empty() && matches!(&*self.row.plural, "pods" | "services" | "serviceaccounts" | "persistentvolumeclaims" | "persistentvolumes" | "podtemplates" | "resourcequotas" | "replicationcontrollers") => self.show(200, &object),
+            Deleted::Gone(object) => {
+                let status = Status::deleted(&self.row.group, &self.row.plural, name, &object.meta().uid);
+                Ok(answer::object(200, &status_object(&status)?))
+            }
+        }
+    }
+
+    fn list_options(&self) -> ListOptions {
+        let mut fields = self.query.text("fieldSelector");
+        if let Some(name) = self.name() {
+            let only = format!("metadata.name={name}");
+            fields = if fields.is_empty() { only } else { format!("{fields},{only}") };
+        }
+        ListOptions {
+            label_selector: self.query.text("labelSelector"),
+            field_selector: fields,
+            limit: self.query.get("limit").and_then(|text| text.parse().ok()).unwrap_or(0),
+            continue_token: self.query.text("continue"),
+            resource_version: self.query.text("resourceVersion"),
+            resource_version_match: self.query.text("resourceVersionMatch"),
+        }
+    }
+
+    fn list(&self) -> Result<Answer, Status> {
+        self.allow(Verb::List)?;
+        let listed = self.api.list(&self.row, self.namespace(), &self.list_options())?;
+        self.show_list(&listed)
+    }
+
+    fn watch(&self) -> Result<Answer, Status> {
+        self.allow(Verb::Watch)?;
+        let options = WatchOptions {
+            label_selector: self.query.text("labelSelector"),
+            field_selector: self.query.text("fieldSelector"),
+            resource_version: self.query.text("resourceVersion"),
+            allow_bookmarks: self.query.flag("allowWatchBookmarks"),
+            send_initial_events: self.query.flag("sendInitialEvents"),
+            timeout_seconds: self.query.get("timeoutSeconds").and_then(|text| text.parse().ok()),
+        };
+        let watching = self.api.watch(self.row.clone(), self.namespace(), self.name(), &options)?;
+        Ok(stream::watch(self.api.clone(), watching, self.wanted, include(&self.query), options.timeout_seconds))
+    }
+
+    fn show(&self, code: u16, object: &Arc<Object>) -> Result<Answer, Status> {
+        match self.wanted.shape {
+            Shape::Table if self.target.subresource.is_none() && object.kind() == self.row.kind => {
+                let value = object.value().map_err(Status::internal)?;
+                let mut table = columns::table(&self.row, [&value], self.api.clock.now(), include(&self.query));
+                table["metadata"]["resourceVersion"] = object.resource_version().to_string().into();
+                Ok(self.render(code, &table))
+            }
+            Shape::Metadata => Ok(self.render(code, &partial(&object.value().map_err(Status::internal)?))),
+            _ if self.wanted.yaml => Ok(self.render(code, &object.value().map_err(Status::internal)?)),
+            _ => Ok(answer::object(code, object)),
+        }
+    }
+
+    fn show_list(&self, listed: &Listed) -> Result<Answer, Status> {
+        let values = || listed.items.iter().map(|object| object.value().map_err(Status::internal)).collect::<Result<Vec<Value>, Status>>();
+        let mut list = match self.wanted.shape {
+            Shape::Table => columns::table(&self.row, &values()?, self.api.clock.now(), include(&self.query)),
+            Shape::Metadata => json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "items": values()?.iter().map(partial).collect::<Vec<_>>()}),
+            _ => {
+                let bytes = encode::list(&self.row, &listed.items, listed.revision, &listed.continue_token, listed.remaining);
+                if self.wanted.yaml {
+                    let value: Value = serde_json::from_slice(&bytes).map_err(Status::internal)?;
+                    return Ok(self.render(200, &value));
+                }
+                return Ok(answer::bytes(200, answer::JSON, bytes));
+            }
+        };
+        list["metadata"]["resourceVersion"] = listed.revision.to_string().into();
+        if !listed.continue_token.is_empty() {
+            list["metadata"]["continue"] = listed.continue_token.as_str().into();
+        }
+        if let Some(remaining) = listed.remaining {
+            list["metadata"]["remainingItemCount"] = remaining.into();
+        }
+        Ok(self.render(200, &list))
+    }
+
+    fn render(&self, code: u16, value: &Value) -> Answer {
+        if self.wanted.yaml {
+            return match serde_saphyr::to_string(value) {
+                Ok(text) => answer::bytes(code, answer::YAML, text),
+                Err(error) => answer::status(&Status::internal(error)),
+            };
+        }
+        answer::json(code, value)
+    }
+}
+
+pub fn include(query: &Query) -> IncludeObject {
+    match query.get("includeObject") {
+        Some("None") => IncludeObject::None,
+        Some("Object") => IncludeObject::Object,
+        _ => IncludeObject::Metadata,
+    }
+}
+
+/// `PartialObjectMetadata`.
+pub fn partial(value: &Value) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": value.get("metadata")})
+}

@@ -1,0 +1,147 @@
+//! From a request to whoever answers it: authentication, authorisation, then resources, discovery, health.
+
+use std::sync::Arc;
+
+use ::api::Status;
+use http::header::{ACCEPT, AUTHORIZATION};
+use http::{Method, Request};
+use hyper::body::Incoming;
+use serde_json::json;
+
+use super::answer::{self, Answer};
+use super::negotiate::{self, Shape};
+use super::resource;
+use crate::api::Api;
+use crate::authentication::User;
+use crate::authorization::{self, Attributes};
+use crate::health;
+use crate::path::{self, Query, ResourcePath, Route};
+
+/// Paths that anyone may ask for, signed in or not.
+const PUBLIC: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
+
+pub async fn handle(api: Arc<Api>, certificate: Option<Arc<User>>, request: Request<Incoming>) -> Answer {
+    match route(api, certificate, request).await {
+        Ok(answer) => answer,
+        Err(status) => answer::status(&status),
+    }
+}
+
+async fn route(api: Arc<Api>, certificate: Option<Arc<User>>, request: Request<Incoming>) -> Result<Answer, Status> {
+    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let user = api.authenticate(header(AUTHORIZATION), certificate.as_ref())?;
+    let query = Query::parse(request.uri().query().unwrap_or(""));
+    let path = request.uri().path().to_owned();
+    match path::parse(&path) {
+        Route::Resource(target) => {
+            let asked = attributes(request.method(), &target, &query);
+            authorize(&api, &user, &asked)?;
+            resource::handle(api, user, target, query, request).await
+        }
+        Route::Other => {
+            let verb = match *request.method() {
+                Method::GET => "get",
+                Method::POST => "post",
+                Method::PUT => "put",
+                Method::PATCH => "patch",
+                Method::DELETE => "delete",
+                Method::HEAD => "head",
+                _ => "options",
+            };
+            let public = PUBLIC.iter().any(|known| path == *known || path.strip_prefix(known).is_some_and(|rest| rest.starts_with('/')));
+            if !public {
+                authorize(&api, &user, &Attributes { verb: verb.into(), path: path.clone(), ..Attributes::default() })?;
+            }
+            if !matches!(*request.method(), Method::GET | Method::HEAD) {
+                return Err(Status::failure(405, ::api::Reason::MethodNotAllowed, "the server does not allow this method on the requested resource"));
+            }
+            other(&api, &path, &query, header(ACCEPT))
+        }
+    }
+}
+
+fn authorize(api: &Api, user: &User, asked: &Attributes) -> Result<(), Status> {
+    if api.authorizer.allows(&*api.store, user, asked) { Ok(()) } else { Err(authorization::refusal(user, asked)) }
+}
+
+fn attributes(method: &Method, target: &ResourcePath, query: &Query) -> Attributes {
+    let watch = target.watch || query.flag("watch");
+    let verb = match *method {
+        Method::GET | Method::HEAD if target.name.is_none() && watch => "watch",
+        Method::GET | Method::HEAD if target.name.is_none() => "list",
+        Method::GET | Method::HEAD if watch && target.subresource.is_none() => "watch",
+        Method::GET | Method::HEAD => "get",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE if target.name.is_none() => "deletecollection",
+        Method::DELETE => "delete",
+        _ => "",
+    };
+    Attributes {
+        verb: verb.into(),
+        group: target.group.clone(),
+        resource: target.plural.clone(),
+        subresource: target.subresource.clone().unwrap_or_default(),
+        namespace: target.namespace.clone().unwrap_or_default(),
+        name: target.name.clone().unwrap_or_default(),
+        path: String::new(),
+    }
+}
+
+/// Everything that is no resource.
+fn other(api: &Arc<Api>, path: &str, query: &Query, accept: Option<&str>) -> Result<Answer, Status> {
+    let trimmed = path.trim_end_matches('/');
+    if let Some(endpoint) = ["healthz", "livez", "readyz"].into_iter().find(|endpoint| trimmed.strip_prefix('/').is_some_and(|rest| rest == *endpoint || rest.strip_prefix(endpoint).is_some_and(|rest| rest.starts_with('/')))) {
+        let (code, body) = health::report(api, endpoint, query.flag("verbose"));
+        return Ok(answer::text(code, body));
+    }
+    let rows = api.serving.rows();
+    let parts: Vec<&str> = trimmed.split('/').filter(|part| !part.is_empty()).collect();
+    match parts.as_slice() {
+        ["version"] => Ok(answer::json(200, &health::version(api))),
+        ["metrics"] => Ok(answer::bytes(200, "text/plain; version=0.0.4; charset=utf-8", health::metrics(api))),
+        [] => Ok(answer::json(200, &json!({"paths": root_paths(api)}))),
+        ["api"] | ["apis"] => {
+            let wanted = negotiate::accept(accept)?;
+            let core = parts[0] == "api";
+            if wanted.shape == Shape::Discovery {
+                let value = if core { crate::pending::discovery::aggregated_core(rows.all()) } else { crate::pending::discovery::aggregated_apis(rows.all()) };
+                return Ok(answer::bytes(200, "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", value.to_string()));
+            }
+            let address = format!("{}:{}", api.config.advertise_address, api.config.secure_port);
+            Ok(answer::json(200, &if core { crate::pending::discovery::core_versions(&address) } else { crate::pending::discovery::group_list(rows.all()) }))
+        }
+        ["api", version] => crate::pending::discovery::resource_list(rows.all(), "", version).map(|list| answer::json(200, &list)).ok_or_else(Status::no_route),
+        ["apis", group] => crate::pending::discovery::group(rows.all(), group).map(|group| answer::json(200, &group)).ok_or_else(Status::no_route),
+        ["apis", group, version] => crate::pending::discovery::resource_list(rows.all(), group, version).map(|list| answer::json(200, &list)).ok_or_else(Status::no_route),
+        ["openapi", rest @ ..] => openapi(api, rest, accept),
+        [".well-known", "openid-configuration"] => {
+            let issuer = &api.config.service_account_issuer;
+            Ok(answer::json(200, &json!({"issuer": issuer, "jwks_uri": format!("https://{}:{}/openid/v1/jwks", api.config.advertise_address, api.config.secure_port), "response_types_supported": ["id_token"], "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["ES256"]})))
+        }
+        ["openid", "v1", "jwks"] => Ok(answer::bytes(200, "application/jwk-set+json", api.config.token_key.jwks().to_string())),
+        _ => Err(Status::no_route()),
+    }
+}
+
+fn openapi(api: &Arc<Api>, rest: &[&str], accept: Option<&str>) -> Result<Answer, Status> {
+    let _ = (api, rest, accept);
+    Err(Status::no_route())
+}
+
+fn root_paths(api: &Api) -> Vec<String> {
+    let rows = api.serving.rows();
+    let mut paths: Vec<String> = vec!["/.well-known/openid-configuration".into(), "/api".into(), "/apis".into(), "/healthz".into(), "/livez".into(), "/metrics".into(), "/openapi/v2".into(), "/openapi/v3".into(), "/openid/v1/jwks".into(), "/readyz".into(), "/version".into()];
+    for row in rows.all() {
+        if row.group.is_empty() {
+            paths.push(format!("/api/{}", row.version));
+        } else {
+            paths.push(format!("/apis/{}", row.group));
+            paths.push(format!("/apis/{}/{}", row.group, row.version));
+        }
+    }
+    paths.sort();
+    paths.dedup();
+    paths
+}

@@ -1,0 +1,255 @@
+//! The API in the same process: the client's transport without bytes in between.
+//!
+//! Everything passes the same registry as a request over HTTP; objects are shared instead of sent (decision 10 of the design).
+
+use std::sync::Arc;
+
+use ::api::{Object, Resource, Status};
+use client::{Body, BoxFuture, DeleteOptions, EventStream, ListOptions, ObjectList, PatchKind, Target, Transport, WatchEvent, WatchOptions, WriteOptions};
+use futures_util::stream;
+use serde_json::Value;
+
+use crate::api::{Api, Context, FieldValidation};
+use crate::authentication::User;
+use crate::decode::{self, Format};
+use crate::pending::patch;
+use crate::registry::{Deleted, Part};
+use crate::special::{reviews, scale};
+use crate::watch::{Change, Watching};
+
+/// Bookmarks tell a quiet watcher how far it is; they go out this often, as upstream's.
+const BOOKMARK_SECONDS: u64 = 60;
+
+/// A component's way to the API.
+#[derive(Clone)]
+pub struct Local {
+    api: Arc<Api>,
+    user: Arc<User>,
+}
+
+impl Local {
+    /// `component` is who asks: `system:kube-scheduler`.
+    pub fn new(api: Arc<Api>, component: &str) -> Self {
+        Self { api, user: Arc::new(User::component(component)) }
+    }
+
+    fn row(&self, target: &Target) -> Result<Arc<Resource>, Status> {
+        self.api.serving.rows().find(&target.group, &target.version, &target.plural).ok_or_else(Status::no_route)
+    }
+
+    fn context(&self, options: &WriteOptions) -> Context {
+        let mut cx = Context::of(self.user.clone());
+        cx.dry_run = options.dry_run;
+        cx.field_manager = options.field_manager.clone();
+        cx.force = options.force;
+        cx.field_validation = match options.field_validation.as_str() {
+            "Strict" => FieldValidation::Strict,
+            "Ignore" => FieldValidation::Ignore,
+            _ => FieldValidation::Warn,
+        };
+        cx
+    }
+}
+
+fn value(body: Body) -> Result<Value, Status> {
+    match body {
+        Body::Value(value) => Ok(value),
+        Body::Json(bytes) => decode::parse(&bytes, Format::Json),
+        Body::Yaml(bytes) => decode::parse(&bytes, Format::Yaml),
+    }
+}
+
+fn named(target: &Target) -> Result<&str, Status> {
+    target.name.as_deref().ok_or_else(|| Status::bad_request("name must be provided"))
+}
+
+/// Which part of an object a subresource's PUT or PATCH changes.
+pub(crate) fn part(subresource: Option<&str>) -> Result<Part, Status> {
+    Ok(match subresource {
+        None => Part::Main,
+        Some("status") => Part::Status,
+        Some("finalize") => Part::Other("finalize"),
+        Some("ephemeralcontainers") => Part::Other("ephemeralcontainers"),
+        Some("resize") => Part::Other("resize"),
+        Some("approval") => Part::Other("approval"),
+        Some(_) => return Err(Status::no_route()),
+    })
+}
+
+impl Api {
+    /// POST to a collection or a subresource, of a parsed value. `None`: the answer is a bare success.
+    pub(crate) async fn post(&self, row: &Resource, namespace: Option<&str>, name: Option<&str>, subresource: Option<&str>, value: Value, cx: &Context) -> Result<Arc<Object>, Status> {
+        let namespace_or_default = namespace.unwrap_or("default");
+        match (name, subresource) {
+            (None, None) if reviews::is_review(row) => {
+                let value = decode::shape(row, value, &[], cx)?;
+                self.review(row, namespace, value, cx)
+            }
+            (None, None) if row.plural == "bindings" => {
+                let pods = self.serving.rows().find("", "v1", "pods").ok_or_else(Status::no_route)?;
+                let pod = crate::registry::text(&value, "/metadata/name").to_owned();
+                self.bind(&pods, namespace_or_default, &pod, &value, cx).await
+            }
+            (None, None) => {
+                let value = decode::shape(row, value, &[], cx)?;
+                self.create(row, namespace, value, cx).await
+            }
+            (Some(name), Some("binding")) => self.bind(row, namespace_or_default, name, &value, cx).await,
+            (Some(name), Some("token")) => self.request_token(namespace_or_default, name, value),
+            (Some(name), Some("eviction")) => {
+                let mut options = DeleteOptions::default();
+                if let Some(given) = value.get("deleteOptions") {
+                    options = delete_options(given)?;
+                }
+                let status = self.evict(row, namespace_or_default, name, &options, cx).await?;
+                status_object(&status)
+            }
+            _ => Err(Status::method_not_supported(&row.group, &row.plural, "create")),
+        }
+    }
+
+    pub(crate) async fn put(&self, row: &Resource, namespace: Option<&str>, name: &str, subresource: Option<&str>, value: Value, cx: &Context) -> Result<Arc<Object>, Status> {
+        if subresource == Some("scale") {
+            return self.rescale(row, namespace, name, cx, |_| Ok(value.clone())).await;
+        }
+        let part = part(subresource)?;
+        let value = decode::shape(row, value, &[], cx)?;
+        self.update(row, namespace, name, part, value, cx).await
+    }
+
+    pub(crate) async fn patch_any(&self, row: &Resource, namespace: Option<&str>, name: &str, subresource: Option<&str>, kind: PatchKind, patch: Value, cx: &Context) -> Result<Arc<Object>, Status> {
+        if subresource == Some("scale") {
+            return self
+                .rescale(row, namespace, name, cx, |present| {
+                    let mut wanted = present.clone();
+                    match kind {
+                        PatchKind::Json => patch::json(&mut wanted, &patch).map_err(|error| error.status(&row.group, &row.plural, name))?,
+                        _ => patch::merge(&mut wanted, &patch),
+                    }
+                    Ok(wanted)
+                })
+                .await;
+        }
+        self.patch(row, namespace, name, part(subresource)?, kind, patch, cx).await
+    }
+
+    pub(crate) fn get_any(&self, row: &Resource, namespace: Option<&str>, name: &str, subresource: Option<&str>) -> Result<Arc<Object>, Status> {
+        let object = self.get(row, namespace, name)?;
+        match subresource {
+            Some("scale") => scale::view(&object),
+            _ => Ok(object),
+        }
+    }
+}
+
+pub(crate) fn status_object(status: &Status) -> Result<Arc<Object>, Status> {
+    let mut out = Vec::new();
+    crate::encode::write(&mut out, status);
+    Ok(Arc::new(Object::new(out.into(), 0)))
+}
+
+/// `metav1.DeleteOptions`.
+pub(crate) fn delete_options(value: &Value) -> Result<DeleteOptions, Status> {
+    let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let propagation = match (text("/propagationPolicy").as_deref(), value.get("orphanDependents").and_then(Value::as_bool)) {
+        (Some("Orphan"), _) | (None, Some(true)) => Some(client::Propagation::Orphan),
+        (Some("Foreground"), _) => Some(client::Propagation::Foreground),
+        (Some("Background"), _) | (None, Some(false)) => Some(client::Propagation::Background),
+        (None | Some(""), None) => None,
+        (Some(other), _) => {
+            let cause = ::api::Cause { reason: "FieldValueInvalid".into(), message: format!("Invalid value: {other:?}: DeletionPropagation need to be one of \"Foreground\", \"Background\", \"Orphan\" or nil"), field: "propagationPolicy".into() };
+            return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", vec![cause]));
+        }
+    };
+    Ok(DeleteOptions {
+        grace_period_seconds: value.get("gracePeriodSeconds").and_then(Value::as_i64),
+        propagation,
+        preconditions: client::Preconditions { uid: text("/preconditions/uid"), resource_version: text("/preconditions/resourceVersion") },
+        dry_run: value.get("dryRun").and_then(Value::as_array).is_some_and(|list| !list.is_empty()),
+    })
+}
+
+/// A watch as a stream, with a bookmark each minute.
+fn events(watching: Watching) -> EventStream {
+    let bookmark = tokio::time::Duration::from_secs(BOOKMARK_SECONDS);
+    Box::pin(stream::unfold(Some(watching), move |state| async move {
+        let mut watching = state?;
+        loop {
+            let change = if watching.wants_bookmarks() {
+                tokio::select! {
+                    biased;
+                    change = watching.next() => change,
+                    () = tokio::time::sleep(bookmark) => match watching.bookmark() {
+                        Some(bookmark) => Some(bookmark),
+                        None => continue,
+                    },
+                }
+            } else {
+                watching.next().await
+            };
+            return match change? {
+                Change::Added(object) => Some((Ok(WatchEvent::Added(object)), Some(watching))),
+                Change::Modified(object) => Some((Ok(WatchEvent::Modified(object)), Some(watching))),
+                Change::Deleted(object) => Some((Ok(WatchEvent::Deleted(object)), Some(watching))),
+                Change::Bookmark { revision, initial_end } => Some((Ok(WatchEvent::Bookmark { resource_version: revision.to_string(), initial_end }), Some(watching))),
+                Change::Failed(status) => Some((Err(status), None)),
+            };
+        }
+    }))
+}
+
+impl Transport for Local {
+    fn get<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Arc<Object>, Status>> {
+        Box::pin(async move { self.api.get_any(&*self.row(target)?, target.namespace.as_deref(), named(target)?, target.subresource.as_deref()) })
+    }
+
+    fn list<'a>(&'a self, target: &'a Target, options: &'a ListOptions) -> BoxFuture<'a, Result<ObjectList, Status>> {
+        Box::pin(async move {
+            let listed = self.api.list(&*self.row(target)?, target.namespace.as_deref(), options)?;
+            Ok(ObjectList { items: listed.items, resource_version: listed.revision.to_string(), continue_token: listed.continue_token, remaining: listed.remaining })
+        })
+    }
+
+    fn watch<'a>(&'a self, target: &'a Target, options: &'a WatchOptions) -> BoxFuture<'a, Result<EventStream, Status>> {
+        Box::pin(async move { Ok(events(self.api.watch(self.row(target)?, target.namespace.as_deref(), target.name.as_deref(), options)?)) })
+    }
+
+    fn create<'a>(&'a self, target: &'a Target, body: Body, options: &'a WriteOptions) -> BoxFuture<'a, Result<Arc<Object>, Status>> {
+        Box::pin(async move {
+            let row = self.row(target)?;
+            self.api.post(&row, target.namespace.as_deref(), target.name.as_deref(), target.subresource.as_deref(), value(body)?, &self.context(options)).await
+        })
+    }
+
+    fn update<'a>(&'a self, target: &'a Target, body: Body, options: &'a WriteOptions) -> BoxFuture<'a, Result<Arc<Object>, Status>> {
+        Box::pin(async move {
+            let row = self.row(target)?;
+            self.api.put(&row, target.namespace.as_deref(), named(target)?, target.subresource.as_deref(), value(body)?, &self.context(options)).await
+        })
+    }
+
+    fn patch<'a>(&'a self, target: &'a Target, kind: PatchKind, body: Body, options: &'a WriteOptions) -> BoxFuture<'a, Result<Arc<Object>, Status>> {
+        Box::pin(async move {
+            let row = self.row(target)?;
+            self.api.patch_any(&row, target.namespace.as_deref(), named(target)?, target.subresource.as_deref(), kind, value(body)?, &self.context(options)).await
+        })
+    }
+
+    fn delete<'a>(&'a self, target: &'a Target, options: &'a DeleteOptions) -> BoxFuture<'a, Result<Arc<Object>, Status>> {
+        Box::pin(async move {
+            let row = self.row(target)?;
+            let cx = Context::of(self.user.clone()).dry(options.dry_run);
+            match self.api.delete(&row, target.namespace.as_deref(), named(target)?, options, &cx).await? {
+                Deleted::Gone(object) | Deleted::Going(object) => Ok(object),
+            }
+        })
+    }
+
+    fn delete_collection<'a>(&'a self, target: &'a Target, options: &'a DeleteOptions, list: &'a ListOptions) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(async move {
+            let row = self.row(target)?;
+            let cx = Context::of(self.user.clone()).dry(options.dry_run);
+            self.api.delete_collection(&row, target.namespace.as_deref(), options, list, &cx).await.map(drop)
+        })
+    }
+}

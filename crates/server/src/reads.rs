@@ -1,0 +1,216 @@
+//! GET and LIST: from memory, by resourceVersion, in pages, by selectors.
+//!
+//! Semantics of resourceVersion and resourceVersionMatch: https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
+
+use std::sync::Arc;
+
+use ::api::selector::{FieldSelector, LabelSelector};
+use ::api::{Object, Reason, Resource, Status};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use client::ListOptions;
+use serde::{Deserialize, Serialize};
+
+use crate::api::Api;
+use crate::registry::policy;
+use crate::special::convert;
+
+/// How many keys one step of a selective list reads, so that a page with a selector does not hold everything at once.
+const SELECTIVE_STEP: usize = 2_000;
+
+/// Which objects of a collection a request is about.
+pub struct Selection {
+    labels: Option<LabelSelector>,
+    fields: Option<FieldSelector>,
+}
+
+impl Selection {
+    pub fn parse(row: &Resource, labels: &str, fields: &str) -> Result<Self, Status> {
+        let labels = match labels {
+            "" => None,
+            text => Some(LabelSelector::parse(text).map_err(|error| Status::bad_request(format!("unable to parse requirement: {error}")))?),
+        };
+        let fields = match fields {
+            "" => None,
+            text => {
+                let selector = FieldSelector::parse(text).map_err(Status::bad_request)?;
+                for field in selector.terms().iter().map(|term| term.field.as_str()) {
+                    if !matches!(field, "metadata.name" | "metadata.namespace") && !row.selectable_fields.iter().any(|known| known == field) {
+                        return Err(Status::bad_request(format!("Unable to find {:?} that match label selector \"\", field selector {text:?}: field label not supported: {field}", format!("{}, Resource={}", row.api_version(), row.plural))));
+                    }
+                }
+                Some(selector)
+            }
+        };
+        Ok(Self { labels, fields })
+    }
+
+    pub fn is_everything(&self) -> bool {
+        self.labels.is_none() && self.fields.is_none()
+    }
+
+    pub fn matches(&self, row: &Resource, object: &Object) -> bool {
+        let meta = object.meta();
+        if let Some(labels) = &self.labels
+            && !labels.matches(&meta.labels)
+        {
+            return false;
+        }
+        let Some(fields) = &self.fields else { return true };
+        let mut value = None;
+        fields.matches(|field| match field {
+            "metadata.name" => meta.name.clone(),
+            "metadata.namespace" => meta.namespace.clone().unwrap_or_default(),
+            other => {
+                if value.is_none() {
+                    value = object.value().ok();
+                }
+                value.as_ref().and_then(|value| policy(row).selectable(value, other)).unwrap_or_default()
+            }
+        })
+    }
+}
+
+/// What LIST answers, before it is encoded.
+pub struct Listed {
+    pub items: Vec<Arc<Object>>,
+    pub revision: u64,
+    pub continue_token: String,
+    pub remaining: Option<u64>,
+}
+
+/// A continue token: where the next page starts, as of which revision.
+#[derive(Serialize, Deserialize)]
+struct Continue {
+    v: String,
+    rv: u64,
+    start: String,
+}
+
+impl Continue {
+    fn encode(revision: u64, start: &str) -> String {
+        let token = Self { v: "meta.k8s.io/v1".into(), rv: revision, start: start.into() };
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
+    }
+
+    fn decode(text: &str) -> Result<Self, Status> {
+        let refused = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
+        let raw = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|error| refused(&error.to_string()))?;
+        let token: Self = serde_json::from_slice(&raw).map_err(|error| refused(&error.to_string()))?;
+        if token.v != "meta.k8s.io/v1" || token.start.contains("../") {
+            return Err(refused("incorrect encoded start key"));
+        }
+        Ok(token)
+    }
+}
+
+pub(crate) fn parse_version(text: &str) -> Result<Option<u64>, Status> {
+    match text {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| {
+            let mut status = Status::failure(400, Reason::BadRequest, format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"));
+            status.message = format!("resourceVersion: {}", status.message);
+            status
+        }),
+    }
+}
+
+impl Api {
+    pub fn get(&self, row: &Resource, namespace: Option<&str>, name: &str) -> Result<Arc<Object>, Status> {
+        convert::from_storage(row, self.stored(row, namespace, name)?)
+    }
+
+    pub fn list(&self, row: &Resource, namespace: Option<&str>, options: &ListOptions) -> Result<Listed, Status> {
+        let selection = Selection::parse(row, &options.label_selector, &options.field_selector)?;
+        let prefix = row.key_prefix(namespace);
+        let wanted = parse_version(&options.resource_version)?;
+        let (at, mut after) = self.starting_point(&prefix, options, wanted)?;
+        let limit = options.limit;
+        let mut items = Vec::new();
+        let expired = |compacted: store::Compacted| {
+            if options.continue_token.is_empty() {
+                Status::expired(format!("The resourceVersion for the provided list is too old. {compacted}"))
+            } else {
+                self.inconsistent_continue(options)
+            }
+        };
+        let step = if limit == 0 {
+            0
+        } else if selection.is_everything() {
+            limit
+        } else {
+            SELECTIVE_STEP.max(limit)
+        };
+        let mut at = at;
+        loop {
+            let page = self.store.list(&prefix, at, after.as_deref(), step).map_err(expired)?;
+            at = Some(page.revision);
+            let count = page.items.len();
+            for (index, (key, object)) in page.items.into_iter().enumerate() {
+                if !selection.matches(row, &object) {
+                    continue;
+                }
+                items.push(convert::from_storage(row, object)?);
+                if limit > 0 && items.len() == limit {
+                    let left = page.remaining + (count - index - 1) as u64;
+                    let more = page.more || index + 1 < count;
+                    let token = if more { Continue::encode(page.revision, key.strip_prefix(prefix.as_str()).unwrap_or(&key)) } else { String::new() };
+                    let remaining = (more && selection.is_everything()).then_some(left);
+                    return Ok(Listed { items, revision: page.revision, continue_token: token, remaining });
+                }
+                after = Some(key.to_string());
+            }
+            if !page.more {
+                return Ok(Listed { items, revision: page.revision, continue_token: String::new(), remaining: None });
+            }
+        }
+    }
+
+    /// The revision to read at and the key to start after.
+    fn starting_point(&self, prefix: &str, options: &ListOptions, wanted: Option<u64>) -> Result<(Option<u64>, Option<String>), Status> {
+        if !options.continue_token.is_empty() {
+            if wanted.is_some_and(|version| version != 0) {
+                return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+            }
+            let token = Continue::decode(&options.continue_token)?;
+            let after = Some(format!("{prefix}{}", token.start));
+            // A negative revision in upstream's tokens stands for "whatever is newest": ours is 0.
+            return Ok((Some(token.rv).filter(|version| *version != 0), after));
+        }
+        let Some(version) = wanted else { return Ok((None, None)) };
+        if version > self.store.revision() {
+            return Err(Status::timeout(format!("Too large resource version: {version}, current: {}", self.store.revision()), 1));
+        }
+        match options.resource_version_match.as_str() {
+            "Exact" if version == 0 => Err(Status::bad_request("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"")),
+            "Exact" => Ok((Some(version), None)),
+            // Upstream reads a page with a limit and no match exactly at the version.
+            "" if options.limit > 0 && version > 0 => Ok((Some(version), None)),
+            "" | "NotOlderThan" => Ok((None, None)),
+            other => Err(Status::bad_request(format!("resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""))),
+        }
+    }
+
+    /// 410 with a token that goes on from the same key in the present.
+    fn inconsistent_continue(&self, options: &ListOptions) -> Status {
+        let start = Continue::decode(&options.continue_token).map(|token| token.start).unwrap_or_default();
+        Status::expired(format!(
+            "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list. next: {}",
+            Continue::encode(0, &start)
+        ))
+    }
+
+    /// Every object a collection delete is about.
+    pub async fn delete_collection(&self, row: &Resource, namespace: Option<&str>, options: &client::DeleteOptions, list: &ListOptions, cx: &crate::api::Context) -> Result<Vec<Arc<Object>>, Status> {
+        let listed = self.list(row, namespace, list)?;
+        for object in &listed.items {
+            let meta = object.meta();
+            match self.delete(row, meta.namespace.as_deref(), &meta.name, options, cx).await {
+                Ok(_) => {}
+                Err(status) if status.is_not_found() => {}
+                Err(status) => return Err(status),
+            }
+        }
+        Ok(listed.items)
+    }
+}

@@ -1,0 +1,113 @@
+//! POST: from a decoded value to a committed object.
+
+use std::sync::Arc;
+
+use ::api::{Cause, Object, Resource, Status, validation};
+use serde_json::Value;
+use store::{CommitError, Precondition, Write};
+
+use super::{metadata, policy, text};
+use crate::admission;
+use crate::api::{Api, Context};
+use crate::{encode, special};
+
+/// How many names `generateName` tries before it gives up.
+const MAX_NAME_ATTEMPTS: usize = 8;
+/// Names that are generated are cut so that the suffix fits into 63 characters.
+const MAX_GENERATED_BASE: usize = 58;
+
+impl Api {
+    /// `value` has its kind's shape (see `decode`).
+    pub async fn create(&self, row: &Resource, namespace: Option<&str>, value: Value, cx: &Context) -> Result<Arc<Object>, Status> {
+        let generated = text(&value, "/metadata/name").is_empty() && !text(&value, "/metadata/generateName").is_empty();
+        let attempts = if generated { MAX_NAME_ATTEMPTS } else { 1 };
+        let mut last = None;
+        for _ in 0..attempts {
+            match self.create_once(row, namespace, value.clone(), cx).await {
+                Err(status) if generated && status.is_already_exists() => last = Some(status),
+                done => return done,
+            }
+        }
+        let mut status = last.unwrap_or_else(|| Status::internal("no name was tried"));
+        status.message = format!("{}: the server was not able to generate a unique name for the object", status.message);
+        Err(status)
+    }
+
+    async fn create_once(&self, row: &Resource, namespace: Option<&str>, mut value: Value, cx: &Context) -> Result<Arc<Object>, Status> {
+        self.place(row, namespace, &mut value)?;
+        let strategy = policy(row);
+        self.system_fields(row, &mut value);
+        strategy.default(&mut value);
+        special::convert::to_storage(row, &mut value)?;
+        admission::mutate_create(self, row, namespace, &mut value, cx)?;
+        strategy.prepare_create(&mut value, &self.strategy_context());
+        let mut reserved = special::before_create(self, row, &mut value, cx)?;
+        let name = text(&value, "/metadata/name").to_owned();
+        let mut causes = validation::object_meta(row, &value);
+        causes.extend(strategy.validate(&value));
+        self.refuse(row, &name, causes)?;
+        strategy.warnings(&value).into_iter().for_each(|warning| cx.warn(warning));
+        admission::validate_create(self, row, namespace, &value, cx)?;
+        if cx.dry_run {
+            if self.store.get(&row.key(namespace, &name)).is_some() {
+                return Err(Status::already_exists(&row.group, &row.plural, &name));
+            }
+            return Ok(encode::unsaved(&value, None));
+        }
+        let write = Write { key: row.key(namespace, &name), precondition: Precondition::Absent, object: Some(encode::at_rest(&value)) };
+        let object = self.store.commit(write).await.map_err(|error| match error {
+            CommitError::Precondition { .. } => Status::already_exists(&row.group, &row.plural, &name),
+            other => self.commit_status(row, &name, other),
+        })?;
+        reserved.keep();
+        special::after_write(self, row, &object);
+        special::convert::from_storage(row, object)
+    }
+
+    /// Namespace and name of the URL and of the body must agree; the URL's namespace fills an empty one.
+    fn place(&self, row: &Resource, namespace: Option<&str>, value: &mut Value) -> Result<(), Status> {
+        let meta = metadata(value);
+        let given = meta.get("namespace").and_then(Value::as_str).unwrap_or("").to_owned();
+        match namespace {
+            Some(namespace) if row.namespaced() => {
+                if !given.is_empty() && given != namespace {
+                    return Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+                }
+                meta.insert("namespace".into(), namespace.into());
+            }
+            _ => {
+                if row.namespaced() {
+                    return Err(Status::bad_request("an empty namespace may not be set during creation"));
+                }
+                meta.remove("namespace");
+            }
+        }
+        let name = meta.get("name").and_then(Value::as_str).unwrap_or("");
+        let base = meta.get("generateName").and_then(Value::as_str).unwrap_or("").to_owned();
+        if name.is_empty() && !base.is_empty() {
+            let cut: String = base.chars().take(MAX_GENERATED_BASE).collect();
+            let generated = format!("{cut}{}", self.suffix());
+            meta.insert("name".into(), generated.into());
+        }
+        if meta.get("resourceVersion").and_then(Value::as_str).is_some_and(|version| !version.is_empty()) {
+            return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+        }
+        meta.remove("resourceVersion");
+        Ok(())
+    }
+
+    /// rest.FillObjectMetaSystemFields, and what a client may not set.
+    fn system_fields(&self, _row: &Resource, value: &mut Value) {
+        let (uid, now) = (self.uid(), self.now());
+        let meta = metadata(value);
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
+            meta.remove(field);
+        }
+        meta.insert("uid".into(), uid.into());
+        meta.insert("creationTimestamp".into(), now.into());
+    }
+
+    pub(crate) fn refuse(&self, row: &Resource, name: &str, causes: Vec<Cause>) -> Result<(), Status> {
+        if causes.is_empty() { Ok(()) } else { Err(Status::invalid(&row.group, &row.kind, name, causes)) }
+    }
+}

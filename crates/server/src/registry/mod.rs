@@ -1,0 +1,80 @@
+//! The generic registry: create, update, patch and delete of any kind, by its row and strategy.
+//!
+//! Mirrors k8s.io/apiserver/pkg/registry (rest.BeforeCreate, BeforeUpdate, BeforeDelete and generic/registry.Store), once for all kinds.
+
+mod create;
+mod delete;
+mod patch;
+mod update;
+
+pub use delete::Deleted;
+pub use update::Part;
+
+use std::sync::Arc;
+
+use ::api::strategy::{self, Strategy};
+use ::api::{Object, Resource, Status};
+use serde_json::{Map, Value};
+use store::CommitError;
+
+use crate::api::Api;
+
+/// How often a write is tried again when another one came between read and write. Upstream's patch handler does the same.
+pub(crate) const MAX_CONFLICT_RETRIES: usize = 5;
+
+pub(crate) fn policy(row: &Resource) -> &'static dyn Strategy {
+    strategy::of(row)
+}
+
+pub(crate) fn metadata(value: &mut Value) -> &mut Map<String, Value> {
+    if !value.is_object() {
+        *value = Value::Object(Map::new());
+    }
+    // Both branches above and below leave an object in place, so the fallbacks are never taken.
+    let object = match value {
+        Value::Object(object) => object,
+        _ => unreachable!("made an object above"),
+    };
+    let slot = object.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
+    if !slot.is_object() {
+        *slot = Value::Object(Map::new());
+    }
+    match slot {
+        Value::Object(metadata) => metadata,
+        _ => unreachable!("made an object above"),
+    }
+}
+
+pub(crate) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or("")
+}
+
+pub(crate) fn has_finalizers(value: &Value) -> bool {
+    value.pointer("/metadata/finalizers").and_then(Value::as_array).is_some_and(|list| !list.is_empty())
+        || value.pointer("/kind").and_then(Value::as_str) == Some("Namespace") && value.pointer("/spec/finalizers").and_then(Value::as_array).is_some_and(|list| !list.is_empty())
+}
+
+impl Api {
+    pub(crate) fn strategy_context(&self) -> strategy::Context {
+        strategy::Context::at(self.clock.now())
+    }
+
+    pub(crate) fn not_found(&self, row: &Resource, name: &str) -> Status {
+        Status::not_found(&row.group, &row.plural, name)
+    }
+
+    /// The object as stored, whatever version was asked for.
+    pub(crate) fn stored(&self, row: &Resource, namespace: Option<&str>, name: &str) -> Result<Arc<Object>, Status> {
+        self.store.get(&row.key(namespace, name)).ok_or_else(|| self.not_found(row, name))
+    }
+
+    /// A store's refusal in the API's words. `Precondition` is handled by the callers, which know what they expected.
+    pub(crate) fn commit_status(&self, row: &Resource, name: &str, error: CommitError) -> Status {
+        match error {
+            CommitError::Precondition { .. } => Status::modified(&row.group, &row.plural, name),
+            CommitError::TooLarge { size, limit } => Status::too_large(format!("etcdserver: request is too large ({size} bytes, at most {limit})")),
+            CommitError::Unavailable(why) => Status::unavailable(format!("the store cannot write: {why}")),
+            CommitError::Unknown(why) => Status::timeout(why, 1),
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! PATCH: JSON patch, merge patch, strategic merge patch and server-side apply onto the stored object.
+
+use std::sync::Arc;
+
+use ::api::{Object, Resource, Status, schema};
+use client::PatchKind;
+use serde_json::Value;
+
+use super::{Part, metadata, text};
+use crate::api::{Api, Context};
+use crate::decode;
+use crate::pending::patch;
+
+impl Api {
+    /// `patch` was parsed, nothing more is known of it.
+    pub async fn patch(&self, row: &Resource, namespace: Option<&str>, name: &str, part: Part, kind: PatchKind, patch: Value, cx: &Context) -> Result<Arc<Object>, Status> {
+        if kind == PatchKind::Apply {
+            return self.apply(row, namespace, name, part, patch, cx).await;
+        }
+        if kind == PatchKind::Strategic && row.schema.is_empty() {
+            return Err(Status::unsupported_media_type("application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"));
+        }
+        self.change(row, namespace, name, part, cx, |old| {
+            let mut new = old.clone();
+            apply_patch(row, kind, &mut new, &patch)?;
+            let wanted = decode::shape(row, new, &[], cx)?;
+            let given = text(&wanted, "/metadata/resourceVersion").to_owned();
+            if given == text(old, "/metadata/resourceVersion") && patch.pointer("/metadata/resourceVersion").is_none() {
+                // The patch does not speak of the version, so it pins none.
+                let mut wanted = wanted;
+                metadata(&mut wanted).remove("resourceVersion");
+                return Ok(wanted);
+            }
+            Ok(wanted)
+        })
+        .await
+    }
+
+    /// Server-side apply: what the manager does not mention any more and owns alone is removed.
+    async fn apply(&self, row: &Resource, namespace: Option<&str>, name: &str, part: Part, config: Value, cx: &Context) -> Result<Arc<Object>, Status> {
+        if cx.field_manager.is_empty() {
+            return Err(Status::failure(422, ::api::Reason::Invalid, "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch"));
+        }
+        let mut config = decode::shape(row, config, &[], cx)?;
+        let given = text(&config, "/metadata/name").to_owned();
+        if !given.is_empty() && given != name {
+            return Err(Status::bad_request(format!("the name of the object ({given}) does not match the name on the URL ({name})")));
+        }
+        metadata(&mut config).insert("name".into(), name.into());
+        let manager = patch::Manager { name: cx.field_manager.clone(), api_version: row.api_version(), now: self.now(), subresource: if part == Part::Status { "status".into() } else { String::new() } };
+        if self.store.get(&row.key(namespace, name)).is_none() && part == Part::Main {
+            let mut fresh = Value::Object(Default::default());
+            patch::apply(&mut fresh, &config, schema::of(&row.schema), &manager, cx.force).map_err(|error| patch_status(row, name, error))?;
+            match self.create(row, namespace, fresh, cx).await {
+                Err(status) if status.is_already_exists() => {}
+                done => return done,
+            }
+        }
+        self.change(row, namespace, name, part, cx, |old| {
+            let mut new = old.clone();
+            patch::apply(&mut new, &config, schema::of(&row.schema), &manager, cx.force).map_err(|error| patch_status(row, name, error))?;
+            if config.pointer("/metadata/resourceVersion").is_none() {
+                metadata(&mut new).remove("resourceVersion");
+            }
+            Ok(new)
+        })
+        .await
+    }
+}
+
+fn apply_patch(row: &Resource, kind: PatchKind, document: &mut Value, patch: &Value) -> Result<(), Status> {
+    let name = text(document, "/metadata/name").to_owned();
+    match kind {
+        PatchKind::Json => patch::json(document, patch),
+        PatchKind::Merge if !patch.is_object() => return Err(Status::bad_request("json: cannot unmarshal array into Go value of type map[string]interface {}")),
+        PatchKind::Merge => {
+            patch::merge(document, patch);
+            Ok(())
+        }
+        PatchKind::Strategic | PatchKind::Apply => patch::strategic(document, patch, schema::of(&row.schema)),
+    }
+    .map_err(|error| patch_status(row, &name, error))
+}
+
+fn patch_status(row: &Resource, name: &str, error: patch::PatchError) -> Status {
+    error.status(&row.group, &row.plural, name)
+}

@@ -1,0 +1,173 @@
+//! PUT, and the second half of PATCH: replacing an object or one part of it.
+
+use std::sync::Arc;
+
+use ::api::{Cause, Object, Resource, Status, validation};
+use serde_json::Value;
+use store::{CommitError, Precondition, Write};
+
+use super::{MAX_CONFLICT_RETRIES, has_finalizers, metadata, policy, text};
+use crate::admission;
+use crate::api::{Api, Context};
+use crate::{encode, special};
+
+/// Which part of the object a write may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Main,
+    Status,
+    /// Another subresource with rules of its own (`special`): `ephemeralcontainers`, `resize`, `finalize`, `approval`.
+    Other(&'static str),
+}
+
+/// Metadata that the server owns: what a client sends of it is overwritten with what is stored.
+const SERVER_FIELDS: [&str; 6] = ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"];
+
+impl Api {
+    /// `change` makes the wanted object of the stored one; it is called again when another write came between.
+    pub async fn change(&self, row: &Resource, namespace: Option<&str>, name: &str, part: Part, cx: &Context, change: impl Fn(&Value) -> Result<Value, Status>) -> Result<Arc<Object>, Status> {
+        let key = row.key(namespace, name);
+        for _ in 0..MAX_CONFLICT_RETRIES {
+            let stored = self.stored(row, namespace, name)?;
+            let shown = special::convert::from_storage(row, stored.clone())?;
+            let old_shown = shown.value().map_err(Status::internal)?;
+            let mut new = change(&old_shown)?;
+            let pinned = text(&new, "/metadata/resourceVersion").to_owned();
+            if !pinned.is_empty() && pinned != stored.resource_version().to_string() {
+                return Err(Status::modified(&row.group, &row.plural, name));
+            }
+            let old = stored.value().map_err(Status::internal)?;
+            self.same_object(row, namespace, name, &new, &old)?;
+            if part == Part::Main {
+                policy(row).default(&mut new);
+            }
+            special::convert::to_storage(row, &mut new)?;
+            let mut reserved = self.settle(row, namespace, name, part, &mut new, &old, cx)?;
+            let bytes = encode::at_rest(&new);
+            if bytes == encode::at_rest(&old) {
+                return Ok(shown);
+            }
+            if cx.dry_run {
+                return special::convert::from_storage(row, encode::unsaved(&new, Some(stored.resource_version())));
+            }
+            let deleting = !text(&new, "/metadata/deletionTimestamp").is_empty();
+            let finished = deleting && !has_finalizers(&new) && new.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0) == 0;
+            let write = Write { key: key.clone(), precondition: Precondition::Revision(stored.resource_version()), object: (!finished).then_some(bytes) };
+            match self.store.commit(write).await {
+                Ok(object) => {
+                    reserved.keep();
+                    if finished {
+                        special::after_delete(self, row, &object);
+                    } else {
+                        special::after_write(self, row, &object);
+                    }
+                    return special::convert::from_storage(row, object);
+                }
+                Err(CommitError::Precondition { .. }) if pinned.is_empty() => {}
+                Err(other) => return Err(self.commit_status(row, name, other)),
+            }
+        }
+        Err(Status::modified(&row.group, &row.plural, name))
+    }
+
+    /// PUT of a decoded value.
+    pub async fn update(&self, row: &Resource, namespace: Option<&str>, name: &str, part: Part, value: Value, cx: &Context) -> Result<Arc<Object>, Status> {
+        let given = text(&value, "/metadata/name").to_owned();
+        if !given.is_empty() && given != name {
+            return Err(Status::bad_request(format!("the name of the object ({given}) does not match the name on the URL ({name})")));
+        }
+        let given = text(&value, "/metadata/namespace").to_owned();
+        if let (true, Some(namespace)) = (row.namespaced() && !given.is_empty(), namespace)
+            && given != namespace
+        {
+            return Err(Status::bad_request(format!("the namespace of the provided object does not match the namespace sent on the request")));
+        }
+        if part == Part::Main && special::creates_on_update(row) && self.store.get(&row.key(namespace, name)).is_none() {
+            let mut value = value;
+            metadata(&mut value).insert("name".into(), name.into());
+            return self.create(row, namespace, value, cx).await;
+        }
+        self.change(row, namespace, name, part, cx, |_| Ok(value.clone())).await
+    }
+
+    fn same_object(&self, row: &Resource, namespace: Option<&str>, name: &str, new: &Value, old: &Value) -> Result<(), Status> {
+        let (given, known) = (text(new, "/metadata/uid"), text(old, "/metadata/uid"));
+        if !given.is_empty() && given != known {
+            return Err(Status::conflict(&row.group, &row.plural, name, &format!("Precondition failed: UID in precondition: {given}, UID in object meta: {known}")));
+        }
+        let _ = namespace;
+        Ok(())
+    }
+
+    /// Everything between the wanted object and the bytes: server-owned fields, strategy, admission, validation.
+    fn settle(&self, row: &Resource, namespace: Option<&str>, name: &str, part: Part, new: &mut Value, old: &Value, cx: &Context) -> Result<special::Reserved, Status> {
+        let strategy = policy(row);
+        let context = self.strategy_context();
+        let renamed = Some(text(new, "/metadata/name")).filter(|given| !given.is_empty() && *given != name).map(str::to_owned);
+        {
+            let old_meta = old.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
+            let meta = metadata(new);
+            meta.insert("name".into(), name.into());
+            match namespace {
+                Some(namespace) if row.namespaced() => meta.insert("namespace".into(), namespace.into()),
+                _ => meta.remove("namespace"),
+            };
+            for field in SERVER_FIELDS {
+                match old_meta.get(field) {
+                    Some(value) => meta.insert(field.into(), value.clone()),
+                    None => meta.remove(field),
+                };
+            }
+            meta.remove("resourceVersion");
+        }
+        if let Some(given) = renamed {
+            let cause = Cause { reason: "FieldValueInvalid".into(), message: format!("Invalid value: {given:?}: field is immutable"), field: "metadata.name".into() };
+            return Err(Status::invalid(&row.group, &row.kind, name, vec![cause]));
+        }
+        let mut causes;
+        let mut reserved = special::Reserved::none();
+        match part {
+            Part::Main => {
+                admission::mutate_update(self, row, namespace, new, old, cx)?;
+                strategy.prepare_update(new, old, &context);
+                reserved = special::before_update(self, row, new, old)?;
+                causes = validation::object_meta_update(new, old);
+                causes.extend(strategy.validate_update(new, old));
+                strategy.warnings(new).into_iter().for_each(|warning| cx.warn(warning));
+            }
+            Part::Status => {
+                strategy.prepare_status(new, old, &context);
+                causes = validation::object_meta_update(new, old);
+                causes.extend(strategy.validate_status(new, old));
+            }
+            Part::Other(subresource) => {
+                causes = special::settle_subresource(self, row, subresource, new, old, cx)?;
+                causes.extend(validation::object_meta_update(new, old));
+            }
+        }
+        // An object on its way out takes no new finalizers.
+        if !text(old, "/metadata/deletionTimestamp").is_empty() {
+            let known = finalizers(old);
+            let added: Vec<String> = finalizers(new).into_iter().filter(|name| !known.contains(name)).collect();
+            if !added.is_empty() {
+                causes.push(Cause {
+                    reason: "FieldValueForbidden".into(),
+                    message: format!("Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {}", go_strings(&added)),
+                    field: "metadata.finalizers".into(),
+                });
+            }
+        }
+        self.refuse(row, name, causes)?;
+        admission::validate_update(self, row, namespace, new, old, cx)?;
+        Ok(reserved)
+    }
+}
+
+fn finalizers(value: &Value) -> Vec<String> {
+    value.pointer("/metadata/finalizers").and_then(Value::as_array).map(|list| list.iter().filter_map(Value::as_str).map(str::to_owned).collect()).unwrap_or_default()
+}
+
+/// `[]string{"a", "b"}`: how Go prints a slice with `%#v`.
+fn go_strings(list: &[String]) -> String {
+    format!("[]string{{{}}}", list.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", "))
+}

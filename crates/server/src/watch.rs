@@ -1,0 +1,151 @@
+//! WATCH: the store's events as one collection's, filtered by selectors.
+//!
+//! An object that starts to match is ADDED, one that ceases to match is DELETED, as upstream's cacher does it (cacher.go `sendWatchCacheEvent`).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ::api::{Object, Resource, Status};
+use client::{ListOptions, WatchOptions};
+use store::{EventKind, Watch, WatchItem};
+
+use crate::api::Api;
+use crate::reads::{Selection, parse_version};
+use crate::special::convert;
+
+#[derive(Debug, Clone)]
+pub enum Change {
+    Added(Arc<Object>),
+    Modified(Arc<Object>),
+    Deleted(Arc<Object>),
+    Bookmark { revision: u64, initial_end: bool },
+    /// The stream ends with this error.
+    Failed(Status),
+}
+
+/// One client's watch.
+pub struct Watching {
+    row: Arc<Resource>,
+    selection: Selection,
+    source: Box<dyn Watch>,
+    initial: VecDeque<Change>,
+    /// Objects up to this revision were part of the initial state.
+    from: u64,
+    bookmarks: bool,
+    ended: bool,
+}
+
+impl Api {
+    pub fn watch(&self, row: Arc<Resource>, namespace: Option<&str>, name: Option<&str>, options: &WatchOptions) -> Result<Watching, Status> {
+        let mut fields = options.field_selector.clone();
+        if let Some(name) = name {
+            let only = format!("metadata.name={name}");
+            fields = if fields.is_empty() { only } else { format!("{fields},{only}") };
+        }
+        let selection = Selection::parse(&row, &options.label_selector, &fields)?;
+        let prefix = row.key_prefix(namespace);
+        let version = parse_version(&options.resource_version)?;
+        let mut initial = VecDeque::new();
+        let from = match version {
+            Some(version) if version > 0 && !options.send_initial_events => {
+                if version > self.store.revision() {
+                    return Err(Status::timeout(format!("Too large resource version: {version}, current: {}", self.store.revision()), 1));
+                }
+                version
+            }
+            _ => {
+                let listed = self.list(&row, namespace, &ListOptions { label_selector: options.label_selector.clone(), field_selector: fields, ..ListOptions::default() })?;
+                initial.extend(listed.items.into_iter().map(Change::Added));
+                if options.send_initial_events && options.allow_bookmarks {
+                    initial.push_back(Change::Bookmark { revision: listed.revision, initial_end: true });
+                }
+                listed.revision
+            }
+        };
+        let source = self.store.watch(&prefix, from).map_err(|compacted| Status::expired(format!("too old resource version: {} ({})", compacted.asked, compacted.oldest)))?;
+        Ok(Watching { row, selection, source, initial, from, bookmarks: options.allow_bookmarks, ended: false })
+    }
+}
+
+impl Watching {
+    pub fn row(&self) -> &Arc<Resource> {
+        &self.row
+    }
+
+    pub fn wants_bookmarks(&self) -> bool {
+        self.bookmarks
+    }
+
+    /// A bookmark for now: everything up to its revision has been handed out.
+    pub fn bookmark(&self) -> Option<Change> {
+        let revision = self.source.delivered().max(self.from);
+        (self.bookmarks && self.initial.is_empty()).then_some(Change::Bookmark { revision, initial_end: false })
+    }
+
+    /// What is there already, without waiting.
+    pub fn try_next(&mut self) -> Option<Change> {
+        loop {
+            if let Some(change) = self.initial.pop_front() {
+                return Some(change);
+            }
+            if self.ended {
+                return None;
+            }
+            let item = self.source.try_next()?;
+            if let Some(change) = self.translate(item) {
+                return Some(change);
+            }
+        }
+    }
+
+    /// The next change; `None` when the stream has ended. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Change> {
+        loop {
+            if let Some(change) = self.initial.pop_front() {
+                return Some(change);
+            }
+            if self.ended {
+                return None;
+            }
+            let item = self.source.next().await?;
+            if let Some(change) = self.translate(item) {
+                return Some(change);
+            }
+        }
+    }
+
+    fn translate(&mut self, item: WatchItem) -> Option<Change> {
+        let event = match item {
+            WatchItem::Event(event) => event,
+            WatchItem::Progress(revision) => return self.bookmarks.then_some(Change::Bookmark { revision, initial_end: false }),
+            WatchItem::Expired(compacted) => {
+                self.ended = true;
+                return Some(Change::Failed(Status::expired(format!("too old resource version: {} ({})", compacted.asked, compacted.oldest))));
+            }
+        };
+        let matched = |object: &Object| self.selection.is_everything() || self.selection.matches(&self.row, object);
+        let show = |object: &Arc<Object>| convert::from_storage(&self.row, object.clone());
+        let change = match event.kind {
+            EventKind::Created => matched(&event.object).then(|| show(&event.object).map(Change::Added)),
+            EventKind::Updated => {
+                let before = event.previous.as_deref().is_some_and(matched);
+                match (before, matched(&event.object)) {
+                    (true, true) => Some(show(&event.object).map(Change::Modified)),
+                    (false, true) => Some(show(&event.object).map(Change::Added)),
+                    (true, false) => Some(show(&event.object).map(Change::Deleted)),
+                    (false, false) => None,
+                }
+            }
+            EventKind::Deleted => {
+                let before = event.previous.as_deref().unwrap_or(&event.object);
+                matched(before).then(|| show(&event.object).map(Change::Deleted))
+            }
+        };
+        change.map(|change| {
+            change.unwrap_or_else(|status| {
+                self.ended = true;
+                Change::Failed(status)
+            })
+        })
+    }
+}
