@@ -1,3 +1,62 @@
-//! Chores of the project: `cargo xtask demo|test|gen`.
+//! Chores of the project: `cargo xtask <command>`. One file per command; this one only knows their names.
 
-fn main() {}
+mod debian;
+mod elf;
+mod images;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+struct Command {
+    name: &'static str,
+    usage: &'static str,
+    about: &'static str,
+    run: fn(&[String]) -> Result<()>,
+}
+
+const COMMANDS: &[Command] = &[
+    Command { name: "demo", usage: "[--seconds N]", about: "build Coracle, start a cluster, run DockerCoins in it", run: |_| not_yet("demo") },
+    Command { name: "test", usage: "", about: "install what the tests need and run them all", run: |_| not_yet("test") },
+    Command {
+        name: "images",
+        usage: "[--out DIR]",
+        about: "make the base images and DockerCoins as archives (default target/images)",
+        run: images::command,
+    },
+    Command { name: "gen", usage: "", about: "regenerate what is generated", run: |_| not_yet("gen") },
+];
+
+fn not_yet(name: &str) -> Result<()> {
+    bail!("{name} is not written yet")
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let Some((name, rest)) = arguments.split_first() else {
+        eprint!("{}", usage());
+        return ExitCode::from(2);
+    };
+    let Some(command) = COMMANDS.iter().find(|c| c.name == name) else {
+        eprint!("error: no command {name:?}\n\n{}", usage());
+        return ExitCode::from(2);
+    };
+    match (command.run)(rest) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage() -> String {
+    let lines: String = COMMANDS.iter().map(|c| format!("  cargo xtask {:<24} {}\n", format!("{} {}", c.name, c.usage), c.about)).collect();
+    format!("usage:\n{lines}")
+}
+
+/// The workspace.
+pub fn root() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
