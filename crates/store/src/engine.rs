@@ -61,7 +61,7 @@ impl Embedded {
     /// Makes `dir` a store with the state of a snapshot file. It must be empty or not there; open it afterwards.
     pub fn restore(file: &Path, dir: &Path) -> Result<Revision, OpenError> {
         let (head, state) = snapshot::read(file)?;
-        fs::create_dir_all(dir).map_err(OpenError::io("make", dir))?;
+        recover::make_dir(dir)?;
         let mut entries = fs::read_dir(dir).map_err(OpenError::io("list", dir))?;
         if entries.next().is_some() {
             return Err(OpenError::NotEmpty { dir: dir.into() });

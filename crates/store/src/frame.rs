@@ -19,6 +19,9 @@ const BATCH_HEAD: usize = 40;
 /// The last byte of a head and of a body: never zero, unlike what was not written.
 const WRITTEN: u8 = 0xA5;
 
+/// A builder keeps this much memory between batches.
+const KEPT_BYTES: usize = 256 * 1024;
+
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
 const COMPACT: u8 = 3;
@@ -98,6 +101,7 @@ impl BatchBuilder {
 
     pub fn clear(&mut self) {
         self.bytes.clear();
+        self.bytes.shrink_to(KEPT_BYTES);
         self.bytes.resize(BATCH_HEAD, 0);
         self.records = 0;
     }

@@ -1,6 +1,7 @@
 //! The revisioned key space: history, watch, compaction, durable group-committed writes.
 //!
 //! Reads come from memory, writes are durable (decision 3 of the design). Only `server` touches this crate.
+#![doc = include_str!("../README.md")]
 
 mod config;
 mod engine;

@@ -17,6 +17,8 @@ use crate::types::Revision;
 
 const SPARE: &str = "spare.tmp";
 const NEW: &str = "new.tmp";
+/// A large file goes to the disk in pieces of this size, so that the fsync of a batch never waits behind all of it.
+pub const PIECE_BYTES: u64 = 1024 * 1024;
 const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 pub fn segment_name(number: u64) -> String {
@@ -157,7 +159,10 @@ fn place(dir: &Path, from: &str, head: SegmentHead) -> io::Result<File> {
 /// A new file of zeros which are really on the disk. Nothing is left of it when it fails.
 fn zeroed(path: &Path, size: u64) -> io::Result<()> {
     let made = File::create(path).and_then(|file| {
-        zero(&file, 0, size)?;
+        for offset in (0..size).step_by(PIECE_BYTES as usize) {
+            zero(&file, offset, PIECE_BYTES.min(size - offset))?;
+            file.sync_data()?;
+        }
         file.sync_all()
     });
     if made.is_err() {

@@ -26,7 +26,7 @@ pub struct Opened {
 
 pub fn open(config: &Config) -> Result<Opened, OpenError> {
     let dir = &config.dir;
-    fs::create_dir_all(dir).map_err(OpenError::io("make", dir))?;
+    make_dir(dir)?;
     let lock = lock(dir)?;
     let files = Files::of(dir)?;
     files.remove_unfinished()?;
@@ -70,6 +70,16 @@ pub fn open(config: &Config) -> Result<Opened, OpenError> {
     report.objects = state.len();
     let log = Log::new(dir.clone(), config.limits.clone(), config.faults.clone(), tail, grown);
     Ok(Opened { state, log, report, lock })
+}
+
+/// The directory, and its name in the one above it, are there after a power cut.
+pub fn make_dir(dir: &Path) -> Result<(), OpenError> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(dir).map_err(OpenError::io("make", dir))?;
+    let above = dir.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    log::sync_dir(above).map_err(OpenError::io("sync", above))
 }
 
 /// One process at a time; the file says which.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use crate::config::Faults;
 use crate::error::OpenError;
 use crate::frame::{FORMAT, u32_at, u64_at};
-use crate::log::sync_dir;
+use crate::log::{PIECE_BYTES, sync_dir};
 use crate::state::State;
 use crate::types::Revision;
 
@@ -74,6 +74,7 @@ fn write_beside(path: &Path, head: SnapshotHead, objects: &[(Arc<str>, Arc<Objec
     file.write_all(&head.encode())?;
     let mut block = vec![0; BLOCK_HEAD];
     let mut count: u32 = 0;
+    let mut unsynced = 0;
     for (index, (key, object)) in objects.iter().enumerate() {
         let value = object.bytes();
         block.extend_from_slice(&object.resource_version().to_le_bytes());
@@ -93,6 +94,11 @@ fn write_beside(path: &Path, head: SnapshotHead, objects: &[(Arc<str>, Arc<Objec
             let crc = block_crc(&block[..BLOCK_HEAD], &block[BLOCK_HEAD..]);
             block[12..16].copy_from_slice(&crc.to_le_bytes());
             file.write_all(&block)?;
+            unsynced += block.len() as u64;
+            if unsynced >= PIECE_BYTES {
+                file.sync_data()?;
+                unsynced = 0;
+            }
             block.truncate(BLOCK_HEAD);
             count = 0;
         }
