@@ -1,0 +1,105 @@
+//! Taking over what an earlier process left: running shims are connected to again, and what ended meanwhile is known from disk.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::Inner;
+use super::link::{Link, follow};
+use super::records::{Container, Sandbox};
+use crate::cri::ContainerState;
+use crate::layout::{ContainerFile, Run, SandboxFile, SandboxStatusFile, names, read_json, socket_name};
+use crate::protocol::{self, Message};
+
+/// How long a running shim may take to greet us.
+const GREETING_SECONDS: i64 = 10;
+
+pub fn adopt(inner: &Arc<Inner>) -> io::Result<()> {
+    let layout = &inner.layout;
+    for id in names(&layout.containers())? {
+        let file: ContainerFile = match read_json(&layout.container_config(&id)) {
+            Ok(file) => file,
+            Err(error) => {
+                // Its creation was cut short: nobody has heard of it.
+                tracing::warn!(container = id, %error, "removing a container without a configuration");
+                std::fs::remove_dir_all(layout.container(&id))?;
+                continue;
+            }
+        };
+        let run = read_json::<Run>(&layout.run(&id)).unwrap_or_default();
+        let container = Container::new(id.clone(), file.sandbox_id, file.created_at, file.config, run);
+        inner.containers.lock().insert(id, Arc::new(container));
+    }
+    for id in names(&layout.sandboxes())? {
+        match read_json::<SandboxFile>(&layout.sandbox_config(&id)) {
+            Ok(file) => {
+                // Without a status it never was ready, and is to be removed by the node.
+                let status = read_json::<SandboxStatusFile>(&layout.sandbox_status(&id)).unwrap_or_default();
+                adopt_sandbox(inner, Sandbox::new(id, file.created_at, file.config, status));
+            }
+            Err(error) => {
+                tracing::warn!(sandbox = id, %error, "removing a sandbox without a configuration");
+                std::fs::remove_dir_all(layout.sandbox(&id))?;
+            }
+        }
+    }
+    let mut containers = inner.containers.lock();
+    let sandboxes = inner.sandboxes.lock();
+    containers.retain(|id, container| {
+        let known = sandboxes.contains_key(&container.sandbox_id);
+        if !known && let Err(error) = std::fs::remove_dir_all(layout.container(id)) {
+            tracing::warn!(container = id, %error, "cannot remove a container without a sandbox");
+        }
+        known
+    });
+    Ok(())
+}
+
+fn adopt_sandbox(inner: &Arc<Inner>, sandbox: Sandbox) {
+    let sandbox = Arc::new(sandbox);
+    inner.sandboxes.lock().insert(sandbox.id.clone(), sandbox.clone());
+    match greet(inner, &sandbox) {
+        Ok((link, containers)) => {
+            for container in inner.containers_of(&sandbox.id) {
+                match containers.iter().find(|(id, _)| *id == container.id) {
+                    Some((_, run)) => drop(container.run.send_replace(run.clone())),
+                    // We died between creating and starting it.
+                    None if container.state() == ContainerState::Created => {}
+                    None => {}
+                }
+                container.start_asked.store(container.state() != ContainerState::Created, Ordering::Relaxed);
+            }
+            tokio::spawn(follow(inner.clone(), sandbox, link));
+        }
+        Err(error) => {
+            if sandbox.status.lock().ready {
+                tracing::warn!(sandbox = sandbox.id, %error, "the shim of a pod is gone");
+            }
+            sandbox.stopping.store(true, Ordering::Relaxed);
+            inner.bury(&sandbox);
+            sandbox.ended.send_replace(true);
+        }
+    }
+}
+
+type Greeting = (Arc<Link>, Vec<(String, Run)>);
+
+/// Connects and reads the greeting, blocking: afterwards every state is known.
+fn greet(inner: &Inner, sandbox: &Sandbox) -> io::Result<Greeting> {
+    let socket = protocol::connect(&inner.layout.socket_dir(), &socket_name(&sandbox.id))?;
+    let timeout = Timespec { tv_sec: GREETING_SECONDS, tv_nsec: 0 };
+    poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&timeout))?;
+    match protocol::receive::<Message>(socket.as_fd())? {
+        Some((Message::Hello { pid, containers }, _)) => {
+            sandbox.shim_pid.store(pid, Ordering::Relaxed);
+            let link = Arc::new(Link::new(socket)?);
+            *sandbox.link.lock() = Some(link.clone());
+            Ok((link, containers))
+        }
+        Some((Message::Failed { error }, _)) => Err(io::Error::other(error)),
+        _ => Err(io::Error::other("the shim does not answer")),
+    }
+}
