@@ -1,1 +1,14 @@
-//! Every controller's decision: View -> Plan, pure
+//! Every controller's decision: `plan(view, now) -> Plan`, pure.
+//!
+//! A `View` holds what the controller knows, a [`Plan`] what it wants done. No I/O, no clock, no chance, no async: the `controllers` crate loads views and
+//! applies plans.
+
+pub mod claim;
+pub mod deployment;
+pub mod meta;
+pub mod op;
+pub mod pods;
+pub mod replicaset;
+pub mod template;
+
+pub use op::{Announce, At, Op, PatchKind, Plan, Propagation};
