@@ -3,6 +3,7 @@
 //! Floor 0: pure data and pure functions. Types come from `k8s-openapi` (re-exported as [`k8s`]).
 
 pub mod columns;
+pub mod discovery;
 pub mod kinds;
 pub mod names;
 pub mod object;
