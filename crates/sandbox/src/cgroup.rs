@@ -152,15 +152,14 @@ impl Cgroups {
         self.each_root(|root| remove_tree(&root.join(path)))
     }
 
-    /// Removes the empty ancestors of `path`, such as `kubepods`. What is in use stays.
-    pub fn remove_empty_ancestors(&self, path: &str) {
+    /// Removes it and its ancestors, such as `kubepods`, as far as they are empty. What is in use stays.
+    pub fn remove_empty(&self, path: &str) {
         let _ = self.each_root(|root| {
-            let mut parent = Path::new(path).parent();
-            while let Some(path) = parent.filter(|path| !path.as_os_str().is_empty()) {
-                if std::fs::remove_dir(root.join(path)).is_err() {
-                    break;
+            for path in Path::new(path).ancestors().filter(|path| !path.as_os_str().is_empty()) {
+                match std::fs::remove_dir(root.join(path)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => break,
+                    _ => {}
                 }
-                parent = path.parent();
             }
             Ok(())
         });

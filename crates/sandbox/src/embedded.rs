@@ -11,7 +11,7 @@ mod reset;
 mod sandboxes;
 mod streams;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -52,6 +52,8 @@ pub(crate) struct Inner {
     shim_exe: PathBuf,
     network: Arc<dyn PodNetwork>,
     cgroups: Cgroups,
+    /// What is in the file of cgroup parents.
+    cgroup_parents: Mutex<BTreeSet<String>>,
     sandboxes: Mutex<BTreeMap<String, Arc<Sandbox>>>,
     containers: Mutex<BTreeMap<String, Arc<Container>>>,
     events: broadcast::Sender<ContainerEvent>,
@@ -66,11 +68,13 @@ impl Embedded {
         for dir in [layout.sandboxes(), layout.containers(), layout.socket_dir(), layout.netns_dir(), layout.shm_dir()] {
             std::fs::create_dir_all(dir).map_err(failed)?;
         }
+        let cgroup_parents = std::fs::read_to_string(layout.cgroup_parents()).unwrap_or_default().lines().map(str::to_owned).collect();
         let inner = Arc::new(Inner {
             layout,
             shim_exe: config.shim_exe,
             network: config.network,
             cgroups: Cgroups::discover().map_err(failed)?,
+            cgroup_parents: Mutex::new(cgroup_parents),
             sandboxes: Mutex::default(),
             containers: Mutex::default(),
             events: broadcast::channel(EVENT_BACKLOG).0,

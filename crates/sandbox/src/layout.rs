@@ -1,7 +1,7 @@
 //! Where everything lies on disk. All host footprint is below two directories (and the cgroups of the pods), so that `reset` can
 //! find every trace.
 //!
-//! `root_dir` survives a reboot: `sandboxes/<id>/{config.json,status.json,hostname,resolv.conf,shim.log}` and
+//! `root_dir` survives a reboot: `cgroup-parents`, `sandboxes/<id>/{config.json,status.json,hostname,resolv.conf,shim.log}` and
 //! `containers/<id>/{config.json,run.json,rootfs,upper,work}`.
 //! `state_dir` need not: `shim/<id>.sock`, `netns/<id>`, `shm/<id>`.
 
@@ -82,6 +82,10 @@ impl Layout {
     }
     pub fn resolv_conf(&self, id: &str) -> PathBuf {
         self.sandbox(id).join("resolv.conf")
+    }
+    /// The parents of all pod cgroups there ever were, a line each: they are left standing until `reset`.
+    pub fn cgroup_parents(&self) -> PathBuf {
+        self.root_dir.join("cgroup-parents")
     }
     pub fn containers(&self) -> PathBuf {
         self.root_dir.join("containers")

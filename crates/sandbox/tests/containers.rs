@@ -68,7 +68,7 @@ async fn sees_its_own_world() {
     assert_eq!(status.exit_code, 1, "{rest}");
 
     // Root, and what it may not do.
-    let (_, log) = world.run(&sandbox, world.shell("grep -E 'Seccomp:|NoNewPrivs|CapEff' /proc/self/status | tr '\\n\\t' '  '; unshare -n true 2>&1; mount -t tmpfs x /tmp 2>&1; touch /new && ls /new; cat /dev/null; echo >/proc/sysrq-trigger")).await;
+    let (_, log) = world.run(&sandbox, world.shell("grep -E 'Seccomp:|NoNewPrivs|CapEff' /proc/self/status | tr '\\n\\t' '  '; unshare -n true 2>&1; mount -t tmpfs x /tmp 2>&1; touch /new && ls /new; cat /dev/null; echo >/proc/sys/kernel/domainname")).await;
     let log = text(&log);
     assert!(log.starts_with("CapEff: 00000000a80425fb NoNewPrivs: 0 Seccomp: 2 unshare: unshare(0x40000000): Operation not permitted\n"), "{log}");
     assert!(log.contains("permission denied") && log.contains("/new\n") && log.contains("Read-only file system"), "{log}");

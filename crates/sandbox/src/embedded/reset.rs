@@ -45,8 +45,12 @@ fn erase(layout: &Layout) -> io::Result<Report> {
         if let Ok(file) = read_json::<SandboxFile>(&layout.sandbox_config(&id)) {
             let cgroup = pod_cgroup(&file.config, &id);
             remove_cgroup(&cgroups, &cgroup)?;
-            cgroups.remove_empty_ancestors(&cgroup);
         }
+    }
+    match std::fs::read_to_string(layout.cgroup_parents()) {
+        Ok(parents) => parents.lines().for_each(|parent| cgroups.remove_empty(parent)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
     report.mounts = unmount_below(layout)?;
     for dir in [layout.sandboxes(), layout.containers(), layout.socket_dir(), layout.netns_dir(), layout.shm_dir()] {
@@ -54,6 +58,10 @@ fn erase(layout: &Layout) -> io::Result<Report> {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
+    }
+    match std::fs::remove_file(layout.cgroup_parents()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
     for dir in [&layout.root_dir, &layout.state_dir] {
         // Others may keep theirs beside ours.

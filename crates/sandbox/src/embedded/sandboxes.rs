@@ -72,6 +72,7 @@ impl Inner {
     /// Writes what the shim reads and starts it. It has left us for good when this returns. Blocking.
     fn spawn_shim(&self, sandbox: &Sandbox) -> io::Result<()> {
         let (layout, id, config) = (&self.layout, &sandbox.id, &sandbox.config);
+        self.remember_cgroup_parent(&sandbox.cgroup())?;
         std::fs::create_dir(layout.sandbox(id))?;
         write_json(&layout.sandbox_config(id), &SandboxFile { created_at: sandbox.created_at, config: config.clone() })?;
         let hostname = if config.hostname.is_empty() { std::fs::read_to_string("/proc/sys/kernel/hostname")? } else { format!("{}\n", config.hostname) };
@@ -94,6 +95,17 @@ impl Inner {
             .status()
             .map_err(|error| io::Error::new(error.kind(), format!("start shim {}: {error}", self.shim_exe.display())))?;
         if status.success() { Ok(()) } else { Err(io::Error::other(format!("shim: {status}"))) }
+    }
+
+    fn remember_cgroup_parent(&self, cgroup: &str) -> io::Result<()> {
+        let Some((parent, _)) = cgroup.rsplit_once('/') else { return Ok(()) };
+        let mut known = self.cgroup_parents.lock();
+        if known.insert(parent.to_owned()) {
+            use io::Write;
+            let mut file = File::options().create(true).append(true).open(self.layout.cgroup_parents())?;
+            file.write_all(format!("{parent}\n").as_bytes())?;
+        }
+        Ok(())
     }
 
     pub async fn stop_pod_sandbox(self: &Arc<Self>, id: &str) -> Result<()> {

@@ -66,6 +66,7 @@ impl World {
             log_directory: self.dir.join("logs").join(name),
             dns: Some(DnsConfig { servers: vec![IpAddr::from([10, 96, 0, 10])], searches: vec!["svc.cluster.local".to_owned()], options: vec!["ndots:5".to_owned()] }),
             cgroup_parent: format!("{}/burstable/pod-{name}", self.cgroup),
+            namespaces: NamespaceOptions { pid: NamespaceMode::Container, ..Default::default() },
             ..Default::default()
         }
     }
@@ -124,11 +125,16 @@ impl World {
 
     /// Nothing may be left of this world.
     pub fn reset(self) {
-        let Self { dir, config, runtime, cgroup } = self;
-        drop(runtime);
-        sandbox::reset(&config).expect("reset");
-        assert_clean(&dir, &cgroup);
-        std::fs::remove_dir_all(&dir).expect("remove");
+        sandbox::reset(&self.config).expect("reset");
+        assert_clean(&self.dir, &self.cgroup);
+    }
+}
+
+impl Drop for World {
+    /// Also after a test that failed.
+    fn drop(&mut self) {
+        let _ = sandbox::reset(&self.config);
+        let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
 
