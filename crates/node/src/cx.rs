@@ -1,0 +1,83 @@
+//! What every step of a pod's life works with: the node, the pod as last seen, and what is remembered about it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use api::k8s::api::core::v1::{ContainerUser, ObjectReference, Pod, PodStatus};
+use client::reference;
+use jiff::{SignedDuration, Timestamp};
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
+
+use crate::backoff::BackOff;
+use crate::node::Node;
+use crate::pod;
+use crate::status::Reason;
+use crate::view::{PodRuntime, ProbeResults};
+
+/// What is remembered about one pod, all of it lost and found again with the process.
+#[derive(Default)]
+pub struct Memory {
+    /// The pod's sandboxes, as made or adopted.
+    pub sandbox_ids: Vec<String>,
+    pub runtime: PodRuntime,
+    pub probes: ProbeResults,
+    pub backoff: BackOff,
+    pub reasons: HashMap<String, Reason>,
+    pub retry_at: HashMap<String, Timestamp>,
+    pub pull_errors: HashMap<String, String>,
+    /// Termination messages by container ID.
+    pub messages: HashMap<String, String>,
+    pub users: HashMap<String, ContainerUser>,
+    /// Containers whose `Killing` event was written.
+    pub killed: HashSet<String>,
+    /// Crashes (container and attempt) whose `BackOff` event was written.
+    pub backed_off: HashSet<(String, u32)>,
+    pub verdict: Option<Reason>,
+    /// Nothing of the pod will run any more.
+    pub ended: bool,
+    pub status: PodStatus,
+}
+
+#[derive(Default)]
+pub struct Shared {
+    memory: Mutex<Memory>,
+    pub wake: Notify,
+    /// Some probe's verdict changed.
+    pub probed: Notify,
+}
+
+impl Shared {
+    pub fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock()
+    }
+}
+
+#[derive(Clone)]
+pub struct Cx {
+    pub node: Arc<Node>,
+    pub shared: Arc<Shared>,
+    pub pod: Arc<Pod>,
+}
+
+impl Cx {
+    /// The pod, or one of its containers, as the subject of an event.
+    pub fn about(&self, container: Option<&str>) -> ObjectReference {
+        let mut about = reference(&*self.pod);
+        about.field_path = container.map(|name| pod::field_path(&self.pod, name));
+        about
+    }
+
+    pub fn later(&self, seconds: i64) -> Option<Timestamp> {
+        self.node.now().checked_add(SignedDuration::from_secs(seconds)).ok()
+    }
+
+    /// The pod's addresses as far as they are known.
+    pub fn pod_ips(&self) -> Vec<String> {
+        if pod::host_network(&self.pod) {
+            return self.node.config.node_ips.iter().map(ToString::to_string).collect();
+        }
+        let memory = self.shared.lock();
+        memory.runtime.sandbox().map(|s| s.ips.iter().map(ToString::to_string).collect()).unwrap_or_default()
+    }
+}

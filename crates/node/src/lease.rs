@@ -1,0 +1,70 @@
+//! The node's heartbeat: a Lease in `kube-node-lease`, renewed every 10 s. Mirrors client-go's component-helpers `lease.Controller`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::Status;
+use api::k8s::api::coordination::v1::Lease;
+use api::world::rfc3339_micro;
+use serde_json::json;
+
+use crate::node::Node;
+
+pub const NAMESPACE: &str = "kube-node-lease";
+pub const DURATION_SECONDS: i32 = 40;
+pub const RENEW_PERIOD: Duration = Duration::from_secs(10);
+/// First pause after a failure; doubles to [`RETRY_MAX`].
+const RETRY: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(7);
+
+pub async fn keep(node: Arc<Node>) {
+    let mut last: Option<Arc<Lease>> = None;
+    let mut pause = RETRY;
+    loop {
+        match renew(&node, last.as_deref()).await {
+            Ok(lease) => {
+                last = Some(lease);
+                pause = RETRY;
+                tokio::time::sleep(RENEW_PERIOD).await;
+                // Pressure on memory, disk and processes is measured with the heartbeat.
+                node.status_changed.notify_one();
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot renew the node's lease");
+                last = None;
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_MAX);
+            }
+        }
+    }
+}
+
+async fn renew(node: &Node, last: Option<&Lease>) -> Result<Arc<Lease>, Status> {
+    let leases = node.client.of::<Lease>(Some(NAMESPACE));
+    let name = &node.config.node_name;
+    let known = match last {
+        Some(lease) => Some(lease.clone()),
+        None => match leases.get(name).await {
+            Ok(lease) => Some((*lease).clone()),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error),
+        },
+    };
+    let now = rfc3339_micro(node.now());
+    let spec = json!({"holderIdentity": name, "leaseDurationSeconds": DURATION_SECONDS, "renewTime": now});
+    match known {
+        Some(mut lease) => {
+            lease.spec = serde_json::from_value(spec).map_err(Status::internal)?;
+            leases.update(name, &lease).await
+        }
+        None => {
+            let lease = json!({
+                "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                "metadata": {"name": name, "namespace": NAMESPACE,
+                    "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": name, "uid": node.uid.lock().clone()}]},
+                "spec": spec,
+            });
+            leases.create(&serde_json::from_value(lease).map_err(Status::internal)?).await
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The node itself: starts everything, hands pods to their workers and the runtime's events to the pods they are about.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use api::Clock;
+use api::k8s::api::core::v1::{ObjectReference, Pod, Service};
+use client::{Client, Informer, Recorder};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use sandbox::cri::{DnsConfig, Runtime};
+use tokio::sync::{Notify, broadcast};
+use tokio::task::AbortHandle;
+
+use crate::config::Config;
+use crate::images::Images;
+use crate::machine::{self, Machine};
+use crate::objects::Objects;
+use crate::volumes::Volumes;
+use crate::worker::{Desired, Handle, Worker};
+use crate::{dns, lease, observe, quantity, register};
+
+pub struct Node {
+    pub config: Config,
+    pub(crate) client: Client,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) images: Arc<dyn Images>,
+    pub(crate) events: Recorder,
+    pub(crate) machine: Machine,
+    pub(crate) allocatable: quantity::List,
+    pub(crate) services: Informer<Service>,
+    pub(crate) objects: Objects,
+    pub(crate) volumes: Volumes,
+    pub(crate) status_changed: Notify,
+    /// Why the node takes no pods; `None` when it does.
+    pub(crate) not_ready: Mutex<Option<String>>,
+    pub(crate) uid: Mutex<String>,
+    clock: Arc<dyn Clock>,
+    container_id_scheme: String,
+    pods: Mutex<HashMap<String, Handle>>,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+impl Node {
+    /// Registers the node and runs the pods bound to it, until [`Node::shutdown`]. Returns at once.
+    pub fn start(config: Config, client: Client, runtime: Arc<dyn Runtime>, images: Arc<dyn Images>, clock: Arc<dyn Clock>) -> Arc<Self> {
+        let client = client.named("kubelet");
+        let machine = Machine::read();
+        let disk = machine::disk(&config.root_dir).0;
+        let allocatable = serde_json::from_value(register::allocatable(&machine, disk, config.max_pods)).unwrap_or_default();
+        let version = runtime.version();
+        let scheme = version.split_once("://").map_or("coracle", |(scheme, _)| scheme);
+        let node = Arc::new(Self {
+            events: Recorder::start(&client, "kubelet", &config.node_name, clock.clone()),
+            services: Informer::<Service>::of(&client, None).start(),
+            objects: Objects::new(client.clone()),
+            volumes: Volumes::new(),
+            container_id_scheme: format!("{scheme}://"),
+            status_changed: Notify::new(),
+            not_ready: Mutex::new(None),
+            uid: Mutex::default(),
+            pods: Mutex::default(),
+            tasks: Mutex::default(),
+            config,
+            client,
+            runtime,
+            images,
+            machine,
+            allocatable,
+            clock,
+        });
+        // From before the first look: what happens in between is not missed.
+        let events = node.runtime.events();
+        let own = tokio::spawn(node.clone().run_pods(events)).abort_handle();
+        let status = tokio::spawn(node.clone().run_status()).abort_handle();
+        node.tasks.lock().extend([own, status]);
+        node
+    }
+
+    /// Stops looking after pods. They run on; the next start adopts them.
+    pub fn shutdown(&self) {
+        for task in self.tasks.lock().drain(..) {
+            task.abort();
+        }
+        self.pods.lock().clear();
+    }
+
+    /// Why the node cannot take pods (no pod network yet), or `None` when it can. Written to the Ready condition at once.
+    pub fn set_not_ready(&self, why: Option<String>) {
+        *self.not_ready.lock() = why;
+        self.status_changed.notify_one();
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// `coracle://`.
+    pub(crate) fn container_id_scheme(&self) -> &str {
+        &self.container_id_scheme
+    }
+
+    pub(crate) fn host_dns(&self) -> DnsConfig {
+        dns::parse_resolv_conf(&std::fs::read_to_string(&self.config.resolv_conf).unwrap_or_default())
+    }
+
+    /// The node as the subject of an event.
+    pub(crate) fn reference(&self) -> ObjectReference {
+        ObjectReference {
+            kind: Some("Node".to_owned()),
+            name: Some(self.config.node_name.clone()),
+            // Upstream's nodes are known to events by their names.
+            uid: Some(self.config.node_name.clone()),
+            ..ObjectReference::default()
+        }
+    }
+
+    pub(crate) fn forget(&self, uid: &str) {
+        self.pods.lock().remove(uid);
+    }
+
+    /// The pod of that name (the living one, should an earlier one still be ending) and what is remembered of it.
+    pub(crate) fn find(self: &Arc<Self>, namespace: &str, name: &str, uid: Option<&str>) -> Option<crate::cx::Cx> {
+        let pods = self.pods.lock();
+        let mut found: Vec<_> = pods
+            .values()
+            .map(|handle| (handle.desired.borrow().clone(), handle.shared.clone()))
+            .filter(|(desired, _)| {
+                let meta = &desired.pod.metadata;
+                meta.namespace.as_deref() == Some(namespace) && meta.name.as_deref() == Some(name) && uid.is_none_or(|uid| meta.uid.as_deref() == Some(uid))
+            })
+            .collect();
+        found.sort_by_key(|(desired, _)| desired.gone);
+        found.into_iter().next().map(|(desired, shared)| crate::cx::Cx { node: self.clone(), shared, pod: desired.pod })
+    }
+
+    pub(crate) fn all(self: &Arc<Self>) -> Vec<crate::cx::Cx> {
+        let pods = self.pods.lock();
+        pods.values().map(|handle| crate::cx::Cx { node: self.clone(), shared: handle.shared.clone(), pod: handle.desired.borrow().pod.clone() }).collect()
+    }
+
+    async fn run_status(self: Arc<Self>) {
+        self.events.normal(&self.reference(), "Starting", "Starting kubelet.");
+        let written = register::register(&self).await;
+        let lease = tokio::spawn(lease::keep(self.clone())).abort_handle();
+        self.tasks.lock().push(lease);
+        register::keep(self.clone(), written).await;
+    }
+
+    async fn run_pods(self: Arc<Self>, mut events: broadcast::Receiver<sandbox::cri::ContainerEvent>) {
+        let mut adopted = self.adoptable().await;
+        let fields = format!("spec.nodeName={}", self.config.node_name);
+        let informer = Informer::<Pod>::of(&self.client, None).fields(&fields).start();
+        informer.synced().await;
+        let mut changes = informer.subscribe();
+        while let Some(change) = changes.try_next() {
+            self.apply(&change, &mut adopted);
+        }
+        self.remove_orphans(std::mem::take(&mut adopted));
+        loop {
+            tokio::select! {
+                change = changes.next() => self.apply(&change, &mut adopted),
+                event = events.recv() => match event {
+                    Ok(event) => {
+                        if let Some(handle) = self.pods.lock().get(&event.pod_uid) {
+                            handle.shared.wake.notify_one();
+                        }
+                    }
+                    Err(broadcast::error::RecvError::Lagged(_)) => self.pods.lock().values().for_each(|handle| handle.shared.wake.notify_one()),
+                    Err(broadcast::error::RecvError::Closed) => return,
+                },
+            }
+        }
+    }
+
+    /// The runtime's sandboxes by pod, newest last.
+    async fn adoptable(&self) -> HashMap<String, Vec<sandbox::cri::PodSandboxStatus>> {
+        let mut sandboxes = match self.runtime.list_pod_sandboxes().await {
+            Ok(list) => list,
+            Err(error) => {
+                tracing::error!(%error, "cannot list what already runs");
+                Vec::new()
+            }
+        };
+        sandboxes.sort_by_key(|s| (s.metadata.attempt, s.created_at));
+        let mut by_pod: HashMap<String, Vec<_>> = HashMap::new();
+        for sandbox in sandboxes {
+            by_pod.entry(sandbox.metadata.uid.clone()).or_default().push(sandbox);
+        }
+        by_pod
+    }
+
+    fn apply(self: &Arc<Self>, change: &client::Change, adopted: &mut HashMap<String, Vec<sandbox::cri::PodSandboxStatus>>) {
+        let typed = |object: &Option<Arc<api::Object>>| object.as_ref().and_then(|o| o.typed::<Pod>().ok());
+        let (old, new) = (typed(&change.old), typed(&change.new));
+        let uid = |pod: &Option<Arc<Pod>>| pod.as_ref().and_then(|p| p.metadata.uid.clone()).unwrap_or_default();
+        let mut pods = self.pods.lock();
+        if let Some(old) = &old
+            && uid(&new) != uid(&Some(old.clone()))
+            && let Some(handle) = pods.get(&uid(&Some(old.clone())))
+        {
+            handle.desired.send_modify(|desired| {
+                desired.gone = true;
+                desired.pod = old.clone();
+            });
+        }
+        let Some(pod) = new else { return };
+        let key = pod.metadata.uid.clone().unwrap_or_default();
+        match pods.get(&key) {
+            Some(handle) => drop(handle.desired.send_replace(Desired { pod, gone: false })),
+            None => {
+                let sandboxes = adopted.remove(&key).unwrap_or_default().into_iter().map(|s| s.id).collect();
+                pods.insert(key, Worker::spawn(self, pod, sandboxes));
+            }
+        }
+    }
+
+    /// What runs or lies here of pods the API no longer has.
+    fn remove_orphans(self: &Arc<Self>, orphans: HashMap<String, Vec<sandbox::cri::PodSandboxStatus>>) {
+        let node = self.clone();
+        let known: HashSet<String> = self.pods.lock().keys().cloned().collect();
+        tokio::spawn(async move {
+            for (uid, sandboxes) in orphans {
+                for sandbox in &sandboxes {
+                    observe::remove_sandbox(&node, &sandbox.id).await;
+                }
+                if let Some(last) = sandboxes.last() {
+                    observe::remove_files(&node, &last.metadata.namespace, &last.metadata.name, &uid).await;
+                }
+            }
+            observe::remove_orphaned_files(&node, &known).await;
+        });
+    }
+}

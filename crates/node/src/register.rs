@@ -1,0 +1,306 @@
+//! The Node object: what is registered, and the status that is kept true.
+//!
+//! Mirrors upstream's kubelet_node_status.go and nodestatus/setters.go; words of conditions are upstream's. The heartbeat is the lease ([`crate::lease`]):
+//! the status is written when something changed, and every five minutes.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::Status;
+use api::k8s::api::core::v1::Node as ApiNode;
+use api::world::rfc3339;
+use client::PatchKind;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::images::ImageInfo;
+use crate::machine::{self, Machine};
+use crate::node::Node;
+
+/// Status without a change is written this often.
+pub const STATUS_REPORT_PERIOD: Duration = Duration::from_secs(300);
+/// Upstream's `nodeStatusMaxImages`.
+const MAX_IMAGES: usize = 50;
+const MAX_NAMES_PER_IMAGE: usize = 5;
+/// Upstream's default hard eviction thresholds.
+const MEMORY_RESERVED_BYTES: u64 = 100 << 20;
+const DISK_RESERVED_PERCENT: u64 = 10;
+const PIDS_RESERVED_PERCENT: u64 = 5;
+/// First pause after a failed registration; doubles to [`REGISTER_PAUSE_MAX`].
+const REGISTER_PAUSE: Duration = Duration::from_millis(100);
+const REGISTER_PAUSE_MAX: Duration = Duration::from_secs(7);
+
+/// What presses, as last measured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pressure {
+    pub memory: bool,
+    pub disk: bool,
+    pub pids: bool,
+}
+
+impl Pressure {
+    pub fn measure(root: &Path) -> Self {
+        let (size, free) = machine::disk(root);
+        let (used, limit) = machine::pids();
+        Self {
+            memory: machine::memory_available() < MEMORY_RESERVED_BYTES,
+            disk: size > 0 && free < size / 100 * DISK_RESERVED_PERCENT,
+            pids: limit.saturating_sub(used) < limit / 100 * PIDS_RESERVED_PERCENT,
+        }
+    }
+}
+
+pub fn labels(node: &Node) -> Value {
+    let architecture = machine::architecture();
+    let mut labels = json!({
+        "beta.kubernetes.io/arch": architecture,
+        "beta.kubernetes.io/os": "linux",
+        "kubernetes.io/arch": architecture,
+        "kubernetes.io/hostname": node.config.hostname(),
+        "kubernetes.io/os": "linux",
+    });
+    if node.config.control_plane {
+        labels["node-role.kubernetes.io/control-plane"] = json!("");
+    }
+    for (key, value) in &node.config.labels {
+        labels[key.as_str()] = json!(value);
+    }
+    labels
+}
+
+fn capacity(machine: &Machine, disk: u64, max_pods: u32) -> Value {
+    let mut list = json!({
+        "cpu": machine.cpus.to_string(),
+        "memory": format!("{}Ki", machine.memory_bytes >> 10),
+        "ephemeral-storage": format!("{}Ki", disk >> 10),
+        "pods": max_pods.to_string(),
+    });
+    for (kib, pages) in &machine.hugepages {
+        let name = if kib % (1 << 20) == 0 { format!("hugepages-{}Gi", kib >> 20) } else { format!("hugepages-{}Mi", kib >> 10) };
+        let bytes = kib * 1024 * pages;
+        list[name] = json!(if bytes == 0 { "0".to_owned() } else { format!("{}Mi", bytes >> 20) });
+    }
+    list
+}
+
+pub fn allocatable(machine: &Machine, disk: u64, max_pods: u32) -> Value {
+    let mut list = capacity(machine, disk, max_pods);
+    list["memory"] = json!(format!("{}Ki", machine.memory_bytes.saturating_sub(MEMORY_RESERVED_BYTES) >> 10));
+    list["ephemeral-storage"] = json!((disk / 100 * (100 - DISK_RESERVED_PERCENT)).to_string());
+    list
+}
+
+fn images(mut list: Vec<ImageInfo>) -> Value {
+    list.sort_by_key(|image| std::cmp::Reverse(image.size));
+    list.into_iter()
+        .take(MAX_IMAGES)
+        .map(|image| {
+            let names: Vec<String> = image.repo_digests.into_iter().chain(image.repo_tags).take(MAX_NAMES_PER_IMAGE).collect();
+            json!({"names": names, "sizeBytes": image.size})
+        })
+        .collect()
+}
+
+/// `not_ready` is why the node cannot take pods.
+fn conditions(pressure: Pressure, not_ready: Option<&str>, old: &[Value], now: Timestamp) -> Value {
+    let now = rfc3339(now);
+    let pick = |bad: bool, yes: (&'static str, &'static str), no: (&'static str, &'static str)| {
+        let (reason, message) = if bad { yes } else { no };
+        (if bad { "True" } else { "False" }, reason, message.to_owned())
+    };
+    let made = [
+        (
+            "MemoryPressure",
+            pick(pressure.memory, ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"), ("KubeletHasSufficientMemory", "kubelet has sufficient memory available")),
+        ),
+        ("DiskPressure", pick(pressure.disk, ("KubeletHasDiskPressure", "kubelet has disk pressure"), ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"))),
+        ("PIDPressure", pick(pressure.pids, ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"), ("KubeletHasSufficientPID", "kubelet has sufficient PID available"))),
+        (
+            "Ready",
+            match not_ready {
+                Some(why) => ("False", "KubeletNotReady", why.to_owned()),
+                None => ("True", "KubeletReady", "kubelet is posting ready status".to_owned()),
+            },
+        ),
+    ];
+    made.into_iter()
+        .map(|(name, (status, reason, message))| {
+            let before = old.iter().find(|c| c["type"] == name && c["status"] == status);
+            let since = before.and_then(|c| c["lastTransitionTime"].as_str()).unwrap_or(&now);
+            json!({"type": name, "status": status, "reason": reason, "message": message, "lastHeartbeatTime": now, "lastTransitionTime": since})
+        })
+        .collect()
+}
+
+/// The whole status as it should be; `old` are the conditions written last.
+pub async fn status(node: &Node, pressure: Pressure, old: &[Value], now: Timestamp) -> Value {
+    let machine = &node.machine;
+    let disk = machine::disk(&node.config.root_dir).0;
+    let mut addresses: Vec<Value> = node.config.node_ips.iter().map(|ip| json!({"type": "InternalIP", "address": ip.to_string()})).collect();
+    addresses.push(json!({"type": "Hostname", "address": node.config.hostname()}));
+    let not_ready = node.not_ready.lock().clone();
+    json!({
+        "addresses": addresses,
+        "capacity": capacity(machine, disk, node.config.max_pods),
+        "allocatable": allocatable(machine, disk, node.config.max_pods),
+        "conditions": conditions(pressure, not_ready.as_deref(), old, now),
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": node.config.port}},
+        "images": images(node.images.list().await),
+        "nodeInfo": {
+            "architecture": machine::architecture(),
+            "bootID": machine.boot_id,
+            "containerRuntimeVersion": node.runtime.version(),
+            "kernelVersion": machine.kernel_version,
+            "kubeProxyVersion": "",
+            "kubeletVersion": node.config.version,
+            "machineID": machine.machine_id,
+            "operatingSystem": "linux",
+            "osImage": machine.os_image,
+            "systemUUID": machine.system_uuid,
+            "swap": {"capacity": machine.swap_bytes},
+        },
+        "runtimeHandlers": [{"name": "", "features": {"recursiveReadOnlyMounts": false, "userNamespaces": false}}],
+    })
+}
+
+/// Creates the node or brings the existing one in line; retries until the server answers. Returns what was written.
+pub async fn register(node: &Arc<Node>) -> Value {
+    let mut pause = REGISTER_PAUSE;
+    loop {
+        match try_register(node).await {
+            Ok(status) => return status,
+            Err(error) => tracing::warn!(%error, "cannot register the node yet"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(REGISTER_PAUSE_MAX);
+    }
+}
+
+async fn try_register(node: &Arc<Node>) -> Result<Value, Status> {
+    let nodes = node.client.of::<ApiNode>(None);
+    let name = &node.config.node_name;
+    let pressure = Pressure::measure(&node.config.root_dir);
+    let wanted = status(node, pressure, &[], node.now()).await;
+    let mut object = json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": name, "labels": labels(node), "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"}},
+        "spec": {},
+        "status": wanted,
+    });
+    if let Some(first) = node.config.pod_cidrs.first() {
+        object["spec"] = json!({"podCIDR": first, "podCIDRs": node.config.pod_cidrs});
+    }
+    let typed: ApiNode = serde_json::from_value(object).map_err(Status::internal)?;
+    match nodes.create(&typed).await {
+        Ok(_) => {}
+        Err(error) if error.is_already_exists() => {
+            nodes.patch(name, PatchKind::Strategic, json!({"metadata": {"labels": labels(node)}})).await?;
+        }
+        Err(error) => return Err(error),
+    }
+    let existing = nodes.get(name).await?;
+    *node.uid.lock() = existing.metadata.uid.clone().unwrap_or_default();
+    let old: Vec<Value> = existing
+        .status
+        .iter()
+        .flat_map(|s| s.conditions.iter().flatten())
+        .filter_map(|c| serde_json::to_value(c).ok())
+        .collect();
+    let wanted = status(node, pressure, &old, node.now()).await;
+    write(node, &wanted).await?;
+    Ok(wanted)
+}
+
+pub async fn write(node: &Node, status: &Value) -> Result<(), Status> {
+    let mut status = status.clone();
+    if let Some(fields) = status.as_object_mut() {
+        // Lists with a merge key would otherwise only grow.
+        let addresses = fields.get("addresses").cloned();
+        if let Some(Value::Array(mut list)) = addresses {
+            list.push(json!({"$patch": "replace"}));
+            fields.insert("addresses".into(), Value::Array(list));
+        }
+    }
+    node.client.of::<ApiNode>(None).patch_status(&node.config.node_name, PatchKind::Strategic, json!({"status": status})).await.map(drop)
+}
+
+/// Whether only heartbeat times differ.
+fn same(a: &Value, b: &Value) -> bool {
+    let strip = |v: &Value| {
+        let mut v = v.clone();
+        for condition in v["conditions"].as_array_mut().into_iter().flatten() {
+            condition["lastHeartbeatTime"] = Value::Null;
+        }
+        v
+    };
+    strip(a) == strip(b)
+}
+
+/// Keeps the status true: on a change at once, else every five minutes.
+pub async fn keep(node: Arc<Node>, mut written: Value) {
+    let mut at = tokio::time::Instant::now();
+    announce(&node, &Value::Null, &written);
+    loop {
+        let periodic = tokio::select! {
+            () = node.status_changed.notified() => false,
+            () = tokio::time::sleep_until(at + STATUS_REPORT_PERIOD) => true,
+        };
+        let pressure = Pressure::measure(&node.config.root_dir);
+        let old = written["conditions"].as_array().cloned().unwrap_or_default();
+        let wanted = status(&node, pressure, &old, node.now()).await;
+        if !periodic && same(&wanted, &written) {
+            continue;
+        }
+        match write(&node, &wanted).await {
+            Ok(()) => {
+                announce(&node, &written, &wanted);
+                written = wanted;
+                at = tokio::time::Instant::now();
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot write the node's status");
+                // The next lease renewal looks again.
+                at = tokio::time::Instant::now();
+            }
+        }
+    }
+}
+
+/// Events for conditions that changed.
+fn announce(node: &Node, old: &Value, new: &Value) {
+    let word = |kind: &str, status: &str| match (kind, status) {
+        ("Ready", "True") => "NodeReady",
+        ("Ready", _) => "NodeNotReady",
+        ("MemoryPressure", "False") => "NodeHasSufficientMemory",
+        ("MemoryPressure", _) => "NodeHasInsufficientMemory",
+        ("DiskPressure", "False") => "NodeHasNoDiskPressure",
+        ("DiskPressure", _) => "NodeHasDiskPressure",
+        ("PIDPressure", "False") => "NodeHasSufficientPID",
+        _ => "NodeHasInsufficientPID",
+    };
+    for condition in new["conditions"].as_array().into_iter().flatten() {
+        let before = old["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == condition["type"]);
+        if before.is_none_or(|b| b["status"] != condition["status"]) {
+            let reason = word(condition["type"].as_str().unwrap_or_default(), condition["status"].as_str().unwrap_or_default());
+            node.events.normal(&node.reference(), reason, format!("Node {} status is now: {reason}", node.config.node_name));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_keep_their_transition_times() {
+        let at = |s| Timestamp::from_second(s).unwrap();
+        let first = conditions(Pressure::default(), Some("no network"), &[], at(1000));
+        assert_eq!(first[3]["reason"], "KubeletNotReady");
+        let second = conditions(Pressure { disk: true, ..Pressure::default() }, None, first.as_array().unwrap(), at(2000));
+        assert_eq!(second[0]["lastTransitionTime"], first[0]["lastTransitionTime"]);
+        assert_eq!(second[1]["reason"], "KubeletHasDiskPressure");
+        assert_ne!(second[3]["lastTransitionTime"], first[3]["lastTransitionTime"]);
+        assert!(same(&json!({"conditions": [first[0]]}), &json!({"conditions": [second[0]]})));
+    }
+}

@@ -1,0 +1,336 @@
+//! One task per pod: looks, decides, acts, and writes the status, woken by events only.
+//!
+//! Wakes come from the informer (the pod changed), the runtime (a container changed), probes, work that ended, and a timer when the plan asked for one
+//! (a back-off or a deadline). Mirrors upstream's pod workers: syncing → terminating → terminated.
+
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::k8s::api::core::v1::{Pod, PodStatus};
+use api::Status;
+use client::{DeleteOptions, PatchKind, Preconditions};
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
+
+use crate::cx::{Cx, Shared};
+use crate::node::Node;
+use crate::probes::ProbeSet;
+use crate::status::Reason;
+use crate::{kill, launch, observe, patch, pod, status, sync};
+
+/// The pod as the API has it; `gone` when it was deleted there.
+#[derive(Clone)]
+pub struct Desired {
+    pub pod: Arc<Pod>,
+    pub gone: bool,
+}
+
+/// What the node holds of a running worker.
+pub struct Handle {
+    pub desired: watch::Sender<Desired>,
+    pub shared: Arc<Shared>,
+}
+
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Write = Pin<Box<dyn Future<Output = Result<Option<Arc<Pod>>, Status>> + Send>>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    Nothing,
+    Syncing,
+    /// With this many seconds of grace.
+    Terminating(i64),
+    CleaningUp,
+}
+
+/// Until a status that could not be written is tried again.
+const WRITE_RETRY: Duration = Duration::from_secs(1);
+
+pub struct Worker {
+    node: Arc<Node>,
+    shared: Arc<Shared>,
+    desired: watch::Receiver<Desired>,
+    probes: ProbeSet,
+    doing: Doing,
+    work: Option<Work>,
+    write: Option<Write>,
+    /// The status the API has, as far as known.
+    written: PodStatus,
+    /// The resourceVersion that status is from; what the informer says of older ones is no news.
+    written_version: u64,
+    write_again_at: Option<tokio::time::Instant>,
+    deleting: bool,
+    wake_at: Option<Timestamp>,
+    generation: Option<i64>,
+}
+
+async fn optional<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => pending().await,
+    }
+}
+
+async fn until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => pending().await,
+    }
+}
+
+impl Worker {
+    pub fn spawn(node: &Arc<Node>, pod: Arc<Pod>, sandbox_ids: Vec<String>) -> Handle {
+        let shared = Arc::new(Shared::default());
+        {
+            let mut memory = shared.lock();
+            memory.sandbox_ids = sandbox_ids;
+            memory.status = pod.status.clone().unwrap_or_default();
+        }
+        let (sender, receiver) = watch::channel(Desired { pod: pod.clone(), gone: false });
+        let worker = Worker {
+            node: node.clone(),
+            shared: shared.clone(),
+            desired: receiver,
+            probes: ProbeSet::default(),
+            doing: Doing::Nothing,
+            work: None,
+            write: None,
+            written: pod.status.clone().unwrap_or_default(),
+            written_version: version(&pod),
+            write_again_at: None,
+            deleting: false,
+            wake_at: None,
+            generation: pod.metadata.generation,
+        };
+        tokio::spawn(worker.run());
+        Handle { desired: sender, shared }
+    }
+
+    fn cx(&self) -> Cx {
+        Cx { node: self.node.clone(), shared: self.shared.clone(), pod: self.desired.borrow().pod.clone() }
+    }
+
+    async fn run(mut self) {
+        let mut cx = self.cx();
+        observe::adopt_probe_results(&cx).await;
+        loop {
+            observe::refresh(&cx).await;
+            self.probes.update(&cx);
+            self.decide(&cx);
+            self.write_status(&cx);
+            if self.doing == Doing::Nothing && self.desired.borrow().gone && self.shared.lock().ended {
+                break;
+            }
+            let wake_at = self.wake_at.map(|at| tokio::time::Instant::now() + duration_until(at, self.node.now()));
+            tokio::select! {
+                changed = self.desired.changed() => {
+                    if changed.is_err() {
+                        return; // The node is shutting down; the pod runs on.
+                    }
+                    cx = self.cx();
+                    self.pod_changed(&cx);
+                }
+                () = self.shared.wake.notified() => {}
+                () = optional(&mut self.work) => {
+                    self.work = None;
+                    self.work_ended(&cx);
+                }
+                result = optional(&mut self.write) => {
+                    self.write = None;
+                    self.write_ended(&cx, result);
+                }
+                () = until(wake_at) => self.wake_at = None,
+                () = until(self.write_again_at) => self.write_again_at = None,
+            }
+        }
+        self.node.forget(pod::uid(&cx.pod));
+        observe::remove_pod(&cx).await;
+    }
+
+    fn know(&mut self, pod: &Pod) {
+        self.written = pod.status.clone().unwrap_or_default();
+        self.written_version = version(pod);
+    }
+
+    fn pod_changed(&mut self, cx: &Cx) {
+        if self.generation != cx.pod.metadata.generation {
+            // What could not be done with the old definition is tried again with the new one.
+            self.generation = cx.pod.metadata.generation;
+            self.shared.lock().retry_at.clear();
+        }
+        if self.write.is_none() && version(&cx.pod) > self.written_version {
+            self.know(&cx.pod);
+        }
+    }
+
+    /// Chooses what to do, if nothing is under way or what is under way no longer makes sense.
+    fn decide(&mut self, cx: &Cx) {
+        let gone = self.desired.borrow().gone;
+        self.check_deadline(cx);
+        let finished = {
+            let memory = self.shared.lock();
+            matches!(memory.status.phase.as_deref(), Some("Succeeded" | "Failed")) || memory.verdict.is_some()
+        };
+        let ending = gone || pod::is_terminating(&cx.pod) || pod::is_finished(&cx.pod) || finished;
+        if ending {
+            let grace = pod::grace_seconds(&cx.pod);
+            match self.doing {
+                Doing::Terminating(before) if before <= grace => {}
+                Doing::CleaningUp => {}
+                _ if self.shared.lock().ended => {}
+                _ => {
+                    self.work = Some(Box::pin(kill::all(cx.clone())));
+                    self.doing = Doing::Terminating(grace);
+                }
+            }
+            return;
+        }
+        if self.doing != Doing::Nothing {
+            return;
+        }
+        let plan = {
+            let memory = self.shared.lock();
+            sync::sync(&sync::View {
+                pod: &cx.pod,
+                runtime: &memory.runtime,
+                probes: &memory.probes,
+                backoff: &memory.backoff,
+                retry_at: &memory.retry_at,
+                now: self.node.now(),
+            })
+        };
+        self.back_off(cx, &plan);
+        self.wake_at = earliest(plan.wake_at, self.deadline(cx));
+        if !plan.actions.is_empty() {
+            self.work = Some(Box::pin(launch::carry_out(cx.clone(), plan)));
+            self.doing = Doing::Syncing;
+        }
+    }
+
+    fn back_off(&self, cx: &Cx, plan: &sync::Plan) {
+        let mut memory = self.shared.lock();
+        for waiting in &plan.backed_off {
+            let attempt = memory.runtime.latest(&waiting.name).map_or(0, |c| c.metadata.attempt);
+            memory.reasons.insert(waiting.name.clone(), Reason { reason: "CrashLoopBackOff".to_owned(), message: waiting.message.clone() });
+            if memory.backed_off.insert((waiting.name.clone(), attempt)) {
+                let text = format!("Back-off restarting failed container {} in pod {}", waiting.name, pod::full(&cx.pod));
+                self.node.events.warning(&cx.about(Some(&waiting.name)), "BackOff", text);
+            }
+        }
+    }
+
+    fn deadline(&self, cx: &Cx) -> Option<Timestamp> {
+        let seconds = cx.pod.spec.as_ref()?.active_deadline_seconds?;
+        let started = cx.pod.status.as_ref()?.start_time.as_ref()?.0;
+        started.checked_add(SignedDuration::from_secs(seconds)).ok()
+    }
+
+    fn check_deadline(&self, cx: &Cx) {
+        if self.deadline(cx).is_some_and(|at| at <= self.node.now()) && !pod::is_finished(&cx.pod) {
+            let mut memory = self.shared.lock();
+            if memory.verdict.is_none() && !memory.ended {
+                let message = "Pod was active on the node longer than the specified deadline";
+                memory.verdict = Some(Reason { reason: "DeadlineExceeded".to_owned(), message: message.to_owned() });
+                self.node.events.normal(&cx.about(None), "DeadlineExceeded", message);
+            }
+        }
+    }
+
+    fn work_ended(&mut self, cx: &Cx) {
+        match self.doing {
+            Doing::Terminating(_) => {
+                let node = self.node.clone();
+                let uid = pod::uid(&cx.pod).to_owned();
+                self.probes.stop();
+                self.work = Some(Box::pin(async move { node.volumes.tear_down(&uid).await }));
+                self.doing = Doing::CleaningUp;
+            }
+            Doing::CleaningUp => {
+                self.shared.lock().ended = true;
+                self.doing = Doing::Nothing;
+            }
+            Doing::Syncing | Doing::Nothing => self.doing = Doing::Nothing,
+        }
+    }
+
+    /// Computes the status and sends what differs; once all is over and known, deletes the pod.
+    fn write_status(&mut self, cx: &Cx) {
+        if self.desired.borrow().gone || self.write.is_some() || self.write_again_at.is_some() {
+            return;
+        }
+        let computed = {
+            let mut memory = self.shared.lock();
+            let computed = status::compute(&status::View {
+                pod: &cx.pod,
+                old: &self.written,
+                runtime: &memory.runtime,
+                probes: &memory.probes,
+                reasons: &memory.reasons,
+                messages: &memory.messages,
+                users: &memory.users,
+                node_ip: &self.node.config.node_ip(),
+                verdict: memory.verdict.as_ref(),
+                ended: memory.ended,
+                now: self.node.now(),
+                container_id_scheme: self.node.container_id_scheme(),
+            });
+            memory.status = computed.clone();
+            computed
+        };
+        let client = self.node.client.of::<Pod>(Some(pod::namespace(&cx.pod)));
+        let name = pod::name(&cx.pod).to_owned();
+        let uid = pod::uid(&cx.pod).to_owned();
+        if let Some(patch) = patch::between(&self.written, &computed, &uid) {
+            self.written = computed;
+            self.write = Some(Box::pin(async move { client.patch_status(&name, PatchKind::Strategic, patch).await.map(Some) }));
+        } else if self.shared.lock().ended && pod::is_terminating(&cx.pod) && !self.deleting {
+            self.deleting = true;
+            let options = DeleteOptions {
+                grace_period_seconds: Some(0),
+                preconditions: Preconditions { uid: Some(uid), resource_version: None },
+                ..DeleteOptions::default()
+            };
+            self.write = Some(Box::pin(async move { client.delete(&name, &options).await.map(|()| None) }));
+        } else if self.doing == Doing::Nothing && !self.shared.lock().ended && matches!(self.shared.lock().status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+            // Computed just now to be over: end it.
+            self.shared.wake.notify_one();
+        }
+    }
+
+    fn write_ended(&mut self, cx: &Cx, result: Result<Option<Arc<Pod>>, Status>) {
+        match result {
+            Ok(Some(pod)) => self.know(&pod),
+            Ok(None) => {}
+            // Gone, or another pod of that name: the informer will say so.
+            Err(error) if error.is_not_found() || error.is_conflict() => {
+                tracing::debug!(pod = pod::full(&cx.pod), %error, "the pod is no longer there");
+                self.deleting = false;
+                self.write_again_at = Some(tokio::time::Instant::now() + WRITE_RETRY);
+                self.know(&cx.pod);
+            }
+            Err(error) => {
+                tracing::warn!(pod = pod::full(&cx.pod), %error, "cannot write the pod's status");
+                self.deleting = false;
+                self.write_again_at = Some(tokio::time::Instant::now() + WRITE_RETRY);
+                self.know(&cx.pod);
+            }
+        }
+    }
+}
+
+fn version(pod: &Pod) -> u64 {
+    pod.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
+}
+
+fn earliest(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+fn duration_until(at: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO)
+}
