@@ -19,7 +19,7 @@ const SPARE: &str = "spare.tmp";
 const NEW: &str = "new.tmp";
 /// A large file goes to the disk in pieces of this size, so that the fsync of a batch never waits behind all of it.
 pub const PIECE_BYTES: u64 = 1024 * 1024;
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 pub fn segment_name(number: u64) -> String {
     format!("log-{number:016x}")

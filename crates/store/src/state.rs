@@ -139,7 +139,7 @@ impl State {
             return Err(Compacted { asked, oldest: self.oldest });
         }
         let at = at.unwrap_or(self.revision).min(self.revision);
-        let now = self.range(prefix, start_after).map(|(key, object)| (key, object));
+        let now = self.range(prefix, start_after);
         if at == self.revision {
             return Ok(page(now, at, limit));
         }

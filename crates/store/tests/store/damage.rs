@@ -108,6 +108,27 @@ fn every_flipped_bit_of_the_log_is_reported_or_harmless() {
 }
 
 #[test]
+fn a_batch_that_is_lost_before_others_is_reported() {
+    let (dir, work) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    one_segment(dir.path());
+    let path = files(dir.path(), "log-").pop().unwrap();
+    let bytes = fs::read(&path).unwrap();
+    let target = work.path().join("store");
+    // The second batch begins after the segment's head and the 700 and more bytes of the first.
+    for lost in [512..1024, 512..1536, 1536..2048] {
+        copy(dir.path(), &target);
+        let name = target.join(path.file_name().unwrap());
+        let mut damaged = bytes.clone();
+        damaged[lost.clone()].fill(0);
+        fs::write(&name, &damaged).unwrap();
+        match Embedded::open(small(&target)) {
+            Err(OpenError::Corrupt { path, offset, .. }) => assert_eq!((path, offset), (name, lost.start as u64)),
+            other => panic!("{:?}", other.map(|store| store.report().clone())),
+        }
+    }
+}
+
+#[test]
 fn every_damage_to_a_snapshot_is_reported() {
     let (dir, work) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let file = dir.path().join("backup");

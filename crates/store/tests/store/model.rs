@@ -248,7 +248,7 @@ fn run(config: Config, ops: &[Op]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_disk_engine_does_as_the_model(ops in prop::collection::vec(op(), 1..60)) {
