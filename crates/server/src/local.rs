@@ -12,7 +12,6 @@ use serde_json::Value;
 use crate::api::{Api, Context, FieldValidation};
 use crate::authentication::User;
 use crate::decode::{self, Format};
-use crate::pending::patch;
 use crate::registry::{Deleted, Part};
 use crate::special::{reviews, scale};
 use crate::watch::{Change, Watching};
@@ -123,7 +122,7 @@ impl Api {
                 .rescale(row, namespace, name, cx, |present| {
                     let mut wanted = present.clone();
                     match kind {
-                        PatchKind::Json => patch::json(&mut wanted, &patch).map_err(|error| error.status(&row.group, &row.plural, name))?,
+                        PatchKind::Json => patch::json(&mut wanted, &patch).map_err(|error| error.status())?,
                         _ => patch::merge(&mut wanted, &patch),
                     }
                     Ok(wanted)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ::api::Status;
+use ::api::{Status, discovery};
 use http::header::{ACCEPT, AUTHORIZATION};
 use http::{Method, Request};
 use hyper::body::Incoming;
@@ -16,6 +16,8 @@ use crate::authentication::User;
 use crate::authorization::{self, Attributes};
 use crate::health;
 use crate::path::{self, Query, ResourcePath, Route};
+
+const DISCOVERY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// Paths that anyone may ask for, signed in or not.
 const PUBLIC: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
@@ -97,6 +99,7 @@ fn other(api: &Arc<Api>, path: &str, query: &Query, accept: Option<&str>) -> Res
         return Ok(answer::text(code, body));
     }
     let rows = api.serving.rows();
+    let each = || rows.all().iter().map(|row| &**row);
     let parts: Vec<&str> = trimmed.split('/').filter(|part| !part.is_empty()).collect();
     match parts.as_slice() {
         ["version"] => Ok(answer::json(200, &health::version(api))),
@@ -106,15 +109,15 @@ fn other(api: &Arc<Api>, path: &str, query: &Query, accept: Option<&str>) -> Res
             let wanted = negotiate::accept(accept)?;
             let core = parts[0] == "api";
             if wanted.shape == Shape::Discovery {
-                let value = if core { crate::pending::discovery::aggregated_core(rows.all()) } else { crate::pending::discovery::aggregated_apis(rows.all()) };
-                return Ok(answer::bytes(200, "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", value.to_string()));
+                let value = if core { discovery::aggregated_core(each(), "v2") } else { discovery::aggregated_apis(each(), "v2") };
+                return Ok(answer::bytes(200, DISCOVERY, value.to_string()));
             }
             let address = format!("{}:{}", api.config.advertise_address, api.config.secure_port);
-            Ok(answer::json(200, &if core { crate::pending::discovery::core_versions(&address) } else { crate::pending::discovery::group_list(rows.all()) }))
+            Ok(answer::json(200, &if core { discovery::core_versions(&address) } else { discovery::group_list(each()) }))
         }
-        ["api", version] => crate::pending::discovery::resource_list(rows.all(), "", version).map(|list| answer::json(200, &list)).ok_or_else(Status::no_route),
-        ["apis", group] => crate::pending::discovery::group(rows.all(), group).map(|group| answer::json(200, &group)).ok_or_else(Status::no_route),
-        ["apis", group, version] => crate::pending::discovery::resource_list(rows.all(), group, version).map(|list| answer::json(200, &list)).ok_or_else(Status::no_route),
+        ["api", version] => discovery::resource_list(each(), "", version).map(|list| answer::json(200, &list)).ok_or_else(Status::no_route),
+        ["apis", group] => discovery::group(each(), group).map(|group| answer::json(200, &group)).ok_or_else(Status::no_route),
+        ["apis", group, version] => discovery::resource_list(each(), group, version).map(|list| answer::json(200, &list)).ok_or_else(Status::no_route),
         ["openapi", rest @ ..] => openapi(api, rest, accept),
         [".well-known", "openid-configuration"] => {
             let issuer = &api.config.service_account_issuer;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Part, metadata, text};
 use crate::api::{Api, Context};
 use crate::decode;
-use crate::pending::patch;
+use crate::pending;
 
 impl Api {
     /// `patch` was parsed, nothing more is known of it.
@@ -47,10 +47,10 @@ impl Api {
             return Err(Status::bad_request(format!("the name of the object ({given}) does not match the name on the URL ({name})")));
         }
         metadata(&mut config).insert("name".into(), name.into());
-        let manager = patch::Manager { name: cx.field_manager.clone(), api_version: row.api_version(), now: self.now(), subresource: if part == Part::Status { "status".into() } else { String::new() } };
+        let manager = pending::patch::Manager { name: cx.field_manager.clone(), api_version: row.api_version(), now: self.now(), subresource: if part == Part::Status { "status".into() } else { String::new() } };
         if self.store.get(&row.key(namespace, name)).is_none() && part == Part::Main {
             let mut fresh = Value::Object(Default::default());
-            patch::apply(&mut fresh, &config, schema::of(&row.schema), &manager, cx.force).map_err(|error| patch_status(row, name, error))?;
+            pending::patch::apply(&mut fresh, &config, schema::of(&row.schema), &manager, cx.force).map_err(|error| error.status(&row.group, &row.plural, name))?;
             match self.create(row, namespace, fresh, cx).await {
                 Err(status) if status.is_already_exists() => {}
                 done => return done,
@@ -58,7 +58,7 @@ impl Api {
         }
         self.change(row, namespace, name, part, cx, |old| {
             let mut new = old.clone();
-            patch::apply(&mut new, &config, schema::of(&row.schema), &manager, cx.force).map_err(|error| patch_status(row, name, error))?;
+            pending::patch::apply(&mut new, &config, schema::of(&row.schema), &manager, cx.force).map_err(|error| error.status(&row.group, &row.plural, name))?;
             if config.pointer("/metadata/resourceVersion").is_none() {
                 metadata(&mut new).remove("resourceVersion");
             }
@@ -69,7 +69,6 @@ impl Api {
 }
 
 fn apply_patch(row: &Resource, kind: PatchKind, document: &mut Value, patch: &Value) -> Result<(), Status> {
-    let name = text(document, "/metadata/name").to_owned();
     match kind {
         PatchKind::Json => patch::json(document, patch),
         PatchKind::Merge if !patch.is_object() => return Err(Status::bad_request("json: cannot unmarshal array into Go value of type map[string]interface {}")),
@@ -79,9 +78,5 @@ fn apply_patch(row: &Resource, kind: PatchKind, document: &mut Value, patch: &Va
         }
         PatchKind::Strategic | PatchKind::Apply => patch::strategic(document, patch, schema::of(&row.schema)),
     }
-    .map_err(|error| patch_status(row, &name, error))
-}
-
-fn patch_status(row: &Resource, name: &str, error: patch::PatchError) -> Status {
-    error.status(&row.group, &row.plural, name)
+    .map_err(|error| error.status())
 }
