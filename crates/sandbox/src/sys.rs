@@ -152,7 +152,11 @@ pub fn signal_process(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
 }
 
 /// `kill(2)`; a negative pid means the process group. Errors are ignored: the target may be gone.
+/// "Ourselves", "everyone" and "init" are never meant and refused.
 pub fn kill(pid: i32, signal: i32) {
+    if matches!(pid, -1..=1) {
+        return;
+    }
     // SAFETY: kill has no memory effects.
     unsafe { libc::kill(pid, signal) };
 }

@@ -171,3 +171,95 @@ async fn stops_with_grace_and_without() {
     assert!(world.runtime.list_containers(None).await.unwrap().is_empty());
     world.reset();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mounts_and_devices() {
+    use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+    let world = World::new();
+    let sandbox = world.sandbox("web").await;
+    let shared = world.dir.join("shared");
+    std::fs::create_dir_all(&shared).unwrap();
+    mount("tmpfs", &shared, "tmpfs", MountFlags::empty(), None).unwrap();
+    mount_change(&shared, MountPropagationFlags::SHARED).unwrap();
+    for dir in ["from-host", "from-container", "nested"] {
+        std::fs::create_dir(shared.join(dir)).unwrap();
+    }
+    mount("tmpfs", shared.join("nested"), "tmpfs", MountFlags::empty(), None).unwrap();
+    let mut config = world.container(&["sleep", "1000"]);
+    config.security.privileged = true;
+    let volume = |container_path: &str, propagation, readonly| Mount { container_path: container_path.to_owned(), host_path: world.dir.join("shared"), readonly, propagation };
+    config.mounts = vec![
+        volume("/private", MountPropagation::Private, true),
+        volume("/slave", MountPropagation::HostToContainer, false),
+        volume("/both", MountPropagation::Bidirectional, false),
+    ];
+    config.devices = vec![Device { container_path: "/dev/deep/mem".to_owned(), host_path: "/dev/zero".to_owned(), permissions: "r".to_owned() }];
+    let id = world.start(&sandbox, config).await;
+    let run = async |script: &str| {
+        let result = within(world.runtime.exec_sync(&id, vec!["sh".into(), "-c".into(), script.into()], 10)).await.expect("exec");
+        String::from_utf8([result.stdout, result.stderr].concat()).unwrap()
+    };
+    // A read-only volume is so all the way down.
+    assert_eq!(run("touch /private/x; touch /private/nested/x; touch /slave/nested/ok && ls /private/nested").await, "ok\ntouch: /private/x: Read-only file system\ntouch: /private/nested/x: Read-only file system\n");
+    mount("tmpfs", shared.join("from-host"), "tmpfs", MountFlags::empty(), None).unwrap();
+    std::fs::write(shared.join("from-host/seen"), "").unwrap();
+    assert_eq!(run("ls /private/from-host /slave/from-host /both/from-host | grep -c seen").await, "2\n");
+    run("mount -t tmpfs x /both/from-container && touch /both/from-container/seen").await;
+    assert!(shared.join("from-container/seen").exists());
+    run("mkdir /slave/mine && mount -t tmpfs x /slave/mine && touch /slave/mine/unseen").await;
+    assert!(shared.join("mine").exists() && !shared.join("mine/unseen").exists());
+    assert_eq!(run("head -c 4 /dev/deep/mem | wc -c").await, "4\n");
+    within(world.runtime.stop_container(&id, 0)).await.unwrap();
+    unmount(&shared, UnmountFlags::DETACH).unwrap();
+
+    // A link in an image leads nowhere but within the container.
+    let mut config = world.shell("cat /evil/file; ls -d /etc/passwd");
+    std::fs::create_dir_all(world.dir.join("evil/layer")).unwrap();
+    std::os::unix::fs::symlink("/../../etc", world.dir.join("evil/layer/evil")).unwrap();
+    std::fs::write(world.dir.join("secret"), "content\n").unwrap();
+    config.rootfs.layers.insert(0, world.dir.join("evil/layer"));
+    config.mounts = vec![Mount { container_path: "/evil/file".to_owned(), host_path: world.dir.join("secret"), ..Default::default() }];
+    let (_, log) = world.run(&sandbox, config).await;
+    assert_eq!(text(&log), "content\n/etc/passwd\n");
+    assert!(!std::path::Path::new("/etc/file").exists());
+
+    // Not among the allowed devices: may be made, not opened.
+    let (_, log) = world.run(&sandbox, world.shell("mknod /mem c 1 1 && head -c 1 /mem 2>&1")).await;
+    assert_eq!(text(&log), "head: /mem: Operation not permitted\n");
+    world.reset();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_at_once() {
+    let world = World::new();
+    let mut events = world.runtime.events();
+    let pods = (0..12).map(|number| {
+        let (runtime, mut pod) = (world.runtime.clone(), world.pod(&format!("pod{number}")));
+        pod.metadata.uid = number.to_string();
+        let configs = [world.shell(&format!("echo {number}")), world.container(&["sleep", "1000"])];
+        tokio::spawn(async move {
+            let sandbox = within(runtime.run_pod_sandbox(pod)).await.expect("run");
+            for (index, mut config) in configs.into_iter().enumerate() {
+                config.log_path = format!("{index}.log").into();
+                let id = runtime.create_container(&sandbox, config).await.expect("create");
+                within(runtime.start_container(&id)).await.expect("start");
+            }
+            sandbox
+        })
+    });
+    let pods: Vec<_> = pods.collect();
+    for pod in pods {
+        pod.await.unwrap();
+    }
+    let mut ended = std::collections::BTreeSet::new();
+    while ended.len() < 12 {
+        let event = within(events.recv()).await.unwrap();
+        if event.kind == ContainerEventKind::Stopped {
+            ended.insert(event.pod_uid);
+        }
+    }
+    let containers = world.runtime.list_containers(None).await.unwrap();
+    assert_eq!(containers.iter().filter(|status| status.state == ContainerState::Running).count(), 12);
+    assert_eq!(containers.iter().filter(|status| status.reason == "Completed").count(), 12);
+    world.reset();
+}

@@ -3,6 +3,7 @@
 mod common;
 
 use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
 use common::{World, assert_clean, text, within};
@@ -14,6 +15,16 @@ const PLAY_MAIN: &str = "CORACLE_TEST_PLAY_MAIN";
 
 fn command(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn handle(pid: i32) -> OwnedFd {
+    rustix::process::pidfd_open(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::PidfdFlags::empty()).unwrap()
+}
+
+/// Waits for the end of a process.
+fn wait_for_end(handle: &OwnedFd) -> bool {
+    let mut poll = [rustix::event::PollFd::new(handle, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut poll, Some(&rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 })).unwrap() == 1
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -42,12 +53,9 @@ async fn survives_the_main_process() {
     let [sandbox, running, ending, ended, created, pid] = <[String; 6]>::try_from(ids).unwrap();
 
     // One container ends while nobody looks.
-    let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
-    let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    let handle = handle(pid.parse().unwrap());
     std::fs::write(dir.join("volume/go"), "").unwrap();
-    let mut poll = [rustix::event::PollFd::new(&handle, rustix::event::PollFlags::IN)];
-    let timeout = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
-    assert_eq!(rustix::event::poll(&mut poll, Some(&timeout)).unwrap(), 1);
+    assert!(wait_for_end(&handle));
 
     let world = World::at(dir);
     let runtime = &world.runtime;
@@ -104,6 +112,7 @@ async fn nothing_outlives_the_shim() {
     let sandbox = world.sandbox("web").await;
     let id = world.start(&sandbox, world.shell("sleep 4711 & exec sleep 1000")).await;
     let pid = world.runtime.container_status(&id).await.unwrap().pid;
+    let handle = handle(pid);
     let shim = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let shim: i32 = shim.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
     let mut events = world.runtime.events();
@@ -114,7 +123,7 @@ async fn nothing_outlives_the_shim() {
     // The container's end is told before the sandbox's.
     within(async { while events.recv().await.unwrap().container_id.is_some() {} }).await;
     assert_eq!(world.runtime.pod_sandbox_status(&sandbox).await.unwrap().state, SandboxState::NotReady);
-    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    assert!(within(tokio::task::spawn_blocking(move || wait_for_end(&handle))).await.unwrap(), "the container's process lives on");
     assert!(within(world.runtime.create_container(&sandbox, world.container(&["true"]))).await.is_err());
     // A successor knows the same.
     let again = Embedded::open(world.config.clone()).unwrap();

@@ -37,18 +37,18 @@ fn make(hierarchy: &Hierarchy, path: &str) -> io::Result<()> {
             other => other,
         };
     }
-    // A new cpuset is empty and takes no process: each level copies its parent.
+    // A new cpuset is empty and takes no process: each level copies its parent, unless someone has filled it.
     let mut parent = hierarchy.mount.clone();
     for component in Path::new(path).components() {
         let child = parent.join(component);
         match std::fs::create_dir(&child) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-            Ok(()) => {
-                for file in ["cpuset.cpus", "cpuset.mems"] {
-                    let inherited = std::fs::read_to_string(parent.join(file))?;
-                    set(&child.join(file), inherited.trim())?;
-                }
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if std::fs::read_to_string(child.join(file))?.trim().is_empty() {
+                let inherited = std::fs::read_to_string(parent.join(file))?;
+                set(&child.join(file), inherited.trim())?;
             }
         }
         parent = child;

@@ -79,6 +79,12 @@ impl Link {
         receiver
     }
 
+    /// Whoever still waits for something on this connection is told that it will not come.
+    fn close(&self) {
+        self.pending.lock().clear();
+        self.execs.lock().clear();
+    }
+
     pub fn forget_exec(&self, exec: &str) {
         self.execs.lock().remove(exec);
     }
@@ -91,11 +97,14 @@ pub async fn follow(inner: Arc<Inner>, sandbox: Arc<Sandbox>, link: Arc<Link>) {
         match link.receive().await {
             Ok(Some((message, descriptors))) => inner.heard(&sandbox, &link, message, descriptors),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => tracing::warn!(sandbox = sandbox.id, %error, "message of a shim not understood"),
-            Ok(None) | Err(_) => match inner.connect(&sandbox) {
-                // It cut us off because we were slow; its greeting brings us up to date.
-                Ok(again) => link = again,
-                Err(_) => break,
-            },
+            Ok(None) | Err(_) => {
+                link.close();
+                match inner.connect(&sandbox) {
+                    // It cut us off because we were slow; its greeting brings us up to date.
+                    Ok(again) => link = again,
+                    Err(_) => break,
+                }
+            }
         }
     }
     inner.shim_ended(&sandbox).await;

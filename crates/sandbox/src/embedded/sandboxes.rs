@@ -49,10 +49,15 @@ impl Inner {
             .map_err(|error| failed(operation)(io::Error::other(error)))?
             .map_err(failed(operation))?;
         let link = self.connect(sandbox).map_err(failed(operation))?;
-        let (pid, _) = tokio::time::timeout(GREETING_TIMEOUT, link.greeting())
-            .await
-            .map_err(|_| failed(operation)(io::Error::other("the shim does not answer")))?
-            .map_err(failed(operation))?;
+        let greeting = match tokio::time::timeout(GREETING_TIMEOUT, link.greeting()).await {
+            Ok(greeting) => greeting,
+            Err(_) => Err(io::Error::other("the shim does not answer")),
+        };
+        let (pid, _) = greeting.map_err(|error| {
+            // Nobody follows this connection, so nobody may wait for its end.
+            sandbox.link.lock().take();
+            failed(operation)(error)
+        })?;
         sandbox.shim_pid.store(pid, Ordering::Relaxed);
         tokio::spawn(follow(self.clone(), sandbox.clone(), link));
         let mut ips = Vec::new();

@@ -169,7 +169,7 @@ fn make_image(dir: &Path) {
         std::fs::create_dir_all(dir.join(name)).unwrap();
     }
     std::fs::copy("/bin/busybox", dir.join("bin/busybox")).expect("busybox-static is installed");
-    for name in ["sh", "echo", "true", "false", "cat", "id", "sleep", "ls", "env", "pwd", "hostname", "mount", "ps", "grep", "dd", "tr", "head", "kill", "tty", "stat", "nc", "touch", "mkdir", "wc", "stty", "tail", "readlink", "unshare", "trap", "test", "mkfifo"] {
+    for name in ["sh", "echo", "true", "false", "cat", "id", "sleep", "ls", "env", "pwd", "hostname", "mount", "ps", "grep", "dd", "tr", "head", "kill", "tty", "stat", "nc", "touch", "mkdir", "wc", "stty", "tail", "readlink", "unshare", "trap", "test", "mkfifo", "mknod"] {
         std::os::unix::fs::symlink("busybox", dir.join("bin").join(name)).unwrap();
     }
     std::fs::write(dir.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:app:/home/app:/bin/sh\n").unwrap();
