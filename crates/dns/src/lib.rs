@@ -1,1 +1,11 @@
-//! Cluster DNS: names of Services and Pods, forwarding for the rest
+#![doc = include_str!("../README.md")]
+
+mod cache;
+mod forward;
+mod records;
+mod server;
+mod wire;
+
+pub use forward::Upstreams;
+pub use records::{HeadlessEndpoint, Port, Protocol, Records, ServiceRecords, TTL_SECONDS};
+pub use server::{BindError, Server};
