@@ -11,15 +11,20 @@ mod v2;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::cri::LinuxResources;
 
 pub use devices::DeviceRule;
 pub use stats::Usage;
 
-/// How many times `kill` looks again for processes born meanwhile.
-const KILL_ROUNDS: usize = 64;
+/// How long `kill` waits. Only a process stuck in the kernel takes that long.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One version-1 hierarchy: the controllers mounted together.
 #[derive(Debug, Clone)]
@@ -112,29 +117,34 @@ impl Cgroups {
         }
     }
 
-    /// Kills every process in it and below it. Returns when none was found any more, or when they would not go.
+    /// Kills every process in it and below it, and waits for their end, as long as that can be expected.
     pub fn kill(&self, path: &str) {
-        if let Self::V2(root) = self
-            && std::fs::write(root.join(path).join("cgroup.kill"), "1").is_ok()
-        {
-            return;
+        let deadline = Instant::now() + KILL_TIMEOUT;
+        if let Self::V2(root) = self {
+            // All at once; a kernel before 5.14 has it not.
+            let _ = std::fs::write(root.join(path).join("cgroup.kill"), "1");
         }
-        for _ in 0..KILL_ROUNDS {
-            let mut found = false;
-            for pid in self.processes(path) {
-                found = true;
-                crate::sys::kill(pid, libc::SIGKILL);
-            }
-            if !found {
+        loop {
+            // Killed by handle, not by number: a number may have a new owner by now.
+            let handles: Vec<OwnedFd> = self.processes(path).into_iter().filter_map(handle).collect();
+            if handles.is_empty() {
                 return;
             }
-            // Let the killed ones run to their end before looking again.
-            std::thread::yield_now();
+            for handle in &handles {
+                let _ = crate::sys::signal_process(handle.as_fd(), libc::SIGKILL);
+            }
+            for handle in &handles {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+                if !matches!(poll(&mut [PollFd::new(handle, PollFlags::IN)], Some(&timeout)), Ok(ended) if ended > 0) {
+                    return;
+                }
+            }
         }
     }
 
     /// The processes in it and below it.
-    pub fn processes(&self, path: &str) -> Vec<i32> {
+    fn processes(&self, path: &str) -> Vec<i32> {
         let root = match self {
             Self::V1(hierarchies) => match hierarchies.iter().find(|hierarchy| hierarchy.has("pids")).or(hierarchies.first()) {
                 Some(hierarchy) => hierarchy.mount.join(path),
@@ -196,6 +206,10 @@ impl Hierarchy {
     pub fn has(&self, controller: &str) -> bool {
         self.controllers.iter().any(|name| name == controller)
     }
+}
+
+fn handle(pid: i32) -> Option<OwnedFd> {
+    pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()
 }
 
 fn collect_processes(dir: &Path, pids: &mut Vec<i32>) {

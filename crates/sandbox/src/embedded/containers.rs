@@ -126,7 +126,8 @@ impl Inner {
         let cgroup = self.container_cgroup(&container)?;
         let (inner, directory) = (self.clone(), self.layout.container(id));
         tokio::task::spawn_blocking(move || {
-            // What keeps it busy dies with the sandbox at the latest, and goes with the pod's cgroup then.
+            inner.cgroups.kill(&cgroup);
+            // What keeps it busy even so goes with the pod's cgroup at the latest.
             let _ = inner.cgroups.remove(&cgroup);
             match std::fs::remove_dir_all(directory) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -18,9 +18,6 @@ use crate::sys;
 
 /// How long a shim gets to end its containers before it is killed.
 const GRACE_SECONDS: i64 = 20;
-/// How often removing a cgroup is tried while its last processes are being buried.
-const CGROUP_ROUNDS: usize = 200;
-
 /// What was there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Report {
@@ -44,7 +41,8 @@ fn erase(layout: &Layout) -> io::Result<Report> {
         shim::tear_down(layout, &id);
         if let Ok(file) = read_json::<SandboxFile>(&layout.sandbox_config(&id)) {
             let cgroup = pod_cgroup(&file.config, &id);
-            remove_cgroup(&cgroups, &cgroup)?;
+            cgroups.kill(&cgroup);
+            cgroups.remove(&cgroup)?;
         }
     }
     match std::fs::read_to_string(layout.cgroup_parents()) {
@@ -104,17 +102,6 @@ fn shim_of(layout: &Layout, pid: i32) -> Option<OwnedFd> {
 fn ended(pidfd: &OwnedFd) -> io::Result<bool> {
     let timeout = Timespec { tv_sec: GRACE_SECONDS, tv_nsec: 0 };
     Ok(poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout))? > 0)
-}
-
-fn remove_cgroup(cgroups: &Cgroups, path: &str) -> io::Result<()> {
-    for _ in 0..CGROUP_ROUNDS {
-        cgroups.kill(path);
-        if cgroups.remove(path).is_ok() {
-            return Ok(());
-        }
-        std::thread::yield_now();
-    }
-    cgroups.remove(path)
 }
 
 /// Whatever is still mounted below our directories, innermost first.

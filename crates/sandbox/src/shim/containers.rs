@@ -256,7 +256,7 @@ impl Shim {
         .to_owned();
         let run = run.clone();
         self.record(id);
-        // Processes of an exec may need a moment yet; whoever removes the container tries again.
+        // An exec's process may just be ending; whoever removes the container tries again.
         let _ = self.pod.cgroups.remove(&cgroup);
         self.broadcast(&Message::Exited { container: id.to_owned(), run });
     }
@@ -270,14 +270,11 @@ impl Shim {
         }
     }
 
-    /// The container has been removed; kill what might be left of it.
+    /// The container is being removed; whoever does that takes care of its cgroup.
     pub fn forget_container(&mut self, id: &str) {
         if self.containers.contains_key(id) {
-            let cgroup = self.pod.container_cgroup(id);
-            self.pod.cgroups.kill(&cgroup);
             self.close_streams(id);
             self.containers.remove(id);
-            let _ = self.pod.cgroups.remove(&cgroup);
         }
     }
 }

@@ -136,6 +136,9 @@ impl Pod {
         match cloned {
             Ok(Cloned::Child) => {
                 drop(ours);
+                // Until it is the user's program this process holds the shim's descriptors: no one in the container may look into it.
+                // (execve makes it visible again.)
+                let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
                 let report = Report(theirs);
                 // A panic must not unwind into the shim's own loop, of which this process holds a copy.
                 let text = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| child(&report))).unwrap_or_else(|_| "internal error".to_owned());
