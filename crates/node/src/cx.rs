@@ -43,6 +43,8 @@ pub struct Memory {
 pub struct Shared {
     memory: Mutex<Memory>,
     pub wake: Notify,
+    /// The API's pod changed.
+    pub updated: Notify,
     /// Some probe's verdict changed.
     pub probed: Notify,
 }

@@ -180,7 +180,7 @@ pub async fn remove_files(node: &Arc<Node>, namespace: &str, name: &str, uid: &s
     if uid.is_empty() || uid.contains('/') {
         return;
     }
-    node.volumes.tear_down(uid).await;
+    node.volumes.tear_down(uid, node.config.pod_dir(uid)).await;
     let folders = [node.config.log_dir.join(pod::log_folder(namespace, name, uid)), node.config.pod_dir(uid)];
     for folder in folders {
         match fs::remove_dir_all(&folder) {

@@ -155,6 +155,7 @@ impl Worker {
     }
 
     fn pod_changed(&mut self, cx: &Cx) {
+        self.shared.updated.notify_waiters();
         if self.generation != cx.pod.metadata.generation {
             // What could not be done with the old definition is tried again with the new one.
             self.generation = cx.pod.metadata.generation;
@@ -243,8 +244,9 @@ impl Worker {
             Doing::Terminating(_) => {
                 let node = self.node.clone();
                 let uid = pod::uid(&cx.pod).to_owned();
+                let pod_dir = node.config.pod_dir(&uid);
                 self.probes.stop();
-                self.work = Some(Box::pin(async move { node.volumes.tear_down(&uid).await }));
+                self.work = Some(Box::pin(async move { node.volumes.tear_down(&uid, pod_dir).await }));
                 self.doing = Doing::CleaningUp;
             }
             Doing::CleaningUp => {
