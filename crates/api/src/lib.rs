@@ -7,6 +7,7 @@ pub mod discovery;
 pub mod kinds;
 pub mod names;
 pub mod object;
+pub mod openapi;
 pub mod quantity;
 pub mod resource;
 pub mod schema;

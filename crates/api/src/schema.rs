@@ -29,8 +29,10 @@ pub enum FieldType {
     Time,
     /// RFC 3339 with six decimals.
     MicroTime,
-    /// Any JSON: `RawExtension`, `FieldsV1`, `JSON`.
+    /// Any JSON: `JSON`.
     Any,
+    /// Any JSON object, in practice: `RawExtension`, `FieldsV1`.
+    Object,
     /// `JSONSchemaPropsOrBool`
     SchemaOrBool,
     /// `JSONSchemaPropsOrArray`

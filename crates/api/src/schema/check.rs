@@ -123,7 +123,7 @@ fn go_type(ty: &FieldType) -> String {
         FieldType::IntOrString => "intstr.IntOrString".into(),
         FieldType::Time => "v1.Time".into(),
         FieldType::MicroTime => "v1.MicroTime".into(),
-        FieldType::Any => "runtime.RawExtension".into(),
+        FieldType::Any | FieldType::Object => "runtime.RawExtension".into(),
         FieldType::SchemaOrBool => "v1.JSONSchemaPropsOrBool".into(),
         FieldType::SchemaOrArray => "v1.JSONSchemaPropsOrArray".into(),
         FieldType::SchemaOrStrings => "v1.JSONSchemaPropsOrStringArray".into(),
@@ -189,7 +189,7 @@ impl Walk {
     /// `nested` counts the lists and maps between the seat's field and this value.
     fn value(&mut self, ty: &FieldType, value: &mut Value, seat: Seat<'_>, nested: usize) -> Result<(), String> {
         match (ty, &mut *value) {
-            (FieldType::String, Value::String(_)) | (FieldType::Bool, Value::Bool(_)) | (FieldType::Double, Value::Number(_)) | (FieldType::Any, _) => Ok(()),
+            (FieldType::String, Value::String(_)) | (FieldType::Bool, Value::Bool(_)) | (FieldType::Double, Value::Number(_)) | (FieldType::Any | FieldType::Object, _) => Ok(()),
             (FieldType::Int32, Value::Number(number)) => integer(number, i64::from(i32::MIN), i64::from(i32::MAX)).map_err(|what| seat.refuse(&what, ty, nested)),
             (FieldType::Int64, Value::Number(number)) => integer(number, i64::MIN, i64::MAX).map_err(|what| seat.refuse(&what, ty, nested)),
             (FieldType::Type(reference), Value::Object(map)) => self.object(reference.info(), map, Some(seat.step)),

@@ -1,0 +1,270 @@
+//! Types as OpenAPI schemas.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+
+use super::descriptions::Descriptions;
+use super::{Custom, Style};
+use crate::resource::Resource;
+use crate::schema::{self, Field, FieldType, ListType, TypeInfo};
+
+const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
+const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
+const TIME: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Time";
+const MICRO_TIME: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime";
+pub(super) const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
+pub(super) const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
+pub(super) const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
+pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
+
+/// The schemas of one document: what was asked for, and everything that refers to.
+pub(super) struct Schemas<'a> {
+    style: Style,
+    descriptions: &'a Descriptions,
+    found: Map<String, Value>,
+    wanted: BTreeSet<String>,
+}
+
+/// `com.example.v1.CronTab` for a kind of `example.com/v1`.
+pub(super) fn custom_name(row: &Resource) -> String {
+    let mut parts: Vec<&str> = row.group.split('.').collect();
+    parts.reverse();
+    format!("{}.{}.{}", parts.join("."), row.version, row.kind)
+}
+
+pub(super) fn reference(style: Style, name: &str) -> Value {
+    let place = if style == Style::V2 { "#/definitions/" } else { "#/components/schemas/" };
+    json!({"$ref": format!("{place}{name}")})
+}
+
+/// A schema's group, version and kind.
+pub(super) fn group_version_kind(group: &str, version: &str, kind: &str) -> Value {
+    json!({"group": group, "kind": kind, "version": version})
+}
+
+impl<'a> Schemas<'a> {
+    pub fn new(style: Style, descriptions: &'a Descriptions) -> Self {
+        let wanted = [DELETE_OPTIONS, STATUS, PATCH].into_iter().map(str::to_owned).collect();
+        Self { style, descriptions, found: Map::new(), wanted }
+    }
+
+    pub fn add_row(&mut self, row: &Resource) {
+        self.wanted.insert(row.schema.to_string());
+        for sub in row.subresources.iter().filter(|sub| sub.kind != row.kind) {
+            if let Some(name) = self::subresource(&sub.group, &sub.version, &sub.kind) {
+                self.wanted.insert(name.clone());
+                self.settle(&name);
+                self.mark(&name, &sub.group, &sub.version, &sub.kind);
+            }
+        }
+        self.settle(&row.schema);
+        self.mark(&row.schema, &row.group, &row.version, &row.kind);
+        if row.allows(crate::Verb::List) {
+            self.add_list(row, &row.schema);
+        }
+    }
+
+    pub fn add_custom(&mut self, custom: &Custom<'_>, name: &str) {
+        let mut value = if self.style == Style::V2 { without_v3(custom.schema) } else { custom.schema.clone() };
+        let metadata = self.field_schema_named(OBJECT_META);
+        if let Some(map) = value.as_object_mut() {
+            let properties = map.entry("properties").or_insert_with(|| json!({}));
+            properties["apiVersion"] = json!({"type": "string"});
+            properties["kind"] = json!({"type": "string"});
+            properties["metadata"] = metadata;
+            map.insert("type".into(), "object".into());
+        }
+        self.wanted.insert(OBJECT_META.to_owned());
+        self.found.insert(name.to_owned(), value);
+        self.mark(name, &custom.row.group, &custom.row.version, &custom.row.kind);
+        self.add_list(custom.row, name);
+    }
+
+    fn add_list(&mut self, row: &Resource, item: &str) {
+        let name = format!("{}{}", item.strip_suffix(&*row.kind).unwrap_or(item), row.list_kind);
+        let described = self.descriptions.of_fields(item);
+        let text = |field: &str| {
+            let mut value = json!({"type": "string"});
+            if let Some(text) = described.get(field) {
+                value["description"] = text.clone().into();
+            }
+            value
+        };
+        let value = json!({
+            "description": format!("{} is a list of {}", row.list_kind, row.kind),
+            "type": "object",
+            "required": ["items"],
+            "properties": {
+                "apiVersion": text("apiVersion"),
+                "kind": text("kind"),
+                "items": {"type": "array", "items": self.field_schema_named(item)},
+                "metadata": self.field_schema_named(LIST_META),
+            },
+        });
+        self.wanted.insert(LIST_META.to_owned());
+        self.found.insert(name.clone(), value);
+        self.mark(&name, &row.group, &row.version, &row.list_kind);
+    }
+
+    fn mark(&mut self, name: &str, group: &str, version: &str, kind: &str) {
+        let Some(schema) = self.found.get_mut(name) else { return };
+        let kinds = group_version_kind(group, version, kind);
+        match schema.get_mut("x-kubernetes-group-version-kind").and_then(Value::as_array_mut) {
+            Some(known) if known.contains(&kinds) => {}
+            Some(known) => known.push(kinds),
+            None => schema["x-kubernetes-group-version-kind"] = json!([kinds]),
+        }
+    }
+
+    /// Everything reachable, by name.
+    pub fn finish(mut self) -> Map<String, Value> {
+        while let Some(name) = self.wanted.pop_first() {
+            self.settle(&name);
+        }
+        self.mark(STATUS, "", "v1", "Status");
+        self.mark(DELETE_OPTIONS, "", "v1", "DeleteOptions");
+        self.found
+    }
+
+    fn settle(&mut self, name: &str) {
+        if self.found.contains_key(name) {
+            return;
+        }
+        let mut value = match schema::of(name) {
+            Some(ty) => self.object(ty),
+            None => self.leaf(name),
+        };
+        if let Some(text) = self.descriptions.of_type(name) {
+            value["description"] = text.into();
+        }
+        self.found.insert(name.to_owned(), value);
+    }
+
+    fn leaf(&self, name: &str) -> Value {
+        match (name, self.style) {
+            (QUANTITY, Style::V2) => json!({"type": "string"}),
+            (QUANTITY, Style::V3) => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
+            (INT_OR_STRING, Style::V2) => json!({"type": "string", "format": "int-or-string"}),
+            (INT_OR_STRING, Style::V3) => json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]}),
+            (TIME | MICRO_TIME, _) => json!({"type": "string", "format": "date-time"}),
+            _ => json!({"type": "object"}),
+        }
+    }
+
+    fn object(&mut self, ty: &'static TypeInfo) -> Value {
+        let described = self.descriptions.of_fields(&ty.name);
+        let mut properties = Map::new();
+        let mut required = Vec::new();
+        for field in &ty.fields {
+            let mut value = self.field(field);
+            if let Some(text) = described.get(field.name) {
+                value["description"] = text.clone().into();
+            }
+            properties.insert(field.name.to_owned(), value);
+            if field.required {
+                required.push(Value::from(field.name));
+            }
+        }
+        let mut value = json!({"type": "object"});
+        if !properties.is_empty() {
+            value["properties"] = Value::Object(properties);
+        }
+        if !required.is_empty() {
+            value["required"] = Value::Array(required);
+        }
+        if ty.atomic {
+            value["x-kubernetes-map-type"] = "atomic".into();
+        }
+        value
+    }
+
+    fn field(&mut self, field: &'static Field) -> Value {
+        let mut value = self.field_schema(&field.ty);
+        if let Some(default) = field.default.and_then(|text| serde_json::from_str(text).ok()) {
+            value["default"] = default;
+        } else if self.style == Style::V3 && matches!(field.ty, FieldType::Type(_)) && !field.pointer {
+            value["default"] = json!({});
+        }
+        if let Some(list_type) = field.list_type {
+            value["x-kubernetes-list-type"] = match list_type {
+                ListType::Atomic => "atomic",
+                ListType::Set => "set",
+                ListType::Map => "map",
+            }
+            .into();
+        }
+        if !field.map_keys.is_empty() {
+            value["x-kubernetes-list-map-keys"] = field.map_keys.iter().copied().map(Value::from).collect();
+        }
+        if field.atomic {
+            value["x-kubernetes-map-type"] = "atomic".into();
+        }
+        if let Some(key) = field.patch_merge_key {
+            value["x-kubernetes-patch-merge-key"] = key.into();
+        }
+        let strategy: Vec<&str> =
+            [(field.patch_strategy.merge, "merge"), (field.patch_strategy.retain_keys, "retainKeys")].into_iter().filter(|(set, _)| *set).map(|(_, name)| name).collect();
+        if !strategy.is_empty() {
+            value["x-kubernetes-patch-strategy"] = strategy.join(",").into();
+        }
+        value
+    }
+
+    fn field_schema(&mut self, ty: &FieldType) -> Value {
+        match ty {
+            FieldType::String => json!({"type": "string"}),
+            FieldType::Bool => json!({"type": "boolean"}),
+            FieldType::Int32 => json!({"type": "integer", "format": "int32"}),
+            FieldType::Int64 => json!({"type": "integer", "format": "int64"}),
+            FieldType::Double => json!({"type": "number", "format": "double"}),
+            FieldType::Bytes => json!({"type": "string", "format": "byte"}),
+            FieldType::Object => json!({"type": "object"}),
+            // Anything goes: a schema without a type.
+            FieldType::Any | FieldType::SchemaOrBool | FieldType::SchemaOrArray | FieldType::SchemaOrStrings => json!({}),
+            FieldType::Quantity => self.field_schema_named(QUANTITY),
+            FieldType::IntOrString => self.field_schema_named(INT_OR_STRING),
+            FieldType::Time => self.field_schema_named(TIME),
+            FieldType::MicroTime => self.field_schema_named(MICRO_TIME),
+            FieldType::Type(reference) => self.field_schema_named(&reference.info().name),
+            FieldType::List(item) => json!({"type": "array", "items": self.field_schema(item)}),
+            FieldType::Map(item) => json!({"type": "object", "additionalProperties": self.field_schema(item)}),
+        }
+    }
+
+    /// In v3 a reference cannot have siblings, so it is wrapped.
+    fn field_schema_named(&mut self, name: &str) -> Value {
+        if !self.found.contains_key(name) {
+            self.wanted.insert(name.to_owned());
+        }
+        let reference = reference(self.style, name);
+        if self.style == Style::V2 { reference } else { json!({"allOf": [reference]}) }
+    }
+}
+
+/// The schema of what a subresource takes, where it is a type of its own (the options of `exec` and the like are query parameters).
+pub(super) fn subresource(group: &str, version: &str, kind: &str) -> Option<String> {
+    let package = match group {
+        "" => "core",
+        "authentication.k8s.io" => "authentication",
+        other => other,
+    };
+    let name = format!("io.k8s.api.{package}.{version}.{kind}");
+    schema::of(&name).map(|_| name)
+}
+
+/// A CRD's schema in v2's smaller dialect: what v2 cannot say is left out.
+fn without_v3(schema: &Value) -> Value {
+    const UNKNOWN_TO_V2: &[&str] = &["nullable", "oneOf", "anyOf", "allOf", "not", "x-kubernetes-validations"];
+    match schema {
+        Value::Object(map) => {
+            if map.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) || map.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true)) {
+                return json!({});
+            }
+            map.iter().filter(|(key, _)| !UNKNOWN_TO_V2.contains(&key.as_str())).map(|(key, value)| (key.clone(), without_v3(value))).collect()
+        }
+        Value::Array(items) => items.iter().map(without_v3).collect(),
+        other => other.clone(),
+    }
+}

@@ -1,0 +1,121 @@
+use std::collections::HashSet;
+
+use super::*;
+use crate::table::table;
+
+/// Every `$ref` in a document, without what is before the name.
+fn references(value: &Value, found: &mut HashSet<String>) {
+    match value {
+        Value::Object(map) => {
+            if let Some(Value::String(reference)) = map.get("$ref") {
+                found.insert(reference.rsplit('/').next().unwrap_or("").to_owned());
+            }
+            map.values().for_each(|value| references(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_reference_leads_somewhere() {
+    let v2 = v2(table().rows(), &[]);
+    let mut found = HashSet::new();
+    references(&v2, &mut found);
+    for name in &found {
+        assert!(v2["definitions"].get(name).is_some(), "{name}");
+    }
+    let index = v3_index(table().rows(), &[]);
+    for row in table().rows() {
+        assert!(index["paths"].get(path(&row.group, &row.version)).is_some());
+        let document = v3_group(table().rows(), &[], &row.group, &row.version).unwrap();
+        let mut found = HashSet::new();
+        references(&document, &mut found);
+        for name in &found {
+            assert!(document["components"]["schemas"].get(name).is_some(), "{} refers to {name}", row.group);
+        }
+    }
+}
+
+/// What `kubectl explain` does: path -> group, version and kind -> schema -> field.
+#[test]
+fn explain_finds_its_way() {
+    let document = v3_group(table().rows(), &[], "apps", "v1").unwrap();
+    let kind = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments"]["get"]["x-kubernetes-group-version-kind"];
+    assert_eq!(*kind, json!({"group": "apps", "kind": "Deployment", "version": "v1"}));
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    let schema = schemas.values().find(|schema| schema["x-kubernetes-group-version-kind"].as_array().is_some_and(|kinds| kinds.contains(kind))).unwrap();
+    assert_eq!(schema["properties"]["spec"]["allOf"][0]["$ref"], "#/components/schemas/io.k8s.api.apps.v1.DeploymentSpec");
+    let spec = &schemas["io.k8s.api.apps.v1.DeploymentSpec"];
+    assert_eq!(spec["required"], json!(["selector", "template"]));
+    assert_eq!(spec["properties"]["replicas"]["format"], "int32");
+    // The build found the dependency's sources, or the descriptions would be missing.
+    assert!(spec["properties"]["replicas"]["description"].as_str().unwrap().contains("Number of desired pods"));
+    assert!(schema["description"].as_str().unwrap().starts_with("Deployment enables"));
+}
+
+#[test]
+fn patches_say_which_parameters_they_know() {
+    let document = v3_group(table().rows(), &[], "", "v1").unwrap();
+    let patch = &document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["patch"];
+    assert!(patch["parameters"].as_array().unwrap().iter().any(|parameter| parameter["name"] == "fieldValidation"));
+    let ports = &document["components"]["schemas"]["io.k8s.api.core.v1.ServiceSpec"]["properties"]["ports"];
+    assert_eq!(ports["x-kubernetes-patch-merge-key"], "port");
+    assert_eq!(ports["x-kubernetes-list-map-keys"], json!(["port", "protocol"]));
+    assert!(document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}/exec"]["post"]["x-kubernetes-action"] == "connect");
+}
+
+#[test]
+fn a_custom_kind_is_published() {
+    let row = Resource { group: "example.com".into(), version: "v1".into(), plural: "crontabs".into(), kind: "CronTab".into(), list_kind: "CronTabList".into(), schema: "".into(),
+        ..table().find("apps", "v1", "deployments").unwrap().clone() };
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "nullable": true, "properties": {"cronSpec": {"type": "string"}}}}});
+    let custom = [Custom { row: &row, schema: &schema }];
+    let document = v3_group([], &custom, "example.com", "v1").unwrap();
+    assert_eq!(document["components"]["schemas"]["com.example.v1.CronTab"]["x-kubernetes-group-version-kind"], json!([{"group": "example.com", "kind": "CronTab", "version": "v1"}]));
+    let v2 = v2([], &custom);
+    assert!(v2["definitions"]["com.example.v1.CronTab"]["properties"]["spec"].get("nullable").is_none());
+    assert!(v3_index([], &custom)["paths"].get("apis/example.com/v1").is_some());
+}
+
+/// Reads one field of a message: enough to see that the encoding can be walked.
+fn fields(mut bytes: &[u8]) -> Vec<(u64, &[u8])> {
+    fn varint(bytes: &mut &[u8]) -> u64 {
+        let mut value = 0;
+        for shift in (0..).step_by(7) {
+            let byte = bytes[0];
+            *bytes = &bytes[1..];
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                break;
+            }
+        }
+        value
+    }
+    let mut found = Vec::new();
+    while !bytes.is_empty() {
+        let key = varint(&mut bytes);
+        if key & 7 == 0 {
+            varint(&mut bytes);
+            continue;
+        }
+        assert_eq!(key & 7, 2);
+        let length = varint(&mut bytes) as usize;
+        found.push((key >> 3, &bytes[..length]));
+        bytes = &bytes[length..];
+    }
+    found
+}
+
+#[test]
+fn protobuf_can_be_walked() {
+    let document = v2(table().rows(), &[]);
+    let bytes = v2_protobuf(&document);
+    let top = fields(&bytes);
+    assert_eq!(top.iter().find(|(tag, _)| *tag == 1).unwrap().1, b"2.0");
+    let definitions = fields(top.iter().find(|(tag, _)| *tag == 9).unwrap().1);
+    assert_eq!(definitions.len(), document["definitions"].as_object().unwrap().len());
+    let port = definitions.iter().map(|(_, named)| fields(named)).find(|named| named[0].1 == b"io.k8s.api.core.v1.ContainerPort").unwrap();
+    let properties = fields(port[1].1).into_iter().find(|(tag, _)| *tag == 25).unwrap().1;
+    assert_eq!(fields(properties).len(), 5);
+}
