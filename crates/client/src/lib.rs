@@ -14,7 +14,7 @@ mod typed;
 pub use cache::{Cache, Change, IndexFn, ObjectKey, Untyped};
 pub use changes::Changes;
 pub use events::{EventType, Recorder, reference};
-pub use informer::{Informer, Jitter, seeded_jitter};
+pub use informer::{Builder, Informer, Jitter, seeded_jitter};
 pub use queue::{Item, Queue};
 pub use transport::{
     Body, BoxFuture, DeleteOptions, EventStream, ListOptions, ObjectList, PatchKind, Preconditions, Propagation, Target, Transport, WatchEvent, WatchOptions, WriteOptions,

@@ -1,1 +1,19 @@
-//! Runs every plan: load, plan, apply, requeue, back off
+//! Runs every plan: load, plan, apply, requeue, back off.
+//!
+//! The decisions are in the crate `plan`, one file a controller; here is what surrounds them, written once ([`runner`], [`apply`]), and per controller one file
+//! that says which changes concern which keys and how a view is loaded from the caches. Mirrors kube-controller-manager.
+
+mod apply;
+mod context;
+mod informers;
+mod run;
+mod runner;
+
+mod deployment;
+mod endpoints;
+mod garbage;
+mod namespace;
+mod replicaset;
+mod serviceaccount;
+
+pub use run::{Config, run};

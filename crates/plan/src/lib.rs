@@ -5,10 +5,14 @@
 
 pub mod claim;
 pub mod deployment;
+pub mod endpoints;
+pub mod garbage;
 pub mod meta;
+pub mod namespace;
 pub mod op;
 pub mod pods;
 pub mod replicaset;
+pub mod serviceaccount;
 pub mod template;
 
 pub use op::{Announce, At, Op, PatchKind, Plan, Propagation};

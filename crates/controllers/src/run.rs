@@ -1,0 +1,76 @@
+//! Starts the caches, then every controller; the one entry of this crate.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use api::Clock;
+use client::{Client, ObjectKey, Queue};
+use tokio::task::JoinSet;
+
+use crate::context::Context;
+use crate::deployment::Deployments;
+use crate::endpoints::{EndpointSlices, LegacyEndpoints};
+use crate::garbage::{Everything, GarbageCollector};
+use crate::informers::Informers;
+use crate::namespace::Namespaces;
+use crate::replicaset::{ReplicaSets, ReplicationControllers};
+use crate::runner::work;
+use crate::serviceaccount::ServiceAccounts;
+
+/// What the controllers must be told.
+#[derive(Clone)]
+pub struct Config {
+    /// Pod networks, at most one a family: `10.244.0.0/16`, `fd00:10:244::/56`. Empty: nodes get no `podCIDR` from us.
+    pub cluster_cidrs: Vec<String>,
+    /// The certificate (PEM) by which pods know the API server: `kube-root-ca.crt`.
+    pub root_ca: String,
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Runs all controllers until `shutdown` resolves.
+pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = ()>) {
+    let all = async {
+        let client = client.named("kube-controller-manager");
+        let informers = Arc::new(Informers::start(&client));
+        let namespaces: Queue<ObjectKey> = Queue::new();
+        let everything = Arc::new(Everything::watch(&client, {
+            let (queue, cache) = (namespaces.clone(), informers.namespaces.cache().clone());
+            move |key| {
+                // A namespace that is going waits for the last object in it.
+                if cache.object("", &key.namespace).is_some_and(|namespace| namespace.meta().deletion_timestamp.is_some()) {
+                    queue.add(ObjectKey::new("", &key.namespace));
+                }
+            }
+        }));
+        informers.synced().await;
+        let context = Arc::new(Context { client: client.clone(), clock: config.clock.clone(), observed: informers.observed() });
+        let mut tasks = JoinSet::new();
+
+        macro_rules! start {
+            ($controller:expr) => {
+                let controller = $controller;
+                let queue = controller.keys();
+                tasks.spawn(work(controller, queue, context.clone()));
+            };
+        }
+        start!(Deployments(informers.clone()));
+        start!(ReplicaSets(informers.clone()));
+        start!(ReplicationControllers(informers.clone()));
+        start!(EndpointSlices(informers.clone()));
+        start!(LegacyEndpoints(informers.clone()));
+        start!(ServiceAccounts { informers: informers.clone(), certificate: config.root_ca.as_str().into() });
+        start!(Namespaces { informers: informers.clone(), client: client.clone(), queue: namespaces });
+        // Last: nothing is called absent before everything was seen.
+        let collector = GarbageCollector { everything: everything.clone(), client: client.clone() };
+        let (queue, context) = (everything.keys(), context.clone());
+        tasks.spawn(async move {
+            everything.synced().await;
+            work(collector, queue, context).await;
+        });
+        while tasks.join_next().await.is_some() {}
+    };
+    tokio::select! {
+        () = all => {}
+        () = shutdown => {}
+    }
+}
