@@ -1,3 +1,21 @@
 //! The coracle binary: argument parsing and wiring only.
+//!
+//! One binary, many names (decision 8 of the design): called as `kubectl` it is kubectl.
 
-fn main() {}
+mod cli;
+mod credentials;
+mod detach;
+mod down;
+mod paths;
+mod reset;
+mod status;
+mod up;
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    cli::run(std::env::args_os().collect())
+}

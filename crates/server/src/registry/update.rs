@@ -118,7 +118,10 @@ impl Api {
                     None => meta.remove(field),
                 };
             }
-            meta.remove("resourceVersion");
+            // Conditional or not, from here on the update is of this very revision.
+            if let Some(version) = old_meta.get("resourceVersion") {
+                meta.insert("resourceVersion".into(), version.clone());
+            }
         }
         if let Some(given) = renamed {
             let cause = Cause { reason: "FieldValueInvalid".into(), message: format!("Invalid value: {given:?}: field is immutable"), field: "metadata.name".into() };

@@ -1,0 +1,94 @@
+//! The command line: which command, with which options. Every command lives in a file of its own.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{down, reset, status, up};
+
+/// A whole Kubernetes you can carry.
+#[derive(Parser)]
+#[command(name = "coracle", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a cluster on this machine: control plane, node, pod network, DNS
+    Up(up::Options),
+    /// Stop the cluster; its data and its containers' images stay
+    Down(Folder),
+    /// Show whether the cluster runs and how it is
+    Status(Folder),
+    /// Stop the cluster and remove everything it made on this machine
+    Reset(reset::Options),
+    /// Kubernetes' command line (also: call this binary by the name kubectl)
+    #[command(disable_help_flag = true)]
+    Kubectl(Rest),
+}
+
+/// Where a cluster lives.
+#[derive(Args, Clone)]
+pub struct Folder {
+    /// Folder of the cluster's data
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/coracle")]
+    pub data_dir: PathBuf,
+}
+
+#[derive(Args)]
+struct Rest {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, num_args = 0..)]
+    arguments: Vec<OsString>,
+}
+
+pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    let called_as = arguments.first().map(Path::new).and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or("coracle").to_owned();
+    if called_as == "kubectl" {
+        return kubectl_main(arguments.into_iter().skip(1).collect());
+    }
+    // The shim is started for every pod: it must not pay for the command line's parser.
+    if arguments.get(1).is_some_and(|word| word == "shim") {
+        return shim_main(&arguments[2..]);
+    }
+    let outcome = match Cli::parse_from(arguments).command {
+        Command::Up(options) => up::run(options),
+        Command::Down(folder) => down::run(&folder),
+        Command::Status(folder) => status::run(&folder),
+        Command::Reset(options) => reset::run(&options),
+        Command::Kubectl(rest) => return kubectl_main(rest.arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn kubectl_main(arguments: Vec<OsString>) -> ExitCode {
+    let _ = arguments;
+    eprintln!("error: kubectl is not built in yet");
+    ExitCode::FAILURE
+}
+
+fn shim_main(arguments: &[OsString]) -> ExitCode {
+    let _ = arguments;
+    ExitCode::FAILURE
+}
+
+/// A CIDR, `10.244.0.0/16`.
+pub fn cidr(text: &str) -> Result<(IpAddr, u8), String> {
+    let (address, prefix) = text.split_once('/').ok_or("want an address and a prefix length, as 10.244.0.0/16")?;
+    let address: IpAddr = address.parse().map_err(|error| format!("{address:?}: {error}"))?;
+    let prefix: u8 = prefix.parse().map_err(|error| format!("prefix length {prefix:?}: {error}"))?;
+    if prefix > if address.is_ipv4() { 32 } else { 128 } {
+        return Err(format!("prefix length {prefix} is too long"));
+    }
+    Ok((address, prefix))
+}

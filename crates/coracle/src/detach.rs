@@ -1,0 +1,60 @@
+//! `up --detach`: the same command once more, in a session of its own, with its output in the log file.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::paths::Paths;
+
+/// How long the cluster may take to become ready before `--detach` gives up waiting.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// The child says over this descriptor that it is ready; its end closes it.
+pub const READY_VARIABLE: &str = "CORACLE_READY_FD";
+
+/// Returns when the child says it is ready.
+pub fn start(paths: &Paths, arguments: Vec<std::ffi::OsString>) -> Result<()> {
+    std::fs::create_dir_all(&paths.data)?;
+    let log_path = paths.log_file();
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
+    let (reader, writer) = std::io::pipe()?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    let ready = nix::unistd::dup(&writer)?;
+    command.env(READY_VARIABLE, std::os::fd::AsRawFd::as_raw_fd(&ready).to_string());
+    // SAFETY: between fork and exec only the async-signal-safe setsid is called.
+    unsafe {
+        command.pre_exec(|| {
+            nix::unistd::setsid().map_err(std::io::Error::from)?;
+            Ok(())
+        });
+    }
+    let mut child = command.spawn().context("cannot start the cluster in the background")?;
+    drop(writer);
+    drop(ready);
+    let until = Instant::now() + READY_TIMEOUT;
+    use std::os::fd::AsFd;
+    let left = until.saturating_duration_since(Instant::now()).as_millis().min(u128::from(u16::MAX)) as u16;
+    let spoke = nix::poll::poll(&mut [nix::poll::PollFd::new(reader.as_fd(), nix::poll::PollFlags::POLLIN)], nix::poll::PollTimeout::from(left))? > 0;
+    let mut line = String::new();
+    if spoke {
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(reader), &mut line)?;
+    }
+    if line.trim() == "ready" {
+        return Ok(());
+    }
+    if let Some(status) = child.try_wait()? {
+        bail!("the cluster ended while starting ({status}); its log is {}", log_path.display());
+    }
+    bail!("the cluster is not ready after {} s; its log is {}", READY_TIMEOUT.as_secs(), log_path.display())
+}
+
+/// In the child: tells the parent that the cluster is ready.
+pub fn say_ready() {
+    let Some(descriptor) = std::env::var(READY_VARIABLE).ok().and_then(|text| text.parse::<i32>().ok()) else { return };
+    // SAFETY: the parent made this descriptor for us and nobody else in this process knows it.
+    let mut writer = unsafe { <std::fs::File as std::os::fd::FromRawFd>::from_raw_fd(descriptor) };
+    // The parent may have given up waiting.
+    let _ = std::io::Write::write_all(&mut writer, b"ready\n");
+}

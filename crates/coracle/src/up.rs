@@ -1,0 +1,128 @@
+//! `coracle up`: wires the rooms together into one cluster and keeps it running until told to stop.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use api::world::SystemClock;
+use clap::Args;
+use client::Client;
+use server::{Api, Local, NodeDialer};
+use tokio::sync::watch;
+
+use crate::cli::{Folder, cidr};
+use crate::credentials::{Credentials, Names, write_private};
+use crate::paths::Paths;
+use crate::{detach, down};
+
+#[derive(Args, Clone)]
+pub struct Options {
+    #[command(flatten)]
+    folder: Folder,
+    /// Go into the background once the cluster is ready
+    #[arg(long)]
+    detach: bool,
+    /// Name of this machine's node
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+    /// Address other machines and pods reach this one by; found by itself when left out
+    #[arg(long, value_name = "IP")]
+    advertise_address: Option<IpAddr>,
+    /// Port of the API server
+    #[arg(long, default_value_t = 6443)]
+    secure_port: u16,
+    /// Addresses of Services
+    #[arg(long, value_name = "CIDR", value_parser = cidr, default_value = "10.96.0.0/12")]
+    service_cidr: (IpAddr, u8),
+    /// Addresses of pods
+    #[arg(long, value_name = "CIDR", value_parser = cidr, default_value = "10.244.0.0/16")]
+    pod_network_cidr: (IpAddr, u8),
+    /// Control plane only: no node on this machine
+    #[arg(long)]
+    no_node: bool,
+}
+
+pub fn run(options: Options) -> Result<()> {
+    let started = Instant::now();
+    let paths = Paths::new(&options.folder.data_dir);
+    if let Some(pid) = down::running(&paths).filter(|pid| pid.as_raw() != std::process::id() as i32) {
+        bail!("a cluster already runs in {} (process {pid})\nhint: `coracle status` shows it, `coracle down` stops it", paths.data.display());
+    }
+    if options.detach {
+        let arguments = std::env::args_os().skip(1).filter(|word| word != "--detach").collect();
+        detach::start(&paths, arguments)?;
+        println!("ready after {:.2} s", started.elapsed().as_secs_f64());
+        println!("kubeconfig: {}", paths.admin_kubeconfig().display());
+        return Ok(());
+    }
+    tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into())).with_writer(std::io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(serve(options, paths, started))
+}
+
+/// A name the API accepts: the host's, lower case.
+fn node_name(options: &Options) -> String {
+    options.node_name.clone().unwrap_or_else(|| nix::unistd::gethostname().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_else(|_| "node1".into()))
+}
+
+fn advertise_address(options: &Options) -> IpAddr {
+    options.advertise_address.or_else(|| network::host_addresses(&[]).ok().and_then(|addresses| addresses.primary())).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+/// The n-th address of a range.
+pub fn nth(range: (IpAddr, u8), offset: u32) -> IpAddr {
+    match range.0 {
+        IpAddr::V4(base) => IpAddr::V4(Ipv4Addr::from(u32::from(base) + offset)),
+        IpAddr::V6(base) => IpAddr::V6((u128::from(base) + u128::from(offset)).into()),
+    }
+}
+
+async fn serve(options: Options, paths: Paths, started: Instant) -> Result<()> {
+    std::fs::create_dir_all(paths.run())?;
+    write_private(&paths.pid_file(), std::process::id().to_string().as_bytes())?;
+    let clock: Arc<dyn api::Clock> = Arc::new(SystemClock);
+    let name = node_name(&options);
+    let address = advertise_address(&options);
+    let dns = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost", &name].map(str::to_owned).to_vec();
+    let names = Names { dns, addresses: vec![nth(options.service_cidr, 1), address, IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)] };
+    let credentials = Credentials::open(&paths, &names, clock.now().as_second())?;
+
+    let store = store::Embedded::open(store::Config::new(paths.store())).context("cannot open the store")?;
+    let mut config = server::Config::new(credentials.token_key.clone(), credentials.authority.identity.certificate_pem.clone());
+    config.advertise_address = address;
+    config.secure_port = options.secure_port;
+    config.service_cidrs = vec![options.service_cidr];
+    let chance: server::Chance = Arc::new(|buffer: &mut [u8]| {
+        // The kernel's random numbers cannot fail once the machine is up.
+        if getrandom::fill(buffer).is_err() {
+            tracing::error!("the kernel gives no random numbers");
+        }
+    });
+    let api = Api::open(Arc::new(store), clock.clone(), chance, config, Arc::new(NodeDialer)).await?;
+
+    let (stop, stopped) = watch::channel(false);
+    let listener = tokio::net::TcpListener::bind(SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), options.secure_port))
+        .await
+        .with_context(|| format!("cannot listen on port {}\nhint: another cluster may run; --secure-port chooses another port", options.secure_port))?;
+    let tls = credentials.tls(&credentials.api_server)?;
+    let serving = tokio::spawn(server::serve(api.clone(), server::ServeConfig { listener, tls }, stopped.clone()));
+    let url = format!("https://{}", SocketAddr::new(address, options.secure_port));
+    write_private(&paths.admin_kubeconfig(), credentials.kubeconfig(&url).as_bytes())?;
+    tracing::info!(milliseconds = started.elapsed().as_millis() as u64, %url, "the API server is ready");
+
+    let client = Client::new(Arc::new(Local::new(api.clone(), "system:coracle")), "coracle");
+    tokio::spawn(scheduler::run(client.clone(), clock.clone(), stopped.clone()));
+
+    detach::say_ready();
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        done = tokio::signal::ctrl_c() => done?,
+    }
+    tracing::info!("stopping");
+    let _ = stop.send(true);
+    serving.await?;
+    let _ = std::fs::remove_file(paths.pid_file());
+    Ok(())
+}
