@@ -16,7 +16,7 @@ const LIMIT_PRIVATE_KIB: u64 = 512;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_is_up_in_no_time() {
     let world = World::new();
-    let (mut up, mut sandboxes, mut starts, mut down) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut up, mut sandboxes, mut starts, mut stopped, mut down) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut pss, mut private) = (0, 0);
     for round in 0..ROUNDS {
         let begun = Instant::now();
@@ -32,10 +32,13 @@ async fn a_pod_is_up_in_no_time() {
         let kib = |name: &str| rollup.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap();
         (pss, private) = (kib("Pss:"), kib("Pss_Anon:"));
         let ending = Instant::now();
+        within(world.runtime.stop_pod_sandbox(&sandbox)).await.expect("stop");
+        stopped.push(ending.elapsed());
+        let ending = Instant::now();
         within(world.runtime.remove_pod_sandbox(&sandbox)).await.expect("remove");
         down.push(ending.elapsed());
     }
-    for (name, times) in [("sandbox", &mut sandboxes), ("container", &mut starts), ("up", &mut up), ("removed", &mut down)] {
+    for (name, times) in [("sandbox", &mut sandboxes), ("container", &mut starts), ("up", &mut up), ("stopped", &mut stopped), ("removed", &mut down)] {
         times.sort();
         println!("{name}: p50 {:?} p90 {:?} max {:?}", times[ROUNDS / 2], times[ROUNDS * 9 / 10], times[ROUNDS - 1]);
     }

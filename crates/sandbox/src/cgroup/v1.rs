@@ -38,6 +38,9 @@ fn make(hierarchy: &Hierarchy, path: &str) -> io::Result<()> {
         };
     }
     // A new cpuset is empty and takes no process: each level copies its parent, unless someone has filled it.
+    if std::fs::create_dir(&dir).is_ok() && dir.parent().is_some_and(|parent| fill_cpuset(parent, &dir).is_ok()) {
+        return Ok(());
+    }
     let mut parent = hierarchy.mount.clone();
     for component in Path::new(path).components() {
         let child = parent.join(component);
@@ -45,13 +48,21 @@ fn make(hierarchy: &Hierarchy, path: &str) -> io::Result<()> {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            if std::fs::read_to_string(child.join(file))?.trim().is_empty() {
-                let inherited = std::fs::read_to_string(parent.join(file))?;
-                set(&child.join(file), inherited.trim())?;
-            }
-        }
+        fill_cpuset(&parent, &child)?;
         parent = child;
+    }
+    Ok(())
+}
+
+fn fill_cpuset(parent: &Path, child: &Path) -> io::Result<()> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        if std::fs::read_to_string(child.join(file))?.trim().is_empty() {
+            let inherited = std::fs::read_to_string(parent.join(file))?;
+            if inherited.trim().is_empty() {
+                return Err(io::Error::other(format!("{} is empty", parent.join(file).display())));
+            }
+            set(&child.join(file), inherited.trim())?;
+        }
     }
     Ok(())
 }
