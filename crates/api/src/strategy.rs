@@ -99,7 +99,7 @@ pub trait Strategy: Send + Sync {
 
 /// Built-in kinds by group and plural; anything else (CRDs) is plain.
 pub fn of(resource: &Resource) -> &'static dyn Strategy {
-    kinds::strategy(&resource.group, &resource.plural).unwrap_or(&kinds::Plain)
+    if resource.schema.is_empty() { &kinds::CUSTOM } else { kinds::strategy(&resource.group, &resource.plural) }
 }
 
 /// Puts the old value of a top-level field back, or removes it if there was none.

@@ -188,6 +188,11 @@ impl Errors {
         self.push("FieldValueInvalid", path, format!("Invalid value: {}", value.shown()), detail);
     }
 
+    /// An invalid value that is not worth showing.
+    pub fn push_omitting(&mut self, path: &Path, detail: &str) {
+        self.push("FieldValueInvalid", path, "Invalid value".to_owned(), detail);
+    }
+
     /// One error for each message.
     pub fn invalid_each(&mut self, path: &Path, value: &(impl Shown + ?Sized), details: Vec<String>) {
         for detail in details {
@@ -351,6 +356,30 @@ pub fn object_meta_with(rule: NameRule, namespaced: bool, object: &Value) -> Vec
     finalizers(&mut errors, &path.child("finalizers"), meta);
     managed_fields(&mut errors, &path.child("managedFields"), meta);
     errors.into_causes()
+}
+
+/// What an update may leave out and cannot change is put back before it is judged: uid and times (upstream's rest.BeforeUpdate).
+pub fn carry_over_meta(new: &mut Value, old: &Value) {
+    let Some(before) = old.get("metadata").and_then(Value::as_object) else { return };
+    let Some(meta) = new.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    for name in ["creationTimestamp", "deletionTimestamp"] {
+        if let Some(value) = before.get(name).filter(|value| !value.is_null()) {
+            meta.insert(name.to_owned(), value.clone());
+        }
+    }
+    for name in ["uid", "deletionGracePeriodSeconds"] {
+        if let Some(value) = before.get(name)
+            && is_empty(meta.get(name))
+        {
+            meta.insert(name.to_owned(), value.clone());
+        }
+    }
+    // Counting is the strategy's.
+    match before.get("generation") {
+        Some(value) => meta.insert("generation".to_owned(), value.clone()),
+        None => meta.remove("generation"),
+    };
+    meta.remove("selfLink");
 }
 
 /// What is wrong with the metadata of an update.

@@ -1,0 +1,374 @@
+//! Namespaces, Nodes, ServiceAccounts, Leases, Events, PodTemplates.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::affinity::taint_effect;
+use super::resources::resource_quantity;
+use super::json::{child, child_mut, default, empty, ensure, flag, list, list_mut, map, number, set, strings, text};
+use super::policy::{BUILT_IN, Generation, Policy};
+use super::{pod_defaults, pod_spec, service, workload};
+use crate::names;
+use crate::validation::{Errors, IMMUTABLE, Path, Raw, Shown, is_empty, same};
+
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+fn label_with_name(object: &mut Value) {
+    let name = text(object, "metadata.name").to_owned();
+    if !name.is_empty()
+        && let Some(labels) = ensure(object, "metadata.labels")
+    {
+        labels.insert(NAME_LABEL.to_owned(), name.into());
+    }
+}
+
+fn finalizer_names(errors: &mut Errors, object: &Value, indexed: bool) {
+    let path = Path::Root("spec.finalizers");
+    for (index, name) in strings(object, "spec.finalizers").enumerate() {
+        let item = path.index(index);
+        let path = if indexed { &item } else { &path };
+        errors.name(path, name, names::qualified_name);
+        if !name.contains('/') && !matches!(name, "kubernetes" | "orphan" | "foregroundDeletion") {
+            errors.invalid(path, name, "name is neither a standard finalizer name nor is it fully qualified");
+        }
+    }
+}
+
+pub static NAMESPACE: Policy = Policy {
+    status: true,
+    defaults: |object| {
+        label_with_name(object);
+        if let Some(status) = workload::nested(object, "status") {
+            default(status, "phase", "Active");
+        }
+    },
+    on_create: |object, _| {
+        label_with_name(object);
+        set(object, "status", json!({"phase": "Active"}));
+        let mut finalizers: Vec<String> = strings(object, "spec.finalizers").map(str::to_owned).collect();
+        if !finalizers.iter().any(|one| one == "kubernetes") {
+            finalizers.push("kubernetes".to_owned());
+        }
+        if let Some(spec) = ensure(object, "spec") {
+            spec.insert("finalizers".to_owned(), finalizers.into());
+        }
+    },
+    on_update: |new, old, _| {
+        label_with_name(new);
+        let finalizers = child(old, "spec.finalizers").cloned();
+        if let Some(spec) = ensure(new, "spec") {
+            match finalizers {
+                Some(finalizers) => spec.insert("finalizers".to_owned(), finalizers),
+                None => spec.remove("finalizers"),
+            };
+        }
+    },
+    check: |errors, object| finalizer_names(errors, object, false),
+    check_status: |errors, new, _| {
+        let expected = if child(new, "metadata.deletionTimestamp").is_none() { "Active" } else { "Terminating" };
+        let phase = text(new, "status.phase");
+        if phase != expected {
+            let not = if expected == "Active" { "" } else { "not " };
+            errors.invalid(&Path::Root("status.Phase"), phase, &format!("may only be '{expected}' if `deletionTimestamp` is {not}empty"));
+        }
+    },
+    selectable: |object, field| match field {
+        "status.phase" => Some(text(object, field).to_owned()),
+        "name" => Some(text(object, "metadata.name").to_owned()),
+        _ => None,
+    },
+    ..BUILT_IN
+};
+
+/// The `finalize` subresource: only `spec.finalizers` and metadata change.
+pub fn validate_finalize(namespace: &Value) -> Vec<crate::status::Cause> {
+    let mut errors = Errors::new();
+    finalizer_names(&mut errors, namespace, true);
+    errors.into_causes()
+}
+
+/// Nodes come with their status: the kubelet writes it when it registers.
+pub static NODE: Policy = Policy {
+    defaults: |object| {
+        if child(object, "status.allocatable").is_none()
+            && let Some(capacity) = child(object, "status.capacity").cloned()
+            && let Some(status) = child_mut(object, "status")
+        {
+            set(status, "allocatable", capacity);
+        }
+        default(object, "spec", empty());
+        default(object, "status", empty());
+    },
+    on_update: |new, old, _| crate::strategy::keep(new, old, "status"),
+    check: |errors, object| {
+        taints(errors, &Path::Root("metadata.taints"), list(object, "spec.taints"));
+        for name in ["capacity", "allocatable"] {
+            node_resources(errors, name, child(object, "status").and_then(|status| status.get(name)));
+        }
+    },
+    check_create: |errors, object| {
+        let path = Path::Root("spec.podCIDRs");
+        for (index, range) in strings(object, "spec.podCIDRs").enumerate() {
+            service::cidr(errors, &path.index(index), range);
+        }
+    },
+    check_update: |errors, new, old| {
+        if !list(old, "spec.podCIDRs").is_empty() && !same(child(new, "spec.podCIDRs"), child(old, "spec.podCIDRs")) {
+            errors.forbidden(&Path::Root("spec.podCIDRs"), "node updates may not change podCIDR except from \"\" to valid");
+        }
+        if !text(old, "spec.providerID").is_empty() && text(new, "spec.providerID") != text(old, "spec.providerID") {
+            errors.forbidden(&Path::Root("spec.providerID"), "node updates may not change providerID except from \"\" to valid");
+        }
+    },
+    check_status: |errors, new, _| {
+        let path = Path::Root("status.addresses");
+        let addresses = list(new, "status.addresses");
+        for (index, address) in addresses.iter().enumerate() {
+            if addresses[..index].contains(address) {
+                errors.duplicate(&path.index(index), address);
+            }
+        }
+        for name in ["capacity", "allocatable"] {
+            node_resources(errors, name, child(new, "status").and_then(|status| status.get(name)));
+        }
+    },
+    selectable: |object, field| (field == "spec.unschedulable").then(|| flag(object, field).to_string()),
+    ..BUILT_IN
+};
+
+fn node_resources(errors: &mut Errors, list_name: &str, resources: Option<&Value>) {
+    let root = Path::Root("status");
+    let path = root.child(list_name);
+    for (name, value) in resources.and_then(Value::as_object).into_iter().flatten() {
+        resource_quantity(errors, &path.child(name), name, value);
+    }
+}
+
+fn taints(errors: &mut Errors, path: &Path, taints: &[Value]) {
+    let mut seen = BTreeSet::new();
+    for (index, taint) in taints.iter().enumerate() {
+        let path = path.index(index);
+        let (key, value, effect) = (text(taint, "key"), text(taint, "value"), text(taint, "effect"));
+        errors.name(&path.child("key"), key, names::qualified_name);
+        let wrong = names::label_value(value);
+        if !wrong.is_empty() {
+            errors.invalid(&path.child("value"), value, &wrong.join(";"));
+        }
+        taint_effect(errors, &path.child("effect"), effect, false);
+        if !seen.insert((effect, key)) {
+            errors.duplicate(&path, &Raw(&format!("{}: taints must be unique by key and effect pair", taint.shown())));
+        }
+    }
+}
+
+pub static SERVICE_ACCOUNT: Policy = BUILT_IN;
+
+pub static LEASE: Policy = Policy {
+    create_on_update: true,
+    unconditional_update: false,
+    defaults: |object| default(object, "spec", empty()),
+    check: |errors, object| {
+        let path = Path::Root("spec");
+        if let Some(seconds) = number(object, "spec.leaseDurationSeconds").filter(|seconds| *seconds <= 0) {
+            errors.invalid(&path.child("leaseDurationSeconds"), &seconds, "must be greater than 0");
+        }
+        errors.not_negative(&path.child("leaseTransitions"), number(object, "spec.leaseTransitions"));
+        match child(object, "spec.strategy").and_then(Value::as_str) {
+            Some("") => errors.required(&path.child("strategy"), ""),
+            Some("OldestEmulationVersion") | None => {}
+            Some(other) => errors.name(&path.child("strategy"), other, names::qualified_name),
+        }
+        let preferred = text(object, "spec.preferredHolder");
+        if !preferred.is_empty() && text(object, "spec.strategy").is_empty() {
+            errors.forbidden(&path.child("preferredHolder"), "may only be specified when `strategy` is defined");
+        }
+    },
+    ..BUILT_IN
+};
+
+pub static EVENT: Policy = Policy {
+    create_on_update: true,
+    defaults: |object| {
+        if child(object, "regarding").is_some() || child(object, "note").is_some() || child(object, "reportingController").is_some() {
+            return;
+        }
+        // Upstream's struct always shows these.
+        for name in ["reportingComponent", "reportingInstance"] {
+            if object.get(name).is_none() {
+                set(object, name, "");
+            }
+        }
+        for name in ["metadata", "involvedObject", "source"] {
+            default(object, name, empty());
+        }
+    },
+    check: check_event,
+    check_create: |errors, object| {
+        let new_style = is_new_event(object);
+        if new_style && text(object, "eventTime").is_empty() {
+            errors.required(&Path::Root("eventTime"), "");
+        }
+        if new_style || !text(object, "eventTime").is_empty() {
+            check_new_event(errors, object);
+        }
+    },
+    check_update: |errors, new, old| {
+        if !is_new_event(new) {
+            return;
+        }
+        for name in ["regarding", "related", "note", "reason", "action", "type", "reportingController", "reportingInstance", "deprecatedSource", "deprecatedFirstTimestamp", "deprecatedLastTimestamp", "deprecatedCount"] {
+            if !same(new.get(name), old.get(name)) {
+                errors.invalid(&Path::Root(name), new.get(name).unwrap_or(&Value::Null), IMMUTABLE);
+            }
+        }
+    },
+    selectable: |object, field| {
+        let either = |a: &str, b: &str| Some(if text(object, a).is_empty() { text(object, b) } else { text(object, a) }.to_owned());
+        match field {
+            "reason" | "type" => Some(text(object, field).to_owned()),
+            "source" => {
+                let source = either("source.component", "deprecatedSource.component")?;
+                if source.is_empty() { either("reportingComponent", "reportingController") } else { Some(source) }
+            }
+            "reportingComponent" | "reportingController" => either("reportingComponent", "reportingController"),
+            _ => {
+                let field = field.strip_prefix("involvedObject.").or_else(|| field.strip_prefix("regarding."))?;
+                matches!(field, "kind" | "namespace" | "name" | "uid" | "apiVersion" | "resourceVersion" | "fieldPath").then(|| either(&format!("involvedObject.{field}"), &format!("regarding.{field}")))?
+            }
+        }
+    },
+    ..BUILT_IN
+};
+
+fn is_new_event(object: &Value) -> bool {
+    text(object, "apiVersion").starts_with("events.k8s.io/")
+}
+
+fn check_event(errors: &mut Errors, object: &Value) {
+    let regarding = if is_new_event(object) { "regarding" } else { "involvedObject" };
+    let involved = child(object, regarding).map_or("", |involved| text(involved, "namespace"));
+    let namespace = text(object, "metadata.namespace");
+    if !is_empty(object.get("eventTime")) {
+        return;
+    }
+    let path = Path::Root("involvedObject");
+    if involved.is_empty() {
+        if !matches!(namespace, "" | "default") {
+            errors.invalid(&path.child("namespace"), involved, "does not match event.namespace");
+        }
+    } else if namespace != involved {
+        errors.invalid(&path.child("namespace"), involved, "does not match event.namespace");
+    }
+}
+
+fn check_new_event(errors: &mut Errors, object: &Value) {
+    const REASON_MAX: usize = 128;
+    const NOTE_MAX: usize = 1024;
+    let either = |a: &'static str, b: &'static str| if is_new_event(object) { a } else { b };
+    let controller = either("reportingController", "reportingComponent");
+    match text(object, controller) {
+        "" => errors.required(&Path::Root(controller), ""),
+        name => errors.name(&Path::Root(controller), name, names::qualified_name),
+    }
+    let long = |errors: &mut Errors, name: &str, max: usize| {
+        if text(object, name).len() > max {
+            errors.invalid(&Path::Root(name), "", &format!("can have at most {max} characters"));
+        }
+    };
+    for name in ["reportingInstance", "action", "reason"] {
+        if text(object, name).is_empty() {
+            errors.required(&Path::Root(name), "");
+        }
+        long(errors, name, REASON_MAX);
+    }
+    long(errors, either("note", "message"), NOTE_MAX);
+    let kind = text(object, "type");
+    if !matches!(kind, "Normal" | "Warning") {
+        errors.invalid(&Path::Root("type"), "", "has invalid value: ");
+    }
+}
+
+pub static POD_TEMPLATE: Policy = Policy {
+    generation: Generation::Content,
+    defaults: |object| {
+        if let Some(template) = child_mut(object, "template") {
+            pod_defaults::template(template);
+        }
+    },
+    check: |errors, object| {
+        let none = Value::Null;
+        pod_spec::template(errors, &Path::Root("template"), child(object, "template").unwrap_or(&none));
+    },
+    ..BUILT_IN
+};
+
+pub static LIMIT_RANGE: Policy = Policy {
+    create_on_update: true,
+    defaults: |object| {
+        for item in list_mut(object, "spec.limits") {
+            if text(item, "type") != "Container" {
+                continue;
+            }
+            let mut defaults = map(item, "default").cloned().unwrap_or_default();
+            for (name, value) in map(item, "max").into_iter().flatten() {
+                defaults.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+            let mut requests = map(item, "defaultRequest").cloned().unwrap_or_default();
+            for (name, value) in defaults.iter().chain(map(item, "min").into_iter().flatten()) {
+                requests.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+            for (name, values) in [("default", defaults), ("defaultRequest", requests)] {
+                if !values.is_empty() {
+                    set(item, name, Value::Object(values));
+                }
+            }
+        }
+    },
+    check: super::quota::check_limit_range,
+    ..BUILT_IN
+};
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::tests::{create, lines, update};
+
+    #[test]
+    fn namespaces() {
+        let (made, causes) = create("", "namespaces", json!({"metadata": {"name": "blue"}}));
+        assert!(causes.is_empty());
+        assert_eq!(made, json!({"metadata": {"name": "blue", "labels": {"kubernetes.io/metadata.name": "blue"}}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}));
+        let mut changed = made.clone();
+        changed["metadata"]["labels"] = json!({"a": "b"});
+        changed["spec"] = json!({});
+        let (changed, _) = update("", "namespaces", changed, &made);
+        assert_eq!(changed["metadata"]["labels"], json!({"a": "b", "kubernetes.io/metadata.name": "blue"}));
+        assert_eq!(changed["spec"], made["spec"]);
+    }
+
+    #[test]
+    fn nodes() {
+        let (made, causes) = create("", "nodes", json!({"metadata": {"name": "n"}, "status": {"capacity": {"cpu": "2"}}}));
+        assert!(causes.is_empty());
+        assert_eq!(made["status"]["allocatable"], json!({"cpu": "2"}));
+        let mut tainted = made.clone();
+        tainted["spec"]["taints"] = json!([{"key": "a", "effect": "Foo"}]);
+        let (_, causes) = update("", "nodes", tainted, &made);
+        assert_eq!(lines(&causes), ["metadata.taints[0].effect: Unsupported value: \"Foo\": supported values: \"NoSchedule\", \"PreferNoSchedule\", \"NoExecute\""]);
+    }
+
+    #[test]
+    fn events() {
+        let old = json!({"apiVersion": "v1", "metadata": {"name": "e", "namespace": "default"}, "involvedObject": {"kind": "Node", "name": "n"}});
+        assert!(create("", "events", old).1.is_empty());
+        let bad = json!({"apiVersion": "v1", "metadata": {"name": "e", "namespace": "blue"}, "involvedObject": {"namespace": "red"}});
+        assert_eq!(lines(&create("", "events", bad).1), ["involvedObject.namespace: Invalid value: \"red\": does not match event.namespace"]);
+        let new = json!({"apiVersion": "events.k8s.io/v1", "metadata": {"name": "e", "namespace": "default"}, "type": "Normal", "reason": "r", "action": "a"});
+        assert_eq!(
+            lines(&create("events.k8s.io", "events", new).1),
+            ["eventTime: Required value", "reportingController: Required value", "reportingInstance: Required value"]
+        );
+    }
+}

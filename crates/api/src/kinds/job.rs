@@ -1,0 +1,482 @@
+//! Jobs and CronJobs. Mirrors pkg/apis/batch and pkg/registry/batch.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::json::{child, child_mut, default, empty, ensure, flag, list, map, number, text};
+use super::policy::{BUILT_IN, Generation, Policy};
+use super::{cron, pod_defaults, pod_spec, workload};
+use crate::names;
+use crate::selector::LabelSelector;
+use crate::validation::{Errors, IMMUTABLE, Path, ShownSelector, same};
+
+const UID_LABELS: [&str; 2] = ["controller-uid", "batch.kubernetes.io/controller-uid"];
+const NAME_LABELS: [&str; 2] = ["job-name", "batch.kubernetes.io/job-name"];
+const CRON_JOB_NAME_MAX: usize = 52;
+const INDEXED_PARALLELISM_MAX: i64 = 100_000;
+const FAILED_INDEXES_MAX: i64 = 100_000;
+const FAILURE_RULES_MAX: usize = 20;
+const SUCCESS_RULES_MAX: usize = 20;
+const MANAGED_BY_MAX: usize = 63;
+
+pub static JOB: Policy = Policy {
+    generation: Generation::Spec,
+    status: true,
+    defaults: |object| {
+        if let Some(spec) = child_mut(object, "spec") {
+            default_spec(spec);
+        }
+        default(object, "status", empty());
+        let labels = child(object, "spec.template.metadata.labels").cloned();
+        if let Some(labels) = labels.filter(|_| map(object, "metadata.labels").is_none_or(serde_json::Map::is_empty))
+            && let Some(metadata) = child_mut(object, "metadata")
+        {
+            super::json::set(metadata, "labels", labels);
+        }
+    },
+    on_create: |object, _| {
+        if !flag(object, "spec.manualSelector") {
+            generate_selector(object);
+        }
+    },
+    check: |errors, object| {
+        check_spec(errors, &Path::Root("spec"), child(object, "spec").unwrap_or(&Value::Null));
+        check_selector(errors, object);
+    },
+    check_create,
+    check_update,
+    check_status,
+    selectable: |object, field| (field == "status.successful").then(|| number(object, "status.succeeded").unwrap_or(0).to_string()),
+    ..BUILT_IN
+};
+
+pub static CRON_JOB: Policy = Policy {
+    generation: Generation::Spec,
+    status: true,
+    defaults: |object| {
+        default(object, "status", empty());
+        let Some(spec) = child_mut(object, "spec") else { return };
+        default(spec, "concurrencyPolicy", "Allow");
+        default(spec, "suspend", false);
+        default(spec, "successfulJobsHistoryLimit", 3);
+        default(spec, "failedJobsHistoryLimit", 1);
+        // Of the job's own defaults a template gets only those of its pods (and of its failure rules).
+        if let Some(job) = child_mut(spec, "jobTemplate.spec") {
+            default_nested(job);
+        }
+    },
+    check: check_cron_job,
+    check_create: |errors, object| {
+        let name = text(object, "metadata.name");
+        if name.len() > CRON_JOB_NAME_MAX {
+            errors.invalid(&Path::Root("metadata.name"), name, "must be no more than 52 characters");
+        }
+    },
+    ..BUILT_IN
+};
+
+fn default_nested(spec: &mut Value) {
+    if let Some(template) = child_mut(spec, "template") {
+        pod_defaults::template(template);
+    }
+    for rule in super::json::list_mut(spec, "podFailurePolicy.rules") {
+        for pattern in super::json::list_mut(rule, "onPodConditions") {
+            default(pattern, "status", "True");
+        }
+    }
+}
+
+fn default_spec(spec: &mut Value) {
+    default_nested(spec);
+    if child(spec, "completions").is_none() && child(spec, "parallelism").is_none() {
+        default(spec, "completions", 1);
+    }
+    default(spec, "parallelism", 1);
+    let backoff = if child(spec, "backoffLimitPerIndex").is_some() { i64::from(i32::MAX) } else { 6 };
+    default(spec, "backoffLimit", backoff);
+    default(spec, "completionMode", "NonIndexed");
+    default(spec, "suspend", false);
+    let replacement = if child(spec, "podFailurePolicy").is_some() { "Failed" } else { "TerminatingOrFailed" };
+    default(spec, "podReplacementPolicy", replacement);
+    default(spec, "manualSelector", false);
+}
+
+/// Labels the pods with the job's name and uid, and selects by the uid. The server has given the object both before.
+fn generate_selector(object: &mut Value) {
+    let (name, uid) = (text(object, "metadata.name").to_owned(), text(object, "metadata.uid").to_owned());
+    if let Some(labels) = ensure(object, "spec.template.metadata.labels") {
+        for (keys, value) in [(NAME_LABELS, &name), (UID_LABELS, &uid)] {
+            for key in keys {
+                labels.entry(key).or_insert_with(|| value.clone().into());
+            }
+        }
+    }
+    if let Some(labels) = ensure(object, "spec.selector.matchLabels") {
+        labels.entry(UID_LABELS[1]).or_insert_with(|| uid.into());
+    }
+}
+
+fn check_selector(errors: &mut Errors, object: &Value) {
+    let path = Path::Root("spec.selector");
+    let Some(selector) = child(object, "spec.selector") else { return errors.required(&path, "") };
+    errors.label_selector(&path, Some(selector));
+    if let Ok(selector) = LabelSelector::from_json(selector) {
+        workload::selector_matches_template(errors, object, &selector);
+    }
+}
+
+fn check_create(errors: &mut Errors, object: &Value) {
+    let (name, uid) = (text(object, "metadata.name"), text(object, "metadata.uid"));
+    if text(object, "spec.completionMode") == "Indexed"
+        && let Some(completions) = number(object, "spec.completions").filter(|completions| *completions > 0)
+    {
+        let last = format!("{name}-{}", completions - 1);
+        if !names::dns_label(&last).is_empty() {
+            errors.invalid(&Path::Root("metadata.name"), name, &format!("will not able to create pod with invalid DNS label: {last}"));
+        }
+    }
+    if flag(object, "spec.manualSelector") || child(object, "spec.selector").is_none() {
+        return;
+    }
+    if uid.is_empty() {
+        errors.required(&Path::Root("metadata.uid"), "");
+    }
+    let path = Path::Root("spec.template.metadata.labels");
+    let labels = child(object, "spec.template.metadata.labels");
+    for (keys, expected) in [(UID_LABELS, uid), (NAME_LABELS, name)] {
+        for key in keys {
+            match labels.and_then(|labels| labels.get(key)).and_then(Value::as_str) {
+                None => errors.required(&path.key(key), &format!("must be '{expected}'")),
+                Some(actual) if actual != expected => errors.invalid(&path.key(key), labels.unwrap_or(&Value::Null), &format!("must be '{expected}'")),
+                Some(_) => {}
+            }
+        }
+    }
+    let selector = child(object, "spec.selector").unwrap_or(&Value::Null);
+    let mut expected = std::collections::BTreeMap::new();
+    for key in UID_LABELS {
+        expected.insert(key.to_owned(), uid.to_owned());
+    }
+    for key in NAME_LABELS {
+        expected.insert(key.to_owned(), name.to_owned());
+    }
+    if LabelSelector::from_json(selector).is_ok_and(|selector| !selector.matches(&expected)) {
+        errors.invalid(&Path::Root("spec.selector"), &ShownSelector(selector), "`selector` not auto-generated");
+    }
+}
+
+fn check_spec(errors: &mut Errors, path: &Path, spec: &Value) {
+    for name in ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished", "backoffLimitPerIndex", "maxFailedIndexes"] {
+        errors.not_negative(&path.child(name), number(spec, name));
+    }
+    let (per_index, failed_max) = (number(spec, "backoffLimitPerIndex"), number(spec, "maxFailedIndexes"));
+    if failed_max.is_some() && per_index.is_none() {
+        errors.required(&path.child("backoffLimitPerIndex"), "when maxFailedIndexes is specified");
+    }
+    if let Some(manager) = child(spec, "managedBy").and_then(Value::as_str) {
+        let path = path.child("managedBy");
+        match manager.split_once('/') {
+            _ if manager.is_empty() => errors.required(&path, ""),
+            Some((host, rest)) if !host.is_empty() && !rest.is_empty() => errors.name(&path, host, names::dns_subdomain),
+            _ => errors.invalid(&path, manager, "must be a domain-prefixed path (such as \"acme.io/foo\")"),
+        }
+        if manager.len() > MANAGED_BY_MAX {
+            errors.too_long(&path, MANAGED_BY_MAX);
+        }
+    }
+    let mode = text(spec, "completionMode");
+    let (completions, parallelism) = (number(spec, "completions"), number(spec, "parallelism"));
+    match mode {
+        "Indexed" => {
+            if completions.is_none() {
+                errors.required(&path.child("completions"), "when completion mode is Indexed");
+            }
+            if let Some(parallelism) = parallelism.filter(|parallelism| *parallelism > INDEXED_PARALLELISM_MAX) {
+                errors.invalid(&path.child("parallelism"), &parallelism, &format!("must be less than or equal to {INDEXED_PARALLELISM_MAX} when completion mode is Indexed"));
+            }
+            if let (Some(completions), Some(failed)) = (completions, failed_max)
+                && failed > completions
+            {
+                errors.invalid(&path.child("maxFailedIndexes"), &failed, "must be less than or equal to completions");
+            }
+            if let Some(failed) = failed_max.filter(|failed| *failed > FAILED_INDEXES_MAX) {
+                errors.invalid(&path.child("maxFailedIndexes"), &failed, &format!("must be less than or equal to {FAILED_INDEXES_MAX}"));
+            }
+        }
+        "" | "NonIndexed" => {
+            for (name, value) in [("backoffLimitPerIndex", per_index), ("maxFailedIndexes", failed_max)] {
+                if let Some(value) = value {
+                    errors.invalid(&path.child(name), &value, "requires indexed completion mode");
+                }
+            }
+        }
+        other => errors.not_supported(&path.child("completionMode"), other, &["NonIndexed", "Indexed"]),
+    }
+    if let Some(policy) = child(spec, "podFailurePolicy") {
+        failure_policy(errors, &path.child("podFailurePolicy"), spec, policy);
+    }
+    if let Some(policy) = child(spec, "successPolicy") {
+        success_policy(errors, &path.child("successPolicy"), mode, policy);
+    }
+    let replacement = text(spec, "podReplacementPolicy");
+    if child(spec, "podFailurePolicy").is_some() && !matches!(replacement, "" | "Failed") {
+        errors.not_supported(&path.child("podReplacementPolicy"), replacement, &["Failed"]);
+    } else if !matches!(replacement, "" | "Failed" | "TerminatingOrFailed") {
+        errors.not_supported(&path.child("podReplacementPolicy"), replacement, &["Failed", "TerminatingOrFailed"]);
+    }
+    let none = Value::Null;
+    pod_spec::template(errors, &path.child("template"), child(spec, "template").unwrap_or(&none));
+    let restart_path = path.child("template.spec.restartPolicy");
+    match text(spec, "template.spec.restartPolicy") {
+        "" | "Always" => errors.required(&restart_path, "valid values: \"OnFailure\", \"Never\""),
+        "OnFailure" if child(spec, "podFailurePolicy").is_some() => errors.invalid(&restart_path, "OnFailure", "only \"Never\" is supported when podFailurePolicy is specified"),
+        "OnFailure" | "Never" => {}
+        other => errors.not_supported(&restart_path, other, &["OnFailure", "Never"]),
+    }
+}
+
+fn failure_policy(errors: &mut Errors, path: &Path, spec: &Value, policy: &Value) {
+    const ACTIONS: [&str; 4] = ["Count", "FailIndex", "FailJob", "Ignore"];
+    let containers: BTreeSet<&str> = ["containers", "initContainers"]
+        .iter()
+        .flat_map(|name| child(spec, "template.spec").map_or(&[][..], |pod| list(pod, name)))
+        .map(|container| text(container, "name"))
+        .collect();
+    let rules = list(policy, "rules");
+    let path = path.child("rules");
+    if rules.len() > FAILURE_RULES_MAX {
+        errors.too_many(&path, rules.len(), FAILURE_RULES_MAX);
+    }
+    for (index, rule) in rules.iter().enumerate() {
+        let path = path.index(index);
+        match text(rule, "action") {
+            "" => errors.required(&path.child("action"), "valid values: [\"Count\" \"FailIndex\" \"FailJob\" \"Ignore\"]"),
+            "FailIndex" if child(spec, "backoffLimitPerIndex").is_none() => errors.invalid(&path.child("action"), "FailIndex", "requires the backoffLimitPerIndex to be set"),
+            action if !ACTIONS.contains(&action) => errors.not_supported(&path.child("action"), action, &ACTIONS),
+            _ => {}
+        }
+        let conditions = list(rule, "onPodConditions");
+        if let Some(codes) = child(rule, "onExitCodes") {
+            let path = path.child("onExitCodes");
+            let operator = text(codes, "operator");
+            if operator.is_empty() {
+                errors.required(&path.child("operator"), "valid values: [\"In\" \"NotIn\"]");
+            } else if !matches!(operator, "In" | "NotIn") {
+                errors.not_supported(&path.child("operator"), operator, &["In", "NotIn"]);
+            }
+            let name = text(codes, "containerName");
+            if !name.is_empty() && !containers.contains(name) {
+                errors.invalid(&path.child("containerName"), name, "must be one of the container or initContainer names in the pod template");
+            }
+            if list(codes, "values").is_empty() {
+                errors.invalid(&path.child("values"), &Value::Array(Vec::new()), "at least one value is required");
+            }
+        }
+        for (at, pattern) in conditions.iter().enumerate() {
+            let patterns = path.child("onPodConditions");
+            let path = patterns.index(at);
+            errors.name(&path.child("type"), text(pattern, "type"), names::qualified_name);
+            let status = text(pattern, "status");
+            if !matches!(status, "True" | "False" | "Unknown") {
+                errors.not_supported(&path.child("status"), status, &["False", "True", "Unknown"]);
+            }
+        }
+    }
+}
+
+fn success_policy(errors: &mut Errors, path: &Path, mode: &str, policy: &Value) {
+    if mode != "Indexed" {
+        return errors.invalid(path, policy, "requires indexed completion mode");
+    }
+    let rules = list(policy, "rules");
+    let path = path.child("rules");
+    if rules.is_empty() {
+        errors.required(&path, "at least one rules must be specified when the successPolicy is specified");
+    }
+    if rules.len() > SUCCESS_RULES_MAX {
+        errors.too_many(&path, rules.len(), SUCCESS_RULES_MAX);
+    }
+    for (index, rule) in rules.iter().enumerate() {
+        let path = path.index(index);
+        let (indexes, count) = (child(rule, "succeededIndexes"), number(rule, "succeededCount"));
+        if indexes.is_none() && count.is_none() {
+            errors.required(&path, "at least one of succeededCount or succeededIndexes must be specified");
+        }
+        if let Some(count) = count.filter(|count| *count <= 0) {
+            errors.invalid(&path.child("succeededCount"), &count, "must be greater than zero");
+        }
+    }
+}
+
+fn check_update(errors: &mut Errors, new: &Value, old: &Value) {
+    let path = Path::Root("spec");
+    let of = |object: &'_ Value, name: &str| child(object, "spec").and_then(|spec| child(spec, name)).cloned();
+    let completions = (of(new, "completions"), of(old, "completions"));
+    if text(new, "spec.completionMode") != "Indexed" {
+        errors.immutable(&path.child("completions"), completions.0.as_ref(), completions.1.as_ref());
+    } else if completions.0 != completions.1 && completions.0.is_some() && completions.0 != of(new, "parallelism") {
+        errors.invalid(&path.child("completions"), completions.0.as_ref().unwrap_or(&Value::Null), "can only be modified in tandem with spec.parallelism");
+    }
+    workload::selector_immutable(errors, new, old);
+    let (new_template, old_template) = (of(new, "template"), of(old, "template"));
+    // A job that has not started may be moved and resized.
+    let suspended = flag(old, "spec.suspend") && child(old, "status.startTime").is_none();
+    let seen = |template: &Option<Value>| {
+        let mut template = template.clone().unwrap_or(Value::Null);
+        if suspended {
+            for name in ["labels", "annotations"] {
+                if let Some(metadata) = child_mut(&mut template, "metadata") {
+                    super::json::take(metadata, name);
+                }
+            }
+            if let Some(spec) = child_mut(&mut template, "spec") {
+                for name in ["nodeSelector", "tolerations", "schedulingGates", "affinity"] {
+                    super::json::take(spec, name);
+                }
+                for name in ["containers", "initContainers"] {
+                    for container in super::json::list_mut(spec, name) {
+                        super::json::take(container, "resources");
+                    }
+                }
+            }
+        }
+        template
+    };
+    if !same(Some(&seen(&new_template)), Some(&seen(&old_template))) {
+        errors.invalid(&path.child("template"), new_template.as_ref().unwrap_or(&Value::Null), IMMUTABLE);
+    }
+    for name in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
+        errors.immutable(&path.child(name), of(new, name).as_ref(), of(old, name).as_ref());
+    }
+}
+
+fn check_status(errors: &mut Errors, new: &Value, old: &Value) {
+    let path = Path::Root("status");
+    for name in ["active", "ready", "succeeded", "failed", "terminating"] {
+        errors.not_negative(&path.child(name), child(new, "status").and_then(|status| number(status, name)));
+    }
+    let is = |object: &Value, kind: &str| list(object, "status.conditions").iter().any(|condition| text(condition, "type") == kind && text(condition, "status") == "True");
+    let was_finished = is(old, "Complete") || is(old, "Failed");
+    if is(new, "Complete") && is(new, "Failed") {
+        errors.push_omitting(&path.child("conditions"), "cannot set Complete=True and Failed=true conditions");
+    }
+    for kind in ["Failed", "Complete", "FailureTarget"] {
+        if is(old, kind) && !is(new, kind) {
+            errors.push_omitting(&path.child("conditions"), &format!("cannot disable the terminal {kind}=True condition"));
+        }
+    }
+    if is(new, "Complete") && !is(old, "Complete") && !is(new, "SuccessCriteriaMet") {
+        errors.push_omitting(&path.child("conditions"), "cannot set Complete=True condition without the SuccessCriteriaMet=true condition");
+    }
+    if is(new, "Failed") && !is(old, "Failed") && !is(new, "FailureTarget") {
+        errors.push_omitting(&path.child("conditions"), "cannot set Failed=True condition without the FailureTarget=true condition");
+    }
+    if is(new, "Complete") && !was_finished && child(new, "status.completionTime").is_none() {
+        errors.required(&path.child("completionTime"), "completionTime is required for Complete jobs");
+    }
+    for name in ["failed", "succeeded"] {
+        let of = |object: &Value| child(object, "status").and_then(|status| number(status, name)).unwrap_or(0);
+        if of(new) < of(old) {
+            errors.invalid(&path.child(name), &of(new), &format!("cannot decrease the {name} counter"));
+        }
+    }
+    if let (Some(new), Some(old)) = (child(new, "status.completionTime"), child(old, "status.completionTime"))
+        && new != old
+    {
+        errors.invalid(&path.child("completionTime"), new, IMMUTABLE);
+    }
+}
+
+fn check_cron_job(errors: &mut Errors, object: &Value) {
+    let path = Path::Root("spec");
+    let none = Value::Null;
+    let spec = child(object, "spec").unwrap_or(&none);
+    let schedule = text(spec, "schedule");
+    if schedule.is_empty() {
+        errors.required(&path.child("schedule"), "");
+    } else if schedule.contains("TZ") {
+        errors.invalid(&path.child("schedule"), schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead");
+    } else if let Err(error) = cron::check(schedule) {
+        errors.invalid(&path.child("schedule"), schedule, &error);
+    }
+    errors.not_negative(&path.child("startingDeadlineSeconds"), number(spec, "startingDeadlineSeconds"));
+    if let Some(zone) = child(spec, "timeZone").and_then(Value::as_str) {
+        time_zone(errors, &path.child("timeZone"), zone);
+    }
+    match text(spec, "concurrencyPolicy") {
+        "Allow" | "Forbid" | "Replace" => {}
+        "" => errors.required(&path.child("concurrencyPolicy"), ""),
+        other => errors.not_supported(&path.child("concurrencyPolicy"), other, &["Allow", "Forbid", "Replace"]),
+    }
+    let job_path = path.child("jobTemplate.spec");
+    let job = child(spec, "jobTemplate.spec").unwrap_or(&none);
+    check_spec(errors, &job_path, job);
+    if let Some(selector) = child(job, "selector") {
+        errors.invalid(&job_path.child("selector"), &ShownSelector(selector), "`selector` will be auto-generated");
+    }
+    if flag(job, "manualSelector") {
+        errors.not_supported(&job_path.child("manualSelector"), &true, &["nil", "false"]);
+    }
+    for name in ["successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
+        errors.not_negative(&path.child(name), number(spec, name));
+    }
+}
+
+/// By its shape only: whether a zone exists is the machine's knowledge.
+fn time_zone(errors: &mut Errors, path: &Path, zone: &str) {
+    const PART_MAX: usize = 14;
+    if zone.is_empty() {
+        return errors.invalid(path, zone, "timeZone must be nil or non-empty string");
+    }
+    let fine = |part: &str| {
+        !part.is_empty() && part.len() <= PART_MAX && part != "." && part != ".." && !part.starts_with('-') && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'+'))
+    };
+    if !zone.split('/').all(fine) {
+        return errors.invalid(path, zone, &format!("unknown time zone {zone}"));
+    }
+    if zone.eq_ignore_ascii_case("local") {
+        errors.invalid(path, zone, "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::tests::{create, lines, update};
+
+    #[test]
+    fn a_job_selects_its_own_pods() {
+        let object = json!({"metadata": {"name": "pi", "uid": "u-1"}, "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "pi", "image": "perl:5"}]}}}});
+        let (made, causes) = create("batch", "jobs", object);
+        assert!(causes.is_empty(), "{causes:?}");
+        assert_eq!(made["spec"]["selector"], json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u-1"}}));
+        assert_eq!(
+            made["spec"]["template"]["metadata"]["labels"],
+            json!({"job-name": "pi", "batch.kubernetes.io/job-name": "pi", "controller-uid": "u-1", "batch.kubernetes.io/controller-uid": "u-1"})
+        );
+        for (name, value) in [("completions", json!(1)), ("parallelism", json!(1)), ("backoffLimit", json!(6)), ("completionMode", json!("NonIndexed")), ("suspend", json!(false)), ("podReplacementPolicy", json!("TerminatingOrFailed"))] {
+            assert_eq!(made["spec"][name], value, "{name}");
+        }
+        let mut changed = made.clone();
+        changed["spec"]["template"]["spec"]["containers"][0]["image"] = "perl:6".into();
+        let (_, causes) = update("batch", "jobs", changed, &made);
+        assert_eq!(causes.len(), 1);
+        assert!(causes[0].message.ends_with(": field is immutable"), "{}", causes[0].message);
+    }
+
+    #[test]
+    fn cron_jobs() {
+        let job = json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "b:1"}]}}}});
+        let (made, causes) = create("batch", "cronjobs", json!({"metadata": {"name": "c"}, "spec": {"schedule": "foo", "jobTemplate": job}}));
+        assert_eq!(
+            lines(&causes),
+            [
+                "spec.schedule: Invalid value: \"foo\": expected exactly 5 fields, found 1: [foo]",
+                "spec.jobTemplate.spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\"",
+            ]
+        );
+        assert_eq!(made["spec"]["successfulJobsHistoryLimit"], 3);
+    }
+}

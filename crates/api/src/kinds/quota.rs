@@ -1,0 +1,133 @@
+//! ResourceQuotas and LimitRanges.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::resources::{resource_name, resource_quantity};
+use super::json::{child, default, empty, list, map, strings, text};
+use super::policy::{BUILT_IN, Policy};
+use crate::quantity::Quantity;
+use crate::validation::{Errors, Path, same};
+
+const SCOPES: [&str; 7] = ["BestEffort", "CrossNamespacePodAffinity", "NotBestEffort", "NotTerminating", "PriorityClass", "Terminating", "VolumeAttributesClass"];
+
+pub static RESOURCE_QUOTA: Policy = Policy {
+    status: true,
+    defaults: |object| {
+        default(object, "spec", empty());
+        default(object, "status", empty());
+    },
+    check: |errors, object| {
+        resources(errors, object, "spec.hard");
+        let path = Path::Root("spec.scopes");
+        for scope in strings(object, "spec.scopes") {
+            if !SCOPES.contains(&scope) {
+                errors.invalid(&path, child(object, "spec.scopes").unwrap_or(&Value::Null), "unsupported scope");
+            }
+        }
+        let expressions = Path::Root("spec.scopeSelector.matchExpressions");
+        for expression in list(object, "spec.scopeSelector.matchExpressions") {
+            let scope = text(expression, "scopeName");
+            if !SCOPES.contains(&scope) {
+                errors.invalid(&expressions.child("scopeName"), scope, "unsupported scope");
+            }
+            match (text(expression, "operator"), list(expression, "values").is_empty()) {
+                ("In" | "NotIn", true) => errors.required(&expressions.child("values"), "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector"),
+                ("Exists" | "DoesNotExist", false) => errors.invalid(
+                    &expressions.child("values"),
+                    child(expression, "values").unwrap_or(&Value::Null),
+                    "must be no value when `operator` is 'Exists' or 'DoesNotExist' for scope selector",
+                ),
+                ("In" | "NotIn" | "Exists" | "DoesNotExist", _) => {}
+                (other, _) => errors.invalid(&expressions.child("operator"), other, "not a valid selector operator"),
+            }
+        }
+    },
+    check_update: |errors, new, old| {
+        if !same(child(new, "spec.scopes"), child(old, "spec.scopes")) {
+            errors.invalid(&Path::Root("spec.scopes"), child(new, "spec.scopes").unwrap_or(&Value::Null), crate::validation::IMMUTABLE);
+        }
+    },
+    check_status: |errors, new, _| {
+        for name in ["status.hard", "status.used"] {
+            resources(errors, new, name);
+        }
+    },
+    ..BUILT_IN
+};
+
+fn resources(errors: &mut Errors, object: &Value, at: &str) {
+    let path = Path::Root(at);
+    for (name, value) in map(object, at).into_iter().flatten() {
+        let path = path.key(name);
+        // Counts of any kind may be limited: `count/deployments.apps`.
+        if !name.starts_with("count/") {
+            resource_name(errors, &path, name);
+        }
+        resource_quantity(errors, &path, name, value);
+    }
+}
+
+/// `ValidateLimitRange`.
+pub fn check_limit_range(errors: &mut Errors, object: &Value) {
+    let limits = Path::Root("spec.limits");
+    let mut types = BTreeSet::new();
+    for (index, limit) in list(object, "spec.limits").iter().enumerate() {
+        let path = limits.index(index);
+        let kind = text(limit, "type");
+        if !matches!(kind, "Pod" | "Container" | "PersistentVolumeClaim") && !kind.contains('/') {
+            errors.invalid(&path.child("type"), kind, "must be a standard limit type or fully qualified");
+        }
+        if !types.insert(kind) {
+            errors.duplicate(&path.child("type"), kind);
+        }
+        let mut keys = BTreeSet::new();
+        for name in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"] {
+            let list_path = path.child(name);
+            for (resource, value) in map(limit, name).into_iter().flatten() {
+                resource_name(errors, &list_path.key(resource), resource);
+                resource_quantity(errors, &list_path.key(resource), resource, value);
+                keys.insert(resource.as_str());
+            }
+        }
+        if kind == "Pod" {
+            for name in ["default", "defaultRequest"] {
+                if map(limit, name).is_some_and(|values| !values.is_empty()) {
+                    errors.forbidden(&path.child(name), "may not be specified when `type` is 'Pod'");
+                }
+            }
+        }
+        if kind == "PersistentVolumeClaim" && !["min", "max"].iter().any(|name| map(limit, name).is_some_and(|values| values.contains_key("storage"))) {
+            errors.required(&path, "either minimum or maximum storage value is required, but neither was provided");
+        }
+        for key in keys {
+            let of = |name: &str| map(limit, name).and_then(|values| values.get(key)).and_then(|value| Quantity::from_json(value).ok());
+            let (min, max, request, value, ratio) = (of("min"), of("max"), of("defaultRequest"), of("default"), of("maxLimitRequestRatio"));
+            let order = [("min", min, "max", max), ("min", min, "defaultRequest", request), ("defaultRequest", request, "max", max), ("defaultRequest", request, "default", value), ("min", min, "default", value), ("default", value, "max", max)];
+            for (low_name, low, high_name, high) in order {
+                if let (Some(low), Some(high)) = (low, high)
+                    && low > high
+                {
+                    let words = |name: &str| match name {
+                        "min" => "min value",
+                        "max" => "max value",
+                        "default" => "default value",
+                        _ => "default request value",
+                    };
+                    let at = if low_name == "defaultRequest" || high_name == "max" && low_name == "default" { low_name } else if high_name == "max" { "min" } else { high_name };
+                    let list_path = path.child(at);
+                    let shown = if at == low_name { low } else { high };
+                    let text = format!("{} {low} is greater than {} {high}", words(low_name), words(high_name));
+                    errors.invalid(&list_path.key(key), shown.to_string().as_str(), &text);
+                }
+            }
+            if let Some(ratio) = ratio
+                && ratio < Quantity::new(1, ratio.format())
+            {
+                let list_path = path.child("maxLimitRequestRatio");
+                errors.invalid(&list_path.key(key), ratio.to_string().as_str(), &format!("ratio {ratio} is less than 1"));
+            }
+        }
+    }
+}
