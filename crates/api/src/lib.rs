@@ -8,6 +8,7 @@ pub mod kinds;
 pub mod names;
 pub mod object;
 pub mod openapi;
+pub mod protobuf;
 pub mod quantity;
 pub mod resource;
 pub mod schema;

@@ -3,7 +3,7 @@
 //! Mirrors apiserver's decoders: unknown and duplicate fields by `fieldValidation`, wrong types and kinds in upstream's words
 //! (endpoints/handlers/rest.go `transformDecodeError`).
 
-use ::api::{Resource, Status};
+use ::api::{Resource, Status, protobuf};
 use serde_json::{Map, Value};
 
 use crate::api::{Context, FieldValidation};
@@ -15,9 +15,10 @@ pub const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
 pub enum Format {
     Json,
     Yaml,
+    Protobuf,
 }
 
-const ACCEPTED: &str = "application/json, application/yaml";
+const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
 impl Format {
     pub fn of(content_type: Option<&str>) -> Result<Self, Status> {
@@ -25,6 +26,7 @@ impl Format {
         match media {
             "" | "application/json" | "*/*" => Ok(Self::Json),
             "application/yaml" | "text/yaml" | "application/x-yaml" => Ok(Self::Yaml),
+            protobuf::CONTENT_TYPE => Ok(Self::Protobuf),
             _ => Err(Status::unsupported_media_type(ACCEPTED)),
         }
     }
@@ -34,6 +36,7 @@ impl Format {
 pub fn parse(bytes: &[u8], format: Format) -> Result<Value, Status> {
     match format {
         Format::Json => serde_json::from_slice(bytes).map_err(|error| Status::bad_request(format!("couldn't get version/kind; json parse error: {}", go_json_error(bytes, &error)))),
+        Format::Protobuf => protobuf::decode(bytes).map_err(|error| Status::bad_request(error.to_string())),
         Format::Yaml => {
             let text = std::str::from_utf8(bytes).map_err(|error| Status::bad_request(format!("couldn't get version/kind; json parse error: {error}")))?;
             yaml(text).map_err(|error| Status::bad_request(format!("error converting YAML to JSON: {error}")))

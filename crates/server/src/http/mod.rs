@@ -2,6 +2,7 @@
 
 mod answer;
 mod connections;
+mod impersonation;
 mod negotiate;
 mod proxy;
 mod resource;

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use ::api::{Status, discovery};
+use ::api::{Status, discovery, openapi};
 use http::header::{ACCEPT, AUTHORIZATION};
 use http::{Method, Request};
 use hyper::body::Incoming;
 use serde_json::json;
 
 use super::answer::{self, Answer};
+use super::impersonation;
 use super::negotiate::{self, Shape};
 use super::resource;
 use crate::api::Api;
@@ -17,6 +18,8 @@ use crate::authorization::{self, Attributes};
 use crate::health;
 use crate::path::{self, Query, ResourcePath, Route};
 
+/// Both spellings, with `@` and with `.` before the version, begin so.
+const OPENAPI_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2";
 const DISCOVERY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// Paths that anyone may ask for, signed in or not.
@@ -32,6 +35,7 @@ pub async fn handle(api: Arc<Api>, certificate: Option<Arc<User>>, request: Requ
 async fn route(api: Arc<Api>, certificate: Option<Arc<User>>, request: Request<Incoming>) -> Result<Answer, Status> {
     let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
     let user = api.authenticate(header(AUTHORIZATION), certificate.as_ref())?;
+    let user = impersonation::apply(&api, user, request.headers())?;
     let query = Query::parse(request.uri().query().unwrap_or(""));
     let path = request.uri().path().to_owned();
     match path::parse(&path) {
@@ -62,7 +66,7 @@ async fn route(api: Arc<Api>, certificate: Option<Arc<User>>, request: Request<I
     }
 }
 
-fn authorize(api: &Api, user: &User, asked: &Attributes) -> Result<(), Status> {
+pub(super) fn authorize(api: &Api, user: &User, asked: &Attributes) -> Result<(), Status> {
     if api.authorizer.allows(&*api.store, user, asked) { Ok(()) } else { Err(authorization::refusal(user, asked)) }
 }
 
@@ -128,9 +132,23 @@ fn other(api: &Arc<Api>, path: &str, query: &Query, accept: Option<&str>) -> Res
     }
 }
 
+/// Documents are made when asked for and dropped again: they are large, and few ask.
 fn openapi(api: &Arc<Api>, rest: &[&str], accept: Option<&str>) -> Result<Answer, Status> {
-    let _ = (api, rest, accept);
-    Err(Status::no_route())
+    let rows = api.serving.rows();
+    let each = || rows.all().iter().map(|row| &**row);
+    match rest {
+        ["v2"] => {
+            let document = openapi::v2(each(), &[]);
+            if accept.is_some_and(|accept| accept.contains(OPENAPI_PROTOBUF)) && !accept.is_some_and(|accept| accept.starts_with("application/json")) {
+                return Ok(answer::bytes(200, openapi::PROTOBUF_CONTENT_TYPE, openapi::v2_protobuf(&document)));
+            }
+            Ok(answer::json(200, &document))
+        }
+        ["v3"] => Ok(answer::json(200, &openapi::v3_index(each(), &[]))),
+        ["v3", "api", version] => openapi::v3_group(each(), &[], "", version).map(|document| answer::json(200, &document)).ok_or_else(Status::no_route),
+        ["v3", "apis", group, version] => openapi::v3_group(each(), &[], group, version).map(|document| answer::json(200, &document)).ok_or_else(Status::no_route),
+        _ => Err(Status::no_route()),
+    }
 }
 
 fn root_paths(api: &Api) -> Vec<String> {
