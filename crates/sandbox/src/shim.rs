@@ -16,6 +16,7 @@ mod requests;
 mod rootfs;
 mod sandbox;
 mod seccomp;
+mod seccomp_profile;
 mod terminal;
 mod text;
 mod user;

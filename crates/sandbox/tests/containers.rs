@@ -78,6 +78,15 @@ async fn sees_its_own_world() {
     let (_, log) = world.run(&sandbox, privileged).await;
     assert!(text(&log).contains("mounted\nkmsg\n"), "{log}");
 
+    std::fs::write(world.dir.join("profile.json"), r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":95}]}"#).unwrap();
+    for no_new_privs in [false, true] {
+        let mut profiled = world.shell("mkdir /x; echo done");
+        profiled.security.seccomp = SeccompProfile::Localhost(world.dir.join("profile.json"));
+        profiled.security.no_new_privs = no_new_privs;
+        let (_, log) = world.run(&sandbox, profiled).await;
+        assert!(text(&log).contains("mkdir: can't create directory '/x': Operation not supported\n") && text(&log).contains("done\n"), "{log}");
+    }
+
     let mut readonly = world.shell("touch /new 2>&1; touch /dev/shm/x && echo ok");
     readonly.security.readonly_rootfs = true;
     let (_, log) = world.run(&sandbox, readonly).await;

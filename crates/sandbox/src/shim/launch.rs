@@ -7,8 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use seccompiler::BpfProgram;
 
-use super::process::{Process, Report, Streams};
+use super::process::{Process, Report, Streams, filters};
 use super::rootfs::Root;
 use super::text::reason;
 use crate::cgroup::{Cgroups, DeviceAccess, DeviceRule};
@@ -73,8 +74,9 @@ impl Pod {
             namespaces |= libc::CLONE_NEWPID as u64;
         }
         let launched = self.launch(namespaces, self.shared_pid_namespace.as_ref().map(AsFd::as_fd), |report| {
-            let enter = || -> Result<(), String> {
-                rustix::process::setsid().map_err(|error| super::text::errno(error))?;
+            let enter = || -> Result<Vec<BpfProgram>, String> {
+                let filters = filters(&config.security)?;
+                rustix::process::setsid().map_err(super::text::errno)?;
                 if let Some(adjustment) = oom_score_adj {
                     // Lowering needs CAP_SYS_RESOURCE, which a nested machine may lack: the container then is merely likelier to be killed.
                     let _ = std::fs::write("/proc/self/oom_score_adj", adjustment.to_string());
@@ -84,17 +86,18 @@ impl Pod {
                     // The new tree is mounted as seen from inside.
                     Cgroups::V2(_) => {
                         join(&cgroup_files)?;
-                        root.enter()
+                        root.enter()?;
                     }
                     // Late, so that a container with little CPU or memory does not pay for its own setting up.
                     Cgroups::V1(_) => {
                         root.enter()?;
-                        join(&cgroup_files)
+                        join(&cgroup_files)?;
                     }
                 }
+                Ok(filters)
             };
             match enter() {
-                Ok(()) => Process { config, hostname: &self.hostname, args: &config.args, streams, first: true }.execute(report),
+                Ok(filters) => Process { config, hostname: &self.hostname, args: &config.args, streams, filters: &filters, first: true }.execute(report),
                 Err(text) => text,
             }
         })?;
@@ -109,16 +112,18 @@ impl Pod {
             None => Streams::Terminal,
         };
         self.launch(0, Some(container_pidfd), |report| {
-            let enter = || -> Result<(), String> {
-                rustix::process::setsid().map_err(|error| super::text::errno(error))?;
+            let enter = || -> Result<Vec<BpfProgram>, String> {
+                let filters = filters(&config.security)?;
+                rustix::process::setsid().map_err(super::text::errno)?;
                 if let Some(adjustment) = config.resources.oom_score_adj {
                     let _ = std::fs::write("/proc/self/oom_score_adj", adjustment.to_string());
                 }
                 join_files_only(&cgroup_files)?;
-                sys::setns(container_pidfd, libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP).map_err(|error| format!("setns: {}", reason(&error)))
+                sys::setns(container_pidfd, libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP).map_err(|error| format!("setns: {}", reason(&error)))?;
+                Ok(filters)
             };
             match enter() {
-                Ok(()) => Process { config, hostname: &self.hostname, args, streams, first: false }.execute(report),
+                Ok(filters) => Process { config, hostname: &self.hostname, args, streams, filters: &filters, first: false }.execute(report),
                 Err(text) => text,
             }
         })

@@ -27,6 +27,11 @@ impl Log {
         Ok(())
     }
 
+    /// Nothing more will come.
+    pub fn close(&mut self) {
+        self.file = None;
+    }
+
     /// Errors (a full disk) lose lines but never stop the container.
     pub fn write(&mut self, entries: &[u8]) {
         if let Some(file) = &mut self.file {

@@ -58,6 +58,8 @@ impl Shim {
             Ok(length) => {
                 let data = &self.buffer[..length];
                 self.entries.clear();
+                // A burst of empty lines takes many times its size; do not keep that for ever.
+                self.entries.shrink_to(2 * data.len());
                 output.lines.feed(data, &timestamp(sys::now_ns()), &mut self.entries);
                 container.log.write(&self.entries);
                 let mut waiting = false;
@@ -100,6 +102,7 @@ impl Shim {
         if let Some(container) = self.containers.get_mut(id) {
             container.stdin = None;
             container.terminal = None;
+            container.log.close();
         }
     }
 

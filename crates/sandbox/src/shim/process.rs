@@ -8,10 +8,11 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Access, AtFlags, CWD, FileType, Gid, Mode, Uid};
+use seccompiler::BpfProgram;
 
 use super::text::{errno, reason};
-use super::{capabilities, rootfs, seccomp, terminal, user};
-use crate::cri::{ContainerConfig, SeccompProfile};
+use super::{capabilities, rootfs, seccomp, seccomp_profile, terminal, user};
+use crate::cri::{ContainerConfig, SeccompProfile, SecurityContext};
 use crate::protocol;
 use crate::sys;
 
@@ -49,8 +50,19 @@ pub struct Process<'a> {
     pub hostname: &'a str,
     pub args: &'a [String],
     pub streams: Streams,
+    pub filters: &'a [BpfProgram],
     /// The container's first process: its terminal is the console.
     pub first: bool,
+}
+
+/// The seccomp programs for a container. To be called while the node's files can be seen, as a profile may be one of them.
+pub fn filters(security: &SecurityContext) -> Result<Vec<BpfProgram>, String> {
+    match &security.seccomp {
+        _ if security.privileged => Ok(Vec::new()),
+        SeccompProfile::Unconfined => Ok(Vec::new()),
+        SeccompProfile::RuntimeDefault => Ok(vec![seccomp::runtime_default(capabilities::wanted(security)?)?]),
+        SeccompProfile::Localhost(path) => seccomp_profile::load(path, seccomp::architecture()?),
+    }
 }
 
 impl Process<'_> {
@@ -81,12 +93,6 @@ impl Process<'_> {
         let group = std::fs::read("/etc/group").unwrap_or_default();
         let identity = user::identify(&security.user, &String::from_utf8_lossy(&passwd), &String::from_utf8_lossy(&group)).map_err(|error| error.to_string())?;
         let capability_set = capabilities::wanted(security)?;
-        let filter = match &security.seccomp {
-            _ if security.privileged => None,
-            SeccompProfile::Unconfined => None,
-            SeccompProfile::RuntimeDefault => Some(seccomp::runtime_default(capability_set)?),
-            SeccompProfile::Localhost(path) => Some(seccomp::localhost(path)?),
-        };
 
         match &self.streams {
             Streams::Given { stdin, stdout, stderr } => {
@@ -122,8 +128,8 @@ impl Process<'_> {
         let failed = |what: &'static str| move |error: io::Error| format!("error during container init: {what}: {}", reason(&error));
         if security.no_new_privs {
             rustix::thread::set_no_new_privs(true).map_err(|error| failed("set no_new_privs")(error.into()))?;
-        } else if let Some(filter) = &filter {
-            install(filter)?;
+        } else {
+            install(self.filters)?;
         }
         capabilities::limit_bounding(capability_set).map_err(failed("drop bounding set"))?;
         rustix::thread::set_keep_capabilities(true).map_err(|error| failed("keep capabilities")(error.into()))?;
@@ -144,8 +150,8 @@ impl Process<'_> {
         let program = text(program)?;
         let arguments = self.args.iter().cloned().map(text).collect::<Result<_, _>>()?;
         let environment = environment.into_iter().map(text).collect::<Result<_, _>>()?;
-        if let (true, Some(filter)) = (security.no_new_privs, &filter) {
-            install(filter)?;
+        if security.no_new_privs {
+            install(self.filters)?;
         }
         sys::reset_signals();
         sys::close_all_on_exec();
@@ -174,9 +180,12 @@ impl Process<'_> {
     }
 }
 
-fn install(filter: &seccompiler::BpfProgram) -> Result<(), String> {
-    let program: Vec<libc::sock_filter> = filter.iter().map(|step| libc::sock_filter { code: step.code, jt: step.jt, jf: step.jf, k: step.k }).collect();
-    sys::seccomp_install(&program).map_err(|error| format!("error during container init: unable to init seccomp: {}", reason(&error)))
+fn install(filters: &[BpfProgram]) -> Result<(), String> {
+    for filter in filters {
+        let program: Vec<libc::sock_filter> = filter.iter().map(|step| libc::sock_filter { code: step.code, jt: step.jt, jf: step.jf, k: step.k }).collect();
+        sys::seccomp_install(&program).map_err(|error| format!("error during container init: unable to init seccomp: {}", reason(&error)))?;
+    }
+    Ok(())
 }
 
 /// So that the user may open /dev/stdout again. What does not belong to the container alone (a null device) keeps its owner.

@@ -1,10 +1,9 @@
-//! The seccomp filter of `RuntimeDefault`: an allow-list equal in effect to containerd's default profile, and `Localhost` profiles.
+//! The seccomp filter of `RuntimeDefault`: an allow-list equal in effect to containerd's default profile.
 //!
 //! Promises: what is not allowed fails with EPERM; calls newer than the list, and `clone3` without CAP_SYS_ADMIN (its flags cannot be
 //! inspected), fail with ENOSYS so that C libraries fall back. Unlike upstream a foreign architecture's calls (32-bit programs) get ENOSYS.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use libc::c_long;
 use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch};
@@ -154,14 +153,7 @@ pub fn runtime_default(set: u64) -> Result<BpfProgram, String> {
     Ok(with_prologue(program, admin))
 }
 
-/// A profile from the node's disk, in seccompiler's JSON with one filter named `main`.
-pub fn localhost(path: &Path) -> Result<BpfProgram, String> {
-    let file = std::fs::File::open(path).map_err(|error| format!("cannot load seccomp profile {:?}: {error}", path.display().to_string()))?;
-    let mut filters = seccompiler::compile_from_json(file, architecture()?).map_err(|error| format!("cannot load seccomp profile: {error}"))?;
-    filters.remove("main").ok_or_else(|| "cannot load seccomp profile: no filter named main".to_owned())
-}
-
-fn architecture() -> Result<TargetArch, String> {
+pub fn architecture() -> Result<TargetArch, String> {
     std::env::consts::ARCH.try_into().map_err(|error: seccompiler::BackendError| error.to_string())
 }
 
