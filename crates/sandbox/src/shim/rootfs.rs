@@ -137,7 +137,7 @@ impl Root<'_> {
         let root = self.layout.rootfs(self.container_id);
         let failed = |error: io::Error| format!("failed to mount rootfs: {}", reason(&error));
         if self.config.rootfs.layers.is_empty() {
-            rustix::mount::mount_bind(self.layout.upper(self.container_id), root).map_err(|error| failed(error.into()))?;
+            rustix::mount::mount_bind(self.layout.upper(self.container_id), &root).map_err(|error| failed(error.into()))?;
         } else {
             self.mount_overlay(&root).map_err(failed)?;
         }
