@@ -138,6 +138,11 @@ impl TypeInfo {
         self.fields.binary_search_by(|field| field.name.cmp(name)).ok().map(|at| &self.fields[at])
     }
 
+    /// What Go encodes of an object in which nothing is set: structs that are no pointers, and plain values, lists (as null) that are always written.
+    pub fn empty(&self) -> serde_json::Value {
+        check::empty(self)
+    }
+
     /// As Go prints the type: `v1.Pod`.
     pub fn go_name(&self) -> &str {
         let kind = self.name.rfind('.').unwrap_or(0);

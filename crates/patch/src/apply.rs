@@ -1,1 +1,207 @@
-//! Server-side apply.
+//! Server-side apply: who manages which field, what an applied configuration changes, and when two managers conflict.
+//!
+//! Mirrors structured-merge-diff's `merge.Updater` and apimachinery's `managedfields`. [`apply`] merges a configuration into an object; [`track`] notes who
+//! changed what when an object was written any other way. Both keep `metadata.managedFields`. What this core leaves out: converting the field sets of managers
+//! that wrote another version of the kind (they are kept as they are), and keeping kubectl's last-applied annotation in step.
+
+mod element;
+mod managers;
+mod set;
+mod typed;
+
+use api::schema::TypeInfo;
+use api::{Cause, Reason, Status};
+use serde_json::{Map, Value};
+
+use managers::{Identity, Managers, Operation};
+pub use set::Set;
+use typed::Node;
+
+/// Who writes.
+#[derive(Debug, Clone, Copy)]
+pub struct Writer<'a> {
+    /// `fieldManager`, or what stands for it (the first part of the user agent).
+    pub manager: &'a str,
+    /// The version of the kind that is written: `apps/v1`.
+    pub api_version: &'a str,
+    /// `status`, `scale`; empty for the object itself.
+    pub subresource: &'a str,
+    /// RFC 3339.
+    pub now: &'a str,
+    /// Top-level fields this way of writing cannot change and so cannot own: `status` for the object itself, `spec` and `metadata` for its status.
+    pub reset: &'a [&'a str],
+}
+
+/// One field that another manager has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// As it is to be printed: `"kubectl" using apps/v1`.
+    pub manager: String,
+    /// `.spec.replicas`
+    pub path: String,
+}
+
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ApplyError {
+    #[error("{}", conflict_message(.0))]
+    Conflicts(Vec<Conflict>),
+    #[error("metadata.managedFields must be nil")]
+    ManagedFields,
+    /// The configuration does not fit the schema.
+    #[error("failed to create typed patch object ({object}): {cause}")]
+    Typed { object: String, cause: String },
+    /// The object in the store does not fit the schema.
+    #[error("failed to create typed live object ({object}): {cause}")]
+    Live { object: String, cause: String },
+}
+
+impl ApplyError {
+    /// What the API server answers.
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Conflicts(conflicts) => {
+                let mut status = Status::failure(409, Reason::Conflict, self.to_string());
+                status.details.causes = conflicts
+                    .iter()
+                    .map(|conflict| Cause { reason: "FieldManagerConflict".into(), message: format!("conflict with {}", conflict.manager), field: conflict.path.clone() })
+                    .collect();
+                status
+            }
+            Self::ManagedFields => Status::failure(400, Reason::BadRequest, self.to_string()),
+            Self::Typed { .. } | Self::Live { .. } => Status::failure(500, Reason::Unknown, self.to_string()),
+        }
+    }
+}
+
+fn conflict_message(conflicts: &[Conflict]) -> String {
+    if let [only] = conflicts {
+        return format!("Apply failed with 1 conflict: conflict with {}: {}", only.manager, only.path);
+    }
+    let mut managers: Vec<&str> = conflicts.iter().map(|conflict| conflict.manager.as_str()).collect();
+    managers.sort_unstable();
+    managers.dedup();
+    let blocks: Vec<String> = managers
+        .into_iter()
+        .map(|manager| {
+            let paths: Vec<String> = conflicts.iter().filter(|conflict| conflict.manager == manager).map(|conflict| format!("- {}", conflict.path)).collect();
+            format!("conflicts with {manager}:\n{}", paths.join("\n"))
+        })
+        .collect();
+    format!("Apply failed with {} conflicts: {}", conflicts.len(), blocks.join("\n"))
+}
+
+/// Merges `config` into `live` (None when the object does not exist yet). The result has its managed fields set; it is not defaulted and not validated yet.
+/// An apply that changes nothing gives `live` back with the managers' sets as they then are.
+pub fn apply(live: Option<&Value>, config: &Value, schema: Option<&'static TypeInfo>, writer: &Writer<'_>, force: bool) -> Result<Value, ApplyError> {
+    if config.pointer("/metadata/managedFields").is_some_and(|fields| !fields.is_null()) {
+        return Err(ApplyError::ManagedFields);
+    }
+    let root = Node::root(schema);
+    root.validate(config).map_err(|cause| ApplyError::Typed { object: named(config), cause })?;
+    let mut before = live.cloned().unwrap_or_else(|| empty(schema, config));
+    let mut managers = match live {
+        Some(live) => first_apply(Managers::of(live), live, root, schema, writer),
+        None => Managers::default(),
+    };
+    managers::remove(&mut before);
+    let broken = |cause| ApplyError::Live { object: named(&before), cause };
+
+    let me = Identity::new(writer, Operation::Apply);
+    let last = managers.take(&me);
+    let mut owned = root.field_set(config).map_err(|cause| ApplyError::Typed { object: named(config), cause })?;
+    exclude(&mut owned, writer.reset);
+    let merged = root.merge(Some(&before), Some(config)).map_err(broken)?.unwrap_or_else(|| before.clone());
+    managers.put(me.clone(), writer.api_version, owned, None);
+    let after = match &last {
+        Some(last) => prune(&merged, root, &managers, writer.api_version, &last.set).map_err(broken)?,
+        None => merged,
+    };
+    let changed = root.compare(&before, &after).map_err(broken)?.without(writer.reset);
+    let conflicts = managers.conflicts(&changed, &me, writer.api_version);
+    if !force && !conflicts.is_empty() {
+        return Err(ApplyError::Conflicts(conflicts));
+    }
+    managers.take_from_others(&changed, &me, writer.api_version);
+    let same = before == after;
+    managers.time(&me, if same { last.and_then(|last| last.time) } else { None }.unwrap_or_else(|| writer.now.to_owned()));
+    let mut object = after;
+    managers.write(&mut object);
+    Ok(object)
+}
+
+/// Notes who changed what: `old` is None on create, `new` is the object about to be stored. Never fails: what cannot be understood is not tracked.
+pub fn track(old: Option<&Value>, new: &mut Value, schema: Option<&'static TypeInfo>, writer: &Writer<'_>) {
+    let root = Node::root(schema);
+    let mut managers = Managers::requested(old, new, writer.subresource.is_empty());
+    managers::remove(new);
+    let mut before = old.cloned().unwrap_or_else(|| empty(schema, new));
+    managers::remove(&mut before);
+    let Ok(changed) = root.compare(&before, new) else { return };
+    let changed = changed.without(writer.reset);
+    let me = Identity::new(writer, Operation::Update);
+    managers.take_from_everyone(&changed, writer.api_version);
+    let gained = changed.modified.union(&changed.added);
+    managers.gain(me, writer.api_version, gained, writer.now);
+    managers.cap();
+    managers.write(new);
+}
+
+/// An object nobody has managed yet: what is there belongs to whoever came before the first apply.
+fn first_apply(managers: Managers, live: &Value, root: Node, schema: Option<&'static TypeInfo>, writer: &Writer<'_>) -> Managers {
+    const BEFORE: &str = "before-first-apply";
+    if !managers.is_empty() {
+        return managers;
+    }
+    let mut managers = managers;
+    let mut stripped = live.clone();
+    managers::remove(&mut stripped);
+    if let Ok(found) = root.compare(&empty(schema, live), &stripped) {
+        let before = Writer { manager: BEFORE, subresource: "", ..*writer };
+        let found = found.without(writer.reset);
+        managers.gain(Identity::new(&before, Operation::Update), writer.api_version, found.added.union(&found.modified), writer.now);
+    }
+    managers
+}
+
+/// What an object of the kind is before anything is set in it, as Go has it: structs are there, pointers are not.
+fn empty(schema: Option<&'static TypeInfo>, like: &Value) -> Value {
+    let mut value = schema.map_or_else(|| Value::Object(Map::new()), TypeInfo::empty);
+    for key in ["apiVersion", "kind"] {
+        if let Some(text) = like.get(key) {
+            value[key] = text.clone();
+        }
+    }
+    value
+}
+
+/// Takes out what the manager applied last time and nobody owns any more.
+fn prune(merged: &Value, root: Node, managers: &Managers, api_version: &str, last: &Set) -> Result<Value, String> {
+    if last.is_empty() {
+        return Ok(merged.clone());
+    }
+    let last = root.with_named_fields(last);
+    let whole = root.with_named_fields(&root.field_set(merged)?);
+    let pruned = root.remove(merged, &last);
+    // Back come fields that somebody owns …
+    let left = root.with_named_fields(&root.field_set(&pruned)?);
+    let owned = root.with_named_fields(&managers.union(api_version));
+    let pruned = root.remove(merged, &whole.difference(&left.union(&owned)));
+    // … and fields that were never this manager's.
+    let left = root.with_named_fields(&root.field_set(&pruned)?);
+    Ok(root.remove(merged, &whole.difference(&left).intersection(&last)))
+}
+
+fn exclude(set: &mut Set, fields: &[&str]) {
+    for field in fields {
+        set.remove_tree(&element::field(field));
+    }
+}
+
+/// `default/web; apps/v1, Kind=Deployment`
+fn named(object: &Value) -> String {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or("");
+    format!("{}/{}; {}, Kind={}", text("/metadata/namespace"), text("/metadata/name"), text("/apiVersion"), text("/kind"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -252,6 +252,20 @@ fn fill(ty: &'static TypeInfo, map: &mut Map<String, Value>) {
     }
 }
 
+/// See [`TypeInfo::empty`].
+pub(super) fn empty(ty: &TypeInfo) -> Value {
+    let fields = ty.fields.iter().filter_map(|field| {
+        let value = match &field.ty {
+            FieldType::Type(reference) if !field.pointer => empty(reference.info()),
+            FieldType::List(_) | FieldType::Map(_) if field.always => Value::Null,
+            _ if field.always => zero(&field.ty),
+            _ => return None,
+        };
+        Some((field.name.to_owned(), value))
+    });
+    Value::Object(fields.collect())
+}
+
 /// A value of Go's zero, as it is encoded.
 fn zero(ty: &FieldType) -> Value {
     match ty {
@@ -314,7 +328,7 @@ fn base64(text: &mut String) -> Result<(), String> {
     let wrong = body.iter().position(|byte| !(byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/')));
     match wrong {
         Some(at) => Err(format!("illegal base64 data at input byte {at}")),
-        None if bytes.len() % 4 != 0 => Err(format!("illegal base64 data at input byte {}", bytes.len() - bytes.len() % 4)),
+        None if !bytes.len().is_multiple_of(4) => Err(format!("illegal base64 data at input byte {}", bytes.len() - bytes.len() % 4)),
         None => Ok(()),
     }
 }

@@ -1,0 +1,297 @@
+//! Values seen through the schema: which fields they set, how two differ, how they merge, and what is left when fields are taken out.
+//!
+//! Mirrors structured-merge-diff's `typed` package. Structs and maps are owned field by field, `set` and `map` lists item by item; everything else, and whatever the schema does not
+//! know, is owned as a whole.
+
+mod list;
+
+use api::schema::{Field, FieldType, ListType, TypeInfo};
+use serde_json::{Map, Value};
+
+use super::element;
+use super::set::Set;
+
+/// How a value is owned.
+#[derive(Clone, Copy)]
+pub(super) enum Node {
+    /// A scalar, or something that is owned as a whole.
+    Leaf,
+    Struct(&'static TypeInfo),
+    /// Keys are data.
+    Map(&'static FieldType),
+    /// Items are told apart by these keys.
+    Keyed(&'static FieldType, &'static [&'static str]),
+    /// Items are their own keys.
+    Set,
+    /// No schema: objects are maps, lists are leaves.
+    Unknown,
+}
+
+/// What one object has that another has not.
+#[derive(Debug, Default)]
+pub(super) struct Comparison {
+    pub added: Set,
+    pub modified: Set,
+    pub removed: Set,
+}
+
+impl Comparison {
+    /// Leaves out some top-level fields.
+    pub fn without(mut self, fields: &[&str]) -> Self {
+        for set in [&mut self.added, &mut self.modified, &mut self.removed] {
+            super::exclude(set, fields);
+        }
+        self
+    }
+}
+
+impl Node {
+    pub fn root(schema: Option<&'static TypeInfo>) -> Self {
+        schema.map_or(Node::Unknown, Node::Struct)
+    }
+
+    fn of(ty: &'static FieldType, field: Option<&'static Field>) -> Self {
+        let whole = field.is_some_and(|field| field.atomic);
+        match ty {
+            FieldType::Type(reference) if !reference.info().atomic && !whole => Node::Struct(reference.info()),
+            FieldType::Map(value) if !whole => Node::Map(value),
+            FieldType::List(item) => match field {
+                Some(field) if field.list_type == Some(ListType::Map) => Node::Keyed(item, &field.map_keys),
+                Some(field) if field.list_type == Some(ListType::Set) => Node::Set,
+                _ => Node::Leaf,
+            },
+            _ => Node::Leaf,
+        }
+    }
+
+    /// The node of a field or map entry, None when the schema does not know it.
+    fn entry(self, name: &str) -> Option<Node> {
+        match self {
+            Node::Struct(ty) => ty.field(name).map(|field| Node::of(&field.ty, Some(field))),
+            Node::Map(value) => Some(Node::of(value, None)),
+            Node::Unknown => Some(Node::Unknown),
+            _ => Some(Node::Leaf),
+        }
+    }
+
+    fn item(self) -> Node {
+        match self {
+            Node::Keyed(item, _) => Node::of(item, None),
+            _ => Node::Leaf,
+        }
+    }
+
+    /// The value's fields, when it is to be walked field by field.
+    fn map(self, value: Option<&Value>) -> Option<&Map<String, Value>> {
+        match self {
+            Node::Struct(_) | Node::Map(_) | Node::Unknown => value.and_then(Value::as_object),
+            _ => None,
+        }
+    }
+
+    fn list(self, value: Option<&Value>) -> Option<&Vec<Value>> {
+        match self {
+            Node::Keyed(..) | Node::Set => value.and_then(Value::as_array),
+            _ => None,
+        }
+    }
+
+    fn declares(self, name: &str) -> bool {
+        matches!(self, Node::Struct(ty) if ty.field(name).is_some())
+    }
+
+    /// Err says what does not fit, with the path in front.
+    pub fn validate(self, value: &Value) -> Result<(), String> {
+        match (self, value) {
+            (_, Value::Null) | (Node::Leaf, _) => Ok(()),
+            (Node::Struct(_) | Node::Map(_) | Node::Unknown, Value::Object(map)) => {
+                for (name, inner) in map {
+                    let node = self.entry(name).ok_or_else(|| format!(".{name}: field not declared in schema"))?;
+                    node.validate(inner).map_err(|cause| prefixed(&format!(".{name}"), &cause))?;
+                }
+                Ok(())
+            }
+            (Node::Unknown, _) => Ok(()),
+            (Node::Keyed(..) | Node::Set, Value::Array(items)) => {
+                let elements = self.elements(items)?;
+                for (at, element) in elements.iter().enumerate() {
+                    if elements[..at].contains(element) {
+                        return Err(format!(": duplicate entries for key {}", element::display(element)));
+                    }
+                    self.item().validate(&items[at]).map_err(|cause| prefixed(&element::display(element), &cause))?;
+                }
+                Ok(())
+            }
+            (Node::Struct(_) | Node::Map(_), other) => Err(format!(": expected map, got {other}")),
+            (Node::Keyed(..) | Node::Set, other) => Err(format!(": expected list, got {other}")),
+        }
+    }
+
+    /// What a configuration sets.
+    pub fn field_set(self, value: &Value) -> Result<Set, String> {
+        let mut set = Set::default();
+        if let Some(map) = self.map(Some(value)) {
+            for (name, inner) in map {
+                let element = element::field(name);
+                let node = self.entry(name).unwrap_or(Node::Unknown);
+                let whole = node.is_leaf(inner);
+                let empty = inner.is_null() || inner.as_object().is_some_and(Map::is_empty);
+                if whole || empty || !self.declares(name) {
+                    set.insert(element.clone());
+                }
+                if !whole {
+                    set.graft(element, node.field_set(inner)?);
+                }
+            }
+        } else if let Some(items) = self.list(Some(value)) {
+            for (element, inner) in self.elements(items)?.into_iter().zip(items) {
+                set.insert(element.clone());
+                set.graft(element, self.item().field_set(inner)?);
+            }
+        }
+        Ok(set)
+    }
+
+    fn is_leaf(self, value: &Value) -> bool {
+        match self {
+            Node::Leaf => true,
+            Node::Unknown => !value.is_object(),
+            Node::Struct(_) | Node::Map(_) => !value.is_object() && !value.is_null(),
+            Node::Keyed(..) | Node::Set => !value.is_array() && !value.is_null(),
+        }
+    }
+
+    pub fn compare(self, before: &Value, after: &Value) -> Result<Comparison, String> {
+        let mut found = Comparison::default();
+        self.compare_into(Some(before), Some(after), &mut found)?;
+        Ok(found)
+    }
+
+    /// `found` takes what is below this node; the caller notes the node itself. True: it is a leaf and differs.
+    fn compare_into(self, before: Option<&Value>, after: Option<&Value>, found: &mut Comparison) -> Result<bool, String> {
+        let (left, right) = (self.map(before), self.map(after));
+        if left.is_some_and(|map| !map.is_empty()) || right.is_some_and(|map| !map.is_empty()) {
+            let blank = Map::new();
+            let (left, right) = (left.unwrap_or(&blank), right.unwrap_or(&blank));
+            for name in left.keys().chain(right.keys().filter(|name| !left.contains_key(*name))) {
+                let node = self.entry(name).unwrap_or(Node::Unknown);
+                node.compare_entry(element::field(name), left.get(name), right.get(name), found)?;
+            }
+            return Ok(false);
+        }
+        let (left, right) = (self.list(before), self.list(after));
+        if left.is_some_and(|list| !list.is_empty()) || right.is_some_and(|list| !list.is_empty()) {
+            let (left, right) = (left.map_or(&[][..], Vec::as_slice), right.map_or(&[][..], Vec::as_slice));
+            self.compare_lists(left, right, found)?;
+            return Ok(false);
+        }
+        Ok(before != after)
+    }
+
+    fn compare_entry(self, element: String, before: Option<&Value>, after: Option<&Value>, found: &mut Comparison) -> Result<(), String> {
+        let mut below = Comparison::default();
+        let differs = self.compare_into(before, after, &mut below)?;
+        match (before, after) {
+            (None, Some(_)) => found.added.insert(element.clone()),
+            (Some(_), None) => found.removed.insert(element.clone()),
+            _ if differs => found.modified.insert(element.clone()),
+            _ => {}
+        }
+        found.added.graft(element.clone(), below.added);
+        found.modified.graft(element.clone(), below.modified);
+        found.removed.graft(element, below.removed);
+        Ok(())
+    }
+
+    /// `right` wins where both say something.
+    pub fn merge(self, left: Option<&Value>, right: Option<&Value>) -> Result<Option<Value>, String> {
+        let (a, b) = (self.map(left), self.map(right));
+        if a.is_some_and(|map| !map.is_empty()) || b.is_some_and(|map| !map.is_empty()) {
+            let blank = Map::new();
+            let (a, b) = (a.unwrap_or(&blank), b.unwrap_or(&blank));
+            let mut merged = Map::new();
+            for name in a.keys().chain(b.keys().filter(|name| !a.contains_key(*name))) {
+                let node = self.entry(name).unwrap_or(Node::Unknown);
+                if let Some(value) = node.merge(a.get(name), b.get(name))? {
+                    merged.insert(name.clone(), value);
+                }
+            }
+            return Ok(Some(Value::Object(merged)));
+        }
+        let (a, b) = (self.list(left), self.list(right));
+        if a.is_some_and(|list| !list.is_empty()) || b.is_some_and(|list| !list.is_empty()) {
+            let merged = self.merge_lists(a.map_or(&[][..], Vec::as_slice), b.map_or(&[][..], Vec::as_slice))?;
+            return Ok(Some(Value::Array(merged)));
+        }
+        Ok(right.or(left).cloned())
+    }
+
+    /// The value without the set's members.
+    pub fn remove(self, value: &Value, gone: &Set) -> Value {
+        if let Some(map) = self.map(Some(value)) {
+            let kept = map.iter().filter_map(|(name, inner)| {
+                let element = element::field(name);
+                if gone.has(&element) {
+                    return None;
+                }
+                let inner = match gone.below(&element) {
+                    Some(below) => self.entry(name).unwrap_or(Node::Unknown).remove_below(inner, below)?,
+                    None => inner.clone(),
+                };
+                Some((name.clone(), inner))
+            });
+            return Value::Object(kept.collect());
+        }
+        if let Some(items) = self.list(Some(value))
+            && let Ok(elements) = self.elements(items)
+        {
+            let kept = elements.iter().zip(items).filter_map(|(element, inner)| {
+                if gone.has(element) {
+                    return None;
+                }
+                match gone.below(element) {
+                    Some(below) => Some(self.item().remove(inner, below)),
+                    None => Some(inner.clone()),
+                }
+            });
+            return Value::Array(kept.collect());
+        }
+        value.clone()
+    }
+
+    /// As upstream: a list or map that becomes empty shows as null, which is nothing.
+    fn remove_below(self, value: &Value, gone: &Set) -> Option<Value> {
+        let left = self.remove(value, gone);
+        let emptied = |was: bool, now: bool| !was && now;
+        match (value, &left) {
+            (Value::Array(before), Value::Array(after)) if emptied(before.is_empty(), after.is_empty()) => None,
+            (Value::Object(before), Value::Object(after)) if emptied(before.is_empty(), after.is_empty()) => None,
+            _ => Some(left),
+        }
+    }
+
+    /// A set with the structs on the way to its members as members, too (but not map entries and list items).
+    pub fn with_named_fields(self, set: &Set) -> Set {
+        let mut all = Set::default();
+        for member in set.members() {
+            all.insert(member.clone());
+        }
+        for (element, below) in set.children() {
+            let name = element::field_name(element);
+            if name.is_some_and(|name| self.declares(name)) {
+                all.insert(element.clone());
+            }
+            let node = match name {
+                Some(name) => self.entry(name).unwrap_or(Node::Unknown),
+                None => self.item(),
+            };
+            all.graft(element.clone(), node.with_named_fields(below));
+        }
+        all
+    }
+}
+
+/// `.a` before `: cause` or `.b: cause`.
+fn prefixed(place: &str, cause: &str) -> String {
+    format!("{place}{cause}")
+}
