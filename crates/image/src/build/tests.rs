@@ -89,6 +89,7 @@ fn runs_copies_and_configures() {
             "ARG BASE=base\nFROM $BASE AS build\nARG WHO=world\nENV GREETING=\"hello ${WHO}\" PATH=/bin\n\
              RUN echo \"$GREETING from $WHO\" > /greeting && mkdir /gone && touch /gone/file\n\
              RUN rm -r /gone && ln /greeting /hard && cat /proc/self/status | cat > /dev/null\n\
+             RUN [ ! -e /gone ] && mkdir /gone && [ ! -e /gone/file ]\n\
              FROM base\nWORKDIR /srv/app\nCOPY --chown=web app/ ./\nCOPY --from=build --chmod=0600 /greeting /hard /data/\n\
              COPY <<EOF /inline\n$HOSTNAME_UNSET\"quoted\"\nEOF\n\
              USER web\nRUN id -u > /tmp-id || id -u > /srv/app/id || true\nEXPOSE 80 53/udp\nVOLUME /data\nLABEL a=b\nSTOPSIGNAL SIGINT\n\
@@ -110,7 +111,7 @@ fn runs_copies_and_configures() {
     assert_eq!(config.exposed_ports.keys().collect::<Vec<_>>(), ["53/udp", "80/tcp"]);
     assert_eq!((config.user.as_str(), config.working_dir.as_str(), config.stop_signal.as_str()), ("web", "/srv/app", "SIGINT"));
     assert_eq!(config.healthcheck.as_ref().unwrap().test, ["CMD-SHELL", "cat /inline"]);
-    assert!(out.starts_with("Step 1/20 : ARG BASE=base\nStep 2/20 : FROM $BASE AS build\n ---> "), "{out}");
+    assert!(out.starts_with("Step 1/21 : ARG BASE=base\nStep 2/21 : FROM $BASE AS build\n ---> "), "{out}");
     assert!(out.ends_with(&format!("Successfully built {}\nSuccessfully tagged test:latest\n", image.id.short())), "{out}");
 }
 
