@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{down, reset, status, up};
+use crate::{down, image_commands, reset, status, up};
 
 /// A whole Kubernetes you can carry.
 #[derive(Parser)]
@@ -27,6 +27,10 @@ enum Command {
     Status(Folder),
     /// Stop the cluster and remove everything it made on this machine
     Reset(reset::Options),
+    /// Build an image from a Dockerfile; pods can run it at once
+    Build(image_commands::BuildCommand),
+    /// List, import, tag, remove, pull and push images
+    Image(image_commands::ImageCommand),
     /// Kubernetes' command line (also: call this binary by the name kubectl)
     #[command(disable_help_flag = true)]
     Kubectl(Rest),
@@ -53,13 +57,15 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     }
     // The shim is started for every pod: it must not pay for the command line's parser.
     if arguments.get(1).is_some_and(|word| word == "shim") {
-        return shim_main(&arguments[2..]);
+        sandbox::shim::main(arguments.into_iter().skip(2));
     }
     let outcome = match Cli::parse_from(arguments).command {
         Command::Up(options) => up::run(options),
         Command::Down(folder) => down::run(&folder),
         Command::Status(folder) => status::run(&folder),
         Command::Reset(options) => reset::run(&options),
+        Command::Build(command) => image_commands::build(&command),
+        Command::Image(command) => image_commands::run(&command),
         Command::Kubectl(rest) => return kubectl_main(rest.arguments),
     };
     match outcome {
@@ -74,11 +80,6 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
 fn kubectl_main(arguments: Vec<OsString>) -> ExitCode {
     let _ = arguments;
     eprintln!("error: kubectl is not built in yet");
-    ExitCode::FAILURE
-}
-
-fn shim_main(arguments: &[OsString]) -> ExitCode {
-    let _ = arguments;
     ExitCode::FAILURE
 }
 

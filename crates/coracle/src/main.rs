@@ -6,9 +6,13 @@ mod cli;
 mod credentials;
 mod detach;
 mod down;
+mod image_commands;
+mod images;
+mod machine;
 mod paths;
 mod reset;
 mod status;
+mod system;
 mod up;
 
 use std::process::ExitCode;

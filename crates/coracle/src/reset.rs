@@ -1,16 +1,42 @@
-//! `coracle reset`: stops the cluster and leaves the machine as it was found.
+//! `coracle reset`: stops the cluster and leaves the machine as it was found: no process, mount, cgroup, interface, rule or file.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use node::networking::Networking;
+use sandbox::cri::{BoxFuture, PodNetwork, PodSandboxConfig};
 
-use crate::cli::Folder;
+use crate::cli::{Folder, cidr};
 use crate::down;
+use crate::machine::{MachineConfig, networking_config, runtime_config};
 use crate::paths::Paths;
 
 #[derive(Args)]
 pub struct Options {
     #[command(flatten)]
     folder: Folder,
+    /// Addresses of pods, as they were given to `up`
+    #[arg(long, value_name = "CIDR", value_parser = cidr, default_value = "10.244.0.0/16")]
+    pod_network_cidr: (IpAddr, u8),
+    /// Addresses of Services, as they were given to `up`
+    #[arg(long, value_name = "CIDR", value_parser = cidr, default_value = "10.96.0.0/12")]
+    service_cidr: (IpAddr, u8),
+}
+
+/// The runtime's reset gives no network back: all of it goes at once.
+struct Nothing;
+
+impl PodNetwork for Nothing {
+    fn attach<'a>(&'a self, _: &'a str, _: &'a Path, _: &'a PodSandboxConfig) -> BoxFuture<'a, Result<Vec<IpAddr>, String>> {
+        Box::pin(async { Err("the cluster is being removed".to_owned()) })
+    }
+
+    fn detach<'a>(&'a self, _: &'a str, _: &'a PodSandboxConfig) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 pub fn run(options: &Options) -> Result<()> {
@@ -18,11 +44,66 @@ pub fn run(options: &Options) -> Result<()> {
     if down::stop(&paths)? {
         println!("stopped the cluster");
     }
+    if !paths.data.exists() && !paths.run().exists() {
+        println!("nothing to remove in {}", paths.data.display());
+        return Ok(());
+    }
+    if paths.containers().exists() {
+        let pods = sandbox_pods(&paths);
+        let report = sandbox::reset(&runtime_config(&paths, Arc::new(Nothing))?)?;
+        println!("removed {} pods with {} containers", report.sandboxes, report.containers);
+        remove_pod_logs(&pods);
+    }
+    if paths.network().exists() {
+        let config = MachineConfig {
+            node_name: String::new(),
+            address: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+            service_cidr: options.service_cidr,
+            pod_network_cidr: options.pod_network_cidr,
+            cluster_dns: crate::up::nth(options.service_cidr, crate::up::DNS_OFFSET),
+            version: String::new(),
+        };
+        Networking::reset(&networking_config(&config, &paths)?).context("cannot remove the pod network")?;
+        println!("removed the pod network");
+    }
+    unmount_below(&paths.data)?;
     for folder in [paths.data.clone(), paths.run()] {
         if folder.exists() {
             std::fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
             println!("removed {}", folder.display());
         }
+    }
+    Ok(())
+}
+
+/// `<namespace>_<name>_<uid>` of the pods the kubelet's folder knows.
+fn sandbox_pods(paths: &Paths) -> Vec<String> {
+    let uids = std::fs::read_dir(paths.kubelet().join("pods")).into_iter().flatten().flatten();
+    uids.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// Log folders end in the pod's uid; only those of this cluster's pods are removed.
+fn remove_pod_logs(uids: &[String]) {
+    let Ok(folders) = std::fs::read_dir("/var/log/pods") else { return };
+    for folder in folders.flatten() {
+        let name = folder.file_name().to_string_lossy().into_owned();
+        if uids.iter().any(|uid| name.ends_with(&format!("_{uid}")))
+            && let Err(error) = std::fs::remove_dir_all(folder.path())
+        {
+            eprintln!("warning: cannot remove {}: {error}", folder.path().display());
+        }
+    }
+    // Fails while another cluster's logs are in it, and should.
+    let _ = std::fs::remove_dir("/var/log/pods");
+}
+
+/// Volumes on tmpfs and bind mounts of the kubelet's folder, innermost first.
+fn unmount_below(folder: &Path) -> Result<()> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").context("cannot read the mount table")?;
+    let mut points: Vec<&str> = table.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| Path::new(point).starts_with(folder)).collect();
+    points.reverse();
+    for point in points {
+        nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH).with_context(|| format!("cannot unmount {point}"))?;
     }
     Ok(())
 }

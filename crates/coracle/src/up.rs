@@ -13,8 +13,12 @@ use tokio::sync::watch;
 
 use crate::cli::{Folder, cidr};
 use crate::credentials::{Credentials, Names, write_private};
+use crate::machine::{Machine, MachineConfig};
 use crate::paths::Paths;
-use crate::{detach, down};
+use crate::{detach, down, system};
+
+/// The cluster's DNS is the tenth address of the Services' range, as kubeadm has it.
+pub const DNS_OFFSET: u32 = 10;
 
 #[derive(Args, Clone)]
 pub struct Options {
@@ -113,6 +117,23 @@ async fn serve(options: Options, paths: Paths, started: Instant) -> Result<()> {
 
     let client = Client::new(Arc::new(Local::new(api.clone(), "system:coracle")), "coracle");
     tokio::spawn(scheduler::run(client.clone(), clock.clone(), stopped.clone()));
+    let controllers = controllers::Config { cluster_cidrs: Vec::new(), root_ca: credentials.authority.identity.certificate_pem.clone(), clock: clock.clone() };
+    let mut until_stopped = stopped.clone();
+    tokio::spawn(controllers::run(client.clone(), controllers, async move {
+        // The sender's end is a stop too.
+        let _ = until_stopped.wait_for(|stop| *stop).await;
+    }));
+    let machine = if options.no_node {
+        None
+    } else {
+        let dns = nth(options.service_cidr, DNS_OFFSET);
+        let config = MachineConfig { node_name: name.clone(), address, service_cidr: options.service_cidr, pod_network_cidr: options.pod_network_cidr, cluster_dns: dns, version: server::GIT_VERSION.to_owned() };
+        system::dns_service(&client, dns).await?;
+        let machine = Machine::start(config, &paths, &client, clock.clone()).await?;
+        system::mirror_pods(&client, &name, address, &api::world::rfc3339(clock.now())).await?;
+        tracing::info!(milliseconds = started.elapsed().as_millis() as u64, node = %name, "the node is up");
+        Some(machine)
+    };
 
     detach::say_ready();
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -123,6 +144,9 @@ async fn serve(options: Options, paths: Paths, started: Instant) -> Result<()> {
     tracing::info!("stopping");
     let _ = stop.send(true);
     serving.await?;
+    if let Some(machine) = machine {
+        machine.node.shutdown();
+    }
     let _ = std::fs::remove_file(paths.pid_file());
     Ok(())
 }

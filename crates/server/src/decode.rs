@@ -95,7 +95,7 @@ pub fn typed(schema: &str, api_version: &str, kind: &str, value: Value, duplicat
     if schema.is_empty() {
         return Ok(value);
     }
-    let unknown = ::api::schema::check(schema, kind, version, &mut value).map_err(|mismatch| Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {}", mismatch.message)))?;
+    let unknown = ::api::schema::check(schema, kind, version, &mut value).map_err(|mismatch| Status::bad_request(mismatch.message))?;
     let mut complaints: Vec<String> = duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect();
     complaints.extend(unknown.iter().map(|field| format!("unknown field {:?}", field.path)));
     match cx.field_validation {

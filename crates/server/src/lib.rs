@@ -24,7 +24,7 @@ mod special;
 mod tokens;
 mod watch;
 
-pub use api::{Api, Chance, Config, Context, OpenError};
+pub use api::{Api, Chance, Config, Context, GIT_VERSION, OpenError};
 pub use authentication::User;
 pub use http::{Listener, ServeConfig, serve};
 pub use local::Local;

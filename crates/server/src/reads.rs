@@ -36,7 +36,7 @@ impl Selection {
                 let selector = FieldSelector::parse(text).map_err(Status::bad_request)?;
                 for field in selector.terms().iter().map(|term| term.field.as_str()) {
                     if !matches!(field, "metadata.name" | "metadata.namespace") && !row.selectable_fields.iter().any(|known| known == field) {
-                        return Err(Status::bad_request(format!("Unable to find {:?} that match label selector \"\", field selector {text:?}: field label not supported: {field}", format!("{}, Resource={}", row.api_version(), row.plural))));
+                        return Err(Status::bad_request(format!("field label not supported: {field}")));
                     }
                 }
                 Some(selector)

@@ -1,0 +1,73 @@
+//! The image store as the node wants it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use image::{Registry, Store, StoreError};
+use node::{Credentials, ImageError, ImageInfo, Images, RunConfig};
+use sandbox::cri::BoxFuture;
+
+pub struct LocalImages {
+    store: Arc<Store>,
+    registry: Registry,
+}
+
+impl LocalImages {
+    pub fn new(store: Arc<Store>, registry: Registry) -> Self {
+        Self { store, registry }
+    }
+}
+
+fn info(image: image::Image) -> ImageInfo {
+    ImageInfo {
+        id: image.id.to_string(),
+        repo_tags: image.repo_tags,
+        repo_digests: image.repo_digests,
+        size: image.size,
+        config: RunConfig {
+            entrypoint: image.config.entrypoint,
+            cmd: image.config.cmd,
+            env: image.config.env,
+            user: image.config.user,
+            working_dir: image.config.working_dir,
+            stop_signal: image.config.stop_signal,
+        },
+        layers: image.layers,
+    }
+}
+
+fn failed(error: StoreError) -> ImageError {
+    match error {
+        StoreError::Reference(invalid) => ImageError::Invalid(invalid.to_string()),
+        other => ImageError::Failed(other.to_string()),
+    }
+}
+
+impl Images for LocalImages {
+    fn find<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Option<ImageInfo>, ImageError>> {
+        let (store, reference) = (self.store.clone(), reference.to_owned());
+        Box::pin(async move {
+            match tokio::task::spawn_blocking(move || store.resolve(&reference)).await {
+                Ok(found) => found.map(|image| image.map(info)).map_err(failed),
+                Err(error) => Err(ImageError::Failed(error.to_string())),
+            }
+        })
+    }
+
+    fn pull<'a>(&'a self, reference: &'a str, credentials: &'a [Credentials]) -> BoxFuture<'a, Result<ImageInfo, ImageError>> {
+        Box::pin(async move {
+            let known: Vec<image::Credentials> =
+                credentials.iter().map(|each| image::Credentials { registry: each.registry.clone(), username: each.username.clone(), password: each.password.clone() }).collect();
+            self.registry.pull(&self.store, reference, &known).await.map(info).map_err(|error| ImageError::Failed(error.to_string()))
+        })
+    }
+
+    fn list(&self) -> BoxFuture<'_, Vec<ImageInfo>> {
+        let store = self.store.clone();
+        Box::pin(async move {
+            let mut seen = HashSet::new();
+            let images = tokio::task::spawn_blocking(move || store.list()).await.ok().and_then(Result::ok).unwrap_or_default();
+            images.into_iter().map(info).filter(|image| seen.insert(image.id.clone())).collect()
+        })
+    }
+}

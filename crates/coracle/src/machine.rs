@@ -1,0 +1,81 @@
+//! This machine as a node: pod network, container runtime, images, and the agent over them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use api::Clock;
+use client::Client;
+use image::{Registry, RegistryOptions, Store};
+use network::IpNet;
+use node::Node;
+use node::networking::{Networking, NetworkingConfig};
+use sandbox::Embedded;
+
+use crate::images::LocalImages;
+use crate::paths::Paths;
+
+/// Length of the part of the pod network that one node has.
+const NODE_PREFIX_V4: u8 = 24;
+const NODE_PREFIX_V6: u8 = 64;
+
+#[derive(Clone)]
+pub struct MachineConfig {
+    pub node_name: String,
+    pub address: IpAddr,
+    pub service_cidr: (IpAddr, u8),
+    pub pod_network_cidr: (IpAddr, u8),
+    pub cluster_dns: IpAddr,
+    pub version: String,
+}
+
+/// Ends its tasks when dropped; containers run on.
+pub struct Machine {
+    pub node: Arc<Node>,
+    _networking: Networking,
+}
+
+fn net((address, prefix): (IpAddr, u8)) -> Result<IpNet> {
+    IpNet::new(address, prefix).with_context(|| format!("{address}/{prefix} is no network"))
+}
+
+/// The first node's part of the pod network.
+fn node_range((address, prefix): (IpAddr, u8)) -> (IpAddr, u8) {
+    (address, prefix.max(if address.is_ipv4() { NODE_PREFIX_V4 } else { NODE_PREFIX_V6 }))
+}
+
+pub fn networking_config(config: &MachineConfig, paths: &Paths) -> Result<NetworkingConfig> {
+    Ok(NetworkingConfig {
+        node_name: config.node_name.clone(),
+        pod_cidrs: vec![net(node_range(config.pod_network_cidr))?],
+        cluster_cidrs: vec![net(config.pod_network_cidr)?],
+        service_cidrs: vec![net(config.service_cidr)?],
+        cluster_dns: vec![config.cluster_dns],
+        cluster_domain: "cluster.local".to_owned(),
+        resolv_conf: "/etc/resolv.conf".into(),
+        state_dir: paths.network(),
+    })
+}
+
+/// What the runtime needs; `reset` needs the same.
+pub fn runtime_config(paths: &Paths, network: Arc<dyn sandbox::cri::PodNetwork>) -> Result<sandbox::Config> {
+    Ok(sandbox::Config { root_dir: paths.containers(), state_dir: paths.run(), shim_exe: std::env::current_exe().context("cannot find this program")?, network })
+}
+
+impl Machine {
+    pub async fn start(config: MachineConfig, paths: &Paths, client: &Client, clock: Arc<dyn Clock>) -> Result<Self> {
+        let mut networking = Networking::open(networking_config(&config, paths)?).await.context("cannot set up the pod network")?;
+        let runtime = Embedded::open(runtime_config(paths, networking.pod_network())?).context("cannot open the container runtime")?;
+        let store = Arc::new(Store::open(paths.images()).context("cannot open the image store")?);
+        let registry = Registry::new(RegistryOptions::default()).context("cannot set up registries")?;
+        networking.follow(client).context("cannot program Services")?;
+        let mut agent = node::Config::new(&config.node_name, config.address, &config.version, paths.kubelet());
+        agent.log_dir = paths.pod_logs();
+        agent.cluster_dns = vec![config.cluster_dns];
+        let (base, prefix) = node_range(config.pod_network_cidr);
+        agent.pod_cidrs = vec![format!("{base}/{prefix}")];
+        agent.control_plane = true;
+        let node = Node::start(agent, client.clone(), Arc::new(runtime), Arc::new(LocalImages::new(store, registry)), clock);
+        Ok(Self { node, _networking: networking })
+    }
+}
