@@ -7,10 +7,18 @@ mod cache;
 mod changes;
 mod events;
 mod informer;
+pub mod http;
+pub mod kubeconfig;
 mod queue;
+pub mod remote;
+mod resolve;
+mod tls;
 mod transport;
 mod typed;
+pub mod websocket;
 
+pub use crate::http::HttpClient;
+pub use remote::HttpTransport;
 pub use cache::{Cache, Change, IndexFn, ObjectKey, Untyped};
 pub use changes::Changes;
 pub use events::{EventType, Recorder, reference};

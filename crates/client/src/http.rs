@@ -1,0 +1,324 @@
+//! HTTP(S) to an API server: HTTP/2 over one connection where the server speaks it, else a small pool of HTTP/1.1 connections.
+//!
+//! [`HttpClient`] is the plain way in (any path, any body, streamed answers); [`HttpTransport`] carries the API's operations over it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, HOST, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use parking_lot::Mutex;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::kubeconfig::Config;
+use crate::resolve::resolve;
+use crate::tls;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Idle HTTP/1.1 connections kept for reuse.
+const MAX_IDLE_CONNECTIONS: usize = 32;
+/// HTTP/2 windows: large lists and watch streams must not wait for window updates.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+
+/// Failures to get an answer at all, in the words of Go's net/http.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    #[error("{0}")]
+    Config(String),
+    #[error("dial tcp: {0}")]
+    Resolve(#[from] crate::resolve::ResolveError),
+    #[error("dial tcp {address}: connect: connection refused")]
+    Refused { address: String },
+    #[error("dial tcp {address}: {cause}")]
+    Connect { address: String, cause: String },
+    #[error("tls: failed to verify certificate: x509: {0}")]
+    Certificate(String),
+    #[error("{0}")]
+    Tls(String),
+    #[error("{0}")]
+    Http(String),
+}
+
+/// Any byte stream to the server.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+pub struct Response {
+    pub status: u16,
+    pub headers: HeaderMap,
+    body: Incoming,
+}
+
+impl Response {
+    /// The next piece of the body; None at its end.
+    pub async fn chunk(&mut self) -> Option<Result<Bytes, HttpError>> {
+        loop {
+            match self.body.frame().await? {
+                Ok(frame) => match frame.into_data() {
+                    Ok(data) => return Some(Ok(data)),
+                    Err(_) => continue,
+                },
+                Err(error) => return Some(Err(HttpError::Http(chain(&error)))),
+            }
+        }
+    }
+
+    pub async fn bytes(self) -> Result<Bytes, HttpError> {
+        Ok(self.body.collect().await.map_err(|error| HttpError::Http(chain(&error)))?.to_bytes())
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+#[derive(Default)]
+struct Pool {
+    multiplexed: Option<http2::SendRequest<Full<Bytes>>>,
+    idle: Vec<http1::SendRequest<Full<Bytes>>>,
+}
+
+struct Inner {
+    config: Config,
+    https: bool,
+    host: String,
+    port: u16,
+    /// A path before every path, without a slash at its end.
+    prefix: String,
+    common: HeaderMap,
+    tls: Arc<rustls::ClientConfig>,
+    tls_http1: Arc<rustls::ClientConfig>,
+    pool: Mutex<Pool>,
+    /// One connection attempt at a time, so that a burst of requests shares one HTTP/2 connection.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct HttpClient {
+    inner: Arc<Inner>,
+}
+
+enum Sender {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+impl HttpClient {
+    pub fn new(config: &Config, user_agent: &str) -> Result<Self, HttpError> {
+        let uri: Uri = config.server.parse().map_err(|error| HttpError::Config(format!("host must be a URL or a host:port pair: \"{}\": {error}", config.server)))?;
+        let https = uri.scheme_str() == Some("https");
+        let host = uri.host().ok_or_else(|| HttpError::Config(format!("host must be a URL or a host:port pair: {:?}", config.server)))?.to_owned();
+        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
+        let mut common = HeaderMap::new();
+        let header = |text: &str| HeaderValue::from_str(text).map_err(|error| HttpError::Config(error.to_string()));
+        common.insert(USER_AGENT, header(user_agent)?);
+        if let Some(token) = &config.token {
+            common.insert(AUTHORIZATION, header(&format!("Bearer {token}"))?);
+        } else if let Some((user, password)) = &config.basic {
+            common.insert(AUTHORIZATION, header(&format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"))))?);
+        }
+        if let Some(user) = &config.impersonate {
+            common.insert("impersonate-user", header(user)?);
+            for group in &config.impersonate_groups {
+                common.append("impersonate-group", header(group)?);
+            }
+        }
+        let tls = tls::client_config(config, &[b"h2", b"http/1.1"]).map_err(HttpError::Config)?;
+        let mut tls_http1 = tls.clone();
+        tls_http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let prefix = uri.path().trim_end_matches('/').to_owned();
+        Ok(Self {
+            inner: Arc::new(Inner { config: config.clone(), https, host, port, prefix, common, tls: Arc::new(tls), tls_http1: Arc::new(tls_http1), pool: Mutex::default(), connecting: tokio::sync::Mutex::new(()) }),
+        })
+    }
+
+    /// `192.0.2.1:6443`
+    pub fn authority(&self) -> String {
+        format!("{}:{}", self.inner.host, self.inner.port)
+    }
+
+    pub fn server(&self) -> &str {
+        &self.inner.config.server
+    }
+
+    async fn tcp(&self) -> Result<TcpStream, HttpError> {
+        let mut last = None;
+        for address in resolve(&self.inner.host).await? {
+            let address = std::net::SocketAddr::new(address, self.inner.port);
+            match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => {
+                    let _ = stream.set_nodelay(true);
+                    return Ok(stream);
+                }
+                Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => last = Some(HttpError::Refused { address: address.to_string() }),
+                Ok(Err(error)) => last = Some(HttpError::Connect { address: address.to_string(), cause: format!("connect: {}", go_words(&error)) }),
+                Err(_) => last = Some(HttpError::Connect { address: address.to_string(), cause: "i/o timeout".to_owned() }),
+            }
+        }
+        Err(last.unwrap_or_else(|| HttpError::Config("no address to connect to".to_owned())))
+    }
+
+    async fn secure(&self, tcp: TcpStream, config: Arc<rustls::ClientConfig>) -> Result<tokio_rustls::client::TlsStream<TcpStream>, HttpError> {
+        let name = self.inner.config.tls_server_name.as_deref().unwrap_or(self.inner.host.trim_start_matches('[').trim_end_matches(']')).to_owned();
+        let name = ServerName::try_from(name).map_err(|error| HttpError::Tls(error.to_string()))?;
+        TlsConnector::from(config).connect(name, tcp).await.map_err(|error| tls_error(&error, &self.inner.host))
+    }
+
+    /// A connection of one's own that speaks HTTP/1.1: for upgrades.
+    pub async fn raw(&self) -> Result<Box<dyn Stream>, HttpError> {
+        let tcp = self.tcp().await?;
+        if self.inner.https { Ok(Box::new(self.secure(tcp, self.inner.tls_http1.clone()).await?)) } else { Ok(Box::new(tcp)) }
+    }
+
+    fn checkout(&self) -> Option<Sender> {
+        let mut pool = self.inner.pool.lock();
+        if let Some(sender) = &pool.multiplexed {
+            if !sender.is_closed() {
+                return Some(Sender::Http2(sender.clone()));
+            }
+            pool.multiplexed = None;
+        }
+        pool.idle.retain(|sender| !sender.is_closed());
+        let at = pool.idle.iter().position(http1::SendRequest::is_ready)?;
+        Some(Sender::Http1(pool.idle.swap_remove(at)))
+    }
+
+    async fn connect(&self) -> Result<Sender, HttpError> {
+        let _one = self.inner.connecting.lock().await;
+        if let Some(sender) = self.checkout() {
+            return Ok(sender);
+        }
+        let tcp = self.tcp().await?;
+        if !self.inner.https {
+            return http1(tcp).await;
+        }
+        let stream = self.secure(tcp, self.inner.tls.clone()).await?;
+        if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+            return http1(stream).await;
+        }
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(STREAM_WINDOW_BYTES * 4)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| HttpError::Http(chain(&error)))?;
+        tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        self.inner.pool.lock().multiplexed = Some(sender.clone());
+        Ok(Sender::Http2(sender))
+    }
+
+    /// Common headers for a request that is sent by other means (a WebSocket's handshake).
+    pub(crate) fn common_headers(&self) -> &HeaderMap {
+        &self.inner.common
+    }
+
+    pub(crate) fn path(&self, path_and_query: &str) -> String {
+        format!("{}{path_and_query}", self.inner.prefix)
+    }
+
+    pub async fn request(&self, method: Method, path_and_query: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Result<Response, HttpError> {
+        let body: Bytes = body.into();
+        let mut extra = HeaderMap::new();
+        for (name, value) in headers {
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| HttpError::Config(error.to_string()))?;
+            extra.append(name, HeaderValue::from_str(value).map_err(|error| HttpError::Config(error.to_string()))?);
+        }
+        let path = self.path(path_and_query);
+        // A connection that was idle may turn out dead when it is used: then once more on a fresh one. Nothing had been answered.
+        for attempt in 0..2 {
+            let sender = match self.checkout() {
+                Some(sender) if attempt == 0 => sender,
+                _ => self.connect().await?,
+            };
+            let (uri, host) = match sender {
+                Sender::Http1(_) => (path.clone(), true),
+                Sender::Http2(_) => (format!("{}://{}{path}", if self.inner.https { "https" } else { "http" }, self.authority()), false),
+            };
+            let mut request = Request::builder().method(method.clone()).uri(uri).body(Full::new(body.clone())).map_err(|error| HttpError::Config(error.to_string()))?;
+            request.headers_mut().extend(self.inner.common.clone());
+            request.headers_mut().extend(extra.clone());
+            if host {
+                let value = HeaderValue::from_str(&self.authority()).map_err(|error| HttpError::Config(error.to_string()))?;
+                request.headers_mut().insert(HOST, value);
+            }
+            let outcome = match sender {
+                Sender::Http2(mut sender) => sender.send_request(request).await,
+                Sender::Http1(mut sender) => {
+                    let outcome = sender.send_request(request).await;
+                    let mut pool = self.inner.pool.lock();
+                    if !sender.is_closed() && pool.idle.len() < MAX_IDLE_CONNECTIONS {
+                        pool.idle.push(sender);
+                    }
+                    outcome
+                }
+            };
+            match outcome {
+                Ok(response) => {
+                    let (parts, body) = response.into_parts();
+                    return Ok(Response { status: parts.status.as_u16(), headers: parts.headers, body });
+                }
+                Err(error) if attempt == 0 && (error.is_canceled() || error.is_closed() || error.is_incomplete_message()) => {
+                    self.inner.pool.lock().multiplexed = None;
+                }
+                Err(error) => return Err(HttpError::Http(if error.is_incomplete_message() { "EOF".to_owned() } else { chain(&error) })),
+            }
+        }
+        Err(HttpError::Http("EOF".to_owned()))
+    }
+}
+
+async fn http1(stream: impl Stream + 'static) -> Result<Sender, HttpError> {
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| HttpError::Http(chain(&error)))?;
+    tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    Ok(Sender::Http1(sender))
+}
+
+fn go_words(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::HostUnreachable => "no route to host".to_owned(),
+        std::io::ErrorKind::NetworkUnreachable => "network is unreachable".to_owned(),
+        std::io::ErrorKind::TimedOut => "connection timed out".to_owned(),
+        std::io::ErrorKind::ConnectionReset => "connection reset by peer".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+fn tls_error(error: &std::io::Error, host: &str) -> HttpError {
+    use rustls::CertificateError as C;
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(why)) => HttpError::Certificate(match why {
+            C::UnknownIssuer | C::BadSignature => "certificate signed by unknown authority".to_owned(),
+            C::Expired | C::ExpiredContext { .. } | C::NotValidYet | C::NotValidYetContext { .. } => "certificate has expired or is not yet valid".to_owned(),
+            C::NotValidForName | C::NotValidForNameContext { .. } => format!("certificate is not valid for any names, but wanted to match {host}"),
+            other => other.to_string(),
+        }),
+        Some(rustls::Error::InvalidMessage(_)) => HttpError::Http("http: server gave HTTP response to HTTPS client".to_owned()),
+        Some(other) => HttpError::Tls(other.to_string()),
+        None if error.kind() == std::io::ErrorKind::UnexpectedEof => HttpError::Tls("EOF".to_owned()),
+        None => HttpError::Tls(error.to_string()),
+    }
+}
