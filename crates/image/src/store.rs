@@ -339,11 +339,14 @@ impl Store {
 
     /// Bottom first; unpacks what is missing.
     fn ensure_layers(&self, documents: &Documents) -> Result<Vec<PathBuf>, StoreError> {
+        let diff_ids = &documents.config.rootfs.diff_ids;
+        let missing = diff_ids.iter().any(|diff_id| !self.layer_path(diff_id).exists());
+        let _adding = missing.then(|| self.adding()).transpose()?;
         documents
             .manifest
             .layers
             .iter()
-            .zip(&documents.config.rootfs.diff_ids)
+            .zip(diff_ids)
             .map(|(layer, diff_id)| self.unpack_layer(&layer.digest, diff_id))
             .collect()
     }

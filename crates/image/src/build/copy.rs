@@ -99,12 +99,12 @@ impl Builder<'_> {
             let Some(Found { real, metadata }) = source.view.lstat(&path).map_err(io_at)? else { continue };
             if metadata.is_dir() {
                 add_directories(&view, &mut layer, &target, &parents, false)?;
-                source.add_tree(&path, &target, &owner, &mut layer)?;
+                source.add_tree(&path, &view, &target, &owner, &mut layer)?;
                 continue;
             }
             if keyword == "ADD" && metadata.is_file() && is_tar(File::open(&real).map_err(io_at)?).map_err(io_at)? {
                 add_directories(&view, &mut layer, &target, &parents, false)?;
-                unpacked.push(self.add_archive(&real, &target, &mut layer)?);
+                unpacked.push(self.add_archive(&real, &view, &target, &mut layer)?);
                 continue;
             }
             let name = match target_is_directory {
@@ -164,7 +164,7 @@ impl Builder<'_> {
     }
 
     /// Extracts beside the layer; the directory must live until the layer is written.
-    fn add_archive(&self, archive: &Path, target: &Path, layer: &mut LayerWriter) -> Result<tempfile::TempDir, BuildError> {
+    fn add_archive(&self, archive: &Path, view: &RootView, target: &Path, layer: &mut LayerWriter) -> Result<tempfile::TempDir, BuildError> {
         let failed = |source| BuildError::Io { path: archive.to_owned(), source };
         let dir = tempfile::Builder::new().prefix("add.").tempdir_in(self.store.temporary()).map_err(failed)?;
         let stream = decompressed(File::open(archive).map_err(failed)?).map_err(failed)?;
@@ -172,7 +172,8 @@ impl Builder<'_> {
         let mut content = LayerWriter::new();
         content.insert_upper(dir.path(), None)?;
         for (path, node, meta) in content.entries() {
-            layer.insert(target.join(path), node.clone(), meta.clone());
+            let (inside, kept) = settle(view, &target.join(path), matches!(node, Node::Directory))?;
+            layer.insert(inside, node.clone(), kept.unwrap_or_else(|| meta.clone()));
         }
         Ok(dir)
     }
@@ -233,7 +234,7 @@ impl Source {
     }
 
     /// The content of a directory, below `target`.
-    fn add_tree(&self, directory: &Path, target: &Path, owner: &Ownership, layer: &mut LayerWriter) -> Result<(), BuildError> {
+    fn add_tree(&self, directory: &Path, view: &RootView, target: &Path, owner: &Ownership, layer: &mut LayerWriter) -> Result<(), BuildError> {
         let failed = |source| BuildError::Io { path: directory.to_owned(), source };
         for name in self.view.read_dir(directory).map_err(failed)? {
             let path = directory.join(&name);
@@ -242,19 +243,35 @@ impl Source {
             if excluded && !(metadata.is_dir() && self.ignore.has_exceptions()) {
                 continue;
             }
-            let inside = target.join(&name);
+            let (inside, kept) = settle(view, &target.join(&name), metadata.is_dir())?;
             let Some(node) = node_of(&real, &metadata).map_err(failed)? else { continue };
             let before = layer.entries().count();
             if metadata.is_dir() {
-                self.add_tree(&path, &inside, owner, layer)?;
+                self.add_tree(&path, view, &inside, owner, layer)?;
                 // An excluded directory is there only for what was taken back in.
                 if excluded && layer.entries().count() == before {
                     continue;
                 }
             }
-            layer.insert(inside, node, owner.apply(Meta::of(&real, &metadata).map_err(failed)?));
+            let meta = owner.apply(Meta::of(&real, &metadata).map_err(failed)?);
+            layer.insert(inside, node, kept.unwrap_or(meta));
         }
         Ok(())
+    }
+}
+
+/// Where a path really comes to lie in the image, and what a directory that is there already keeps of itself. A symlink to
+/// a directory stays one: what is copied "over" it goes to where it leads (`/lib` → `/usr/lib`).
+fn settle(view: &RootView, path: &Path, directory: bool) -> Result<(PathBuf, Option<Meta>), BuildError> {
+    let failed = |source| BuildError::Io { path: path.to_owned(), source };
+    let settled = if directory { view.resolve(path) } else { view.resolve_parent(path) }.map_err(failed)?;
+    if !directory {
+        return Ok((settled, None));
+    }
+    match view.lstat(&settled).map_err(failed)? {
+        Some(found) if found.metadata.is_dir() => Ok((settled, Some(Meta::of(&found.real, &found.metadata).map_err(failed)?))),
+        // Something else is there, or nothing: the directory takes the name itself.
+        _ => Ok((view.resolve_parent(path).map_err(failed)?, None)),
     }
 }
 

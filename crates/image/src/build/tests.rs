@@ -169,6 +169,21 @@ fn add_extracts_local_archives() {
 }
 
 #[test]
+fn copies_into_what_is_there() {
+    let bench = Bench::new();
+    bench.file("one/lib/a", "a");
+    bench.file("one/tmp/x", "x");
+    fs::create_dir_all(bench.context().join("base/usr/lib")).unwrap();
+    fs::create_dir_all(bench.context().join("base/tmp")).unwrap();
+    fs::set_permissions(bench.context().join("base/tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+    std::os::unix::fs::symlink("usr/lib", bench.context().join("base/lib")).unwrap();
+    let (_, view, _) = bench.dockerfile("FROM scratch\nCOPY base/ /\nCOPY one/ /\nCOPY one/lib/a /lib/b\n").unwrap();
+    let meta = |path: &str| view.lstat(Path::new(path)).unwrap().unwrap().metadata;
+    assert!(meta("lib").is_symlink() && meta("usr/lib/a").is_file() && meta("usr/lib/b").is_file());
+    assert_eq!(meta("tmp").permissions().mode() & 0o7777, 0o1777);
+}
+
+#[test]
 fn refuses_clearly() {
     let bench = Bench::new();
     bench.file("f", "x");
