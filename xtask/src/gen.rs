@@ -40,6 +40,8 @@ pub struct Field {
     pub always: bool,
     /// Go's name of its type, where it is not the plain one.
     pub go: Option<String>,
+    /// The values it can have, by commas; an empty one is `""`, a blank `~`.
+    pub choices: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -2,6 +2,7 @@
 
 mod debian;
 mod elf;
+mod r#gen;
 mod images;
 
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ const COMMANDS: &[Command] = &[
         about: "make the base images and DockerCoins as archives (default target/images)",
         run: images::command,
     },
-    Command { name: "gen", usage: "", about: "regenerate what is generated", run: |_| not_yet("gen") },
+    Command { name: "gen", usage: "", about: "regenerate the schema facts of the API", run: |_| r#gen::run() },
 ];
 
 fn not_yet(name: &str) -> Result<()> {

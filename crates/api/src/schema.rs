@@ -92,7 +92,7 @@ pub struct PatchStrategy {
     pub retain_keys: bool,
 }
 
-/// Names of one field of one type.
+/// One field of one type.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Field {
     /// As in JSON.
@@ -116,6 +116,8 @@ pub struct Field {
     pub default: Option<&'static str>,
     /// Go's name of its type where it is not the plain one: `v1.RestartPolicy`.
     pub go: Option<&'static str>,
+    /// The values it (or each of its items) can have; empty when it is no enumeration.
+    pub choices: Box<[Box<str>]>,
 }
 
 /// One built-in type.

@@ -2,7 +2,7 @@
 //!
 //! `facts.txt` has a word, a type and what the word says of it:
 //! `ptr` fields which are pointers in Go and so kept when zero; `always` fields encoded even when zero, `omit` required ones that are not;
-//! `optional` fields which the library takes for required; `go` Go's names of fields' types, for error messages; `atomic` a type that is owned as a whole;
+//! `optional` fields which the library takes for required; `go` Go's names of fields' types, for error messages; `enum` the values a field can have; `atomic` a type that is owned as a whole;
 //! `field` one field which 1.36 added: its protobuf tag and Go's markers.
 
 use anyhow::{Context, Result, bail};
@@ -56,6 +56,7 @@ pub(super) fn join(types: &mut Types, text: &str) -> Result<()> {
                 "omit" => field.always = false,
                 "optional" => field.required = false,
                 "go" => field.go = Some(value.to_owned()),
+                "enum" => field.choices = Some(value.to_owned()),
                 _ => bail!("{fact} is no fact"),
             }
         }

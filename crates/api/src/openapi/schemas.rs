@@ -187,6 +187,13 @@ impl<'a> Schemas<'a> {
         } else if self.style == Style::V3 && matches!(field.ty, FieldType::Type(_)) && !field.pointer {
             value["default"] = json!({});
         }
+        if self.style == Style::V3 && !field.choices.is_empty() {
+            let choices: Value = field.choices.iter().map(|choice| Value::from(&**choice)).collect();
+            match value.get_mut("items") {
+                Some(items) => items["enum"] = choices,
+                None => value["enum"] = choices,
+            }
+        }
         if let Some(list_type) = field.list_type {
             value["x-kubernetes-list-type"] = match list_type {
                 ListType::Atomic => "atomic",

@@ -237,6 +237,10 @@ impl Walk {
     fn element(&mut self, ty: &FieldType, value: &mut Value, seat: Seat<'_>, nested: usize) -> Result<(), String> {
         if value.is_null() {
             *value = zero(ty);
+            // A zero time is written as null.
+            if value.is_null() {
+                return Ok(());
+            }
         }
         self.value(ty, value, seat, nested + 1)
     }

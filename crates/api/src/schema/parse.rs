@@ -1,7 +1,7 @@
 //! Reads `schema.txt`.
 //!
 //! `type core.v1.Pod kind atomic` opens a type; each line below it, indented by one, is a field: name, type, then `#tag` (protobuf; `#2.5` through an embedded message),
-//! `required`, `ptr`, `always`, `atomic`, `list=map:key,key`, `list=set`, `list=atomic`, `merge=key`, `strategy=merge,retainKeys`, `go=Name`, `default=JSON`.
+//! `required`, `ptr`, `always`, `atomic`, `list=map:key,key`, `list=set`, `list=atomic`, `merge=key`, `strategy=merge,retainKeys`, `go=Name`, `enum=A,B` (`~` for a blank), `default=JSON`.
 //! Types: `string`, `int32`, …, `[]` before a list's item, `{}` before a map's value, else a type's short name (`core.v1.`, `meta.v1.` …).
 //! The file is ours and held by tests: what cannot be understood is skipped, not reported.
 
@@ -15,6 +15,14 @@ const PREFIXES: &[(&str, &str)] = &[
     ("apiregistration.", "io.k8s.kube-aggregator.pkg.apis.apiregistration."),
     ("version.", "io.k8s.apimachinery.pkg.version."),
 ];
+
+/// How an empty choice is written.
+const EMPTY: &str = "\"\"";
+
+/// A blank would end the word.
+fn choice(word: &str) -> Box<str> {
+    if word == EMPTY { "".into() } else { word.replace('~', " ").into() }
+}
 
 fn full(short: &str) -> String {
     PREFIXES.iter().find_map(|(from, to)| short.strip_prefix(from).map(|rest| format!("{to}{rest}"))).unwrap_or_else(|| format!("io.k8s.api.{short}"))
@@ -86,6 +94,7 @@ fn blank(ty: FieldType) -> Field {
         proto_tag: Box::default(),
         default: None,
         go: None,
+        choices: Box::default(),
     }
 }
 
@@ -114,6 +123,7 @@ fn field(line: &'static str, places: &HashMap<&str, u16>) -> Option<Field> {
             }
             Some(("merge", value)) => field.patch_merge_key = Some(value),
             Some(("go", value)) => field.go = Some(value),
+            Some(("enum", value)) => field.choices = value.split(',').map(choice).collect(),
             Some(("default", value)) => field.default = Some(value),
             Some(_) => {}
         }

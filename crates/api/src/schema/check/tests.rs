@@ -66,6 +66,8 @@ fn gives_back_what_go_would_encode() {
         "spec": {"enableServiceLinks": false, "containers": [{"name": "a", "resources": {"limits": {"cpu": "500m", "memory": "1Gi"}}}]},
         "status": {},
     }));
+    let budget = json!({"status": {"disruptedPods": {"a": null}}});
+    assert!(unknown("io.k8s.api.policy.v1.PodDisruptionBudget", budget).1["status"]["disruptedPods"]["a"].is_null());
     let (_, value) = unknown(DEPLOYMENT, json!({"spec": {"replicas": 0}}));
     assert_eq!(value, json!({
         "metadata": {}, "status": {},
