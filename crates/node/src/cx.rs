@@ -43,7 +43,7 @@ pub struct Memory {
 pub struct Shared {
     memory: Mutex<Memory>,
     pub wake: Notify,
-    /// The API's pod changed.
+    /// The pod's labels or annotations changed.
     pub updated: Notify,
     /// Some probe's verdict changed.
     pub probed: Notify,

@@ -21,6 +21,7 @@ pub const ERROR_RETRY_SECONDS: i64 = 10;
 
 pub async fn carry_out(cx: Cx, plan: Plan) {
     for action in plan.actions {
+        tracing::debug!(pod = pod::full(&cx.pod), ?action, "next");
         match action {
             Action::StopSandbox { id } => {
                 cx.node.events.normal(&cx.about(None), "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");

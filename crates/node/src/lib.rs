@@ -16,6 +16,7 @@ mod launch;
 mod lease;
 mod machine;
 pub mod names;
+pub mod networking;
 mod node;
 mod objects;
 mod observe;

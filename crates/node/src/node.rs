@@ -41,6 +41,9 @@ pub struct Node {
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
+/// On pods that mirror what is not run by the API's will.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
 impl Node {
     /// Registers the node and runs the pods bound to it, until [`Node::shutdown`]. Returns at once.
     pub fn start(config: Config, client: Client, runtime: Arc<dyn Runtime>, images: Arc<dyn Images>, clock: Arc<dyn Clock>) -> Arc<Self> {
@@ -205,6 +208,10 @@ impl Node {
             });
         }
         let Some(pod) = new else { return };
+        if pod.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(MIRROR)) {
+            // Shows what runs here by other means; the API holds no wish about it.
+            return;
+        }
         let key = pod.metadata.uid.clone().unwrap_or_default();
         match pods.get(&key) {
             Some(handle) => drop(handle.desired.send_replace(Desired { pod, gone: false })),

@@ -124,6 +124,11 @@ fn terminated(view: &View, c: &cri::ContainerStatus) -> ContainerState {
     }
 }
 
+/// That state if it is an end, else the empty one.
+fn ended(state: Option<&ContainerState>) -> Option<ContainerState> {
+    Some(state.filter(|s| s.terminated.is_some()).cloned().unwrap_or_default())
+}
+
 /// It ran once and the runtime no longer knows it.
 fn lost(old: &ContainerStatus, while_terminating: bool) -> ContainerState {
     let message = if while_terminating {
@@ -149,6 +154,8 @@ fn container_status(view: &View, container: &Container, sort: Sort, waiting: &st
         image: container.image.clone().unwrap_or_default(),
         started: Some(false),
         state: Some(waiting_state(waiting, "")),
+        // Never absent in the API.
+        last_state: Some(ContainerState::default()),
         volume_mounts: mounts(container),
         ..ContainerStatus::default()
     };
@@ -165,7 +172,7 @@ fn container_status(view: &View, container: &Container, sort: Sort, waiting: &st
                 return status;
             }
             status.restart_count = old.restart_count;
-            status.last_state = old.last_state.clone().filter(|s| s.terminated.is_some());
+            status.last_state = ended(old.last_state.as_ref());
         }
         if let Some(reason) = reason {
             status.state = Some(waiting_state(&reason.reason, &reason.message));
@@ -184,9 +191,9 @@ fn container_status(view: &View, container: &Container, sort: Sort, waiting: &st
         status.last_state = Some(terminated(view, previous));
     } else if let Some(old) = old.filter(|old| old.container_id != status.container_id) {
         // The one before was collected; what the API remembers of it stays.
-        status.last_state = old.state.clone().filter(|s| s.terminated.is_some());
+        status.last_state = ended(old.state.as_ref());
     } else if let Some(old) = old {
-        status.last_state = old.last_state.clone().filter(|s| s.terminated.is_some());
+        status.last_state = ended(old.last_state.as_ref());
     }
     match found.state {
         cri::ContainerState::Running => {

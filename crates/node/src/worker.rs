@@ -61,6 +61,8 @@ pub struct Worker {
     /// The resourceVersion that status is from; what the informer says of older ones is no news.
     written_version: u64,
     write_again_at: Option<tokio::time::Instant>,
+    /// What was sent last. Should the API keep it in another form, it is not sent again and again.
+    sent: Option<serde_json::Value>,
     deleting: bool,
     wake_at: Option<Timestamp>,
     generation: Option<i64>,
@@ -100,6 +102,7 @@ impl Worker {
             written: pod.status.clone().unwrap_or_default(),
             written_version: version(&pod),
             write_again_at: None,
+            sent: None,
             deleting: false,
             wake_at: None,
             generation: pod.metadata.generation,
@@ -129,8 +132,8 @@ impl Worker {
                     if changed.is_err() {
                         return; // The node is shutting down; the pod runs on.
                     }
-                    cx = self.cx();
-                    self.pod_changed(&cx);
+                    let before = std::mem::replace(&mut cx, self.cx());
+                    self.pod_changed(&cx, &before.pod);
                 }
                 () = self.shared.wake.notified() => {}
                 () = optional(&mut self.work) => {
@@ -154,8 +157,11 @@ impl Worker {
         self.written_version = version(pod);
     }
 
-    fn pod_changed(&mut self, cx: &Cx) {
-        self.shared.updated.notify_waiters();
+    fn pod_changed(&mut self, cx: &Cx, before: &Pod) {
+        let (now, then) = (&cx.pod.metadata, &before.metadata);
+        if now.labels != then.labels || now.annotations != then.annotations {
+            self.shared.updated.notify_waiters();
+        }
         if self.generation != cx.pod.metadata.generation {
             // What could not be done with the old definition is tried again with the new one.
             self.generation = cx.pod.metadata.generation;
@@ -163,6 +169,7 @@ impl Worker {
         }
         if self.write.is_none() && version(&cx.pod) > self.written_version {
             self.know(&cx.pod);
+            self.sent = None;
         }
     }
 
@@ -240,6 +247,7 @@ impl Worker {
     }
 
     fn work_ended(&mut self, cx: &Cx) {
+        tracing::debug!(pod = pod::full(&cx.pod), doing = ?self.doing, "done");
         match self.doing {
             Doing::Terminating(_) => {
                 let node = self.node.clone();
@@ -284,7 +292,9 @@ impl Worker {
         let client = self.node.client.of::<Pod>(Some(pod::namespace(&cx.pod)));
         let name = pod::name(&cx.pod).to_owned();
         let uid = pod::uid(&cx.pod).to_owned();
-        if let Some(patch) = patch::between(&self.written, &computed, &uid) {
+        if let Some(patch) = patch::between(&self.written, &computed, &uid).filter(|patch| self.sent.as_ref() != Some(patch)) {
+            tracing::debug!(pod = name, %patch, "status");
+            self.sent = Some(patch.clone());
             self.written = computed;
             self.write = Some(Box::pin(async move { client.patch_status(&name, PatchKind::Strategic, patch).await.map(Some) }));
         } else if self.shared.lock().ended && pod::is_terminating(&cx.pod) && !self.deleting {
@@ -310,12 +320,14 @@ impl Worker {
                 tracing::debug!(pod = pod::full(&cx.pod), %error, "the pod is no longer there");
                 self.deleting = false;
                 self.write_again_at = Some(tokio::time::Instant::now() + WRITE_RETRY);
+                self.sent = None;
                 self.know(&cx.pod);
             }
             Err(error) => {
                 tracing::warn!(pod = pod::full(&cx.pod), %error, "cannot write the pod's status");
                 self.deleting = false;
                 self.write_again_at = Some(tokio::time::Instant::now() + WRITE_RETRY);
+                self.sent = None;
                 self.know(&cx.pod);
             }
         }

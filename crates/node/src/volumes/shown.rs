@@ -2,6 +2,7 @@
 //!
 //! Upstream looks every minute or so; here the watch of the object wakes the writer at once. Tokens are renewed at 80 % of their life.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,9 @@ pub struct Shown {
     default_mode: u32,
     sources: Vec<VolumeProjection>,
 }
+
+/// Tokens by their path, and when they are to be renewed.
+type Tokens = HashMap<String, (String, Instant)>;
 
 enum Watch {
     ConfigMap(Arc<Informer<ConfigMap>>),
@@ -77,9 +81,10 @@ impl Shown {
                 Watch::Secret(informer) => informer.subscribe(),
             })
             .collect();
-        let (payload, refresh_in) = self.payload(cx, &watches).await?;
+        let mut tokens = Tokens::new();
+        let payload = self.payload(cx, &watches, &mut tokens).await?;
         atomic::write(&path, &payload, fs_group(cx), cx.node.now()).map_err(|error| format!("{}: {error}", path.display()))?;
-        let keeper = Keeper { shown: self, cx: cx.clone(), path: path.clone(), watches, changes, refresh_at: refresh_in.map(|d| Instant::now() + d) };
+        let keeper = Keeper { shown: self, cx: cx.clone(), path: path.clone(), watches, changes, tokens, retry_at: None };
         Ok((path, tokio::spawn(keeper.run()).abort_handle()))
     }
 
@@ -93,12 +98,11 @@ impl Shown {
         self.sources.iter().filter_map(each).collect()
     }
 
-    /// The files as they should be now, and when a token in them is to be renewed.
-    async fn payload(&self, cx: &Cx, watches: &[Watch]) -> Result<(Payload, Option<Duration>), String> {
+    /// The files as they should be now. Tokens that are due are renewed.
+    async fn payload(&self, cx: &Cx, watches: &[Watch], tokens: &mut Tokens) -> Result<Payload, String> {
         let namespace = pod::namespace(&cx.pod);
         let mut watches = watches.iter();
         let mut out = Payload::new();
-        let mut refresh_in: Option<Duration> = None;
         for source in &self.sources {
             if let Some(projection) = &source.config_map {
                 let optional = projection.optional == Some(true);
@@ -137,17 +141,24 @@ impl Shown {
                 let now = cx.node.find(namespace, pod::name(&cx.pod), Some(pod::uid(&cx.pod))).map_or_else(|| cx.pod.clone(), |found| found.pod);
                 out.extend(payload::downward_api(&now, &facts, projection.items.as_deref().unwrap_or_default(), self.default_mode)?);
             } else if let Some(projection) = &source.service_account_token {
-                let token = token::request(cx, projection).await?;
-                refresh_in = Some(refresh_in.map_or(token.refresh_in, |d| d.min(token.refresh_in)));
+                let known = tokens.get(&projection.path).filter(|(_, until)| *until > Instant::now()).map(|(text, _)| text.clone());
+                let text = match known {
+                    Some(text) => text,
+                    None => {
+                        let token = token::request(cx, projection).await?;
+                        tokens.insert(projection.path.clone(), (token.text.clone(), Instant::now() + token.refresh_in));
+                        token.text
+                    }
+                };
                 let uid = common_user(cx);
                 // Only its user (and group) may read a token, where they are known.
                 let mode = if uid.is_some() || fs_group(cx).is_some() { 0o600 } else { self.default_mode };
-                out.insert(projection.path.clone(), Projection { data: token.text.into_bytes(), mode, uid });
+                out.insert(projection.path.clone(), Projection { data: text.into_bytes(), mode, uid });
             } else {
                 return Err("this kind of projection is not supported by this node".to_owned());
             }
         }
-        Ok((out, refresh_in))
+        Ok(out)
     }
 
     fn follows_pod(&self) -> bool {
@@ -170,7 +181,8 @@ struct Keeper {
     path: PathBuf,
     watches: Vec<Watch>,
     changes: Vec<Changes>,
-    refresh_at: Option<Instant>,
+    tokens: Tokens,
+    retry_at: Option<Instant>,
 }
 
 impl Keeper {
@@ -183,25 +195,25 @@ impl Keeper {
             let shared = self.cx.shared.clone();
             let updated = shared.updated.notified();
             let follows_pod = self.shown.follows_pod();
-            let (changes, refresh_at) = (&mut self.changes, self.refresh_at);
+            let wake_at = self.tokens.values().map(|(_, at)| *at).chain(self.retry_at).min();
+            let changes = &mut self.changes;
             tokio::select! {
                 () = async { if changes.is_empty() { std::future::pending().await } else { drop(select_all(changes.iter_mut().map(|c| Box::pin(c.next()))).await) } } => {}
                 () = updated, if follows_pod => {}
-                () = async { match refresh_at { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {}
+                () = async { match wake_at { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {}
             }
-            match self.shown.payload(&self.cx, &self.watches).await {
-                Ok((payload, refresh_in)) => {
-                    self.refresh_at = refresh_in.map(|d| Instant::now() + d);
-                    if let Err(error) = atomic::write(&self.path, &payload, fs_group(&self.cx), self.cx.node.now()) {
-                        tracing::warn!(path = %self.path.display(), %error, "cannot update the volume");
-                        self.refresh_at = Some(Instant::now() + RETRY);
-                    }
-                }
-                // What was shown stays; upstream keeps trying too.
-                Err(error) => {
-                    tracing::debug!(path = %self.path.display(), error, "the volume cannot be brought up to date");
-                    self.refresh_at = Some(self.refresh_at.map_or(Instant::now() + RETRY, |at| at.max(Instant::now() + RETRY)));
-                }
+            self.retry_at = None;
+            let written = match self.shown.payload(&self.cx, &self.watches, &mut self.tokens).await {
+                Ok(payload) => atomic::write(&self.path, &payload, fs_group(&self.cx), self.cx.node.now()).map(drop).map_err(|error| error.to_string()),
+                Err(error) => Err(error),
+            };
+            // What was shown stays; upstream keeps trying too.
+            if let Err(error) = written {
+                tracing::debug!(path = %self.path.display(), error, "the volume cannot be brought up to date");
+                self.retry_at = Some(Instant::now() + RETRY);
+                let due = Instant::now();
+                // A token that could not be renewed is tried again with the rest, not at once.
+                self.tokens.values_mut().filter(|(_, at)| *at <= due).for_each(|(_, at)| *at = due + RETRY);
             }
         }
     }

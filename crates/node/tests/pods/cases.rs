@@ -1,0 +1,190 @@
+//! The cases, one after the other in one cluster.
+
+use std::time::{Duration, Instant};
+
+use api::k8s::api::coordination::v1::Lease;
+use api::k8s::api::core::v1::{ConfigMap, Node};
+use client::{Informer, PatchKind};
+use serde_json::json;
+
+use crate::world::{PATIENCE, World, phase, ready, restarts, state};
+
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        pub async fn run(filters: &[String]) -> bool {
+            let mut world = World::new().await;
+            $(
+                if filters.is_empty() || filters.iter().any(|f| stringify!($name).contains(f.as_str())) {
+                    let begun = Instant::now();
+                    // A panic fails the whole run; which case it was is said before.
+                    eprint!("case {} ... ", stringify!($name));
+                    $name(&mut world).await;
+                    eprintln!("ok ({:?})", begun.elapsed());
+                }
+            )*
+            world.end();
+            false
+        }
+    };
+}
+
+cases!(registers, runs_and_ends, env_and_restart, succeeds, init_and_volumes, probes, images, config_errors, adopted);
+
+fn sh(script: &str) -> serde_json::Value {
+    json!({"name": "c", "image": "busybox", "command": ["sh", "-c", script]})
+}
+
+async fn registers(world: &mut World) {
+    let nodes = Informer::<Node>::of(&world.client, None).start();
+    let begun = Instant::now();
+    let is_ready = |n: &Node| n.status.iter().flat_map(|s| s.conditions.iter().flatten()).any(|c| c.type_ == "Ready" && c.status == "True");
+    tokio::time::timeout(PATIENCE, nodes.until(|cache| cache.get("", "node1").is_some_and(|n| is_ready(&n)))).await.expect("ready");
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    let node = nodes.cache().get("", "node1").unwrap();
+    assert_eq!(node.metadata.labels.as_ref().unwrap()["kubernetes.io/hostname"], "node1");
+    assert_eq!(node.status.as_ref().unwrap().node_info.as_ref().unwrap().kubelet_version, "v1.36.2");
+    let leases = Informer::<Lease>::of(&world.client, Some("kube-node-lease")).start();
+    tokio::time::timeout(PATIENCE, leases.until(|cache| cache.contains("kube-node-lease", "node1"))).await.expect("lease");
+}
+
+async fn runs_and_ends(world: &mut World) {
+    let begun = Instant::now();
+    world.create("web", json!({"containers": [sh("echo hello; trap 'exit 0' TERM; while true; do sleep 0.1; done")]})).await;
+    let pod = world.until("web", "ready", ready).await;
+    eprint!("(running after {:?}) ", begun.elapsed());
+    assert_eq!((phase(&pod), state(&pod, "c").as_str(), restarts(&pod)), ("Running", "running", 0));
+    let status = pod.status.clone().unwrap();
+    assert_eq!((status.pod_ip.as_deref(), status.host_ip.as_deref(), status.qos_class.as_deref()), (Some("10.244.0.7"), Some("127.0.0.1"), Some("BestEffort")));
+    assert!(status.container_statuses.unwrap()[0].container_id.as_ref().unwrap().starts_with("coracle://"));
+    assert_eq!(world.log(&pod, "c", 0), "hello\n");
+    for expected in ["Pulled: Container image \"busybox\" already present on machine and can be accessed by the pod", "Created: Container created", "Started: Container started"] {
+        world.event("web", expected).await;
+    }
+    world.delete("web", 5).await;
+    world.gone("web").await;
+    world.event("web", "Killing: Stopping container c").await;
+}
+
+async fn env_and_restart(world: &mut World) {
+    world.config_map("cm", json!({"KEY": "value"})).await;
+    let mut container = sh("echo $A $KEY $POD $KUBERNETES_SERVICE_HOST $(hostname); exit 3");
+    container["env"] = json!([{"name": "A", "value": "a-$(POD)"}, {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]);
+    container["envFrom"] = json!([{"configMapRef": {"name": "cm"}}]);
+    world.create("crash", json!({"restartPolicy": "OnFailure", "containers": [container]})).await;
+    let pod = world.until("crash", "in a crash loop", |pod| state(pod, "c").starts_with("CrashLoopBackOff")).await;
+    let expected = format!("CrashLoopBackOff back-off 10s restarting failed container=c pod=crash_default({})", pod.metadata.uid.clone().unwrap());
+    assert_eq!((state(&pod, "c"), restarts(&pod), phase(&pod)), (expected, 1, "Running"));
+    let last = pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0].last_state.clone().unwrap().terminated.unwrap();
+    assert_eq!((last.exit_code, last.reason.as_deref()), (3, Some("Error")));
+    assert_eq!(world.log(&pod, "c", 0), "a-$(POD) value crash 10.96.0.1 crash\n");
+    world.delete("crash", 0).await;
+    world.gone("crash").await;
+}
+
+async fn succeeds(world: &mut World) {
+    let mut container = sh("echo -n bye > /dev/termination-log");
+    container["securityContext"] = json!({"runAsUser": 1000});
+    world.create("job", json!({"restartPolicy": "Never", "containers": [container]})).await;
+    let pod = world.until("job", "done", |pod| phase(pod) == "Succeeded").await;
+    let ended = pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0].state.clone().unwrap().terminated.unwrap();
+    assert_eq!((ended.exit_code, ended.reason.as_deref(), ended.message.as_deref()), (0, Some("Completed"), Some("bye")));
+    let reasons: Vec<_> = pod.status.as_ref().unwrap().conditions.iter().flatten().map(|c| format!("{}={}", c.type_, c.reason.as_deref().unwrap_or("-"))).collect();
+    assert!(reasons.contains(&"Ready=PodCompleted".to_owned()), "{reasons:?}");
+    world.delete("job", 0).await;
+    world.gone("job").await;
+}
+
+async fn init_and_volumes(world: &mut World) {
+    world.config_map("shown", json!({"key": "one"})).await;
+    let spec = json!({
+        "initContainers": [{"name": "first", "image": "busybox", "command": ["sh", "-c", "echo made > /work/file"], "volumeMounts": [{"name": "work", "mountPath": "/work"}]}],
+        "containers": [{"name": "c", "image": "busybox",
+            "command": ["sh", "-c", "cat /work/file /sub; cat /shown/key; echo; cat /down/labels; echo; ls /proj; cat /etc/hosts > /work/hosts; while ! test \"$(cat /shown/key)\" = two; do sleep 0.05; done; echo changed; sleep 1000"],
+            "volumeMounts": [{"name": "work", "mountPath": "/work"}, {"name": "work", "mountPath": "/sub", "subPath": "file"}, {"name": "shown", "mountPath": "/shown"},
+                {"name": "down", "mountPath": "/down"}, {"name": "proj", "mountPath": "/proj", "readOnly": true}]}],
+        "volumes": [{"name": "work", "emptyDir": {"medium": "Memory"}}, {"name": "shown", "configMap": {"name": "shown"}},
+            {"name": "down", "downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+            {"name": "proj", "projected": {"sources": [{"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}}, {"configMap": {"name": "shown"}}]}}],
+        "serviceAccountName": "default", "automountServiceAccountToken": false,
+        "terminationGracePeriodSeconds": 1,
+    });
+    world.create("vol", spec).await;
+    let pod = world.until("vol", "ready", ready).await;
+    assert_eq!(state(&pod, "first"), "Completed 0");
+    let patch = json!({"data": {"key": "two"}});
+    world.client.of::<ConfigMap>(Some("default")).patch("shown", PatchKind::Merge, patch).await.expect("patch");
+    let begun = Instant::now();
+    while !world.log(&pod, "c", 0).ends_with("changed\n") {
+        assert!(begun.elapsed() < PATIENCE, "{}", world.log(&pod, "c", 0));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(world.log(&pod, "c", 0), "made\nmade\none\napp=\"vol\"\nkey\ntoken\nchanged\n");
+    world.delete("vol", 1).await;
+    world.gone("vol").await;
+}
+
+async fn probes(world: &mut World) {
+    let mut container = sh("touch /live; sleep 0.3; touch /ready; sleep 1000");
+    container["readinessProbe"] = json!({"exec": {"command": ["test", "-e", "/ready"]}, "periodSeconds": 1});
+    container["livenessProbe"] = json!({"exec": {"command": ["sh", "-c", "cat /live"]}, "periodSeconds": 1, "failureThreshold": 1});
+    world.create("probed", json!({"terminationGracePeriodSeconds": 1, "containers": [container]})).await;
+    let pod = world.until("probed", "running", |pod| state(pod, "c") == "running").await;
+    assert!(!ready(&pod));
+    world.until("probed", "ready", ready).await;
+    let mut container = sh("sleep 1000");
+    container["livenessProbe"] = json!({"tcpSocket": {"port": 1, "host": "127.0.0.1"}, "periodSeconds": 1, "failureThreshold": 1});
+    world.create("sick", json!({"terminationGracePeriodSeconds": 1, "containers": [container]})).await;
+    world.until("sick", "restarted", |pod| restarts(pod) == 1).await;
+    world.event("sick", "Unhealthy: Liveness probe failed: dial tcp 127.0.0.1:1: connect: connection refused").await;
+    world.event("sick", "Killing: Container c failed liveness probe, will be restarted").await;
+    for name in ["probed", "sick"] {
+        world.delete(name, 0).await;
+        world.gone(name).await;
+    }
+}
+
+async fn images(world: &mut World) {
+    world.create("pull", json!({"containers": [{"name": "c", "image": "no.where/x"}]})).await;
+    world.create("bad", json!({"containers": [{"name": "c", "image": "/worker:v0.3"}]})).await;
+    let pod = world.until("pull", "failing to pull", |pod| state(pod, "c") == "ErrImagePull no such registry").await;
+    assert_eq!(phase(&pod), "Pending");
+    world.until("pull", "backing off", |pod| state(pod, "c") == "ImagePullBackOff Back-off pulling image \"no.where/x\": ErrImagePull: no such registry").await;
+    world.until("bad", "refused", |pod| state(pod, "c").starts_with("InvalidImageName Failed to apply default image tag \"/worker:v0.3\": couldn't parse")).await;
+    for name in ["pull", "bad"] {
+        world.delete(name, 0).await;
+        world.gone(name).await;
+    }
+}
+
+async fn config_errors(world: &mut World) {
+    let mut container = sh("true");
+    container["env"] = json!([{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "nosuch", "key": "k"}}}]);
+    world.create("conf", json!({"containers": [container]})).await;
+    world.until("conf", "refused", |pod| state(pod, "c") == "CreateContainerConfigError configmap \"nosuch\" not found").await;
+    let container = json!({"name": "c", "image": "busybox", "command": ["/no/such"]});
+    world.create("start", json!({"restartPolicy": "Never", "containers": [container]})).await;
+    let pod = world.until("start", "failed", |pod| phase(pod) == "Failed").await;
+    assert!(state(&pod, "c").starts_with("StartError 12"), "{}", state(&pod, "c"));
+    world.event("conf", "Failed: Error: configmap \"nosuch\" not found").await;
+    for name in ["conf", "start"] {
+        world.delete(name, 0).await;
+        world.gone(name).await;
+    }
+}
+
+async fn adopted(world: &mut World) {
+    world.create("keep", json!({"terminationGracePeriodSeconds": 1, "containers": [sh("test -e /tmp/x && echo again; touch /tmp/x; sleep 1000")]})).await;
+    world.create("orphan", json!({"terminationGracePeriodSeconds": 1, "containers": [sh("sleep 1000")]})).await;
+    let before = world.until("keep", "ready", ready).await;
+    world.until("orphan", "ready", ready).await;
+    world.node.shutdown();
+    world.delete("orphan", 0).await;
+    world.restart_node();
+    world.gone("orphan").await;
+    // The adopted node looks after the pod again: it ends it when told to, with the same container as before.
+    let id = |pod: &api::k8s::api::core::v1::Pod| pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0].container_id.clone();
+    let after = world.until("keep", "ready", ready).await;
+    assert_eq!((id(&before), restarts(&after)), (id(&after), 0));
+    world.delete("keep", 1).await;
+    world.gone("keep").await;
+}

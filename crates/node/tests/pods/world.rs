@@ -1,0 +1,218 @@
+//! A cluster of one node in this process, in its own directories.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::k8s::api::core::v1::{ConfigMap, Event, Pod, ServiceAccount};
+use api::world::SystemClock;
+use client::{Client, Informer, ListOptions};
+use node::{Credentials, ImageError, ImageInfo, Images, Node, RunConfig};
+use sandbox::cri::{BoxFuture, PodNetwork, PodSandboxConfig};
+use serde_json::{Value, json};
+
+/// No single step of a test may take longer.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+struct NoNetwork;
+
+impl PodNetwork for NoNetwork {
+    fn attach<'a>(&'a self, _: &'a str, _: &'a Path, _: &'a PodSandboxConfig) -> BoxFuture<'a, Result<Vec<IpAddr>, String>> {
+        Box::pin(async { Ok(vec![IpAddr::from([10, 244, 0, 7])]) })
+    }
+    fn detach<'a>(&'a self, _: &'a str, _: &'a PodSandboxConfig) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// Knows `busybox` only.
+struct Busybox(PathBuf);
+
+impl Images for Busybox {
+    fn find<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Option<ImageInfo>, ImageError>> {
+        Box::pin(async move {
+            if reference.starts_with('/') {
+                return Err(ImageError::Invalid(format!("couldn't parse image reference {reference:?}: invalid reference format")));
+            }
+            let config = RunConfig { entrypoint: vec![], cmd: vec!["sh".into()], env: vec!["PATH=/bin".into()], ..RunConfig::default() };
+            Ok((reference == "busybox").then(|| ImageInfo { id: "sha256:0123".into(), layers: vec![self.0.clone()], config, ..ImageInfo::default() }))
+        })
+    }
+    fn pull<'a>(&'a self, _: &'a str, _: &'a [Credentials]) -> BoxFuture<'a, Result<ImageInfo, ImageError>> {
+        Box::pin(async { Err(ImageError::Failed("no such registry".into())) })
+    }
+    fn list(&self) -> BoxFuture<'_, Vec<ImageInfo>> {
+        Box::pin(async { vec![] })
+    }
+}
+
+fn make_image(dir: &Path) {
+    for name in ["bin", "etc", "tmp", "root"] {
+        std::fs::create_dir_all(dir.join(name)).unwrap();
+    }
+    std::fs::copy("/bin/busybox", dir.join("bin/busybox")).expect("busybox-static is installed");
+    for name in ["sh", "echo", "cat", "sleep", "env", "hostname", "true", "false", "test", "touch", "nc", "httpd", "id", "stty", "rm", "ls"] {
+        std::os::unix::fs::symlink("busybox", dir.join("bin").join(name)).unwrap();
+    }
+    std::fs::write(dir.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
+}
+
+pub struct World {
+    pub dir: PathBuf,
+    pub client: Client,
+    pub pods: Informer<Pod>,
+    pub events: Informer<Event>,
+    pub node: Arc<Node>,
+    runtime: sandbox::Config,
+}
+
+impl World {
+    pub async fn new() -> Self {
+        let dir = std::env::temp_dir().join(format!("coracle-node-{}", std::process::id()));
+        make_image(&dir.join("image"));
+        let store = Arc::new(store::Embedded::open(store::Config::memory()).expect("store"));
+        let key = server::TokenKey::from_pkcs8(&server::TokenKey::generate().expect("key")).expect("key");
+        let chance: server::Chance = Arc::new(|buffer| {
+            use std::io::Read;
+            std::fs::File::open("/dev/urandom").and_then(|mut f| f.read_exact(buffer)).expect("random");
+        });
+        let mut config = server::Config::new(Arc::new(key), "no CA".into());
+        config.advertise_address = IpAddr::from([192, 0, 2, 1]);
+        let api = server::Api::open(store, Arc::new(SystemClock), chance, config, Arc::new(server::NodeDialer)).await.expect("api");
+        let client = Client::new(Arc::new(server::Local::new(api, "system:node:node1")), "test");
+        // What the controllers make in every namespace.
+        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "default"}});
+        client.of::<ServiceAccount>(Some("default")).create(&serde_json::from_value(account).unwrap()).await.expect("service account");
+        let runtime = sandbox::Config {
+            root_dir: dir.join("root"),
+            state_dir: dir.join("state"),
+            shim_exe: std::env::current_exe().expect("own path"),
+            network: Arc::new(NoNetwork),
+        };
+        let pods = Informer::<Pod>::of(&client, None).start();
+        pods.synced().await;
+        let node = Self::start_node(&dir, &client, &runtime);
+        let events = Informer::<Event>::of(&client, None).start();
+        let world = Self { dir, client, pods, events, node, runtime };
+        world.config_map("kube-root-ca.crt", json!({"ca.crt": "CA"})).await;
+        world
+    }
+
+    fn start_node(dir: &Path, client: &Client, runtime: &sandbox::Config) -> Arc<Node> {
+        let mut config = node::Config::new("node1", IpAddr::from([127, 0, 0, 1]), "v1.36.2", dir.join("kubelet"));
+        config.log_dir = dir.join("logs");
+        config.cluster_dns = vec![IpAddr::from([10, 96, 0, 10])];
+        let embedded = sandbox::Embedded::open(runtime.clone()).expect("runtime");
+        Node::start(config, client.clone(), Arc::new(embedded), Arc::new(Busybox(dir.join("image"))), Arc::new(SystemClock))
+    }
+
+    /// As after kill -9: nothing is told to anyone.
+    pub fn restart_node(&mut self) {
+        self.node.shutdown();
+        self.node = Self::start_node(&self.dir, &self.client, &self.runtime);
+    }
+
+    pub async fn create(&self, name: &str, spec: Value) -> Arc<Pod> {
+        let mut spec = spec;
+        spec["nodeName"] = json!("node1");
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default", "labels": {"app": name}}, "spec": spec});
+        self.client.of::<Pod>(Some("default")).create(&serde_json::from_value(pod).unwrap()).await.expect("create")
+    }
+
+    pub async fn config_map(&self, name: &str, data: Value) {
+        let map: ConfigMap = serde_json::from_value(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}, "data": data})).unwrap();
+        self.client.of::<ConfigMap>(Some("default")).create(&map).await.expect("config map");
+    }
+
+    /// Until the pod satisfies `done`; the pod as it was last otherwise.
+    pub async fn until(&self, name: &str, what: &str, mut done: impl FnMut(&Pod) -> bool) -> Arc<Pod> {
+        let waited = tokio::time::timeout(PATIENCE, self.pods.until(|cache| cache.get("default", name).is_some_and(|pod| done(&pod)))).await;
+        let pod = self.pods.cache().get("default", name);
+        match (waited, pod) {
+            (Ok(()), Some(pod)) => pod,
+            (_, pod) => panic!("{name}: not {what}: {:#?} {}", self.events(name).await, serde_json::to_string_pretty(&pod.and_then(|p| p.status.clone())).unwrap()),
+        }
+    }
+
+    pub async fn gone(&self, name: &str) {
+        tokio::time::timeout(PATIENCE, self.pods.until(|cache| !cache.contains("default", name))).await.unwrap_or_else(|_| panic!("{name} is still there"));
+    }
+
+    pub async fn delete(&self, name: &str, grace: i64) {
+        let options = client::DeleteOptions { grace_period_seconds: Some(grace), ..client::DeleteOptions::default() };
+        self.client.of::<Pod>(Some("default")).delete(name, &options).await.expect("delete");
+    }
+
+    pub fn log(&self, pod: &Pod, container: &str, attempt: u32) -> String {
+        let folder = format!("default_{}_{}", pod.metadata.name.as_deref().unwrap(), pod.metadata.uid.as_deref().unwrap());
+        let text = std::fs::read_to_string(self.dir.join("logs").join(folder).join(container).join(format!("{attempt}.log"))).unwrap_or_default();
+        text.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned() + "\n").collect()
+    }
+
+    /// `Reason: message` of the pod's events so far.
+    pub async fn events(&self, name: &str) -> Vec<String> {
+        let list = self.client.of::<Event>(Some("default")).list(&ListOptions::default()).await.expect("events");
+        let of = |event: Arc<Event>| (event.involved_object.name.as_deref() == Some(name)).then(|| format!("{}: {}", event.reason.clone().unwrap_or_default(), event.message.clone().unwrap_or_default()));
+        list.items.iter().filter_map(|o| o.typed::<Event>().ok()).filter_map(of).collect()
+    }
+
+    /// Waits for the pod's event: it is written a moment after what it tells of.
+    pub async fn event(&self, name: &str, expected: &str) {
+        let wait = self.events.until(|cache| {
+            cache.list().iter().any(|event| {
+                event.involved_object.name.as_deref() == Some(name)
+                    && format!("{}: {}", event.reason.as_deref().unwrap_or_default(), event.message.as_deref().unwrap_or_default()) == expected
+            })
+        });
+        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+            panic!("{name}: no event {expected:?} in {:#?}", self.events(name).await);
+        }
+    }
+
+    pub fn end(self) {
+        self.node.shutdown();
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.node.shutdown();
+        let _ = sandbox::reset(&self.runtime);
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        for line in mounts.lines().filter(|l| l.contains(self.dir.to_str().unwrap_or("?"))) {
+            if let Some(path) = line.split(' ').nth(1) {
+                let _ = nix::mount::umount2(path, nix::mount::MntFlags::MNT_DETACH);
+            }
+        }
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A container's state in words.
+pub fn state(pod: &Pod, container: &str) -> String {
+    let status = pod.status.clone().unwrap_or_default();
+    let all = status.init_container_statuses.into_iter().flatten().chain(status.container_statuses.into_iter().flatten());
+    let Some(found) = all.into_iter().find(|c| c.name == container) else { return "none".into() };
+    let state = found.state.unwrap_or_default();
+    if state.running.is_some() {
+        return "running".into();
+    }
+    if let Some(t) = state.terminated {
+        return format!("{} {}", t.reason.unwrap_or_default(), t.exit_code);
+    }
+    let waiting = state.waiting.unwrap_or_default();
+    format!("{} {}", waiting.reason.unwrap_or_default(), waiting.message.unwrap_or_default()).trim().to_owned()
+}
+
+pub fn restarts(pod: &Pod) -> i32 {
+    pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten()).map(|c| c.restart_count).sum()
+}
+
+pub fn ready(pod: &Pod) -> bool {
+    pod.status.iter().flat_map(|s| s.conditions.iter().flatten()).any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+pub fn phase(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default()
+}
