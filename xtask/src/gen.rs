@@ -145,7 +145,10 @@ mod tests {
             assert!(text().unwrap() == checked_in, "run `cargo xtask gen`");
         }
         let types = openapi::read(&source(&registry, OPENAPI).unwrap().join("src/v1_36")).unwrap();
-        let columns = |text: &str| -> Vec<String> { text.lines().map(|line| line.split(' ').take(3).collect::<Vec<_>>().join(" ")).collect() };
-        assert_eq!(columns(&write::text(&types)), columns(&checked_in), "run `cargo xtask gen`");
+        // Names and types; whether a type is owned as a whole is `k8s-pb`'s to say.
+        let columns = |text: &str| -> Vec<String> {
+            text.lines().map(|line| line.split(' ').filter(|word| *word != "atomic").take(3).collect::<Vec<_>>().join(" ")).collect()
+        };
+        assert!(columns(&write::text(&types)) == columns(&checked_in), "run `cargo xtask gen`");
     }
 }
