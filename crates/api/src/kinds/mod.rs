@@ -2,7 +2,10 @@
 //!
 //! To add a kind: a `static` [`policy::Policy`] that names only where it differs, and a line in [`strategy`].
 
+mod admission;
 mod affinity;
+mod autoscaling;
+pub mod certificates;
 pub mod cluster;
 mod config;
 mod container;
@@ -11,8 +14,11 @@ mod daemon_set;
 mod deployment;
 mod diff;
 mod endpoints;
+mod extension;
+mod flow_control;
 mod job;
 pub mod json;
+mod networking;
 mod persistent_volume_claim;
 pub mod pod;
 mod pod_defaults;
@@ -24,9 +30,11 @@ mod quota;
 mod rbac;
 mod replica_set;
 mod resources;
+mod scheduling;
 mod security;
 mod service;
 mod stateful_set;
+mod storage;
 mod volume;
 mod workload;
 
@@ -39,6 +47,9 @@ pub static CUSTOM: Policy = Policy { generation: Generation::Content, status_kee
 
 /// A built-in kind that needs nothing special.
 static BARE: Policy = BUILT_IN;
+
+/// A kind with a spec and a status that is another's, and nothing else special.
+static REQUEST: Policy = Policy { status: true, status_keeps_metadata: true, unconditional_update: false, ..BUILT_IN };
 
 /// The strategy of a built-in kind.
 pub fn strategy(group: &str, plural: &str) -> &'static dyn Strategy {
@@ -70,6 +81,43 @@ pub fn strategy(group: &str, plural: &str) -> &'static dyn Strategy {
         ("rbac.authorization.k8s.io", "clusterroles") => &rbac::CLUSTER_ROLE,
         ("rbac.authorization.k8s.io", "rolebindings") => &rbac::ROLE_BINDING,
         ("rbac.authorization.k8s.io", "clusterrolebindings") => &rbac::CLUSTER_ROLE_BINDING,
+        ("", "persistentvolumes") => &storage::PERSISTENT_VOLUME,
+        ("storage.k8s.io", "storageclasses") => &storage::STORAGE_CLASS,
+        ("storage.k8s.io", "volumeattributesclasses") => &storage::ATTRIBUTES_CLASS,
+        ("storage.k8s.io", "volumeattachments") => &storage::VOLUME_ATTACHMENT,
+        ("storage.k8s.io", "csinodes") => &storage::CSI_NODE,
+        ("storage.k8s.io", "csidrivers") => &storage::CSI_DRIVER,
+        ("storage.k8s.io", "csistoragecapacities") => &storage::STORAGE_CAPACITY,
+        ("networking.k8s.io", "ingresses") => &networking::INGRESS,
+        ("networking.k8s.io", "ingressclasses") => &networking::INGRESS_CLASS,
+        ("networking.k8s.io", "networkpolicies") => &networking::NETWORK_POLICY,
+        ("networking.k8s.io", "ipaddresses") => &networking::IP_ADDRESS,
+        ("networking.k8s.io", "servicecidrs") => &networking::SERVICE_CIDR,
+        ("policy", "poddisruptionbudgets") => &networking::DISRUPTION_BUDGET,
+        ("autoscaling", "horizontalpodautoscalers") => &autoscaling::AUTOSCALER,
+        ("scheduling.k8s.io", "priorityclasses") => &scheduling::PRIORITY_CLASS,
+        ("scheduling.k8s.io", "podgroups") => &scheduling::POD_GROUP,
+        ("node.k8s.io", "runtimeclasses") => &scheduling::RUNTIME_CLASS,
+        ("resource.k8s.io", "resourceclaims") => &scheduling::RESOURCE_CLAIM,
+        ("resource.k8s.io", "resourceclaimtemplates") => &scheduling::RESOURCE_CLAIM_TEMPLATE,
+        ("resource.k8s.io", "deviceclasses") => &scheduling::DEVICE_CLASS,
+        ("resource.k8s.io", "resourceslices") => &scheduling::RESOURCE_SLICE,
+        ("resource.k8s.io", "devicetaintrules") => &scheduling::DEVICE_TAINT_RULE,
+        ("resource.k8s.io", "resourcepoolstatusrequests") => &scheduling::POOL_STATUS_REQUEST,
+        ("certificates.k8s.io", "certificatesigningrequests") => &certificates::SIGNING_REQUEST,
+        ("certificates.k8s.io", "clustertrustbundles") => &certificates::TRUST_BUNDLE,
+        ("certificates.k8s.io", "podcertificaterequests") => &certificates::POD_CERTIFICATE_REQUEST,
+        ("apiextensions.k8s.io", "customresourcedefinitions") => &extension::CUSTOM_RESOURCE_DEFINITION,
+        ("apiregistration.k8s.io", "apiservices") => &extension::API_SERVICE,
+        ("admissionregistration.k8s.io", "mutatingwebhookconfigurations") => &admission::MUTATING_WEBHOOKS,
+        ("admissionregistration.k8s.io", "validatingwebhookconfigurations") => &admission::VALIDATING_WEBHOOKS,
+        ("admissionregistration.k8s.io", "validatingadmissionpolicies") => &admission::VALIDATING_POLICY,
+        ("admissionregistration.k8s.io", "mutatingadmissionpolicies") => &admission::MUTATING_POLICY,
+        ("admissionregistration.k8s.io", "validatingadmissionpolicybindings") => &admission::VALIDATING_BINDING,
+        ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings") => &admission::MUTATING_BINDING,
+        ("flowcontrol.apiserver.k8s.io", "flowschemas") => &flow_control::FLOW_SCHEMA,
+        ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations") => &flow_control::PRIORITY_LEVEL,
+        ("internal.apiserver.k8s.io", "storageversions") | ("storagemigration.k8s.io", "storageversionmigrations") => &REQUEST,
         _ => &BARE,
     };
     policy

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::container::{PROTOCOLS, port_number_or_name};
+use super::container::port_number_or_name;
 use super::json::{child, child_mut, default, empty, ensure, list, list_mut, map, number, set, strings, take, text};
 use super::pod_spec::ip;
 use super::policy::{BUILT_IN, Generation, Policy};
@@ -310,7 +310,6 @@ fn check_ports(errors: &mut Errors, path: &Path, ports: &[Value]) {
             errors.name(&path.child("appProtocol"), protocol, names::qualified_name);
         }
     }
-    debug_assert!(PROTOCOLS.is_sorted());
 }
 
 fn session_affinity(errors: &mut Errors, path: &Path, spec: &Value) {

@@ -1,0 +1,380 @@
+//! Admission webhooks and admission policies. Mirrors pkg/apis/admissionregistration; expressions are judged where they are evaluated.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::json::{child, child_mut, default, empty, list, list_mut, number, strings, text};
+use super::policy::{BUILT_IN, Generation, Policy};
+use super::workload;
+use crate::names;
+use crate::validation::{Errors, Path};
+
+const TIMEOUT_SECONDS: i64 = 10;
+const TIMEOUT_SECONDS_MAX: i64 = 30;
+const OPERATIONS: [&str; 5] = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
+
+fn default_webhooks(object: &mut Value, mutating: bool) {
+    for hook in list_mut(object, "webhooks") {
+        default(hook, "failurePolicy", "Fail");
+        default(hook, "matchPolicy", "Equivalent");
+        default(hook, "namespaceSelector", empty());
+        default(hook, "objectSelector", empty());
+        default(hook, "timeoutSeconds", TIMEOUT_SECONDS);
+        if mutating {
+            default(hook, "reinvocationPolicy", "Never");
+        }
+        for rule in list_mut(hook, "rules") {
+            default(rule, "scope", "*");
+        }
+        if let Some(service) = child_mut(hook, "clientConfig.service") {
+            default(service, "port", 443);
+        }
+    }
+}
+
+const WEBHOOKS: Policy = Policy { generation: Generation::Content, unconditional_update: false, check: check_webhooks, ..BUILT_IN };
+
+pub static MUTATING_WEBHOOKS: Policy = Policy { defaults: |object| default_webhooks(object, true), ..WEBHOOKS };
+pub static VALIDATING_WEBHOOKS: Policy = Policy { defaults: |object| default_webhooks(object, false), ..WEBHOOKS };
+
+fn check_webhooks(errors: &mut Errors, object: &Value) {
+    let path = Path::Root("webhooks");
+    let mut seen = BTreeSet::new();
+    for (index, hook) in list(object, "webhooks").iter().enumerate() {
+        let path = path.index(index);
+        let name = text(hook, "name");
+        qualified(errors, &path.child("name"), name);
+        let rules_path = path.child("rules");
+        for (at, rule) in list(hook, "rules").iter().enumerate() {
+            rule_with_operations(errors, &rules_path.index(at), rule);
+        }
+        let one_of = |errors: &mut Errors, field: &str, allowed: &[&str]| {
+            let value = text(hook, field);
+            if !value.is_empty() && !allowed.contains(&value) {
+                errors.not_supported(&path.child(field), value, allowed);
+            }
+        };
+        one_of(errors, "failurePolicy", &["Fail", "Ignore"]);
+        one_of(errors, "matchPolicy", &["Equivalent", "Exact"]);
+        if text(hook, "sideEffects").is_empty() {
+            errors.required(&path.child("sideEffects"), "must specify one of None, NoneOnDryRun");
+        }
+        one_of(errors, "sideEffects", &["None", "NoneOnDryRun"]);
+        if let Some(seconds) = number(hook, "timeoutSeconds").filter(|seconds| !(1..=TIMEOUT_SECONDS_MAX).contains(seconds)) {
+            errors.invalid(&path.child("timeoutSeconds"), &seconds, "the timeout value must be between 1 and 30 seconds");
+        }
+        for field in ["namespaceSelector", "objectSelector"] {
+            errors.label_selector(&path.child(field), child(hook, field));
+        }
+        one_of(errors, "reinvocationPolicy", &["IfNeeded", "Never"]);
+        client_config(errors, &path.child("clientConfig"), child(hook, "clientConfig").unwrap_or(&Value::Null));
+        match_conditions(errors, &path.child("matchConditions"), list(hook, "matchConditions"));
+        review_versions(errors, &path.child("admissionReviewVersions"), hook);
+        if !name.is_empty() && !seen.insert(name) {
+            errors.duplicate(&path.child("name"), name);
+        }
+    }
+}
+
+/// `IsFullyQualifiedName`: three parts at least.
+fn qualified(errors: &mut Errors, path: &Path, name: &str) {
+    let wrong = names::dns_subdomain(name);
+    if name.is_empty() {
+        errors.required(path, "");
+    } else if !wrong.is_empty() {
+        errors.invalid(path, name, &wrong.join(","));
+    } else if name.split('.').count() < 3 {
+        errors.invalid(path, name, "should be a domain with at least three segments separated by dots");
+    }
+}
+
+fn rule_with_operations(errors: &mut Errors, path: &Path, rule: &Value) {
+    let operations: Vec<&str> = strings(rule, "operations").collect();
+    let field = path.child("operations");
+    if operations.is_empty() {
+        errors.required(&field, "");
+    }
+    if operations.len() > 1 && operations.contains(&"*") {
+        errors.invalid(&field, &Value::from(operations.clone()), "if '*' is present, must not specify other operations");
+    }
+    for (index, operation) in operations.iter().enumerate().filter(|(_, operation)| !OPERATIONS.contains(operation)) {
+        errors.not_supported(&field.index(index), *operation, &OPERATIONS);
+    }
+    for (name, what) in [("apiGroups", "API groups"), ("apiVersions", "API versions")] {
+        let values: Vec<&str> = strings(rule, name).collect();
+        let field = path.child(name);
+        if values.is_empty() {
+            errors.required(&field, "");
+        }
+        if values.len() > 1 && values.contains(&"*") {
+            errors.invalid(&field, &Value::from(values.clone()), &format!("if '*' is present, must not specify other {what}"));
+        }
+        if name == "apiVersions" {
+            for (index, _) in values.iter().enumerate().filter(|(_, value)| value.is_empty()) {
+                errors.required(&field.index(index), "");
+            }
+        }
+    }
+    let resources: Vec<&str> = strings(rule, "resources").collect();
+    let field = path.child("resources");
+    if resources.is_empty() {
+        errors.required(&field, "");
+    }
+    for (index, _) in resources.iter().enumerate().filter(|(_, resource)| resource.is_empty()) {
+        errors.required(&field.index(index), "");
+    }
+    if resources.len() > 1 && resources.contains(&"*/*") {
+        errors.invalid(&field, &Value::from(resources), "if '*/*' is present, must not specify other resources");
+    }
+    let scope = text(rule, "scope");
+    if !matches!(scope, "" | "*" | "Cluster" | "Namespaced") {
+        errors.not_supported(&path.child("scope"), scope, &["*", "Cluster", "Namespaced"]);
+    }
+}
+
+fn client_config(errors: &mut Errors, path: &Path, config: &Value) {
+    match (child(config, "url").and_then(Value::as_str), child(config, "service")) {
+        (Some(_), Some(_)) | (None, None) => errors.required(path, "exactly one of url or service is required"),
+        (Some(url), None) => {
+            const FORM: &str = "; desired format: https://host[/path]";
+            let path = path.child("url");
+            match url.split_once("://") {
+                Some(("https", rest)) => {
+                    let host = rest.split('/').next().unwrap_or_default();
+                    if host.is_empty() {
+                        errors.invalid(&path, host, &format!("host must be specified{FORM}"));
+                    }
+                    if host.contains('@') {
+                        errors.invalid(&path, host.split('@').next().unwrap_or_default(), "user information is not permitted in the URL");
+                    }
+                    if rest.contains('#') {
+                        errors.invalid(&path, rest.split('#').nth(1).unwrap_or_default(), "fragments are not permitted in the URL");
+                    }
+                    if rest.contains('?') {
+                        errors.invalid(&path, rest.split('?').nth(1).unwrap_or_default(), "query parameters are not permitted in the URL");
+                    }
+                }
+                Some((scheme, _)) => errors.invalid(&path, scheme, &format!("'https' is the only allowed URL scheme{FORM}")),
+                None => errors.invalid(&path, "", &format!("'https' is the only allowed URL scheme{FORM}")),
+            }
+        }
+        (None, Some(service)) => {
+            let path = path.child("service");
+            if text(service, "name").is_empty() {
+                errors.required(&path.child("name"), "service name is required");
+            }
+            if text(service, "namespace").is_empty() {
+                errors.required(&path.child("namespace"), "service namespace is required");
+            }
+            let port = number(service, "port").unwrap_or(0);
+            let wrong = names::port_number(port);
+            if !wrong.is_empty() {
+                errors.invalid(&path.child("port"), &port, &format!("port is not valid: {}", wrong.join(", ")));
+            }
+            if let Some(url_path) = child(service, "path").and_then(Value::as_str)
+                && !url_path.starts_with('/')
+            {
+                errors.invalid(&path.child("path"), url_path, "must start with a '/'");
+            }
+        }
+    }
+}
+
+fn match_conditions(errors: &mut Errors, path: &Path, conditions: &[Value]) {
+    const MAX: usize = 64;
+    if conditions.len() > MAX {
+        errors.too_many(path, conditions.len(), MAX);
+    }
+    let mut seen = BTreeSet::new();
+    for (index, condition) in conditions.iter().enumerate() {
+        let path = path.index(index);
+        if text(condition, "expression").trim().is_empty() {
+            errors.required(&path.child("expression"), "");
+        }
+        let name = text(condition, "name");
+        if name.is_empty() {
+            errors.required(&path.child("name"), "");
+        } else {
+            errors.name(&path.child("name"), name, names::qualified_name);
+            if !seen.insert(name) {
+                errors.duplicate(&path.child("name"), name);
+            }
+        }
+    }
+}
+
+fn review_versions(errors: &mut Errors, path: &Path, hook: &Value) {
+    let versions: Vec<&str> = strings(hook, "admissionReviewVersions").collect();
+    if versions.is_empty() {
+        return errors.required(path, "must specify one of v1, v1beta1");
+    }
+    let mut seen = BTreeSet::new();
+    for (index, version) in versions.iter().enumerate() {
+        if !seen.insert(*version) {
+            errors.invalid(&path.index(index), *version, "duplicate version");
+            continue;
+        }
+        errors.name(&path.index(index), version, names::dns1035_label);
+    }
+    if !seen.contains("v1") && !seen.contains("v1beta1") {
+        errors.invalid(path, &Value::from(versions), "must include at least one of v1, v1beta1");
+    }
+}
+
+fn default_match(constraints: Option<&mut Value>) {
+    let Some(constraints) = constraints else { return };
+    default(constraints, "matchPolicy", "Equivalent");
+    default(constraints, "namespaceSelector", empty());
+    default(constraints, "objectSelector", empty());
+    for rules in ["resourceRules", "excludeResourceRules"] {
+        for rule in list_mut(constraints, rules) {
+            default(rule, "scope", "*");
+        }
+    }
+}
+
+fn check_match(errors: &mut Errors, path: &Path, constraints: &Value) {
+    for field in ["namespaceSelector", "objectSelector"] {
+        errors.label_selector(&path.child(field), child(constraints, field));
+    }
+    for rules in ["resourceRules", "excludeResourceRules"] {
+        let list_path = path.child(rules);
+        for (index, rule) in list(constraints, rules).iter().enumerate() {
+            rule_with_operations(errors, &list_path.index(index), rule);
+        }
+    }
+}
+
+fn default_policy(object: &mut Value) {
+    if let Some(spec) = workload::nested(object, "spec") {
+        default(spec, "failurePolicy", "Fail");
+        default_match(child_mut(spec, "matchConstraints"));
+    }
+}
+
+fn check_policy(errors: &mut Errors, object: &Value, list_name: &str) {
+    let path = Path::Root("spec");
+    let none = Value::Null;
+    let spec = child(object, "spec").unwrap_or(&none);
+    let policy = text(spec, "failurePolicy");
+    if !matches!(policy, "" | "Fail" | "Ignore") {
+        errors.not_supported(&path.child("failurePolicy"), policy, &["Fail", "Ignore"]);
+    }
+    if let Some(kind) = child(spec, "paramKind") {
+        for field in ["apiVersion", "kind"] {
+            if text(kind, field).is_empty() {
+                errors.required(&path.child("paramKind").child(field), "");
+            }
+        }
+    }
+    match child(spec, "matchConstraints") {
+        None => errors.required(&path.child("matchConstraints"), ""),
+        Some(constraints) => {
+            let path = path.child("matchConstraints");
+            if list(constraints, "resourceRules").is_empty() {
+                errors.required(&path.child("resourceRules"), "");
+            }
+            check_match(errors, &path, constraints);
+        }
+    }
+    match_conditions(errors, &path.child("matchConditions"), list(spec, "matchConditions"));
+    let items = list(spec, list_name);
+    let list_path = path.child(list_name);
+    if items.is_empty() && (list_name == "mutations" || list(spec, "auditAnnotations").is_empty()) {
+        let why = if list_name == "mutations" { "mutations must contain at least one item" } else { "validations or auditAnnotations must contain at least one item" };
+        errors.required(&list_path, why);
+    }
+    for (index, item) in items.iter().enumerate() {
+        let path = list_path.index(index);
+        if list_name == "validations" && text(item, "expression").trim().is_empty() {
+            errors.required(&path.child("expression"), "expression is not specified");
+        }
+    }
+}
+
+const POLICY: Policy = Policy { generation: Generation::Spec, unconditional_update: false, defaults: default_policy, ..BUILT_IN };
+
+pub static VALIDATING_POLICY: Policy = Policy { status: true, status_keeps_metadata: true, check: |errors, object| check_policy(errors, object, "validations"), ..POLICY };
+pub static MUTATING_POLICY: Policy = Policy { check: |errors, object| check_policy(errors, object, "mutations"), ..POLICY };
+
+const BINDING: Policy = Policy {
+    generation: Generation::Spec,
+    unconditional_update: false,
+    defaults: |object| default_match(child_mut(object, "spec.matchResources")),
+    check: |errors, object| check_binding(errors, object, false),
+    ..BUILT_IN
+};
+
+pub static MUTATING_BINDING: Policy = BINDING;
+pub static VALIDATING_BINDING: Policy = Policy { check: |errors, object| check_binding(errors, object, true), ..BINDING };
+
+fn check_binding(errors: &mut Errors, object: &Value, validating: bool) {
+    let path = Path::Root("spec");
+    match text(object, "spec.policyName") {
+        "" => errors.required(&path.child("policyName"), ""),
+        name => errors.name(&path.child("policyName"), name, names::dns_subdomain),
+    }
+    if let Some(reference) = child(object, "spec.paramRef") {
+        let path = path.child("paramRef");
+        match (text(reference, "name").is_empty(), child(reference, "selector")) {
+            (true, None) => errors.required(&path, "one of name or selector must be specified"),
+            (false, Some(_)) => errors.forbidden(&path.child("name"), "name and selector are mutually exclusive"),
+            _ => {}
+        }
+        match text(reference, "parameterNotFoundAction") {
+            "Allow" | "Deny" => {}
+            "" => errors.required(&path.child("parameterNotFoundAction"), ""),
+            other => errors.not_supported(&path.child("parameterNotFoundAction"), other, &["Deny", "Allow"]),
+        }
+    }
+    if let Some(constraints) = child(object, "spec.matchResources") {
+        check_match(errors, &path.child("matchResources"), constraints);
+    }
+    if validating {
+        let actions: Vec<&str> = strings(object, "spec.validationActions").collect();
+        let field = path.child("validationActions");
+        if actions.is_empty() {
+            errors.required(&field, "");
+        }
+        for (index, action) in actions.iter().enumerate().filter(|(_, action)| !matches!(**action, "Audit" | "Deny" | "Warn")) {
+            errors.not_supported(&field.index(index), *action, &["Audit", "Deny", "Warn"]);
+        }
+        if actions.contains(&"Deny") && actions.contains(&"Warn") {
+            errors.invalid(&field, &Value::from(actions), "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::tests::{create, lines};
+
+    #[test]
+    fn webhooks() {
+        let (made, causes) = create(
+            "admissionregistration.k8s.io",
+            "mutatingwebhookconfigurations",
+            json!({"metadata": {"name": "w"}, "webhooks": [{"name": "a.b.c", "sideEffects": "None", "admissionReviewVersions": ["v1"], "clientConfig": {"service": {"namespace": "n", "name": "s"}},
+                "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}]}]}),
+        );
+        assert!(causes.is_empty(), "{causes:?}");
+        assert_eq!((&made["webhooks"][0]["clientConfig"]["service"]["port"], &made["webhooks"][0]["reinvocationPolicy"]), (&json!(443), &json!("Never")));
+        let bad = json!({"metadata": {"name": "w"}, "webhooks": [{"name": "a", "clientConfig": {"url": "http://x"}, "rules": [{}]}]});
+        assert_eq!(
+            lines(&create("admissionregistration.k8s.io", "validatingwebhookconfigurations", bad).1),
+            [
+                "webhooks[0].name: Invalid value: \"a\": should be a domain with at least three segments separated by dots",
+                "webhooks[0].rules[0].operations: Required value",
+                "webhooks[0].rules[0].apiGroups: Required value",
+                "webhooks[0].rules[0].apiVersions: Required value",
+                "webhooks[0].rules[0].resources: Required value",
+                "webhooks[0].sideEffects: Required value: must specify one of None, NoneOnDryRun",
+                "webhooks[0].clientConfig.url: Invalid value: \"http\": 'https' is the only allowed URL scheme; desired format: https://host[/path]",
+                "webhooks[0].admissionReviewVersions: Required value: must specify one of v1, v1beta1",
+            ]
+        );
+    }
+}

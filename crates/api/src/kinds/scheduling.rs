@@ -1,0 +1,261 @@
+//! PriorityClasses, RuntimeClasses, gang scheduling, and the dynamic resource allocation kinds.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::affinity::tolerations;
+use super::json::{child, child_mut, default, flag, list, list_mut, map, number, set, text};
+use super::policy::{BUILT_IN, Generation, Policy};
+use super::resources::{container_resource_name, resource_quantity};
+use crate::names;
+use crate::strategy::Context;
+use crate::validation::{Errors, Path, same};
+use crate::world::rfc3339;
+
+const USER_PRIORITY_MAX: i64 = 1_000_000_000;
+const SYSTEM_CLASSES: [(&str, i64); 2] = [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
+
+pub static PRIORITY_CLASS: Policy = Policy {
+    generation: Generation::None,
+    defaults: |object| {
+        default(object, "preemptionPolicy", "PreemptLowerPriority");
+        if number(object, "value").is_none() {
+            set(object, "value", 0);
+        }
+    },
+    on_create: |object, _| super::json::set_generation(object, 1),
+    check: |errors, object| {
+        let (name, value) = (text(object, "metadata.name"), number(object, "value").unwrap_or(0));
+        if name.starts_with("system-") {
+            let why = match SYSTEM_CLASSES.iter().find(|(known, _)| *known == name) {
+                None => Some(format!("{name} is not a known system priority class")),
+                Some((_, known)) if *known != value => Some(format!("value of {name} PriorityClass must be {known}")),
+                Some(_) if flag(object, "globalDefault") => Some(format!("globalDefault of {name} PriorityClass must be false")),
+                Some(_) => None,
+            };
+            if let Some(why) = why {
+                errors.forbidden(&Path::Root("metadata.name"), &format!("priority class names with 'system-' prefix are reserved for system use only. error: {why}"));
+            }
+        } else if value > USER_PRIORITY_MAX {
+            errors.forbidden(&Path::Root("value"), &format!("maximum allowed value of a user defined priority is {USER_PRIORITY_MAX}"));
+        }
+        let policy = text(object, "preemptionPolicy");
+        if !matches!(policy, "PreemptLowerPriority" | "Never") {
+            errors.not_supported(&Path::Root("preemptionPolicy"), policy, &["PreemptLowerPriority", "Never"]);
+        }
+    },
+    check_update: |errors, new, old| {
+        if number(new, "value") != number(old, "value") {
+            errors.forbidden(&Path::Root("value"), "may not be changed in an update.");
+        }
+        errors.immutable(&Path::Root("preemptionPolicy"), new.get("preemptionPolicy"), old.get("preemptionPolicy"));
+    },
+    ..BUILT_IN
+};
+
+pub static RUNTIME_CLASS: Policy = Policy {
+    create_on_update: true,
+    unconditional_update: false,
+    check: |errors, object| {
+        match text(object, "handler") {
+            "" => errors.required(&Path::Root("handler"), ""),
+            handler => errors.name(&Path::Root("handler"), handler, names::dns_label),
+        }
+        let limits = Path::Root("overhead.limits");
+        for (name, value) in map(object, "overhead.podFixed").into_iter().flatten() {
+            container_resource_name(errors, &limits.key(name), name);
+            resource_quantity(errors, &limits.key(name), name, value);
+        }
+        errors.labels(&Path::Root("scheduling.nodeSelector"), child(object, "scheduling.nodeSelector"));
+        tolerations(errors, &Path::Root("scheduling.tolerations"), list(object, "scheduling.tolerations"));
+    },
+    check_update: |errors, new, old| errors.immutable(&Path::Root("handler"), new.get("handler"), old.get("handler")),
+    ..BUILT_IN
+};
+
+pub static POD_GROUP: Policy = Policy { status: true, status_keeps_metadata: true, ..BUILT_IN };
+
+fn device_requests(errors: &mut Errors, path: &Path, devices: Option<&Value>) {
+    let Some(devices) = devices else { return };
+    let requests = path.child("requests");
+    let mut seen = BTreeSet::new();
+    for (index, request) in list(devices, "requests").iter().enumerate() {
+        let path = requests.index(index);
+        let name = text(request, "name");
+        if name.is_empty() {
+            errors.required(&path.child("name"), "");
+        } else {
+            errors.name(&path.child("name"), name, names::dns_label);
+            if !seen.insert(name) {
+                errors.duplicate(&path, name);
+            }
+        }
+        match (child(request, "exactly"), list(request, "firstAvailable").is_empty()) {
+            (Some(_), false) => errors.invalid(&path, request, "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set"),
+            (None, true) if child(request, "deviceClassName").is_none() => errors.required(&path, "exactly one of `exactly` or `firstAvailable` is required"),
+            (Some(exactly), true) => device_request(errors, &path.child("exactly"), exactly),
+            (None, false) => {
+                let list_path = path.child("firstAvailable");
+                list(request, "firstAvailable").iter().enumerate().for_each(|(at, one)| device_request(errors, &list_path.index(at), one));
+            }
+            (None, true) => device_request(errors, &path, request),
+        }
+    }
+}
+
+fn device_request(errors: &mut Errors, path: &Path, request: &Value) {
+    match text(request, "deviceClassName") {
+        "" => errors.required(&path.child("deviceClassName"), ""),
+        name => errors.name(&path.child("deviceClassName"), name, names::dns_subdomain),
+    }
+    match text(request, "allocationMode") {
+        "All" => {
+            if let Some(count) = number(request, "count").filter(|count| *count != 0) {
+                errors.invalid(&path.child("count"), &count, "must not be specified when allocationMode is 'All'");
+            }
+        }
+        "ExactCount" => {
+            let count = number(request, "count").unwrap_or(0);
+            if count <= 0 {
+                errors.invalid(&path.child("count"), &count, "must be greater than zero");
+            }
+        }
+        other => errors.not_supported(&path.child("allocationMode"), other, &["All", "ExactCount"]),
+    }
+}
+
+fn default_requests(devices: Option<&mut Value>) {
+    let one = |request: &mut Value| {
+        if child(request, "deviceClassName").is_some() {
+            default(request, "allocationMode", "ExactCount");
+            if text(request, "allocationMode") == "ExactCount" {
+                super::json::default_number(request, "count", 1);
+            }
+        }
+    };
+    let Some(devices) = devices else { return };
+    for request in list_mut(devices, "requests") {
+        // In v1beta1 the request itself has the fields.
+        one(request);
+        if let Some(exactly) = child_mut(request, "exactly") {
+            one(exactly);
+        }
+        list_mut(request, "firstAvailable").iter_mut().for_each(one);
+    }
+}
+
+pub static RESOURCE_CLAIM: Policy = Policy {
+    status: true,
+    status_keeps_metadata: true,
+    defaults: |object| default_requests(child_mut(object, "spec.devices")),
+    check: |errors, object| device_requests(errors, &Path::Root("spec.devices"), child(object, "spec.devices")),
+    check_update: |errors, new, old| errors.immutable(&Path::Root("spec"), new.get("spec"), old.get("spec")),
+    ..BUILT_IN
+};
+
+pub static RESOURCE_CLAIM_TEMPLATE: Policy = Policy {
+    defaults: |object| default_requests(child_mut(object, "spec.spec.devices")),
+    check: |errors, object| device_requests(errors, &Path::Root("spec.spec.devices"), child(object, "spec.spec.devices")),
+    check_update: |errors, new, old| errors.immutable(&Path::Root("spec"), new.get("spec"), old.get("spec")),
+    ..BUILT_IN
+};
+
+pub static DEVICE_CLASS: Policy = Policy { generation: Generation::Spec, ..BUILT_IN };
+
+pub static RESOURCE_SLICE: Policy = Policy {
+    generation: Generation::Spec,
+    on_create: stamp_taints,
+    on_update: |new, _, cx| stamp_taints(new, cx),
+    check: |errors, object| {
+        let path = Path::Root("spec");
+        match text(object, "spec.driver") {
+            "" => errors.required(&path.child("driver"), ""),
+            driver => errors.name(&path.child("driver"), &driver.to_lowercase(), names::dns_subdomain),
+        }
+        if text(object, "spec.pool.name").is_empty() {
+            errors.required(&path.child("pool.name"), "");
+        }
+        if number(object, "spec.pool.resourceSliceCount").unwrap_or(0) <= 0 {
+            errors.invalid(&path.child("pool.resourceSliceCount"), &number(object, "spec.pool.resourceSliceCount").unwrap_or(0), "must be greater than zero");
+        }
+        errors.not_negative(&path.child("pool.generation"), number(object, "spec.pool.generation"));
+        let placed = [!text(object, "spec.nodeName").is_empty(), flag(object, "spec.allNodes"), child(object, "spec.nodeSelector").is_some(), flag(object, "spec.perDeviceNodeSelection")];
+        match placed.iter().filter(|set| **set).count() {
+            0 => errors.required(&path, "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required"),
+            1 => {}
+            _ => errors.invalid(&path, "{}", "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required, but multiple fields are set"),
+        }
+        let devices = path.child("devices");
+        let mut seen = BTreeSet::new();
+        for (index, device) in list(object, "spec.devices").iter().enumerate() {
+            let name = text(device, "name");
+            errors.name(&devices.index(index).child("name"), name, names::dns_label);
+            if !seen.insert(name) {
+                errors.duplicate(&devices.index(index), name);
+            }
+        }
+    },
+    check_update: |errors, new, old| {
+        for name in ["driver", "nodeName"] {
+            let of = |object: &Value| child(object, "spec").map(|spec| text(spec, name).to_owned()).unwrap_or_default();
+            if of(new) != of(old) {
+                errors.invalid(&Path::Root("spec").child(name), of(new).as_str(), crate::validation::IMMUTABLE);
+            }
+        }
+        if !same(child(new, "spec.pool.name"), child(old, "spec.pool.name")) {
+            errors.invalid(&Path::Root("spec.pool.name"), text(new, "spec.pool.name"), crate::validation::IMMUTABLE);
+        }
+    },
+    selectable: |object, field| matches!(field, "spec.nodeName" | "spec.driver").then(|| text(object, field).to_owned()),
+    ..BUILT_IN
+};
+
+/// A device taint says since when it holds.
+fn stamp_taints(object: &mut Value, cx: &Context) {
+    for device in list_mut(object, "spec.devices") {
+        for taint in list_mut(device, "taints") {
+            default(taint, "timeAdded", rfc3339(cx.now));
+        }
+    }
+}
+
+pub static DEVICE_TAINT_RULE: Policy = Policy {
+    generation: Generation::Spec,
+    status: true,
+    status_keeps_metadata: true,
+    on_create: |object, cx| {
+        if let Some(taint) = child_mut(object, "spec.taint") {
+            default(taint, "timeAdded", rfc3339(cx.now));
+        }
+        set(object, "status", json!({}));
+    },
+    ..BUILT_IN
+};
+
+pub static POOL_STATUS_REQUEST: Policy = Policy { status: true, status_keeps_metadata: true, unconditional_update: false, ..BUILT_IN };
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::tests::{create, lines, update};
+
+    #[test]
+    fn priority_classes() {
+        let (made, causes) = create("scheduling.k8s.io", "priorityclasses", json!({"metadata": {"name": "p"}, "value": 5}));
+        assert!(causes.is_empty());
+        let mut changed = made.clone();
+        changed["value"] = 6.into();
+        assert_eq!(lines(&update("scheduling.k8s.io", "priorityclasses", changed, &made).1), ["value: Forbidden: may not be changed in an update."]);
+        let high = json!({"metadata": {"name": "p"}, "value": 1_000_000_001});
+        assert_eq!(lines(&create("scheduling.k8s.io", "priorityclasses", high).1), ["value: Forbidden: maximum allowed value of a user defined priority is 1000000000"]);
+    }
+
+    #[test]
+    fn claims() {
+        let (made, causes) = create("resource.k8s.io", "resourceclaims", json!({"metadata": {"name": "c"}, "spec": {"devices": {"requests": [{"name": "a", "exactly": {"deviceClassName": "gpu"}}]}}}));
+        assert!(causes.is_empty(), "{causes:?}");
+        assert_eq!(made["spec"]["devices"]["requests"][0]["exactly"], json!({"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 1}));
+    }
+}

@@ -1,0 +1,379 @@
+//! PersistentVolumes, StorageClasses, VolumeAttachments and the CSI kinds. Mirrors pkg/apis/storage.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+
+use super::affinity::node_selector;
+use super::json::{child, child_mut, default, list, map, number, set, strings, text};
+use super::persistent_volume_claim::access_modes;
+use super::policy::{BUILT_IN, Generation, Policy};
+use super::resources::resource_quantity;
+use super::{diff, workload};
+use crate::names;
+use crate::quantity::Quantity;
+use crate::validation::{Errors, Path, same};
+
+/// What a PersistentVolume's spec may hold besides its one source.
+const NOT_SOURCES: [&str; 9] = [
+    "capacity", "accessModes", "claimRef", "persistentVolumeReclaimPolicy", "storageClassName", "mountOptions", "volumeMode", "nodeAffinity", "volumeAttributesClassName",
+];
+const PARAMETERS_MAX: usize = 512;
+const PARAMETERS_SIZE_MAX: usize = 256 * 1024;
+const NODE_ID_MAX: usize = 256;
+const TOKEN_SECONDS_MIN: i64 = 600;
+const TOKEN_SECONDS_MAX: i64 = 1 << 32;
+
+fn sources(object: &Value) -> Map<String, Value> {
+    let mut spec = map(object, "spec").cloned().unwrap_or_default();
+    spec.retain(|name, value| !NOT_SOURCES.contains(&name.as_str()) && !value.is_null());
+    spec
+}
+
+pub static PERSISTENT_VOLUME: Policy = Policy {
+    status: true,
+    defaults: |object| {
+        if let Some(spec) = child_mut(object, "spec") {
+            default(spec, "persistentVolumeReclaimPolicy", "Retain");
+            default(spec, "volumeMode", "Filesystem");
+            if let Some(host_path) = child_mut(spec, "hostPath")
+                && child(host_path, "type").is_none()
+            {
+                set(host_path, "type", "");
+            }
+        }
+        if let Some(status) = workload::nested(object, "status") {
+            default(status, "phase", "Pending");
+        }
+    },
+    on_create: |object, cx| set(object, "status", json!({"phase": "Pending", "lastPhaseTransitionTime": crate::world::rfc3339(cx.now)})),
+    on_status: |new, old, cx| {
+        if text(new, "status.phase") != text(old, "status.phase")
+            && let Some(status) = child_mut(new, "status")
+            && text(status, "lastPhaseTransitionTime") == text(old, "status.lastPhaseTransitionTime")
+        {
+            set(status, "lastPhaseTransitionTime", crate::world::rfc3339(cx.now));
+        }
+    },
+    check: check_volume,
+    check_update: |errors, new, old| {
+        let (now, before) = (Value::Object(sources(new)), Value::Object(sources(old)));
+        if !same(Some(&now), Some(&before)) {
+            errors.forbidden(&Path::Root("spec.persistentvolumesource"), &format!("spec.persistentvolumesource is immutable after creation\n{}", diff::unified(&before, &now)));
+        }
+        errors.immutable(&Path::Root("volumeMode"), child(new, "spec.volumeMode"), child(old, "spec.volumeMode"));
+    },
+    ..BUILT_IN
+};
+
+fn check_volume(errors: &mut Errors, object: &Value) {
+    let path = Path::Root("spec");
+    let none = Value::Null;
+    let spec = child(object, "spec").unwrap_or(&none);
+    access_modes(errors, &path.child("accessModes"), spec, "");
+    let capacity = map(spec, "capacity").cloned().unwrap_or_default();
+    if capacity.is_empty() {
+        errors.required(&path.child("capacity"), "");
+    }
+    if !capacity.contains_key("storage") || capacity.len() > 1 {
+        errors.not_supported(&path.child("capacity"), &Value::Object(capacity.clone()), &["storage"]);
+    }
+    let capacity_path = path.child("capacity");
+    for (name, value) in &capacity {
+        if Quantity::from_json(value).is_ok_and(|quantity| quantity.sign() <= 0) {
+            errors.invalid(&capacity_path.key(name), Quantity::from_json(value).unwrap_or_default().to_string().as_str(), "must be greater than zero");
+        } else {
+            resource_quantity(errors, &capacity_path.key(name), name, value);
+        }
+    }
+    let policy = text(spec, "persistentVolumeReclaimPolicy");
+    if !matches!(policy, "" | "Delete" | "Recycle" | "Retain") {
+        errors.not_supported(&path.child("persistentVolumeReclaimPolicy"), policy, &["Delete", "Recycle", "Retain"]);
+    }
+    if let Some(selector) = child(spec, "nodeAffinity") {
+        match child(selector, "required") {
+            Some(required) => node_selector(errors, &path.child("nodeAffinity.required"), required),
+            None => errors.required(&path.child("nodeAffinity.required"), "must specify required node constraints"),
+        }
+    }
+    let found = sources(object);
+    for name in found.keys().skip(1) {
+        errors.forbidden(&path.child(name), "may not specify more than 1 volume type");
+    }
+    if found.is_empty() {
+        errors.required(&path, "must specify a volume type");
+    }
+    if child(spec, "local").is_some() {
+        if text(spec, "local.path").is_empty() {
+            errors.required(&path.child("local.path"), "");
+        }
+        if child(spec, "nodeAffinity").is_none() {
+            errors.required(&path.child("nodeAffinity"), "Local volume requires node affinity");
+        }
+    }
+    if child(spec, "hostPath").is_some() {
+        match text(spec, "hostPath.path") {
+            "" => errors.required(&path.child("hostPath.path"), ""),
+            host_path => super::volume::path_without_backsteps(errors, &path.child("hostPath.path"), host_path),
+        }
+    }
+    for (source, fields) in [("nfs", ["server", "path"]), ("csi", ["driver", "volumeHandle"]), ("iscsi", ["targetPortal", "iqn"])] {
+        if let Some(value) = child(spec, source) {
+            for field in fields.iter().filter(|field| text(value, field).is_empty()) {
+                errors.required(&path.child(source).child(field), "");
+            }
+        }
+    }
+    let class = text(spec, "storageClassName");
+    if !class.is_empty() {
+        errors.name(&path.child("storageClassName"), class, names::dns_subdomain);
+    }
+    let mode = text(spec, "volumeMode");
+    if !matches!(mode, "" | "Block" | "Filesystem") {
+        errors.not_supported(&path.child("volumeMode"), mode, &["Block", "Filesystem"]);
+    }
+}
+
+fn provisioner(errors: &mut Errors, path: &Path, value: &str) {
+    if value.is_empty() {
+        errors.required(path, "");
+    } else {
+        errors.name(path, &value.to_lowercase(), names::qualified_name);
+    }
+}
+
+fn parameters(errors: &mut Errors, object: &Value, may_be_empty: bool) {
+    let path = Path::Root("parameters");
+    let empty = Map::new();
+    let parameters = map(object, "parameters").unwrap_or(&empty);
+    if parameters.len() > PARAMETERS_MAX {
+        return errors.too_long(&path, PARAMETERS_MAX);
+    }
+    let mut size = 0;
+    for (key, value) in parameters {
+        if key.is_empty() {
+            errors.invalid(&path, key, "field can not be empty.");
+        }
+        size += key.len() + value.as_str().map_or(0, str::len);
+    }
+    if size > PARAMETERS_SIZE_MAX {
+        errors.too_long(&path, PARAMETERS_SIZE_MAX);
+    }
+    if parameters.is_empty() && !may_be_empty {
+        errors.required(&path, "must contain at least one key/value pair");
+    }
+}
+
+pub static STORAGE_CLASS: Policy = Policy {
+    defaults: |object| {
+        default(object, "reclaimPolicy", "Delete");
+        default(object, "volumeBindingMode", "Immediate");
+    },
+    check: |errors, object| {
+        provisioner(errors, &Path::Root("provisioner"), text(object, "provisioner"));
+        parameters(errors, object, true);
+        let one_of = |errors: &mut Errors, name: &'static str, allowed: &[&str]| {
+            let value = text(object, name);
+            if !allowed.contains(&value) {
+                errors.not_supported(&Path::Root(name), value, allowed);
+            }
+        };
+        one_of(errors, "reclaimPolicy", &["Delete", "Retain"]);
+        one_of(errors, "volumeBindingMode", &["Immediate", "WaitForFirstConsumer"]);
+    },
+    check_update: |errors, new, old| {
+        for name in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
+            errors.immutable(&Path::Root(name), new.get(name), old.get(name));
+        }
+    },
+    ..BUILT_IN
+};
+
+pub static ATTRIBUTES_CLASS: Policy = Policy {
+    check: |errors, object| {
+        provisioner(errors, &Path::Root("driverName"), text(object, "driverName"));
+        parameters(errors, object, false);
+    },
+    check_update: |errors, new, old| {
+        for name in ["driverName", "parameters"] {
+            if !same(new.get(name), old.get(name)) {
+                errors.forbidden(&Path::Root(name), &format!("updates to {name} are forbidden."));
+            }
+        }
+    },
+    ..BUILT_IN
+};
+
+pub static VOLUME_ATTACHMENT: Policy = Policy {
+    status: true,
+    status_keeps_metadata: true,
+    unconditional_update: false,
+    on_create: |object, _| set(object, "status", json!({"attached": false})),
+    check: |errors, object| {
+        let path = Path::Root("spec");
+        match text(object, "spec.attacher") {
+            "" => errors.required(&path.child("attacher"), ""),
+            name => errors.name(&path.child("attacher"), name, names::dns_subdomain),
+        }
+        if text(object, "spec.nodeName").is_empty() {
+            errors.required(&path.child("nodeName"), "");
+        } else {
+            errors.name(&path.child("nodeName"), text(object, "spec.nodeName"), names::dns_subdomain);
+        }
+        let (by_name, inline) = (text(object, "spec.source.persistentVolumeName"), child(object, "spec.source.inlineVolumeSpec"));
+        match (by_name.is_empty(), inline.is_some()) {
+            (true, false) => errors.required(&path.child("source"), "must specify exactly one of inlineVolumeSpec and persistentVolumeName"),
+            (false, true) => errors.forbidden(&path.child("source"), "must specify exactly one of inlineVolumeSpec and persistentVolumeName"),
+            _ => {}
+        }
+    },
+    check_update: |errors, new, old| errors.immutable(&Path::Root("spec"), new.get("spec"), old.get("spec")),
+    ..BUILT_IN
+};
+
+pub static CSI_NODE: Policy = Policy {
+    unconditional_update: false,
+    check: |errors, object| {
+        let path = Path::Root("spec.drivers");
+        let mut seen = BTreeSet::new();
+        for (index, driver) in list(object, "spec.drivers").iter().enumerate() {
+            let path = path.index(index);
+            let (name, node) = (text(driver, "name"), text(driver, "nodeID"));
+            driver_name(errors, &path.child("name"), name);
+            if node.is_empty() {
+                errors.required(&path.child("nodeID"), "");
+            } else if node.len() > NODE_ID_MAX {
+                errors.invalid(&path.child("nodeID"), node, &format!("must be {NODE_ID_MAX} characters or less"));
+            }
+            errors.not_negative(&path.child("allocatable.count"), number(driver, "allocatable.count"));
+            if !seen.insert(name) {
+                errors.duplicate(&path.child("name"), name);
+            }
+            let mut keys = BTreeSet::new();
+            for key in strings(driver, "topologyKeys") {
+                if !keys.insert(key) {
+                    errors.duplicate(&path, key);
+                }
+                errors.name(&path, key, names::qualified_name);
+            }
+        }
+    },
+    check_update: |errors, new, old| {
+        let fixed = |driver: &Value| {
+            let mut driver = driver.as_object().cloned().unwrap_or_default();
+            driver.remove("allocatable");
+            Value::Object(driver)
+        };
+        for driver in list(new, "spec.drivers") {
+            for before in list(old, "spec.drivers").iter().filter(|before| text(before, "name") == text(driver, "name")) {
+                errors.immutable(&Path::Root("spec.drivers"), Some(&fixed(driver)), Some(&fixed(before)));
+            }
+        }
+    },
+    ..BUILT_IN
+};
+
+fn driver_name(errors: &mut Errors, path: &Path, name: &str) {
+    const NAME_MAX: usize = 63;
+    if name.is_empty() {
+        return errors.required(path, "");
+    }
+    if name.len() > NAME_MAX {
+        errors.too_long(path, NAME_MAX);
+    }
+    errors.name(path, &name.to_lowercase(), names::dns_subdomain);
+}
+
+pub static CSI_DRIVER: Policy = Policy {
+    generation: Generation::Spec,
+    unconditional_update: false,
+    defaults: |object| {
+        let Some(spec) = workload::nested(object, "spec") else { return };
+        for (name, value) in [("attachRequired", true), ("podInfoOnMount", false), ("storageCapacity", false), ("requiresRepublish", false), ("seLinuxMount", false), ("preventPodSchedulingIfMissing", false)] {
+            default(spec, name, value);
+        }
+        default(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
+        if list(spec, "volumeLifecycleModes").is_empty() {
+            set(spec, "volumeLifecycleModes", vec!["Persistent"]);
+        }
+    },
+    check: |errors, object| {
+        let path = Path::Root("spec");
+        let policy = text(object, "spec.fsGroupPolicy");
+        if !matches!(policy, "" | "File" | "None" | "ReadWriteOnceWithFSType") {
+            errors.not_supported(&path.child("fsGroupPolicy"), policy, &["File", "None", "ReadWriteOnceWithFSType"]);
+        }
+        for mode in strings(object, "spec.volumeLifecycleModes").filter(|mode| !matches!(*mode, "Persistent" | "Ephemeral")) {
+            errors.not_supported(&path.child("volumeLifecycleModes"), mode, &["Persistent", "Ephemeral"]);
+        }
+        let tokens = path.child("tokenRequests");
+        let mut audiences = BTreeSet::new();
+        for (index, token) in list(object, "spec.tokenRequests").iter().enumerate() {
+            let path = tokens.index(index);
+            if !audiences.insert(text(token, "audience")) {
+                errors.duplicate(&path.child("audience"), text(token, "audience"));
+            }
+            match number(token, "expirationSeconds") {
+                Some(seconds) if seconds < TOKEN_SECONDS_MIN => errors.invalid(&path.child("expirationSeconds"), &seconds, "may not specify a duration less than 10 minutes"),
+                Some(seconds) if seconds > TOKEN_SECONDS_MAX => errors.invalid(&path.child("expirationSeconds"), &seconds, "may not specify a duration larger than 2^32 seconds"),
+                _ => {}
+            }
+        }
+    },
+    check_update: |errors, new, old| {
+        errors.immutable(&Path::Root("spec.attachedRequired"), child(new, "spec.attachRequired"), child(old, "spec.attachRequired"));
+        errors.immutable(&Path::Root("spec.volumeLifecycleModes"), child(new, "spec.volumeLifecycleModes"), child(old, "spec.volumeLifecycleModes"));
+    },
+    ..BUILT_IN
+};
+
+pub static STORAGE_CAPACITY: Policy = Policy {
+    unconditional_update: false,
+    check: |errors, object| {
+        errors.label_selector(&Path::Root("nodeTopology"), child(object, "nodeTopology"));
+        errors.name(&Path::Root("storageClassName"), text(object, "storageClassName"), names::dns_subdomain);
+        if let Some(capacity) = child(object, "capacity").and_then(|capacity| Quantity::from_json(capacity).ok()).filter(Quantity::is_negative) {
+            errors.invalid(&Path::Root("capacity"), capacity.to_string().as_str(), "must be greater than or equal to 0");
+        }
+    },
+    check_update: |errors, new, old| {
+        for name in ["nodeTopology", "storageClassName"] {
+            errors.immutable(&Path::Root(name), new.get(name), old.get(name));
+        }
+    },
+    ..BUILT_IN
+};
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::tests::{create, lines, update};
+
+    #[test]
+    fn volumes_and_claims() {
+        let volume = json!({"metadata": {"name": "v"}, "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/x"}}});
+        let (made, causes) = create("", "persistentvolumes", volume);
+        assert!(causes.is_empty(), "{causes:?}");
+        assert_eq!((&made["spec"]["persistentVolumeReclaimPolicy"], &made["status"]["phase"]), (&json!("Retain"), &json!("Pending")));
+        let mut moved = made.clone();
+        moved["spec"]["hostPath"]["path"] = "/y".into();
+        assert!(lines(&update("", "persistentvolumes", moved, &made).1)[0].starts_with("spec.persistentvolumesource: Forbidden: spec.persistentvolumesource is immutable after creation\n@@"));
+        assert_eq!(
+            lines(&create("", "persistentvolumes", json!({"metadata": {"name": "v"}, "spec": {}})).1),
+            [
+                "spec.accessModes: Required value",
+                "spec.capacity: Required value",
+                "spec.capacity: Unsupported value: {}: supported values: \"storage\"",
+                "spec: Required value: must specify a volume type",
+            ]
+        );
+        assert_eq!(
+            lines(&create("", "persistentvolumeclaims", json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["Foo"]}})).1),
+            [
+                "spec.accessModes: Unsupported value: \"Foo\": supported values: \"ReadOnlyMany\", \"ReadWriteMany\", \"ReadWriteOnce\", \"ReadWriteOncePod\"",
+                "spec.resources[storage]: Required value",
+            ]
+        );
+    }
+}
