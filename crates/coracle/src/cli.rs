@@ -40,7 +40,7 @@ enum Command {
 #[derive(Args, Clone)]
 pub struct Folder {
     /// Folder of the cluster's data
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/coracle")]
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/coracle", global = true)]
     pub data_dir: PathBuf,
 }
 
