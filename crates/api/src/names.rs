@@ -239,8 +239,7 @@ pub enum NameRule {
 impl NameRule {
     pub fn of(resource: &Resource) -> Self {
         match (&*resource.group, &*resource.plural) {
-            ("", "namespaces" | "services") => Self::DnsLabel,
-            ("apps", "statefulsets") => Self::DnsSubdomain,
+            ("", "namespaces" | "services") | ("apps", "statefulsets") => Self::DnsLabel,
             ("rbac.authorization.k8s.io", _) | ("apiregistration.k8s.io", "apiservices") => Self::PathSegment,
             ("certificates.k8s.io", "certificatesigningrequests" | "clustertrustbundles") | ("networking.k8s.io", "ipaddresses") | ("internal.apiserver.k8s.io", _) => Self::Free,
             _ => Self::DnsSubdomain,

@@ -329,9 +329,25 @@ fn text<'a>(object: &'a Value, name: &str) -> &'a str {
 
 /// What is wrong with the metadata of an object to be created. The server has set the namespace from the path and the name from `generateName`.
 pub fn object_meta(resource: &Resource, object: &Value) -> Vec<Cause> {
-    object_meta_with(NameRule::of(resource), resource.namespaced(), object)
+    let mut causes = object_meta_with(NameRule::of(resource), resource.namespaced(), object);
+    if !resource.schema.is_empty() {
+        causes.extend(known_finalizers(object));
+    }
+    causes
 }
 
+/// Of a built-in kind, a finalizer without a domain has to be one of the API's own (core's ValidateObjectMeta).
+fn known_finalizers(object: &Value) -> Vec<Cause> {
+    let mut errors = Errors::new();
+    let path = Path::Root("metadata.finalizers");
+    let names = object.get("metadata").map(|meta| strings(meta, "finalizers")).unwrap_or_default();
+    for (index, name) in names.into_iter().enumerate().filter(|(_, name)| !name.contains('/') && !matches!(*name, "kubernetes" | "orphan" | "foregroundDeletion")) {
+        errors.invalid(&path.index(index), name, "name is neither a standard finalizer name nor is it fully qualified");
+    }
+    errors.into_causes()
+}
+
+/// What holds for the metadata of any kind.
 pub fn object_meta_with(rule: NameRule, namespaced: bool, object: &Value) -> Vec<Cause> {
     let mut errors = Errors::new();
     let path = Path::Root("metadata");
@@ -465,10 +481,6 @@ fn finalizers(errors: &mut Errors, path: &Path, meta: &Value) {
     let all = strings(meta, "finalizers");
     for one in &all {
         errors.name(path, one, names::qualified_name);
-        // Upstream's ValidateFinalizerName of the core group: without a domain only its own are known.
-        if !one.contains('/') && !matches!(*one, "kubernetes" | "orphan" | "foregroundDeletion") && names::qualified_name(one).is_empty() {
-            errors.invalid(path, *one, "name is neither a standard finalizer name nor is it fully qualified");
-        }
     }
     if all.contains(&"orphan") && all.contains(&"foregroundDeletion") {
         errors.invalid(path, meta.get("finalizers").unwrap_or(&Value::Null), "finalizer orphan and foregroundDeletion cannot be both set");
@@ -511,10 +523,6 @@ mod tests {
                 json!({"name": "a", "namespace": "b", "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "x"}]}),
                 vec!["FieldValueInvalid metadata.ownerReferences.uid: Invalid value: \"\": must not be empty"],
             ),
-            (
-                json!({"name": "a", "namespace": "b", "finalizers": ["mine"]}),
-                vec!["FieldValueInvalid metadata.finalizers: Invalid value: \"mine\": name is neither a standard finalizer name nor is it fully qualified"],
-            ),
         ];
         for (meta, expected) in cases {
             let got = lines(&object_meta_with(NameRule::DnsSubdomain, true, &json!({"metadata": meta})));
@@ -526,6 +534,12 @@ mod tests {
         }
         let big = json!({"metadata": {"name": "a", "annotations": {"a": "x".repeat(TOTAL_ANNOTATION_SIZE_MAX)}}});
         assert_eq!(lines(&object_meta_with(NameRule::DnsSubdomain, false, &big)), ["FieldValueTooLong metadata.annotations: Too long: may not be more than 262144 bytes"]);
+    }
+
+    #[test]
+    fn finalizers_of_built_in_kinds_have_domains() {
+        let object = json!({"metadata": {"finalizers": ["a.io/b", "mine", "orphan"]}});
+        assert_eq!(lines(&known_finalizers(&object)), ["FieldValueInvalid metadata.finalizers[1]: Invalid value: \"mine\": name is neither a standard finalizer name nor is it fully qualified"]);
     }
 
     #[test]

@@ -99,6 +99,9 @@ pub static NODE: Policy = Policy {
         }
         default(object, "spec", empty());
         default(object, "status", empty());
+        if let Some(spec) = child_mut(object, "spec") {
+            pod_cidrs(spec);
+        }
     },
     on_update: |new, old, _| crate::strategy::keep(new, old, "status"),
     check: |errors, object| {
@@ -136,6 +139,17 @@ pub static NODE: Policy = Policy {
     selectable: |object, field| (field == "spec.unschedulable").then(|| flag(object, field).to_string()),
     ..BUILT_IN
 };
+
+/// `podCIDR` is the first of `podCIDRs`; who writes one writes both.
+fn pod_cidrs(spec: &mut Value) {
+    let single = text(spec, "podCIDR").to_owned();
+    let first = strings(spec, "podCIDRs").next().unwrap_or_default().to_owned();
+    if single.is_empty() && !first.is_empty() {
+        set(spec, "podCIDR", first);
+    } else if !single.is_empty() && first.is_empty() {
+        set(spec, "podCIDRs", vec![single]);
+    }
+}
 
 fn node_resources(errors: &mut Errors, list_name: &str, resources: Option<&Value>) {
     let root = Path::Root("status");

@@ -49,6 +49,7 @@ pub static DAEMON_SET: Policy = Policy {
         workload::status_counts(errors, new, &COUNTS, &[], "");
         workload::collisions_only_grow(errors, new, old);
     },
+    warnings: workload::template_warnings,
     ..BUILT_IN
 };
 

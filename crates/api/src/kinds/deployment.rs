@@ -51,6 +51,7 @@ pub static DEPLOYMENT: Policy = Policy {
                 wrong.join(" ")
             ));
         }
+        workload::template_warnings(object, warnings);
     },
     ..BUILT_IN
 };

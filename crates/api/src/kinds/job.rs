@@ -47,6 +47,7 @@ pub static JOB: Policy = Policy {
     check_create,
     check_update,
     check_status,
+    warnings: workload::template_warnings,
     selectable: |object, field| (field == "status.successful").then(|| number(object, "status.succeeded").unwrap_or(0).to_string()),
     ..BUILT_IN
 };

@@ -23,6 +23,7 @@ mod persistent_volume_claim;
 pub mod pod;
 mod pod_defaults;
 mod pod_spec;
+mod pod_warnings;
 pub mod policy;
 mod probe;
 pub mod qos;
@@ -154,6 +155,15 @@ pub(crate) mod tests {
 
     pub fn lines(causes: &[Cause]) -> Vec<String> {
         causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect()
+    }
+
+    #[test]
+    fn every_selectable_field_has_a_value() {
+        for resource in crate::table::table().rows() {
+            for field in resource.selectable_fields.iter().filter(|field| !field.starts_with("metadata.")) {
+                assert!(strategy(&resource.group, &resource.plural).selectable(&serde_json::json!({}), field).is_some(), "{}: {field}", resource.plural);
+            }
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::json::{child, child_mut, empty, list, list_mut, map_mut, number, set, text};
 use super::policy::{BUILT_IN, Generation, Policy};
-use super::{diff, pod_defaults, pod_spec};
+use super::{diff, pod_defaults, pod_spec, pod_warnings};
 use crate::names;
 use crate::validation::{Errors, IMMUTABLE, Path, same};
 
@@ -35,6 +35,11 @@ pub static POD: Policy = Policy {
                 None => metadata.remove("ownerReferences"),
             };
         }
+        for (one, many) in [("podIP", "podIPs"), ("hostIP", "hostIPs")] {
+            if let Some(status) = child_mut(new, "status") {
+                first_address(status, one, many);
+            }
+        }
         let class = text(old, "status.qosClass").to_owned();
         if let Some(status) = child_mut(new, "status")
             && text(status, "qosClass").is_empty()
@@ -64,6 +69,7 @@ pub static POD: Policy = Policy {
                 wrong.join(" ")
             ));
         }
+        pod_warnings::pod_spec("spec", pod, warnings);
     },
     delete_grace: |pod, requested| {
         let seconds = requested.or_else(|| number(pod, "spec.terminationGracePeriodSeconds")).unwrap_or(0);
@@ -77,11 +83,24 @@ pub static POD: Policy = Policy {
             "spec.nodeName" | "spec.restartPolicy" | "spec.schedulerName" | "spec.serviceAccountName" | "status.phase" | "status.nominatedNodeName" => text(pod, field).to_owned(),
             "spec.hostNetwork" => super::json::flag(pod, field).to_string(),
             "status.podIP" => list(pod, "status.podIPs").first().map_or(text(pod, field), |ip| text(ip, "ip")).to_owned(),
+            // Accepted by upstream, yet nothing is ever found by it.
+            "status.podIPs" => String::new(),
             _ => return None,
         })
     },
     ..BUILT_IN
 };
+
+/// The single address is the first of the list: clients that know only one of the two write only that one.
+fn first_address(status: &mut Value, one: &str, many: &str) {
+    let single = text(status, one).to_owned();
+    let first = list(status, many).first().map_or("", |address| text(address, "ip")).to_owned();
+    if single.is_empty() && !first.is_empty() {
+        set(status, one, first);
+    } else if !single.is_empty() && single != first {
+        set(status, many, serde_json::json!([{"ip": single}]));
+    }
+}
 
 fn check(errors: &mut Errors, pod: &Value) {
     pod_spec::annotations(errors, &Path::Root("metadata.annotations"), pod);

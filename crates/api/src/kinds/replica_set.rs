@@ -30,6 +30,7 @@ pub static REPLICA_SET: Policy = Policy {
     },
     check_update: workload::selector_immutable,
     check_status: |errors, new, _| workload::status_counts(errors, new, &COUNTS, &WITHIN, "readyReplicas"),
+    warnings: workload::template_warnings,
     selectable: replicas,
     ..BUILT_IN
 };
@@ -57,6 +58,7 @@ pub static REPLICATION_CONTROLLER: Policy = Policy {
     on_create: no_replicas_yet,
     check: check_replication_controller,
     check_status: |errors, new, _| workload::status_counts(errors, new, &COUNTS, &WITHIN, "readyReplicas"),
+    warnings: workload::template_warnings,
     selectable: replicas,
     ..BUILT_IN
 };

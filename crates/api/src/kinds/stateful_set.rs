@@ -24,8 +24,6 @@ pub static STATEFUL_SET: Policy = Policy {
     },
     check,
     check_create: |errors, object| {
-        let name = text(object, "metadata.name");
-        errors.invalid_each(&Path::Root("metadata.name"), name, names::dns_label(name));
         let service = text(object, "spec.serviceName");
         if !service.is_empty() {
             errors.name(&Path::Root("spec.serviceName"), service, names::dns_label);
@@ -54,6 +52,7 @@ pub static STATEFUL_SET: Policy = Policy {
         workload::status_counts(errors, new, &COUNTS, &["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"], "status.readyReplicas");
         workload::collisions_only_grow(errors, new, old);
     },
+    warnings: workload::template_warnings,
     ..BUILT_IN
 };
 

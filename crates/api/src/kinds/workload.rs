@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::json::{child, child_mut, default, ensure, list, map, number, text};
-use super::{pod_defaults, pod_spec};
+use super::{pod_defaults, pod_spec, pod_warnings};
 use crate::names;
 use crate::selector::LabelSelector;
 use crate::validation::{Errors, IMMUTABLE, Path, Raw, Shown, ShownSelector, same};
@@ -72,6 +72,12 @@ pub fn template(errors: &mut Errors, object: &Value, kind: &str) {
     let template = child(object, "spec.template").unwrap_or(&none);
     pod_spec::template(errors, &Path::Root("spec.template"), template);
     running_template(errors, template, kind);
+}
+
+pub fn template_warnings(object: &Value, warnings: &mut Vec<String>) {
+    if let Some(template) = child(object, "spec.template") {
+        pod_warnings::pod_spec("spec.template.spec", template, warnings);
+    }
 }
 
 pub fn running_template(errors: &mut Errors, template: &Value, kind: &str) {
