@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use api::Object;
 use api::k8s::Resource;
-use api::k8s::api::apps::v1::{Deployment, ReplicaSet};
+use api::k8s::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
+use api::k8s::api::batch::v1::Job;
+use api::k8s::api::coordination::v1::Lease;
 use api::k8s::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount};
 use api::k8s::api::discovery::v1::EndpointSlice;
 use client::{Change, Client, Informer, ObjectKey, Queue};
@@ -55,9 +57,13 @@ fn managed<T: 'static>(builder: Builder<T>) -> Builder<T> {
 
 informers! {
     config_maps: ConfigMap => |builder: Builder<ConfigMap>| builder.fields("metadata.name=kube-root-ca.crt");
+    controller_revisions: ControllerRevision => managed;
+    daemon_sets: DaemonSet => plain;
     deployments: Deployment => plain;
     endpoint_slices: EndpointSlice => |builder: Builder<EndpointSlice>| builder.index_label(plan::endpoints::slices::SERVICE_NAME);
     endpoints: Endpoints => plain;
+    jobs: Job => managed;
+    leases: Lease => |builder: Builder<Lease>| builder.fields("metadata.namespace=kube-node-lease");
     namespaces: Namespace => plain;
     nodes: Node => plain;
     pods: Pod => |builder| managed(builder).index(NODE, |object| object.typed::<Pod>().ok().and_then(|pod| pod.spec.as_ref()?.node_name.clone()).into_iter().collect());

@@ -9,10 +9,13 @@ mod informers;
 mod run;
 mod runner;
 
+mod daemonset;
 mod deployment;
 mod endpoints;
 mod garbage;
+mod job;
 mod namespace;
+mod node;
 mod replicaset;
 mod serviceaccount;
 

@@ -5,14 +5,18 @@ use std::sync::Arc;
 
 use api::Clock;
 use client::{Client, ObjectKey, Queue};
+use plan::node::ipam::Cidr;
 use tokio::task::JoinSet;
 
 use crate::context::Context;
+use crate::daemonset::DaemonSets;
 use crate::deployment::Deployments;
 use crate::endpoints::{EndpointSlices, LegacyEndpoints};
 use crate::garbage::{Everything, GarbageCollector};
 use crate::informers::Informers;
+use crate::job::Jobs;
 use crate::namespace::Namespaces;
+use crate::node::{NodeIpam, NodeLifecycle, PodGarbage, TaintEviction};
 use crate::replicaset::{ReplicaSets, ReplicationControllers};
 use crate::runner::work;
 use crate::serviceaccount::ServiceAccounts;
@@ -55,6 +59,15 @@ pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = 
         }
         start!(Deployments(informers.clone()));
         start!(ReplicaSets(informers.clone()));
+        start!(DaemonSets(informers.clone()));
+        start!(Jobs(informers.clone()));
+        start!(NodeLifecycle::new(informers.clone(), config.clock.clone()));
+        start!(TaintEviction(informers.clone()));
+        start!(PodGarbage { informers: informers.clone(), client: client.clone() });
+        let cluster: Vec<Cidr> = config.cluster_cidrs.iter().filter_map(|text| text.parse().inspect_err(|error| tracing::error!(%error, "pod network ignored")).ok()).collect();
+        if !cluster.is_empty() {
+            start!(NodeIpam { informers: informers.clone(), cluster });
+        }
         start!(ReplicationControllers(informers.clone()));
         start!(EndpointSlices(informers.clone()));
         start!(LegacyEndpoints(informers.clone()));

@@ -104,8 +104,8 @@ impl<C: Controller> Loop<C> {
                 }
             }
             Err(error) => {
-                // A stale cache is nothing to talk about.
-                if error.status.is_conflict() {
+                // A stale cache is nothing to talk about, nor is an object that has just gone.
+                if error.status.is_conflict() || error.status.is_not_found() {
                     tracing::debug!(controller = C::NAME, %key, %error, "trying again");
                 } else {
                     tracing::warn!(controller = C::NAME, %key, %error, "trying again");

@@ -4,14 +4,19 @@
 //! applies plans.
 
 pub mod claim;
+pub mod daemonset;
 pub mod deployment;
 pub mod endpoints;
 pub mod garbage;
+pub mod job;
 pub mod meta;
 pub mod namespace;
+pub mod node;
+pub mod node_fit;
 pub mod op;
 pub mod pods;
 pub mod replicaset;
+pub mod revisions;
 pub mod serviceaccount;
 pub mod template;
 
