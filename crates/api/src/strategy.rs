@@ -99,7 +99,10 @@ pub trait Strategy: Send + Sync {
 
 /// Built-in kinds by group and plural; anything else (CRDs) is plain.
 pub fn of(resource: &Resource) -> &'static dyn Strategy {
-    if resource.schema.is_empty() { &kinds::CUSTOM } else { kinds::strategy(&resource.group, &resource.plural) }
+    if !resource.schema.is_empty() {
+        return kinds::strategy(&resource.group, &resource.plural);
+    }
+    if resource.subresource("status").is_some() { &kinds::CUSTOM_WITH_STATUS } else { &kinds::CUSTOM }
 }
 
 /// Puts the old value of a top-level field back, or removes it if there was none.

@@ -1,8 +1,8 @@
 //! Validation of where a pod may run: affinity, tolerations, topology spread.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::json::{child, list, number, strings, text};
+use super::json::{child, child_mut, list, list_mut, number, strings, text};
 use crate::names;
 use crate::validation::{Errors, Path};
 
@@ -110,11 +110,55 @@ fn pod_term(errors: &mut Errors, path: &Path, term: &Value) {
     for namespace in strings(term, "namespaces") {
         errors.name(&path.child("namespace"), namespace, names::dns_label);
     }
+    label_keys(errors, path, term);
     let key = text(term, "topologyKey");
     if key.is_empty() {
         errors.required(&path.child("topologyKey"), "can not be empty");
     }
     errors.name(&path.child("topologyKey"), key, names::qualified_name);
+}
+
+/// Label keys stand for "as this pod": their values go into the selectors when the pod is made (KEP-3633, KEP-3243).
+pub fn merge_label_keys(pod: &mut Value) {
+    let labels = child(pod, "metadata.labels").cloned().unwrap_or(Value::Null);
+    let Some(spec) = child_mut(pod, "spec") else { return };
+    for kind in ["affinity.podAffinity", "affinity.podAntiAffinity"] {
+        let Some(pods) = child_mut(spec, kind) else { continue };
+        list_mut(pods, REQUIRED).iter_mut().for_each(|term| merge(term, &labels));
+        list_mut(pods, PREFERRED).iter_mut().filter_map(|weighted| child_mut(weighted, "podAffinityTerm")).for_each(|term| merge(term, &labels));
+    }
+    list_mut(spec, "topologySpreadConstraints").iter_mut().for_each(|constraint| merge(constraint, &labels));
+}
+
+fn merge(term: &mut Value, labels: &Value) {
+    let mut added = Vec::new();
+    for (keys, operator) in [("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")] {
+        for key in strings(term, keys) {
+            if let Some(value) = labels.get(key).and_then(Value::as_str) {
+                added.push(json!({"key": key, "operator": operator, "values": [value]}));
+            }
+        }
+    }
+    if added.is_empty() {
+        return;
+    }
+    if let Some(selector) = child_mut(term, "labelSelector").and_then(Value::as_object_mut)
+        && let Some(expressions) = selector.entry("matchExpressions").or_insert_with(|| json!([])).as_array_mut()
+    {
+        expressions.extend(added);
+    }
+}
+
+fn label_keys(errors: &mut Errors, path: &Path, term: &Value) {
+    for name in ["matchLabelKeys", "mismatchLabelKeys"] {
+        let list_path = path.child(name);
+        if !list(term, name).is_empty() && child(term, "labelSelector").is_none() {
+            errors.forbidden(&list_path, "must not be specified when labelSelector is not set");
+        }
+        for (index, key) in strings(term, name).enumerate() {
+            errors.name(&list_path.index(index), key, names::qualified_name);
+        }
+    }
 }
 
 pub fn taint_effect(errors: &mut Errors, path: &Path, effect: &str, allow_empty: bool) {
@@ -186,6 +230,25 @@ pub fn topology_spread(errors: &mut Errors, path: &Path, constraints: &[Value]) 
                 errors.not_supported(&path.child(name), policy, &["Honor", "Ignore"]);
             }
         }
+        label_keys(errors, &path, constraint);
         errors.label_selector(&path.child("labelSelector"), child(constraint, "labelSelector"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn label_keys_become_requirements() {
+        let mut pod = json!({"metadata": {"labels": {"pod-template-hash": "abc"}}, "spec": {
+            "affinity": {"podAntiAffinity": {REQUIRED: [{"topologyKey": "h", "labelSelector": {"matchLabels": {"app": "web"}}, "matchLabelKeys": ["pod-template-hash", "absent"]}]}},
+            "topologySpreadConstraints": [{"matchLabelKeys": ["pod-template-hash"]}]}});
+        merge_label_keys(&mut pod);
+        assert_eq!(
+            pod["spec"]["affinity"]["podAntiAffinity"][REQUIRED][0]["labelSelector"],
+            json!({"matchLabels": {"app": "web"}, "matchExpressions": [{"key": "pod-template-hash", "operator": "In", "values": ["abc"]}]})
+        );
+        assert!(pod["spec"]["topologySpreadConstraints"][0].get("labelSelector").is_none());
     }
 }

@@ -43,8 +43,17 @@ use policy::{BUILT_IN, Generation, Policy};
 
 use crate::strategy::Strategy;
 
-/// Every custom resource: generation counts what is not metadata or status.
-pub static CUSTOM: Policy = Policy { generation: Generation::Content, status_keeps_metadata: true, ..BUILT_IN };
+/// A custom resource without a status subresource: its status is content like the rest.
+pub static CUSTOM: Policy = Policy { generation: Generation::ContentAndStatus, ..BUILT_IN };
+
+/// A custom resource with one: the status is written there only.
+pub static CUSTOM_WITH_STATUS: Policy = Policy {
+    generation: Generation::Content,
+    status_keeps_metadata: true,
+    on_create: |object, _| drop(json::take(object, "status")),
+    on_update: |new, old, _| crate::strategy::keep(new, old, "status"),
+    ..BUILT_IN
+};
 
 /// A built-in kind that needs nothing special.
 static BARE: Policy = BUILT_IN;
@@ -155,6 +164,28 @@ pub(crate) mod tests {
 
     pub fn lines(causes: &[Cause]) -> Vec<String> {
         causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect()
+    }
+
+    #[test]
+    fn custom_resources_count_their_content() {
+        use crate::strategy::Strategy;
+        let given = serde_json::json!({"metadata": {"name": "a"}, "spec": {"x": 1}, "status": {"y": 1}});
+        for (policy, made_status, generations) in [(&super::CUSTOM, true, [1, 2, 2]), (&super::CUSTOM_WITH_STATUS, false, [1, 1, 2])] {
+            let mut made = given.clone();
+            policy.prepare_create(&mut made, &cx());
+            assert_eq!(made.get("status").is_some(), made_status);
+            let counted = [("/metadata/name", "b"), ("/status", "z"), ("/spec/x", "2")].map(|(pointer, value)| {
+                let mut new = made.clone();
+                if pointer == "/status" {
+                    new["status"] = value.into();
+                } else if let Some(slot) = new.pointer_mut(pointer) {
+                    *slot = value.into();
+                }
+                policy.prepare_update(&mut new, &made, &cx());
+                new["metadata"]["generation"].as_i64().unwrap()
+            });
+            assert_eq!(counted, generations);
+        }
     }
 
     #[test]

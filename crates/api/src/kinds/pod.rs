@@ -19,6 +19,7 @@ pub static POD: Policy = Policy {
         if let Some(spec) = child_mut(pod, "spec") {
             pod_defaults::service_account(spec);
         }
+        super::affinity::merge_label_keys(pod);
         let status = pod_defaults::initial_status(pod);
         set(pod, "status", status);
     },

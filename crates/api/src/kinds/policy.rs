@@ -18,6 +18,8 @@ pub enum Generation {
     SpecOrAnnotations,
     /// When anything but metadata and status changes.
     Content,
+    /// When anything but metadata changes.
+    ContentAndStatus,
 }
 
 pub struct Policy {
@@ -70,11 +72,13 @@ impl Policy {
             Generation::None => {}
             Generation::Spec => bump_generation(new, old, &[]),
             Generation::SpecOrAnnotations => bump_generation(new, old, &["metadata.annotations"]),
-            Generation::Content => {
+            Generation::Content | Generation::ContentAndStatus => {
                 let content = |value: &Value| {
                     let mut map = value.as_object().cloned().unwrap_or_default();
                     map.remove("metadata");
-                    map.remove("status");
+                    if self.generation == Generation::Content {
+                        map.remove("status");
+                    }
                     Value::Object(map)
                 };
                 let before = child(old, "metadata.generation").and_then(Value::as_i64).unwrap_or(1);
