@@ -91,6 +91,9 @@ impl<C: Controller> Loop<C> {
                 return item.retry();
             }
         };
+        if !plan.ops.is_empty() {
+            tracing::trace!(controller = C::NAME, %key, %plan, "planned");
+        }
         let requeue_after = plan.requeue_after;
         match apply(&self.context, &self.recorder, plan.ops).await {
             Ok(()) => {

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::claim::claim;
 use crate::meta::{Labels, annotation, created, deleting, generation, name, reference, selects, selects_all, uid};
-use crate::op::{Op, Plan};
+use crate::op::{At, Op, PatchKind, Plan};
 use crate::template;
 
 pub const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -219,29 +219,24 @@ impl<'a> Work<'a> {
             self.plan.push(revision::creation(set));
         }
         self.plan.ops.append(&mut self.events);
+        // Both through `/status` and without a resourceVersion: the annotation must not count as a change of the Deployment (its generation stays), as upstream.
+        let mut patch = json!({});
         if let Some(revision) = &self.revision {
-            // Without the resourceVersion: the status that follows must not be refused for it.
-            self.plan.push(Op::Patch {
-                at: crate::op::At::object(self.deployment),
-                subresource: None,
-                kind: crate::op::PatchKind::Merge,
-                patch: json!({"metadata": {"uid": uid(self.deployment), "annotations": {REVISION: revision}}}),
-            });
+            patch["metadata"]["annotations"] = json!({REVISION: revision});
         }
         if self.status != self.deployment.status.clone().unwrap_or_default() {
-            let mut patch = crate::op::value(&self.status);
+            let mut status = crate::op::value(&self.status);
             // What a merge would leave standing.
             for key in crate::op::value(&self.deployment.status).as_object().into_iter().flatten().map(|(key, _)| key.clone()) {
-                if patch.get(&key).is_none() {
-                    patch[key] = Value::Null;
+                if status.get(&key).is_none() {
+                    status[key] = Value::Null;
                 }
             }
-            self.plan.push(Op::Patch {
-                at: crate::op::At::object(self.deployment),
-                subresource: Some("status"),
-                kind: crate::op::PatchKind::Merge,
-                patch: json!({"metadata": {"uid": uid(self.deployment)}, "status": patch}),
-            });
+            patch["status"] = status;
+        }
+        if patch != json!({}) {
+            patch["metadata"]["uid"] = json!(uid(self.deployment));
+            self.plan.push(Op::Patch { at: At::object(self.deployment), subresource: Some("status"), kind: PatchKind::Merge, patch });
         }
         self.plan
     }
