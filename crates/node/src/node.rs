@@ -18,7 +18,7 @@ use crate::machine::{self, Machine};
 use crate::objects::Objects;
 use crate::volumes::Volumes;
 use crate::worker::{Desired, Handle, Worker};
-use crate::{dns, lease, observe, quantity, register};
+use crate::{dns, lease, observe, quantity, register, rotate};
 
 pub struct Node {
     pub config: Config,
@@ -75,8 +75,9 @@ impl Node {
         // From before the first look: what happens in between is not missed.
         let events = node.runtime.events();
         let own = tokio::spawn(node.clone().run_pods(events)).abort_handle();
+        let logs = tokio::spawn(rotate::keep(node.clone())).abort_handle();
         let status = tokio::spawn(node.clone().run_status()).abort_handle();
-        node.tasks.lock().extend([own, status]);
+        node.tasks.lock().extend([own, status, logs]);
         node
     }
 

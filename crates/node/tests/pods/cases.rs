@@ -28,7 +28,7 @@ macro_rules! cases {
     };
 }
 
-cases!(registers, runs_and_ends, env_and_restart, succeeds, init_and_volumes, probes, images, config_errors, adopted);
+cases!(registers, runs_and_ends, env_and_restart, succeeds, init_and_volumes, probes, images, config_errors, logs, exec, forwards, adopted);
 
 fn sh(script: &str) -> serde_json::Value {
     json!({"name": "c", "image": "busybox", "command": ["sh", "-c", script]})
@@ -170,6 +170,115 @@ async fn config_errors(world: &mut World) {
         world.delete(name, 0).await;
         world.gone(name).await;
     }
+}
+
+async fn logs(world: &mut World) {
+    let spec = json!({"terminationGracePeriodSeconds": 1, "restartPolicy": "Never", "containers": [sh("echo one; echo two; echo three; while ! test -e /tmp/go; do sleep 0.05; done; echo four; exit 1")]});
+    world.create("logs", spec).await;
+    let pod = world.until("logs", "ready", ready).await;
+    let begun = Instant::now();
+    while world.log(&pod, "c", 0).lines().count() < 3 {
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let path = |query: &str| format!("/containerLogs/default/logs/c?{query}");
+    assert_eq!(world.get(&path("")).await, (200, "one\ntwo\nthree\n".to_owned()));
+    assert_eq!(world.get(&path("tailLines=1")).await.1, "three\n");
+    assert_eq!(world.get(&path("limitBytes=5")).await.1, "one\nt");
+    let stamped = world.get(&path("timestamps=true&tailLines=1")).await.1;
+    assert!(stamped.ends_with("Z three\n"), "{stamped}");
+    let (status, text) = world.get(&path("previous=true")).await;
+    assert!(status == 400 && text.contains("previous terminated container \\\"c\\\" in pod \\\"logs\\\" not found"), "{status} {text}");
+    // Following ends with the container.
+    let path = path("follow=true&tailLines=1");
+    let follow = world.get(&path);
+    let go = async {
+        let mut socket = world.websocket("/exec/default/logs/c?command=touch&command=/tmp/go&output=1", "v5.channel.k8s.io").await;
+        while let Some(Ok(_)) = futures_util::StreamExt::next(&mut socket).await {}
+    };
+    let ((status, text), ()) = tokio::join!(follow, go);
+    assert_eq!((status, text.as_str()), (200, "three\nfour\n"));
+    world.until("logs", "failed", |pod| phase(pod) == "Failed").await;
+    assert_eq!(world.get("/containerLogs/default/logs/c?tailLines=1").await.1, "four\n");
+    world.delete("logs", 0).await;
+    world.gone("logs").await;
+}
+
+/// What came on each channel until the end.
+async fn channels(mut socket: tokio_tungstenite::WebSocketStream<tokio::io::DuplexStream>) -> std::collections::BTreeMap<u8, String> {
+    let mut out = std::collections::BTreeMap::<u8, String>::new();
+    while let Some(Ok(message)) = tokio::time::timeout(PATIENCE, futures_util::StreamExt::next(&mut socket)).await.expect("in time") {
+        if let tokio_tungstenite::tungstenite::Message::Binary(bytes) = message {
+            out.entry(bytes[0]).or_default().push_str(&String::from_utf8_lossy(&bytes[1..]));
+        }
+    }
+    out
+}
+
+async fn exec(world: &mut World) {
+    use futures_util::SinkExt;
+    use tokio_tungstenite::tungstenite::Message;
+    let mut container = sh("echo ready; cat");
+    container["stdin"] = json!(true);
+    world.create("exec", json!({"terminationGracePeriodSeconds": 1, "restartPolicy": "Never", "containers": [container]})).await;
+    world.until("exec", "ready", ready).await;
+    let command = "/exec/default/exec/c?command=sh&command=-c&command=";
+    let socket = world.websocket(&format!("{command}echo%20out;echo%20err%20%3E%262;exit%205&output=1&error=1"), "v4.channel.k8s.io").await;
+    let got = channels(socket).await;
+    assert_eq!((got[&1].as_str(), got[&2].as_str()), ("out\n", "err\n"));
+    let status: serde_json::Value = serde_json::from_str(&got[&3]).unwrap();
+    assert_eq!((status["status"].as_str(), status["reason"].as_str(), status["details"]["causes"][0]["message"].as_str()), (Some("Failure"), Some("NonZeroExitCode"), Some("5")));
+    // Standard input, ended by v5's close.
+    let mut socket = world.websocket("/exec/default/exec/c?command=cat&input=1&output=1", "v5.channel.k8s.io, v4.channel.k8s.io").await;
+    socket.send(Message::Binary(bytes::Bytes::from_static(b"\0hello"))).await.unwrap();
+    socket.send(Message::Binary(bytes::Bytes::from_static(&[255, 0]))).await.unwrap();
+    let got = channels(socket).await;
+    assert_eq!((got[&1].as_str(), got[&3].contains("Success")), ("hello", true));
+    // A terminal of the size that was asked for.
+    let mut socket = world.websocket(&format!("{command}read%20x;stty%20size&input=1&output=1&tty=1"), "v5.channel.k8s.io").await;
+    socket.send(Message::Binary(bytes::Bytes::from_static(b"\x04{\"Width\":91,\"Height\":33}"))).await.unwrap();
+    socket.send(Message::Binary(bytes::Bytes::from_static(b"\0go\n"))).await.unwrap();
+    let got = channels(socket).await;
+    assert!(got[&1].contains("33 91"), "{got:?}");
+    // Attach: the container's own input and output.
+    let mut socket = world.websocket("/attach/default/exec/c?input=1&output=1", "v5.channel.k8s.io").await;
+    socket.send(Message::Binary(bytes::Bytes::from_static(b"\0attached\n"))).await.unwrap();
+    let mut heard = String::new();
+    while !heard.contains("attached") {
+        let message = tokio::time::timeout(PATIENCE, futures_util::StreamExt::next(&mut socket)).await.expect("in time").unwrap().unwrap();
+        heard.push_str(&String::from_utf8_lossy(&message.into_data()));
+    }
+    drop(socket);
+    let (status, text) = world.get("/exec/default/exec/none?command=x&output=1").await;
+    assert!(status == 500 && text.contains("container not found"), "{status} {text}");
+    world.delete("exec", 0).await;
+    world.gone("exec").await;
+}
+
+async fn forwards(world: &mut World) {
+    use futures_util::SinkExt;
+    use tokio_tungstenite::tungstenite::Message;
+    world.create("fwd", json!({"terminationGracePeriodSeconds": 1, "containers": [sh("while true; do echo served | nc -l -p 8080 127.0.0.1; done")]})).await;
+    world.until("fwd", "ready", ready).await;
+    let begun = Instant::now();
+    loop {
+        let mut socket = world.websocket("/portForward/default/fwd?port=8080", "v4.channel.k8s.io").await;
+        socket.send(Message::Binary(bytes::Bytes::from_static(b"\0x"))).await.unwrap();
+        let got = channels(socket).await;
+        // The first bytes of each channel are the port, little-endian.
+        assert!(got[&0].starts_with("\u{fffd}\u{1f}") && got[&1].starts_with("\u{fffd}\u{1f}"), "{got:?}");
+        if got[&0].ends_with("served\n") {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{got:?}");
+    }
+    let pods = world.get("/pods").await.1;
+    assert!(pods.contains("\"name\":\"fwd\""));
+    assert!(world.get("/metrics/resource").await.1.contains("container_memory_working_set_bytes{container=\"c\",namespace=\"default\",pod=\"fwd\"}"));
+    assert!(world.get("/stats/summary").await.1.contains("usageCoreNanoSeconds"));
+    assert_eq!(world.get("/healthz").await, (200, "ok".to_owned()));
+    world.delete("fwd", 0).await;
+    world.gone("fwd").await;
 }
 
 async fn adopted(world: &mut World) {

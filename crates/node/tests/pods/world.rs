@@ -18,12 +18,31 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 struct NoNetwork;
 
 impl PodNetwork for NoNetwork {
-    fn attach<'a>(&'a self, _: &'a str, _: &'a Path, _: &'a PodSandboxConfig) -> BoxFuture<'a, Result<Vec<IpAddr>, String>> {
-        Box::pin(async { Ok(vec![IpAddr::from([10, 244, 0, 7])]) })
+    fn attach<'a>(&'a self, _: &'a str, namespace: &'a Path, _: &'a PodSandboxConfig) -> BoxFuture<'a, Result<Vec<IpAddr>, String>> {
+        let namespace = namespace.to_owned();
+        Box::pin(async move {
+            // A thread of its own, for it enters the namespace and never comes back.
+            std::thread::spawn(move || loopback_up(&namespace)).join().map_err(|_| "panicked".to_owned())?.map_err(|e| e.to_string())?;
+            Ok(vec![IpAddr::from([10, 244, 0, 7])])
+        })
     }
     fn detach<'a>(&'a self, _: &'a str, _: &'a PodSandboxConfig) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async { Ok(()) })
     }
+}
+
+fn loopback_up(namespace: &Path) -> std::io::Result<()> {
+    use std::os::fd::AsRawFd;
+    nix::sched::setns(std::fs::File::open(namespace)?, nix::sched::CloneFlags::CLONE_NEWNET)?;
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    // SAFETY: an all-zero `ifreq` is a valid one; the name fits and is terminated by the zeroes after it; the call only reads it.
+    let failed = unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        request.ifr_name[..2].copy_from_slice(&[b'l' as libc::c_char, b'o' as libc::c_char]);
+        request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &request)
+    };
+    if failed < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Knows `busybox` only.
@@ -168,6 +187,44 @@ impl World {
         if tokio::time::timeout(PATIENCE, wait).await.is_err() {
             panic!("{name}: no event {expected:?} in {:#?}", self.events(name).await);
         }
+    }
+
+    /// A connection to the node's own API, as the API server in this process has it.
+    fn dial(&self) -> tokio::io::DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let node = self.node.clone();
+        tokio::spawn(async move {
+            let service = hyper::service::service_fn(move |request| {
+                let node = node.clone();
+                async move { Ok::<_, std::convert::Infallible>(node.handle(request).await) }
+            });
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(hyper_util::rt::TokioIo::new(theirs), service).with_upgrades().await;
+        });
+        ours
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        use http_body_util::BodyExt;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(self.dial())).await.expect("handshake");
+        tokio::spawn(connection);
+        let request = hyper::Request::get(path).header("host", "node1").body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
+        let answer = sender.send_request(request).await.expect("answer");
+        let status = answer.status().as_u16();
+        let body = tokio::time::timeout(PATIENCE, answer.into_body().collect()).await.expect("in time").expect("body").to_bytes();
+        (status, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    pub async fn websocket(&self, path: &str, protocol: &str) -> tokio_tungstenite::WebSocketStream<tokio::io::DuplexStream> {
+        let request = http::Request::get(format!("ws://node1{path}"))
+            .header("Host", "node1")
+            .header("Connection", "Upgrade")
+            .header("Upgrade", "websocket")
+            .header("Sec-WebSocket-Version", "13")
+            .header("Sec-WebSocket-Key", tokio_tungstenite::tungstenite::handshake::client::generate_key())
+            .header("Sec-WebSocket-Protocol", protocol)
+            .body(())
+            .unwrap();
+        tokio_tungstenite::client_async(request, self.dial()).await.expect("upgrade").0
     }
 
     pub fn end(self) {

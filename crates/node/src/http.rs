@@ -1,0 +1,258 @@
+//! The kubelet's own HTTP API: logs, exec, attach, port-forward, pods, stats. Served over TLS on port 10250 and to the API server in the same process.
+//!
+//! Paths and answers mirror upstream's pkg/kubelet/server. Errors are `metav1.Status`, so that what the API server passes on is what clients know.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use api::k8s::api::core::v1::ContainerStatus as ApiStatus;
+use api::{Reason, Status};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use jiff::{SignedDuration, Timestamp};
+use sandbox::cri::{ContainerState, StreamOptions};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::channels::{self, PORT_FORWARD, REMOTE_COMMAND};
+use crate::cx::Cx;
+use crate::log_line::Wanted;
+use crate::node::Node;
+use crate::{forward, logs, pod, session, stats};
+
+pub type BoxBody = UnsyncBoxBody<Bytes, Infallible>;
+pub type Answer = Response<BoxBody>;
+
+/// Chunks of a log waiting for the reader.
+const LOG_BACKLOG: usize = 8;
+
+pub(crate) fn empty(status: StatusCode) -> Answer {
+    full(status, "text/plain; charset=utf-8", Bytes::new())
+}
+
+fn full(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()).boxed_unsync());
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer
+}
+
+fn text(body: impl Into<Bytes>) -> Answer {
+    full(StatusCode::OK, "text/plain; charset=utf-8", body)
+}
+
+fn json(value: &Value) -> Answer {
+    full(StatusCode::OK, "application/json", value.to_string())
+}
+
+fn refused(status: &Status) -> Answer {
+    let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    full(code, "application/json", serde_json::to_vec(status).unwrap_or_default())
+}
+
+/// Name and values of the query, in order.
+struct Query(Vec<(String, String)>);
+
+impl Query {
+    fn of(query: Option<&str>) -> Self {
+        let pairs = query.unwrap_or_default().split('&').filter(|p| !p.is_empty()).map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(name), decode(value))
+        });
+        Self(pairs.collect())
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str()).filter(|v| !v.is_empty())
+    }
+
+    fn all(&self, name: &str) -> Vec<String> {
+        self.0.iter().filter(|(n, _)| n == name).map(|(_, v)| v.clone()).collect()
+    }
+
+    /// As upstream: `1` or `true`.
+    fn flag(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|v| v == "1" || v == "true")
+    }
+}
+
+fn decode(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'+' => out.push(b' '),
+            b'%' => {
+                let mut rest = bytes.clone();
+                let digit = |b: Option<u8>| b.and_then(|b| char::from(b).to_digit(16));
+                match (digit(rest.next()), digit(rest.next())) {
+                    (Some(high), Some(low)) => {
+                        out.push((high * 16 + low) as u8);
+                        bytes = rest;
+                    }
+                    _ => out.push(b'%'),
+                }
+            }
+            other => out.push(other),
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+impl Node {
+    /// Answers one request of the kubelet's API. The caller has authenticated and authorised it.
+    pub async fn handle(self: Arc<Self>, mut request: Request<Incoming>) -> Answer {
+        let path = request.uri().path().to_owned();
+        let query = Query::of(request.uri().query());
+        let parts: Vec<String> = path.split('/').filter(|p| !p.is_empty()).map(decode).collect();
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let result = match (request.method(), parts.as_slice()) {
+            (&Method::GET | &Method::HEAD, ["healthz" | "livez" | "readyz", ..]) => Ok(text("ok")),
+            (&Method::GET, ["pods" | "runningpods"]) => Ok(json(&self.pod_list())),
+            (&Method::GET, ["stats", "summary"]) => Ok(json(&stats::summary(&self).await)),
+            (&Method::GET, ["metrics", "resource"]) => Ok(full(StatusCode::OK, "text/plain; version=0.0.4", stats::resource_metrics(&self).await)),
+            (&Method::GET, ["containerLogs", namespace, name, container]) => self.container_logs(namespace, name, container, &query).await,
+            (&Method::GET | &Method::POST, ["exec", namespace, name, container]) => self.remote_command(&mut request, namespace, name, container, &query, true),
+            (&Method::GET | &Method::POST, ["exec", namespace, name, _uid, container]) => self.remote_command(&mut request, namespace, name, container, &query, true),
+            (&Method::GET | &Method::POST, ["attach", namespace, name, container]) => self.remote_command(&mut request, namespace, name, container, &query, false),
+            (&Method::GET | &Method::POST, ["attach", namespace, name, _uid, container]) => self.remote_command(&mut request, namespace, name, container, &query, false),
+            (&Method::GET | &Method::POST, ["portForward", namespace, name] | ["portForward", namespace, name, _]) => self.port_forward(&mut request, namespace, name, &query),
+            _ => Err(Status::no_route()),
+        };
+        result.unwrap_or_else(|status| refused(&status))
+    }
+
+    fn pod_list(self: &Arc<Self>) -> Value {
+        let items: Vec<Value> = self
+            .all()
+            .into_iter()
+            .map(|cx| {
+                let mut pod = (*cx.pod).clone();
+                pod.status = Some(cx.shared.lock().status.clone());
+                serde_json::to_value(pod).unwrap_or_default()
+            })
+            .collect();
+        json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
+    }
+
+    fn pod(self: &Arc<Self>, namespace: &str, name: &str) -> Result<Cx, Status> {
+        self.find(namespace, name, None).ok_or_else(|| Status::failure(404, Reason::NotFound, format!("pod does not exist: {name}_{namespace}")))
+    }
+
+    async fn container_logs(self: &Arc<Self>, namespace: &str, name: &str, container: &str, query: &Query) -> Result<Answer, Status> {
+        let cx = self.pod(namespace, name)?;
+        if pod::container(&cx.pod, container).is_none() {
+            return Err(Status::failure(404, Reason::NotFound, format!("container {container:?} not found in pod {name:?}")));
+        }
+        let previous = query.flag("previous");
+        let status = cx.shared.lock().status.clone();
+        let id = log_container(&cx, &status, container, previous).map_err(Status::bad_request)?;
+        let found = cx.shared.lock().runtime.by_id(&id).cloned();
+        let found = match found {
+            Some(found) => found,
+            // Newer than what was last seen.
+            None => self.runtime.container_status(&id).await.map_err(|error| Status::bad_request(error.to_string()))?,
+        };
+        let number = |name: &str| query.get(name).and_then(|v| v.parse::<u64>().ok());
+        let since = match (number("sinceSeconds"), query.get("sinceTime")) {
+            (Some(seconds), _) => self.now().checked_sub(SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX))).ok(),
+            (None, Some(time)) => Some(time.parse::<Timestamp>().map_err(|_| Status::bad_request(format!("parsing time {time:?}: invalid")))?),
+            (None, None) => None,
+        };
+        let stream = query.get("stream").filter(|s| *s != "All").map(str::to_lowercase);
+        let options = logs::Options {
+            wanted: Wanted { since, timestamps: query.flag("timestamps"), stream, limit_bytes: number("limitBytes") },
+            tail_lines: number("tailLines"),
+            follow: query.flag("follow") && found.state != ContainerState::Exited,
+        };
+        let (sender, receiver) = mpsc::channel(LOG_BACKLOG);
+        tokio::spawn(logs::read(self.runtime.clone(), id, found.log_path, options, sender));
+        let frames = futures_util::stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|bytes| (Ok(Frame::data(bytes)), receiver)) });
+        let mut answer = Response::new(StreamBody::new(frames).boxed_unsync());
+        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        Ok(answer)
+    }
+
+    fn remote_command(self: &Arc<Self>, request: &mut Request<Incoming>, namespace: &str, name: &str, container: &str, query: &Query, is_exec: bool) -> Result<Answer, Status> {
+        let cx = self.pod(namespace, name)?;
+        let running = cx.shared.lock().runtime.latest(container).filter(|c| c.state == ContainerState::Running).map(|c| c.id.clone());
+        let id = running.ok_or_else(|| Status::failure(500, Reason::InternalError, format!("container not found ({container:?})")))?;
+        let either = |a: &str, b: &str| query.flag(a) || query.flag(b);
+        let tty = query.flag("tty");
+        let options = StreamOptions { stdin: either("input", "stdin"), stdout: either("output", "stdout"), stderr: either("error", "stderr") && !tty, tty };
+        if !options.stdin && !options.stdout && !options.stderr {
+            return Err(Status::bad_request("you must specify at least 1 of stdin, stdout, stderr"));
+        }
+        websocket_only(request)?;
+        let command = query.all("command");
+        let runtime = self.runtime.clone();
+        let serve = move |channels| async move {
+            let streams = if is_exec { runtime.exec(&id, command.clone(), options).await } else { runtime.attach(&id, options).await };
+            session::run(channels, streams, command).await;
+        };
+        channels::upgrade(request, &REMOTE_COMMAND, serve).map_err(|(code, why)| Status::failure(code.as_u16(), Reason::BadRequest, why))
+    }
+
+    fn port_forward(self: &Arc<Self>, request: &mut Request<Incoming>, namespace: &str, name: &str, query: &Query) -> Result<Answer, Status> {
+        let cx = self.pod(namespace, name)?;
+        let sandbox = cx.shared.lock().runtime.sandbox().map(|s| s.id.clone());
+        let sandbox = sandbox.ok_or_else(|| Status::failure(500, Reason::InternalError, format!("failed to find sandbox for pod {name}")))?;
+        let given: Vec<String> = ["port", "ports"].iter().flat_map(|name| query.all(name)).flat_map(|list| list.split(',').map(str::to_owned).collect::<Vec<_>>()).collect();
+        let ports: Vec<u16> = given.iter().map(|p| p.parse().map_err(|_| Status::bad_request(format!("invalid port {p:?}")))).collect::<Result<_, _>>()?;
+        if ports.is_empty() || ports.len() > forward::PORTS_MAX {
+            return Err(Status::bad_request("query parameter \"port\" is required"));
+        }
+        websocket_only(request)?;
+        let runtime = self.runtime.clone();
+        let id = pod::uid(&cx.pod).to_owned();
+        channels::upgrade(request, &PORT_FORWARD, move |channels| forward::run(channels, runtime, sandbox, id, ports))
+            .map_err(|(code, why)| Status::failure(code.as_u16(), Reason::BadRequest, why))
+    }
+}
+
+fn websocket_only(request: &Request<Incoming>) -> Result<(), Status> {
+    if channels::is_websocket(request.headers()) { Ok(()) } else { Err(Status::bad_request("unable to upgrade: only WebSocket connections are served")) }
+}
+
+/// The ID of the container whose log is meant; else upstream's words of why there is none.
+fn log_container(cx: &Cx, status: &api::k8s::api::core::v1::PodStatus, container: &str, previous: bool) -> Result<String, String> {
+    let name = pod::name(&cx.pod);
+    let lists = [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses];
+    let found: Option<&ApiStatus> = lists.into_iter().flatten().flatten().find(|s| s.name == container);
+    let found = found.ok_or_else(|| format!("container {container:?} in pod {name:?} is not available"))?;
+    let scheme = cx.node.container_id_scheme();
+    let bare = |id: Option<&String>| id.and_then(|id| id.strip_prefix(scheme)).map(str::to_owned);
+    let ended = |state: Option<&api::k8s::api::core::v1::ContainerState>| bare(state.and_then(|s| s.terminated.as_ref()).and_then(|t| t.container_id.as_ref()));
+    let (last, state) = (found.last_state.as_ref(), found.state.as_ref());
+    if previous {
+        return ended(last).ok_or_else(|| format!("previous terminated container {container:?} in pod {name:?} not found"));
+    }
+    let waiting = state.and_then(|s| s.waiting.as_ref());
+    match (waiting, ended(last)) {
+        (Some(_), Some(id)) => Ok(id),
+        (Some(waiting), None) => {
+            let why = match waiting.reason.as_deref().unwrap_or_default() {
+                "ErrImagePull" => "image can't be pulled",
+                "ImagePullBackOff" => "trying and failing to pull image",
+                other => other,
+            };
+            Err(format!("container {container:?} in pod {name:?} is waiting to start: {why}"))
+        }
+        (None, _) => bare(found.container_id.as_ref()).ok_or_else(|| format!("container {container:?} in pod {name:?} is not available")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries() {
+        let query = Query::of(Some("command=sh&command=-c&command=echo+a%26b%zz&tty=1&stdin=false"));
+        assert_eq!(query.all("command"), ["sh", "-c", "echo a&b%zz"]);
+        assert!(query.flag("tty") && !query.flag("stdin") && !query.flag("none"));
+    }
+}

@@ -1,0 +1,75 @@
+//! Rotates container logs at 10 MiB, keeping five files, as upstream's container log manager.
+//!
+//! A full log is renamed to `<log>.<time>`, the runtime reopens its file, the one before is compressed by nobody: space is bounded by count.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sandbox::cri::ContainerState;
+
+use crate::node::Node;
+
+/// Upstream's `containerLogMaxSize` and `containerLogMaxFiles`.
+pub const MAX_SIZE: u64 = 10 << 20;
+pub const MAX_FILES: usize = 5;
+/// Upstream's `containerLogMonitorInterval`: sizes cannot be waited for without reading every write.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+pub async fn keep(node: Arc<Node>) {
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        for cx in node.all() {
+            let logs: Vec<(String, PathBuf)> = cx.shared.lock().runtime.containers.iter().filter(|c| c.state == ContainerState::Running).map(|c| (c.id.clone(), c.log_path.clone())).collect();
+            for (id, path) in logs {
+                if fs::metadata(&path).is_ok_and(|m| m.len() >= MAX_SIZE)
+                    && let Err(error) = rotate(&node, &id, &path).await
+                {
+                    tracing::warn!(log = %path.display(), error, "cannot rotate the log");
+                }
+            }
+        }
+    }
+}
+
+async fn rotate(node: &Node, id: &str, path: &Path) -> Result<(), String> {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let aside = path.with_file_name(format!("{name}.{}", node.now().strftime("%Y%m%d-%H%M%S")));
+    fs::rename(path, &aside).map_err(|e| e.to_string())?;
+    if let Err(error) = node.runtime.reopen_container_log(id).await {
+        // Back, or the container's output would go to a file nobody finds.
+        fs::rename(&aside, path).map_err(|e| e.to_string())?;
+        return Err(error.to_string());
+    }
+    for old in surplus(path, &name) {
+        fs::remove_file(old).map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+/// The oldest rotated files beyond the limit (the living log is one of the five).
+fn surplus(path: &Path, name: &str) -> Vec<PathBuf> {
+    let prefix = format!("{name}.");
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let mut rotated: Vec<PathBuf> =
+        fs::read_dir(folder).into_iter().flatten().flatten().filter(|e| e.file_name().to_string_lossy().starts_with(&prefix)).map(|e| e.path()).collect();
+    rotated.sort();
+    let keep = MAX_FILES - 1;
+    rotated.truncate(rotated.len().saturating_sub(keep));
+    rotated
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_five() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["0.log", "0.log.20260101-000001", "0.log.20260101-000002", "0.log.20260101-000003", "0.log.20260101-000004", "0.log.20260101-000005", "1.log"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        assert_eq!(surplus(&folder.path().join("0.log"), "0.log"), [folder.path().join("0.log.20260101-000001")]);
+    }
+}

@@ -1,0 +1,154 @@
+//! Exec and attach: a runtime's streams joined to a client's channels.
+//!
+//! Channels as upstream's remotecommand: 0 stdin, 1 stdout, 2 stderr, 3 error (a `metav1.Status`), 4 resize.
+
+use std::sync::Arc;
+
+use api::{Cause, Reason, Status};
+use bytes::Bytes;
+use sandbox::cri::{RuntimeError, Streams, TerminalSize};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use crate::channels::{Channels, Frame, Protocol};
+use crate::fd::Fd;
+
+const STDIN: u8 = 0;
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+const ERROR: u8 = 3;
+const RESIZE: u8 = 4;
+const CHUNK: usize = 32 * 1024;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Size {
+    width: u16,
+    height: u16,
+}
+
+/// How a session ended, for the error channel.
+pub fn outcome(result: Result<i32, RuntimeError>, command: &[String]) -> Status {
+    match result {
+        Ok(0) => Status::success(),
+        Ok(code) => {
+            let message = format!("command terminated with non-zero exit code: error executing command {command:?}, exit code {code}").replace("\", \"", " ").replace(['"'], "");
+            let mut status = Status::failure(0, Reason::Other, message);
+            status.details.causes.push(Cause { reason: "ExitCode".into(), message: code.to_string(), field: String::new() });
+            status
+        }
+        Err(error) => Status::internal(format!("error executing command in container: {error}")),
+    }
+}
+
+/// The bytes of that status on the error channel. Older protocols have text, and nothing for success.
+fn encoded(protocol: Protocol, status: &Status) -> Option<Bytes> {
+    let failed = status.status != "Success";
+    if !protocol.status {
+        return failed.then(|| Bytes::from(status.message.clone()));
+    }
+    let mut value = serde_json::to_value(status).unwrap_or_default();
+    if failed && !status.details.causes.is_empty() && status.code == 0 {
+        value["reason"] = "NonZeroExitCode".into();
+    }
+    Some(Bytes::from(value.to_string()))
+}
+
+/// Until the process ended or the client is gone.
+pub async fn run(channels: Channels, streams: Result<Streams, RuntimeError>, command: Vec<String>) {
+    let Channels { incoming, outgoing, protocol } = channels;
+    let streams = match streams {
+        Ok(streams) => streams,
+        Err(error) => {
+            finish(protocol, &outgoing, &outcome(Err(error), &command)).await;
+            return;
+        }
+    };
+    let fd = |fd: Option<std::os::fd::OwnedFd>| fd.map(Fd::new).transpose().ok().flatten();
+    let (stdin, stdout, stderr) = (fd(streams.stdin), fd(streams.stdout), fd(streams.stderr));
+    let input = tokio::spawn(feed(incoming, stdin, streams.resize.map(Arc::from)));
+    let output = async {
+        tokio::join!(drain(stdout, STDOUT, &outgoing), drain(stderr, STDERR, &outgoing));
+    };
+    tokio::pin!(output);
+    let mut exit = streams.exit;
+    let mut drained = false;
+    // Output first: the status comes after the last byte. A child that holds the pipe open after the end must not hold us.
+    let result = loop {
+        tokio::select! {
+            () = &mut output, if !drained => drained = true,
+            result = &mut exit => break Some(result),
+            () = outgoing.closed() => break None,
+        }
+    };
+    if let Some(result) = result {
+        if !drained {
+            let _ = tokio::time::timeout(DRAIN, &mut output).await;
+        }
+        finish(protocol, &outgoing, &outcome(result, &command)).await;
+    }
+    input.abort();
+}
+
+/// How long output is still read after the process ended.
+const DRAIN: std::time::Duration = std::time::Duration::from_secs(1);
+
+async fn finish(protocol: Protocol, outgoing: &mpsc::Sender<Frame>, status: &Status) {
+    if let Some(bytes) = encoded(protocol, status) {
+        let _ = outgoing.send(Frame::Data(ERROR, bytes)).await;
+    }
+}
+
+async fn drain(stream: Option<Fd>, channel: u8, outgoing: &mpsc::Sender<Frame>) {
+    let Some(stream) = stream else { return };
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match stream.read(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(length) => {
+                if outgoing.send(Frame::Data(channel, Bytes::copy_from_slice(&buffer[..length]))).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn feed(mut incoming: mpsc::Receiver<Frame>, mut stdin: Option<Fd>, resize: Option<Arc<dyn Fn(TerminalSize) + Send + Sync>>) {
+    while let Some(frame) = incoming.recv().await {
+        match frame {
+            Frame::Data(STDIN, data) => {
+                if let Some(fd) = &stdin
+                    && fd.write_all(&data).await.is_err()
+                {
+                    stdin = None;
+                }
+            }
+            // End of file for the process.
+            Frame::Close(STDIN) => stdin = None,
+            Frame::Data(RESIZE, data) => {
+                if let (Some(resize), Ok(size)) = (&resize, serde_json::from_slice::<Size>(&data)) {
+                    resize(TerminalSize { width: size.width, height: size.height });
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channels::REMOTE_COMMAND;
+
+    #[test]
+    fn the_error_channel_says_the_exit_code() {
+        let text = |result, index: usize| encoded(REMOTE_COMMAND[index], &outcome(result, &["sh".to_owned(), "-c".to_owned()])).map(|b| String::from_utf8_lossy(&b).into_owned());
+        let failed: serde_json::Value = serde_json::from_str(&text(Ok(5), 0).unwrap()).unwrap();
+        assert_eq!((failed["status"].as_str(), failed["reason"].as_str()), (Some("Failure"), Some("NonZeroExitCode")));
+        assert_eq!(failed["details"]["causes"][0], serde_json::json!({"reason": "ExitCode", "message": "5"}));
+        assert_eq!(failed["message"], "command terminated with non-zero exit code: error executing command [sh -c], exit code 5");
+        assert!(text(Ok(0), 1).unwrap().contains("\"status\":\"Success\""));
+        assert_eq!(text(Ok(0), 3), None);
+    }
+}

@@ -1,0 +1,122 @@
+//! Use of processor and memory: `/stats/summary` and `/metrics/resource`, as upstream's kubelet answers metrics-server.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use api::world::rfc3339;
+use sandbox::cri::{ContainerState, ContainerStats};
+use serde_json::{Value, json};
+
+use crate::machine;
+use crate::node::Node;
+use crate::pod;
+
+struct Used {
+    namespace: String,
+    pod: String,
+    uid: String,
+    container: String,
+    started_at: i64,
+    stats: ContainerStats,
+}
+
+async fn used(node: &Arc<Node>) -> Vec<Used> {
+    let mut out = Vec::new();
+    for cx in node.all() {
+        let running: Vec<(String, String, i64)> =
+            cx.shared.lock().runtime.containers.iter().filter(|c| c.state == ContainerState::Running).map(|c| (c.id.clone(), c.metadata.name.clone(), c.started_at)).collect();
+        for (id, container, started_at) in running {
+            if let Ok(stats) = node.runtime.container_stats(&id).await {
+                let (namespace, name, uid) = (pod::namespace(&cx.pod).to_owned(), pod::name(&cx.pod).to_owned(), pod::uid(&cx.pod).to_owned());
+                out.push(Used { namespace, pod: name, uid, container, started_at, stats });
+            }
+        }
+    }
+    out.sort_by(|a, b| (&a.namespace, &a.pod, &a.container).cmp(&(&b.namespace, &b.pod, &b.container)));
+    out
+}
+
+/// Nanoseconds of all processors since boot.
+fn node_cpu_ns() -> u64 {
+    const TICKS_PER_SECOND: u64 = 100;
+    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let fields: Vec<u64> = text.lines().next().unwrap_or_default().split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();
+    // user, nice, system, idle, iowait, irq, softirq, steal
+    let busy: u64 = fields.iter().take(8).enumerate().filter(|(index, _)| !matches!(index, 3 | 4)).map(|(_, v)| v).sum();
+    busy * (1_000_000_000 / TICKS_PER_SECOND)
+}
+
+fn node_memory(node: &Node) -> u64 {
+    node.machine.memory_bytes.saturating_sub(machine::memory_available())
+}
+
+pub async fn summary(node: &Arc<Node>) -> Value {
+    let now = rfc3339(node.now());
+    let cpu = |ns: u64| json!({"time": now, "usageCoreNanoSeconds": ns});
+    let memory = |s: &ContainerStats| json!({"time": now, "usageBytes": s.memory_usage_bytes, "workingSetBytes": s.memory_working_set_bytes, "rssBytes": s.memory_rss_bytes});
+    let mut pods: Vec<Value> = Vec::new();
+    for one in used(node).await {
+        let container = json!({"name": one.container, "startTime": rfc3339(pod::timestamp(one.started_at)), "cpu": cpu(one.stats.cpu_usage_core_ns), "memory": memory(&one.stats),
+            "rootfs": {"time": now, "usedBytes": one.stats.rootfs_used_bytes}});
+        match pods.last_mut().filter(|p| p["podRef"]["uid"] == one.uid.as_str()) {
+            Some(pod) => {
+                if let Some(list) = pod["containers"].as_array_mut() {
+                    list.push(container);
+                }
+            }
+            None => pods.push(json!({"podRef": {"name": one.pod, "namespace": one.namespace, "uid": one.uid}, "startTime": rfc3339(pod::timestamp(one.started_at)), "containers": [container]})),
+        }
+    }
+    let (size, free) = machine::disk(&node.config.root_dir);
+    let used = node_memory(node);
+    json!({
+        "node": {"nodeName": node.config.node_name, "cpu": cpu(node_cpu_ns()),
+            "memory": {"time": now, "availableBytes": machine::memory_available(), "usageBytes": used, "workingSetBytes": used},
+            "fs": {"time": now, "availableBytes": free, "capacityBytes": size, "usedBytes": size.saturating_sub(free)}},
+        "pods": pods,
+    })
+}
+
+/// In the Prometheus text format, with upstream's names.
+pub async fn resource_metrics(node: &Arc<Node>) -> String {
+    let used = used(node).await;
+    let mut out = String::new();
+    let seconds = |ns: u64| ns as f64 / 1e9;
+    let head = |out: &mut String, name: &str, kind: &str, help: &str| {
+        let _ = writeln!(out, "# HELP {name} [STABLE] {help}\n# TYPE {name} {kind}");
+    };
+    let label = |one: &Used| format!("container={:?},namespace={:?},pod={:?}", one.container, one.namespace, one.pod);
+    head(&mut out, "container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the container in core-seconds");
+    for one in &used {
+        let _ = writeln!(out, "container_cpu_usage_seconds_total{{{}}} {}", label(one), seconds(one.stats.cpu_usage_core_ns));
+    }
+    head(&mut out, "container_memory_working_set_bytes", "gauge", "Current working set of the container in bytes");
+    for one in &used {
+        let _ = writeln!(out, "container_memory_working_set_bytes{{{}}} {}", label(one), one.stats.memory_working_set_bytes);
+    }
+    head(&mut out, "container_start_time_seconds", "gauge", "Start time of the container since unix epoch in seconds");
+    for one in &used {
+        let _ = writeln!(out, "container_start_time_seconds{{{}}} {}", label(one), one.started_at as f64 / 1e9);
+    }
+    head(&mut out, "node_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the node in core-seconds");
+    let _ = writeln!(out, "node_cpu_usage_seconds_total {}", seconds(node_cpu_ns()));
+    head(&mut out, "node_memory_working_set_bytes", "gauge", "Current working set of the node in bytes");
+    let _ = writeln!(out, "node_memory_working_set_bytes {}", node_memory(node));
+    let mut pods: std::collections::BTreeMap<(String, String), (u64, u64)> = std::collections::BTreeMap::new();
+    for one in &used {
+        let sum = pods.entry((one.namespace.clone(), one.pod.clone())).or_default();
+        sum.0 += one.stats.cpu_usage_core_ns;
+        sum.1 += one.stats.memory_working_set_bytes;
+    }
+    head(&mut out, "pod_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the pod in core-seconds");
+    for ((namespace, name), (cpu, _)) in &pods {
+        let _ = writeln!(out, "pod_cpu_usage_seconds_total{{namespace={namespace:?},pod={name:?}}} {}", seconds(*cpu));
+    }
+    head(&mut out, "pod_memory_working_set_bytes", "gauge", "Current working set of the pod in bytes");
+    for ((namespace, name), (_, memory)) in &pods {
+        let _ = writeln!(out, "pod_memory_working_set_bytes{{namespace={namespace:?},pod={name:?}}} {memory}");
+    }
+    head(&mut out, "resource_scrape_error", "gauge", "1 if there was an error while getting container metrics, 0 otherwise");
+    out.push_str("resource_scrape_error 0\n");
+    out
+}
