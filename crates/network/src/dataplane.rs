@@ -11,7 +11,8 @@ use std::sync::Arc;
 use crate::cidr::IpNet;
 use crate::conntrack;
 use crate::netlink::{NetlinkError, Socket};
-use crate::nft::{self, Data, Element, Family, Field, Holds, Hook, Load, Register, Rule, SetSpec, TRANSACTION_BYTES_MAX, Transaction};
+use crate::nft::{self, Data, Element, Family, Field, Holds, Hook, SetSpec, TRANSACTION_BYTES_MAX, Transaction};
+use crate::rule::{Load, Register, Rule};
 use crate::service::{Chain, Entry, Frontend, Protocol, ServiceChange, ServicePort, ServicePortName, Set, Value};
 
 /// Clients remembered by session affinity, per family and kind of frontend; beyond it affinity is not kept (and traffic still flows).

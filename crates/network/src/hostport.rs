@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::cidr::IpNet;
 use crate::netlink::{NetlinkError, Socket};
-use crate::nft::{self, Data, Element, Family, Field, Holds, Hook, Load, Register, Rule, SetSpec, Transaction};
+use crate::nft::{self, Data, Element, Family, Field, Holds, Hook, SetSpec, Transaction};
 use crate::pod::PodNetError;
 use crate::route::octets;
+use crate::rule::{Load, Register, Rule};
 use crate::service::Protocol;
 
 const TABLE: &str = "coracle-pods";

@@ -12,6 +12,7 @@ pub mod netns;
 mod nft;
 mod pod;
 mod route;
+mod rule;
 mod service;
 mod sysctl;
 

@@ -6,7 +6,7 @@
 //!
 //! Promises: everything survives a restart of Coracle, and `detach` may be repeated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
@@ -196,6 +196,12 @@ impl PodNet {
         link::delete(&mut state.route, &self.link_name(sandbox_id))?;
         state.ipam.release(sandbox_id)?;
         Ok(())
+    }
+
+    /// Detaches every sandbox that `keep` does not want: what ended while nobody looked (the machine restarted, say).
+    pub fn retain(&self, keep: impl Fn(&str) -> bool) -> Result<()> {
+        let gone: BTreeSet<String> = self.addresses().into_values().filter(|sandbox_id| !keep(sandbox_id)).collect();
+        gone.iter().try_for_each(|sandbox_id| self.detach(sandbox_id))
     }
 
     /// Who has which address.

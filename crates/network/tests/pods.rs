@@ -80,6 +80,9 @@ fn a_restart_keeps_pods_and_addresses() {
         pods.detach("a").expect("detach");
         pods.detach("a").expect("detach again");
         assert!(pods.addresses().is_empty());
+        pods.attach("gone", &path_of(&netns::create().expect("namespace")), &[]).expect("attach");
+        pods.retain(|sandbox| sandbox != "gone").expect("retain");
+        assert!(pods.addresses().is_empty());
         let next = pods.attach("b", &path_of(&namespace), &[]).expect("attach");
         assert_ne!(next, first, "a freed address is not given again at once");
     });
