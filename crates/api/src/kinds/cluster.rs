@@ -219,12 +219,20 @@ pub static EVENT: Policy = Policy {
     },
     check: check_event,
     check_create: |errors, object| {
-        let new_style = is_new_event(object);
-        if new_style && text(object, "eventTime").is_empty() {
+        if !is_new_event(object) {
+            return;
+        }
+        if text(object, "eventTime").is_empty() {
             errors.required(&Path::Root("eventTime"), "");
         }
-        if new_style || !text(object, "eventTime").is_empty() {
-            check_new_event(errors, object);
+        let kind = text(object, "type");
+        if !matches!(kind, "Normal" | "Warning") {
+            errors.invalid(&Path::Root("type"), "", &format!("has invalid value: {kind}"));
+        }
+        for name in ["deprecatedFirstTimestamp", "deprecatedLastTimestamp", "deprecatedCount"] {
+            if !is_empty(object.get(name)) {
+                errors.invalid(&Path::Root(name), "", "needs to be unset");
+            }
         }
     },
     check_update: |errors, new, old| {
@@ -259,27 +267,26 @@ fn is_new_event(object: &Value) -> bool {
     text(object, "apiVersion").starts_with("events.k8s.io/")
 }
 
+/// `legacyValidateEvent`: an event with an `eventTime` has to say who reports what.
 fn check_event(errors: &mut Errors, object: &Value) {
-    let regarding = if is_new_event(object) { "regarding" } else { "involvedObject" };
-    let involved = child(object, regarding).map_or("", |involved| text(involved, "namespace"));
-    let namespace = text(object, "metadata.namespace");
-    if !is_empty(object.get("eventTime")) {
-        return;
-    }
-    let path = Path::Root("involvedObject");
-    if involved.is_empty() {
-        if !matches!(namespace, "" | "default") {
-            errors.invalid(&path.child("namespace"), involved, "does not match event.namespace");
-        }
-    } else if namespace != involved {
-        errors.invalid(&path.child("namespace"), involved, "does not match event.namespace");
-    }
-}
-
-fn check_new_event(errors: &mut Errors, object: &Value) {
     const REASON_MAX: usize = 128;
     const NOTE_MAX: usize = 1024;
-    let either = |a: &'static str, b: &'static str| if is_new_event(object) { a } else { b };
+    let new_style = is_new_event(object);
+    let either = |new: &'static str, old: &'static str| if new_style { new } else { old };
+    let regarding = either("regarding", "involvedObject");
+    let involved = child(object, regarding).map_or("", |involved| text(involved, "namespace"));
+    let namespace = text(object, "metadata.namespace");
+    let timed = !text(object, "eventTime").is_empty();
+    let fits = match involved {
+        "" => matches!(namespace, "" | "default") || (timed && namespace == "kube-system"),
+        involved => timed || namespace == involved,
+    };
+    if !fits {
+        errors.invalid(&Path::Root("involvedObject.namespace"), involved, "does not match event.namespace");
+    }
+    if !timed {
+        return;
+    }
     let controller = either("reportingController", "reportingComponent");
     match text(object, controller) {
         "" => errors.required(&Path::Root(controller), ""),
@@ -297,10 +304,6 @@ fn check_new_event(errors: &mut Errors, object: &Value) {
         long(errors, name, REASON_MAX);
     }
     long(errors, either("note", "message"), NOTE_MAX);
-    let kind = text(object, "type");
-    if !matches!(kind, "Normal" | "Warning") {
-        errors.invalid(&Path::Root("type"), "", "has invalid value: ");
-    }
 }
 
 pub static POD_TEMPLATE: Policy = Policy {
@@ -379,10 +382,9 @@ mod tests {
         assert!(create("", "events", old).1.is_empty());
         let bad = json!({"apiVersion": "v1", "metadata": {"name": "e", "namespace": "blue"}, "involvedObject": {"namespace": "red"}});
         assert_eq!(lines(&create("", "events", bad).1), ["involvedObject.namespace: Invalid value: \"red\": does not match event.namespace"]);
-        let new = json!({"apiVersion": "events.k8s.io/v1", "metadata": {"name": "e", "namespace": "default"}, "type": "Normal", "reason": "r", "action": "a"});
-        assert_eq!(
-            lines(&create("events.k8s.io", "events", new).1),
-            ["eventTime: Required value", "reportingController: Required value", "reportingInstance: Required value"]
-        );
+        let new = json!({"apiVersion": "events.k8s.io/v1", "metadata": {"name": "e", "namespace": "default"}, "type": "Odd", "reason": "r", "action": "a"});
+        assert_eq!(lines(&create("events.k8s.io", "events", new).1), ["eventTime: Required value", "type: Invalid value: \"\": has invalid value: Odd"]);
+        let timed = json!({"apiVersion": "v1", "metadata": {"name": "e", "namespace": "default"}, "eventTime": "2026-01-01T00:00:00.000000Z", "reason": "r", "action": "a"});
+        assert_eq!(lines(&create("", "events", timed).1), ["reportingComponent: Required value", "reportingInstance: Required value"]);
     }
 }
