@@ -15,6 +15,10 @@ use crate::pod;
 use crate::status::Reason;
 use crate::view::{PodRuntime, ProbeResults};
 
+const FIRST_RETRY: SignedDuration = SignedDuration::from_millis(500);
+const LAST_RETRY: SignedDuration = SignedDuration::from_secs(10);
+const MAX_DOUBLINGS: u32 = 8;
+
 /// What is remembered about one pod, all of it lost and found again with the process.
 #[derive(Default)]
 pub struct Memory {
@@ -25,6 +29,8 @@ pub struct Memory {
     pub backoff: BackOff,
     pub reasons: HashMap<String, Reason>,
     pub retry_at: HashMap<String, Timestamp>,
+    /// Failures in a row, by what is tried again.
+    pub failures: HashMap<&'static str, u32>,
     pub pull_errors: HashMap<String, String>,
     /// Termination messages by container ID.
     pub messages: HashMap<String, String>,
@@ -72,6 +78,19 @@ impl Cx {
 
     pub fn later(&self, seconds: i64) -> Option<Timestamp> {
         self.node.now().checked_add(SignedDuration::from_secs(seconds)).ok()
+    }
+
+    /// When to try `what` again after it failed: half a second, doubling to ten seconds.
+    pub fn after_failure(&self, what: &'static str) -> Option<Timestamp> {
+        let mut memory = self.shared.lock();
+        let count = memory.failures.entry(what).or_default();
+        let delay = FIRST_RETRY.saturating_mul(1i32.checked_shl(*count).unwrap_or(i32::MAX)).min(LAST_RETRY);
+        *count = (*count + 1).min(MAX_DOUBLINGS);
+        self.node.now().checked_add(delay).ok()
+    }
+
+    pub fn succeeded(&self, what: &'static str) {
+        self.shared.lock().failures.remove(what);
     }
 
     /// The pod's addresses as far as they are known.

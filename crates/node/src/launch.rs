@@ -43,14 +43,16 @@ pub async fn carry_out(cx: Cx, plan: Plan) {
 /// The volumes, once per life of this process and pod. Says so in an event when it cannot.
 async fn volumes(cx: &Cx) -> bool {
     match cx.node.volumes.ensure(cx).await {
-        Ok(()) => true,
+        Ok(()) => {
+            cx.succeeded("volumes");
+            true
+        }
         Err(failures) => {
             for failure in failures {
                 cx.node.events.warning(&cx.about(None), "FailedMount", failure);
             }
-            let mut memory = cx.shared.lock();
-            if let Some(at) = cx.later(ERROR_RETRY_SECONDS) {
-                memory.retry_at.insert(String::new(), at);
+            if let Some(at) = cx.after_failure("volumes") {
+                cx.shared.lock().retry_at.insert(String::new(), at);
             }
             false
         }
@@ -64,6 +66,7 @@ async fn create_sandbox(cx: &Cx, attempt: u32) -> bool {
     let config = sandbox_config::of(cx, attempt);
     match cx.node.runtime.run_pod_sandbox(config).await {
         Ok(id) => {
+            cx.succeeded("sandbox");
             let mut memory = cx.shared.lock();
             memory.retry_at.remove("");
             if !memory.sandbox_ids.contains(&id) {
@@ -73,7 +76,7 @@ async fn create_sandbox(cx: &Cx, attempt: u32) -> bool {
         }
         Err(error) => {
             cx.node.events.warning(&cx.about(None), "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}"));
-            if let Some(at) = cx.later(ERROR_RETRY_SECONDS) {
+            if let Some(at) = cx.after_failure("sandbox") {
                 cx.shared.lock().retry_at.insert(String::new(), at);
             }
             false
@@ -116,7 +119,7 @@ async fn try_start(cx: &Cx, container: &Container, sort: Sort, attempt: u32) -> 
     if !volumes(cx).await {
         return Err(pull::Failure {
             reason: Reason { reason: "ContainerCreating".to_owned(), message: String::new() },
-            retry_at: cx.later(ERROR_RETRY_SECONDS),
+            retry_at: cx.after_failure("volumes"),
         });
     }
     let config = configure(cx, container, sort, attempt, &image).await.map_err(|why| failed(cx, container, "CreateContainerConfigError", why, true))?;

@@ -160,7 +160,9 @@ impl Node {
         while let Some(change) = changes.try_next() {
             self.apply(&change, &mut adopted);
         }
-        self.remove_orphans(std::mem::take(&mut adopted));
+        // Mirror pods too: their logs are somebody's.
+        let known = informer.cache().objects().iter().map(|pod| pod.meta().uid.clone()).collect();
+        self.remove_orphans(std::mem::take(&mut adopted), known);
         loop {
             tokio::select! {
                 change = changes.next() => self.apply(&change, &mut adopted),
@@ -224,9 +226,8 @@ impl Node {
     }
 
     /// What runs or lies here of pods the API no longer has.
-    fn remove_orphans(self: &Arc<Self>, orphans: HashMap<String, Vec<sandbox::cri::PodSandboxStatus>>) {
+    fn remove_orphans(self: &Arc<Self>, orphans: HashMap<String, Vec<sandbox::cri::PodSandboxStatus>>, known: HashSet<String>) {
         let node = self.clone();
-        let known: HashSet<String> = self.pods.lock().keys().cloned().collect();
         tokio::spawn(async move {
             for (uid, sandboxes) in orphans {
                 for sandbox in &sandboxes {
