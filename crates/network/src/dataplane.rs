@@ -14,14 +14,11 @@ use crate::netlink::{NetlinkError, Socket};
 use crate::nft::{self, Data, Element, Family, Field, Holds, Hook, SetSpec, TRANSACTION_BYTES_MAX, Transaction};
 use crate::rule::{Load, Register, Rule};
 use crate::service::{Chain, Entry, Frontend, Protocol, ServiceChange, ServicePort, ServicePortName, Set, Value};
+use crate::sticky::Sticky;
 
-/// Clients remembered by session affinity, per family and kind of frontend; beyond it affinity is not kept (and traffic still flows).
-const AFFINITY_CLIENTS_MAX: u32 = 65_536;
 /// kube-proxy's bit of the packet mark: "leaves with the node's source address".
 const MASQUERADE_MARK: u32 = 0x4000;
 const TABLE: &str = "coracle";
-const AFFINITY: &str = "affinity";
-const NODE_PORT_AFFINITY: &str = "nodeport-affinity";
 const HAIRPIN: &str = "hairpin";
 const REJECT: &str = "reject";
 /// The smallest piece tried when the kernel refuses a large transaction for its size.
@@ -52,13 +49,13 @@ struct Diff {
     hairpin_deletes: BTreeSet<IpAddr>,
     /// UDP frontends whose tracked flows need a look.
     stale: conntrack::Allowed,
-    /// Ports with session affinity that lost an endpoint.
-    unstick: HashSet<IpAddr>,
+    /// Ports whose session affinity changes: from, to.
+    sticky: BTreeMap<ServicePortName, (Sticky, Sticky)>,
 }
 
 impl Diff {
     fn is_empty(&self) -> bool {
-        self.adds.is_empty() && self.deletes.is_empty() && self.hairpin_adds.is_empty() && self.hairpin_deletes.is_empty()
+        self.adds.is_empty() && self.deletes.is_empty() && self.sticky.is_empty() && self.hairpin_adds.is_empty() && self.hairpin_deletes.is_empty()
     }
 
     fn remove(&mut self, key: (Set, Vec<u8>)) {
@@ -179,7 +176,7 @@ impl Dataplane {
         self.contested.remove(&name);
         let comment: Arc<str> = name.to_string().into();
         for (family, diff) in diffs {
-            let before = old.as_ref().map(|p| p.elements(*family, |f| self.owners.get(f) == Some(&name))).unwrap_or_default();
+            let before = old.as_ref().map(|p| p.elements(&name, *family, |f| self.owners.get(f) == Some(&name))).unwrap_or_default();
             let mut lost = Vec::new();
             for (frontend, _) in old.iter().flat_map(|p| p.frontends(*family)) {
                 if self.owners.get(&frontend) == Some(&name) {
@@ -192,8 +189,12 @@ impl Dataplane {
                     self.contested.insert(name.clone());
                 }
             }
-            let after = port.as_ref().map(|p| p.elements(*family, |f| self.owners.get(f) == Some(&name))).unwrap_or_default();
+            let after = port.as_ref().map(|p| p.elements(&name, *family, |f| self.owners.get(f) == Some(&name))).unwrap_or_default();
             diff_elements(diff, before, after, &comment);
+            let (from, to) = (Sticky::of(&name, old.as_ref(), *family), Sticky::of(&name, port.as_ref(), *family));
+            if from != to {
+                diff.sticky.entry(name.clone()).or_insert_with(|| (from, Sticky::default())).1 = to;
+            }
             self.count_hairpins(*family, diff, old.as_ref(), port.as_ref());
             self.look_for_stale(*family, diff, &name, lost, old.as_ref(), port.as_ref());
         }
@@ -225,7 +226,7 @@ impl Dataplane {
         }
     }
 
-    /// Notes UDP frontends whose flows may lead nowhere, and affinity to endpoints that left.
+    /// Notes UDP frontends whose flows may lead nowhere.
     fn look_for_stale(
         &self,
         family: Family,
@@ -236,15 +237,12 @@ impl Dataplane {
         new: Option<&ServicePort>,
     ) {
         let gone = old.into_iter().flat_map(|p| &p.endpoints).filter(|e| !new.is_some_and(|n| n.endpoints.contains(e)));
-        let gone: Vec<IpAddr> = gone.filter(|e| Family::of(e.address) == family).map(|e| e.address).collect();
-        if old.is_some_and(|p| p.session_affinity.is_some()) {
-            diff.unstick.extend(&gone);
-        }
+        let none_gone = gone.filter(|e| Family::of(e.address) == family).count() == 0;
         if old.or(new).is_none_or(|p| p.protocol != Protocol::Udp) {
             return;
         }
         let was_empty = old.is_none_or(|p| p.endpoints.is_empty());
-        if gone.is_empty() && !was_empty && new.is_some() {
+        if none_gone && !was_empty && new.is_some() {
             return;
         }
         for frontend in lost {
@@ -258,15 +256,8 @@ impl Dataplane {
         }
     }
 
-    /// What the packet path remembers by itself about endpoints that left.
+    /// What the kernel remembers by itself about endpoints that left.
     fn forget(&mut self, family: Family, diff: &Diff) {
-        if !diff.unstick.is_empty() {
-            for set in [AFFINITY, NODE_PORT_AFFINITY] {
-                if let Err(error) = self.unstick(family, set, &diff.unstick) {
-                    tracing::warn!(%error, set, "clients may stay with an endpoint that is gone");
-                }
-            }
-        }
         if !diff.stale.is_empty() {
             match conntrack::forget_stale(&mut self.netfilter, family, &diff.stale) {
                 Ok(0) => {}
@@ -274,19 +265,6 @@ impl Dataplane {
                 Err(error) => tracing::warn!(%error, "UDP flows may stay with an endpoint that is gone"),
             }
         }
-    }
-
-    fn unstick(&mut self, family: Family, set: &str, gone: &HashSet<IpAddr>) -> Result<(), NetlinkError> {
-        let width = family.address_bytes();
-        let elements = nft::list_elements(&mut self.netfilter, family, TABLE, set)?;
-        let leads_nowhere = |data: &[u8]| data.get(..width).and_then(crate::route::address_of).is_some_and(|a| gone.contains(&a));
-        let keys: Vec<Vec<u8>> = elements.into_iter().filter(|(_, data)| leads_nowhere(data)).map(|(key, _)| key).collect();
-        if keys.is_empty() {
-            return Ok(());
-        }
-        let mut transaction = Transaction::new(family, TABLE);
-        transaction.delete_elements(set, keys.iter().map(Vec::as_slice));
-        transaction.commit(&mut self.netfilter, "forget session affinity")
     }
 
     fn send(
@@ -303,6 +281,9 @@ impl Dataplane {
         }
         let keys: Vec<Vec<u8>> = diff.hairpin_deletes.iter().map(hairpin_key).collect();
         transaction.delete_elements(HAIRPIN, keys.iter().map(Vec::as_slice));
+        for (name, (from, to)) in &diff.sticky {
+            to.write(from, name, family, &mut transaction, |t, chain| write_mark(config, t, family, chain));
+        }
         add_chains(config, &mut transaction, chains, family, diff.adds.values().map(|(value, _)| value));
         for set in SETS {
             let elements: Vec<_> =
@@ -340,9 +321,13 @@ impl Dataplane {
         let mut elements: BTreeMap<Set, Vec<(Vec<u8>, Value, Arc<str>)>> = BTreeMap::new();
         for (name, port) in &self.programmed {
             let comment: Arc<str> = name.to_string().into();
-            for ((set, key), value) in port.elements(family, |f| self.owners.get(f) == Some(name)) {
+            for ((set, key), value) in port.elements(name, family, |f| self.owners.get(f) == Some(name)) {
                 elements.entry(set).or_default().push((key, value, comment.clone()));
             }
+        }
+        for (name, port) in self.programmed.iter().filter(|(_, port)| port.session_affinity.is_some()) {
+            let sticky = Sticky::of(name, Some(port), family);
+            sticky.write(&Sticky::default(), name, family, &mut transaction, |t, chain| write_mark(&self.config, t, family, chain));
         }
         add_chains(&self.config, &mut transaction, &mut self.chains, family, elements.values().flatten().map(|(_, value, _)| value));
         let commit_if_full = |transaction: &mut Transaction, netfilter: &mut Socket| {
@@ -415,7 +400,7 @@ fn add_chains<'a>(
     values: impl Iterator<Item = &'a Value>,
 ) {
     for value in values {
-        if let Value::Goto(chain) = value
+        if let Value::Goto(chain @ Chain::Pick { .. }) = value
             && chains.insert((family, *chain))
         {
             write_chain(config, transaction, family, *chain);
@@ -423,46 +408,34 @@ fn add_chains<'a>(
     }
 }
 
-/// The registers of a rule that picks an endpoint: a key from word 0 on, what is found from word 10 on (40 bytes of key at most: two
-/// IPv6 addresses, protocol and port; 20 bytes found: address and port).
+/// The registers of a rule that picks an endpoint: a key from word 0 on, what is found from word 10 on.
 const KEY: Register = Register::word(0);
 const FOUND: Register = Register::word(10);
 
-fn write_chain(config: &DataplaneConfig, transaction: &mut Transaction, family: Family, chain: Chain) {
-    let name = chain.to_string();
-    transaction.add_chain(&name, None);
-    match chain.entry {
+/// What a frontend's chain begins with: whether the node stands in for the client.
+fn write_mark(config: &DataplaneConfig, transaction: &mut Transaction, family: Family, chain: Chain) {
+    let (Chain::Pick { entry, .. } | Chain::Sticky { entry, .. }) = chain;
+    let rule = match entry {
         // Whoever is no pod may have no way back but through this node.
         Entry::Cluster => {
-            let outside = config.cluster_cidrs.iter().filter(|net| net.is_ipv4() == (family == Family::Ipv4));
-            let rule = outside.fold(Rule::new(), |rule, net| rule.in_net(Load::Source(family), *net, false));
-            transaction.add_rule(&name, rule.set_mark(MASQUERADE_MARK));
+            let pods = config.cluster_cidrs.iter().filter(|net| net.is_ipv4() == (family == Family::Ipv4));
+            pods.fold(Rule::new(), |rule, net| rule.in_net(Load::Source(family), *net, false))
         }
-        Entry::External | Entry::NodePort => transaction.add_rule(&name, Rule::new().set_mark(MASQUERADE_MARK)),
+        Entry::External | Entry::NodePort => Rule::new(),
         // The node itself may have used 127.0.0.1.
-        Entry::ExternalLocal | Entry::NodePortLocal => {
-            transaction.add_rule(&name, Rule::new().source_is_local().set_mark(MASQUERADE_MARK));
-        }
-    }
-    let mut frontend = vec![Load::Destination(family), Load::Protocol, Load::DestinationPort];
-    let (mut endpoints, mut affinity) = (Set::Endpoints, AFFINITY);
-    if chain.is_node_port() {
-        frontend.remove(0);
-        (endpoints, affinity) = (Set::NodePortEndpoints, NODE_PORT_AFFINITY);
-    }
-    let mut pick = frontend.clone();
-    pick.push(Load::Random(chain.endpoints));
-    let mut client = frontend;
-    client.insert(0, Load::Source(family));
-    if let Some(seconds) = chain.sticky_seconds {
-        // A known client: renew, and there it goes.
-        let rule = Rule::new().key(KEY, &client).map(affinity, KEY, FOUND).update(affinity, KEY, FOUND, seconds);
-        transaction.add_rule(&name, rule.dnat(family, FOUND));
-        let rule = Rule::new().key(KEY, &pick).map(endpoints.name(), KEY, FOUND).key(KEY, &client).update(affinity, KEY, FOUND, seconds);
-        transaction.add_rule(&name, rule.dnat(family, FOUND));
-    }
-    // With affinity this is reached when the map of clients is full.
-    transaction.add_rule(&name, Rule::new().key(KEY, &pick).map(endpoints.name(), KEY, FOUND).dnat(family, FOUND));
+        Entry::ExternalLocal | Entry::NodePortLocal => Rule::new().source_is_local(),
+    };
+    transaction.add_rule(&chain.to_string(), rule.set_mark(MASQUERADE_MARK));
+}
+
+fn write_chain(config: &DataplaneConfig, transaction: &mut Transaction, family: Family, chain: Chain) {
+    let Chain::Pick { entry, endpoints } = chain else { return };
+    let name = chain.to_string();
+    transaction.add_chain(&name, None);
+    write_mark(config, transaction, family, chain);
+    let pick = [Load::Destination(family), Load::Protocol, Load::DestinationPort, Load::Random(endpoints)];
+    let (pick, map) = if entry.is_node_port() { (&pick[1..], Set::NodePortEndpoints) } else { (&pick[..], Set::Endpoints) };
+    transaction.add_rule(&name, Rule::new().key(KEY, pick).map(map.name(), KEY, FOUND).dnat(family, FOUND));
 }
 
 fn write_table(config: &DataplaneConfig, transaction: &mut Transaction, family: Family) {
@@ -479,10 +452,6 @@ fn write_table(config: &DataplaneConfig, transaction: &mut Transaction, family: 
     transaction.add_set(SetSpec { name: Set::EmptyServices.name(), key: &by_address, holds: Holds::Nothing, dynamic: None });
     transaction.add_set(SetSpec { name: Set::EmptyNodePorts.name(), key: &by_port, holds: Holds::Nothing, dynamic: None });
     transaction.add_set(SetSpec { name: HAIRPIN, key: &[address, address], holds: Holds::Nothing, dynamic: None });
-    let dynamic = Some(AFFINITY_CLIENTS_MAX);
-    for (name, key) in [(AFFINITY, &[address, address, Protocol, Port][..]), (NODE_PORT_AFFINITY, &[address, Protocol, Port])] {
-        transaction.add_set(SetSpec { name, key, holds: Holds::Data(&endpoint), dynamic });
-    }
 
     let to_service = [Load::Destination(family), Load::Protocol, Load::DestinationPort];
     let to_port = [Load::Protocol, Load::DestinationPort];

@@ -14,6 +14,7 @@ mod pod;
 mod route;
 mod rule;
 mod service;
+mod sticky;
 mod sysctl;
 
 pub use cidr::{IpNet, ParseError};

@@ -5,7 +5,7 @@
 
 use std::io;
 
-use crate::netlink::{ATTRIBUTE_BYTES_MAX, NetlinkError, Reply, Request, Result, SEND_BUFFER_BYTES, Socket};
+use crate::netlink::{ATTRIBUTE_BYTES_MAX, NetlinkError, Request, Result, SEND_BUFFER_BYTES, Socket};
 use crate::rule::Rule;
 
 /// What one transaction may hold; the rest of the send buffer is the kernel's own overhead.
@@ -22,10 +22,12 @@ mod msg {
     pub const DEL_TABLE: u16 = 2;
     pub const GET_TABLE: u16 = 1;
     pub const NEW_CHAIN: u16 = 3;
+    pub const DEL_CHAIN: u16 = 5;
     pub const NEW_RULE: u16 = 6;
+    pub const DEL_RULE: u16 = 8;
     pub const NEW_SET: u16 = 9;
+    pub const DEL_SET: u16 = 11;
     pub const NEW_ELEMENT: u16 = 12;
-    pub const GET_ELEMENT: u16 = 13;
     pub const DEL_ELEMENT: u16 = 14;
 }
 
@@ -181,6 +183,26 @@ impl Transaction {
         });
     }
 
+    /// Its rules must be gone, and what leads to it.
+    pub fn delete_chain(&mut self, name: &str) {
+        self.add(msg::DEL_CHAIN, 0, |m, table| {
+            m.text(1, table).text(3, name);
+        });
+    }
+
+    /// Removes all rules of a chain.
+    pub fn flush_chain(&mut self, name: &str) {
+        self.add(msg::DEL_RULE, 0, |m, table| {
+            m.text(1, table).text(2, name);
+        });
+    }
+
+    pub fn delete_set(&mut self, name: &str) {
+        self.add(msg::DEL_SET, 0, |m, table| {
+            m.text(1, table).text(2, name);
+        });
+    }
+
     pub fn add_rule(&mut self, chain: &str, rule: Rule) {
         self.add(msg::NEW_RULE, libc::NLM_F_CREATE | libc::NLM_F_APPEND, |m, table| {
             m.text(1, table).text(2, chain);
@@ -313,21 +335,4 @@ pub fn table_exists(socket: &mut Socket, family: Family, table: &str) -> Result<
         Err(error) if matches!(error.errno(), libc::ENOENT | libc::EOPNOTSUPP | libc::EAFNOSUPPORT) => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-/// Key and value of every element.
-pub fn list_elements(socket: &mut Socket, family: Family, table: &str, set: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-    let mut request = Request::new();
-    request.message(SUBSYSTEM << 8 | msg::GET_ELEMENT, libc::NLM_F_DUMP, &generic(family.nfproto(), 0), |m| {
-        m.text(1, table).text(2, set);
-    });
-    let replies = socket.request("list nftables elements", &request)?;
-    let lists = replies.iter().map(|reply: &Reply| reply.attributes(4).nested(3));
-    Ok(lists
-        .flatten()
-        .filter_map(|(_, element)| {
-            let element = crate::netlink::Attributes(element);
-            Some((element.nested(1).get(1)?.to_vec(), element.nested(2).get(1).unwrap_or(&[]).to_vec()))
-        })
-        .collect())
 }

@@ -23,6 +23,7 @@ use crate::link::{self, Mac, VethPair};
 use crate::netlink::{NetlinkError, Request, Socket};
 use crate::netns;
 use crate::route::{self, Via};
+use crate::service::short_hash;
 use crate::sysctl::{self, Sysctls};
 
 const POD_LINK: &str = "eth0";
@@ -230,9 +231,9 @@ impl PodNet {
         }
     }
 
-    /// The same for the same sandbox, so that a restart finds it again (FNV-1a).
+    /// The same for the same sandbox, so that a restart finds it again.
     fn link_name(&self, sandbox_id: &str) -> String {
-        let hash = sandbox_id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+        let hash = short_hash(sandbox_id.as_bytes());
         let mut name = format!("{}{:016x}", self.config.link_prefix, hash);
         name.truncate((self.config.link_prefix.len() + HASH_DIGITS).min(link::NAME_BYTES_MAX));
         name

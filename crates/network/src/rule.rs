@@ -1,7 +1,10 @@
 //! One nftables rule as its expressions (`man 8 nft` names them; the numbers are those of `linux/netfilter/nf_tables.h`).
 
+use std::net::IpAddr;
+
 use crate::netlink::Request;
 use crate::nft::{Family, write_verdict};
+use crate::route::octets;
 
 /// One expression of a rule: name and attributes.
 pub struct Expression {
@@ -235,12 +238,34 @@ impl Rule {
         self.map(set, key, Register(0))
     }
 
-    /// Puts key and data into a dynamic map, or renews its timeout.
-    pub fn update(self, set: &str, key: Register, data: Register, timeout_seconds: u32) -> Self {
+    /// Puts the key into a dynamic set, or renews its timeout.
+    pub fn update(self, set: &str, key: Register, timeout_seconds: u32) -> Self {
         const UPDATE: u32 = 1;
         let set = set.to_owned();
         self.push("dynset", move |m| {
-            m.text(1, &set).be32(3, UPDATE).be32(4, key.0).be32(5, data.0).be64(6, u64::from(timeout_seconds) * 1000);
+            m.text(1, &set).be32(3, UPDATE).be32(4, key.0).be64(6, u64::from(timeout_seconds) * 1000);
+        })
+    }
+
+    /// Continues once in so many times.
+    pub fn once_in(self, times: u32) -> Self {
+        let register = Register::word(0);
+        self.load(register, Load::Random(times)).compare(register, true, &[0; 4])
+    }
+
+    /// Changes the destination to this address and port.
+    pub fn dnat_to(self, address: IpAddr, port: u16) -> Self {
+        let (family, register) = (Family::of(address), Register::word(0));
+        let rule = self.immediate(register, octets(address)).immediate(register.after(family.address_bytes()), port.to_be_bytes().to_vec());
+        rule.dnat(family, register)
+    }
+
+    fn immediate(self, to: Register, value: Vec<u8>) -> Self {
+        self.push("immediate", move |m| {
+            m.be32(1, to.0);
+            m.nest(2, |m| {
+                m.bytes(1, &value);
+            });
         })
     }
 

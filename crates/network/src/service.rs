@@ -1,11 +1,12 @@
 //! A Service port as the map elements that make it work. Pure.
 //!
-//! No Service has a chain or rule of its own: a frontend is one element whose verdict names a chain shared by all frontends with as
+//! A Service has no chain or rule of its own: a frontend is one element whose verdict names a chain shared by all frontends with as
 //! many endpoints (`pick-3`), and that chain takes endpoint 0, 1 or 2 of the frontend from one big map. So a change of one
 //! Service is a change of its own elements and of nothing else, and a packet costs the same however many Services there are.
+//! Only session affinity, which must remember clients, gives a Service port chains and sets of its own.
 //! Semantics mirror kube-proxy (KEP-3866): <https://kubernetes.io/docs/reference/networking/virtual-ips/>.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -18,6 +19,12 @@ pub struct ServicePortName {
     pub name: String,
     /// Empty for the only port of a Service.
     pub port: String,
+}
+
+impl ServicePortName {
+    pub fn hash(&self) -> u64 {
+        short_hash(self.to_string().as_bytes())
+    }
 }
 
 impl fmt::Display for ServicePortName {
@@ -115,32 +122,43 @@ pub enum Entry {
     NodePortLocal,
 }
 
-/// A chain shared by all frontends of the same kind and number of endpoints.
+/// Where a frontend's verdict leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Chain {
-    pub entry: Entry,
-    pub endpoints: u32,
-    pub sticky_seconds: Option<u32>,
+pub enum Chain {
+    /// Shared by all frontends of the same kind and number of endpoints.
+    Pick { entry: Entry, endpoints: u32 },
+    /// With session affinity each Service port has chains of its own, and a set of clients per endpoint.
+    Sticky { entry: Entry, service: u64 },
 }
 
-impl Chain {
-    pub fn is_node_port(&self) -> bool {
-        matches!(self.entry, Entry::NodePort | Entry::NodePortLocal)
+impl Entry {
+    pub const fn is_node_port(self) -> bool {
+        matches!(self, Self::NodePort | Self::NodePortLocal)
+    }
+
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Cluster => "",
+            Self::External => "external-",
+            Self::ExternalLocal => "external-local-",
+            Self::NodePort => "nodeport-",
+            Self::NodePortLocal => "nodeport-local-",
+        }
     }
 }
 
 impl fmt::Display for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let entry = match self.entry {
-            Entry::Cluster => "pick",
-            Entry::External => "external-pick",
-            Entry::ExternalLocal => "external-local-pick",
-            Entry::NodePort => "nodeport-pick",
-            Entry::NodePortLocal => "nodeport-local-pick",
-        };
-        write!(f, "{entry}-{}", self.endpoints)?;
-        self.sticky_seconds.map_or(Ok(()), |seconds| write!(f, "-sticky-{seconds}"))
+        match self {
+            Self::Pick { entry, endpoints } => write!(f, "{}pick-{endpoints}", entry.prefix()),
+            Self::Sticky { entry, service } => write!(f, "{}sticky-{service:016x}", entry.prefix()),
+        }
     }
+}
+
+/// FNV-1a: short names for links, chains and sets that are the same after a restart.
+pub fn short_hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -204,7 +222,7 @@ impl ServicePort {
     }
 
     /// The elements of one family, for the frontends this port owns.
-    pub fn elements(&self, family: Family, owns: impl Fn(&Frontend) -> bool) -> Elements {
+    pub fn elements(&self, name: &ServicePortName, family: Family, owns: impl Fn(&Frontend) -> bool) -> Elements {
         let mut elements = Vec::new();
         for (frontend, entry) in self.frontends(family) {
             if !owns(&frontend) {
@@ -212,10 +230,15 @@ impl ServicePort {
             }
             let endpoints = self.endpoints(family, entry);
             let key = frontend.key();
-            let node_port = matches!(frontend, Frontend::NodePort { .. });
+            let node_port = entry.is_node_port();
             if endpoints.is_empty() {
                 let set = if node_port { Set::EmptyNodePorts } else { Set::EmptyServices };
                 elements.push(((set, key), Value::Nothing));
+                continue;
+            }
+            if self.session_affinity.is_some() {
+                let set = if node_port { Set::NodePorts } else { Set::Services };
+                elements.push(((set, key), Value::Goto(Chain::Sticky { entry, service: name.hash() })));
                 continue;
             }
             let (services, targets) = if node_port { (Set::NodePorts, Set::NodePortEndpoints) } else { (Set::Services, Set::Endpoints) };
@@ -227,10 +250,20 @@ impl ServicePort {
                 value.extend([0, 0]);
                 elements.push(((targets, key), Value::Endpoint(value)));
             }
-            let chain = Chain { entry, endpoints: endpoints.len() as u32, sticky_seconds: self.session_affinity };
+            let chain = Chain::Pick { entry, endpoints: endpoints.len() as u32 };
             elements.push(((services, key), Value::Goto(chain)));
         }
         elements
+    }
+
+    /// The chains of its own that session affinity needs, with the endpoints each leads to.
+    pub fn sticky_chains(&self, name: &ServicePortName, family: Family) -> BTreeMap<Chain, Vec<Endpoint>> {
+        if self.session_affinity.is_none() {
+            return BTreeMap::new();
+        }
+        let service = name.hash();
+        let chains = self.frontends(family).into_iter().map(|(_, entry)| (Chain::Sticky { entry, service }, self.endpoints(family, entry)));
+        chains.filter(|(_, endpoints)| !endpoints.is_empty()).collect()
     }
 
     /// Orders the endpoints so that those programmed already keep their place, and one that left is replaced by the last:
@@ -275,7 +308,7 @@ mod tests {
             Value::Endpoint(v) => format!("{} {} -> {}", set.name(), key.len(), v.len()),
             Value::Goto(chain) => format!("{} {} -> {chain}", set.name(), key.len()),
         };
-        port.elements(family, |_| true).into_iter().map(show).collect()
+        port.elements(&ServicePortName::default(), family, |_| true).into_iter().map(show).collect()
     }
 
     #[test]
@@ -299,7 +332,7 @@ mod tests {
                     p.session_affinity = Some(10);
                 }),
                 Family::Ipv4,
-                &["endpoints 16 -> 8", "services 12 -> pick-1-sticky-10", "nodeport-endpoints 12 -> 8", "nodeports 8 -> nodeport-pick-1-sticky-10"],
+                &["services 12 -> sticky-af63a24c860189fe", "nodeports 8 -> nodeport-sticky-af63a24c860189fe"],
             ),
             (
                 "local policies",

@@ -159,9 +159,26 @@ fn session_affinity() {
             port.endpoints = stays.endpoints(8080).to_vec();
             dataplane.apply([(name("web"), Some(port.clone()))]).expect("apply");
             assert_eq!(servers(|| client.tcp(vip, 80)), set(&[other]));
+            assert_eq!(servers(|| client.tcp(gateway, 30001)), set(&[other]), "the same by either way in");
+            // It comes back: the client stays.
             port.endpoints = [a.endpoints(8080), b.endpoints(8080)].concat();
             dataplane.apply([(name("web"), Some(port.clone()))]).expect("apply");
+            assert_eq!(servers(|| client.tcp(vip, 80)), set(&[other]));
         }
+        // What we program, Debian's nft can show.
+        let listing = std::process::Command::new("nft").args(["list", "ruleset"]).output().expect("nft");
+        let text = String::from_utf8_lossy(&listing.stdout);
+        assert!(listing.status.success() && text.contains("goto sticky-"), "{text}");
+
+        port.session_affinity = None;
+        dataplane.apply([(name("web"), Some(port.clone()))]).expect("apply");
+        assert_eq!(servers(|| client.tcp(ip(VIP4), 80)), set(&["a", "b"]));
+        port.session_affinity = Some(5);
+        dataplane.apply([(name("web"), Some(port))]).expect("apply");
+        dataplane.apply([(name("web"), None)]).expect("apply");
+        let listing = std::process::Command::new("nft").args(["list", "ruleset"]).output().expect("nft");
+        let text = String::from_utf8_lossy(&listing.stdout);
+        assert!(listing.status.success() && !text.contains("sticky-") && !text.contains("clients-"), "{text}");
     });
 }
 
