@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use image::{BuildOptions, ChrootRunner, Store, build};
 use sha2::{Digest, Sha256};
 
+use crate::cargo;
 use crate::debian::Packages;
 
 /// Images made from packages: name, and what fills `rootfs/`.
@@ -55,7 +56,7 @@ pub fn make_all(out: &Path, progress: &mut dyn Write) -> Result<Vec<PathBuf>> {
         })?);
         base.push(key);
     }
-    let binaries = build_coins()?;
+    let binaries = cargo::build(COINS, cargo::Profile::Release)?;
     for (name, binary) in COINS.iter().zip(&binaries) {
         let recipe = crate::root().join("dockercoins").join(name);
         let tags = COIN_TAGS.iter().map(|tag| format!("dockercoins/{name}:{tag}")).collect();
@@ -186,28 +187,6 @@ fn fill_redis(work: &Path, rootfs: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Release builds of the four programs, in the order of [`COINS`].
-fn build_coins() -> Result<Vec<PathBuf>> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.current_dir(crate::root()).args(["build", "--release", "--message-format=json-render-diagnostics"]);
-    COINS.iter().for_each(|name| _ = command.args(["-p", name]));
-    command.stderr(std::process::Stdio::inherit());
-    let output = command.output().context("cargo build")?;
-    if !output.status.success() {
-        bail!("cargo build of DockerCoins failed");
-    }
-    let mut binaries = vec![None; COINS.len()];
-    for line in output.stdout.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
-        let message: serde_json::Value = serde_json::from_slice(line)?;
-        let name = message["target"]["name"].as_str().unwrap_or_default();
-        if let (Some(executable), Some(at)) = (message["executable"].as_str(), COINS.iter().position(|c| *c == name)) {
-            binaries[at] = Some(PathBuf::from(executable));
-        }
-    }
-    binaries.into_iter().zip(COINS).map(|(b, name)| b.with_context(|| format!("cargo did not say where {name} is"))).collect()
 }
 
 // ---- files ----

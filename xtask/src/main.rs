@@ -1,14 +1,20 @@
 //! Chores of the project: `cargo xtask <command>`. One file per command; this one only knows their names.
 
+mod cargo;
 mod debian;
+mod demo;
 mod elf;
 mod r#gen;
 mod images;
+mod interrupt;
+mod meter;
+mod screen;
+mod test;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 struct Command {
     name: &'static str,
@@ -18,8 +24,13 @@ struct Command {
 }
 
 const COMMANDS: &[Command] = &[
-    Command { name: "demo", usage: "[--seconds N]", about: "build Coracle, start a cluster, run DockerCoins in it", run: |_| not_yet("demo") },
-    Command { name: "test", usage: "", about: "install what the tests need and run them all", run: |_| not_yet("test") },
+    Command {
+        name: "demo",
+        usage: "[--seconds N] [--data-dir DIR]",
+        about: "build Coracle, start a cluster, run DockerCoins in it",
+        run: demo::command,
+    },
+    Command { name: "test", usage: "[--unit | --e2e [STAGE…]]", about: "install what the tests need and run them all", run: test::command },
     Command {
         name: "images",
         usage: "[--out DIR]",
@@ -28,10 +39,6 @@ const COMMANDS: &[Command] = &[
     },
     Command { name: "gen", usage: "", about: "regenerate the schema facts of the API", run: |_| r#gen::run() },
 ];
-
-fn not_yet(name: &str) -> Result<()> {
-    bail!("{name} is not written yet")
-}
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -53,7 +60,7 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> String {
-    let lines: String = COMMANDS.iter().map(|c| format!("  cargo xtask {:<24} {}\n", format!("{} {}", c.name, c.usage), c.about)).collect();
+    let lines: String = COMMANDS.iter().map(|c| format!("  cargo xtask {:<37} {}\n", format!("{} {}", c.name, c.usage), c.about)).collect();
     format!("usage:\n{lines}")
 }
 

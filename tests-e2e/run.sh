@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# The workshop, end to end, as root, against the real thing: a cluster of one node in network and mount namespaces of its own,
+# so that it neither meets nor needs what else runs on this machine.
+#
+#   CORACLE=target/…/coracle IMAGES=target/images tests-e2e/run.sh [STAGE…]
+#
+# KUBECTL     kubectl to use (default: coracle, by that name)
+# ARTIFACTS   where the screenshot and logs are kept (default: artifacts/)
+# KEEP_GOING  go on after a failed check    VERBOSE  print every check
+set -uo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+
+if [ -z "${E2E_INSIDE:-}" ]; then
+  [ "$(id -u)" = 0 ] || { echo "error: the end-to-end tests need root" >&2; exit 2; }
+  export E2E_INSIDE=1
+  exec unshare --net --mount --propagation private "$0" "$@"
+fi
+# A machine with an address and a way out, at whose end 8.8.8.8 answers.
+ip link set lo up
+ip link add uplink0 type veth peer name uplink1
+ip addr add 192.0.2.2/24 dev uplink0
+ip addr add 8.8.8.8/32 dev lo
+ip link set uplink0 up
+ip link set uplink1 up
+ip route add default via 192.0.2.1 dev uplink0
+
+. "$here/lib.sh"
+CORACLE=$(realpath "${CORACLE:?the coracle binary}")
+IMAGES=$(realpath "${IMAGES:?the folder with the images}")
+ARTIFACTS=$(realpath -m "${ARTIFACTS:-artifacts}"); mkdir -p "$ARTIFACTS"
+TMP=$(mktemp -d /tmp/coracle-e2e.XXXXXX)
+DATA=$TMP.data
+PIDFILE=/run/coracle$(printf %s "$DATA" | tr -c 'A-Za-z0-9' '-')/coracle.pid
+mkdir "$TMP/bin"
+# A copy: whatever runs from it is ours.
+cp "$CORACLE" "$TMP/bin/coracle"
+CORACLE=$TMP/bin/coracle
+ln -s "${KUBECTL:-$CORACLE}" "$TMP/bin/kubectl"
+export PATH="$TMP/bin:$PATH" KUBECONFIG="$DATA/admin.conf" HOME="$TMP/home" TMP DATA IMAGES USERNAME=dockercoins TAG=latest
+mkdir "$HOME"
+browser() {
+  timeout 90 chromium --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync \
+    --user-data-dir="$(mktemp -d "$TMP/chromium.XXXX")" "$@" 2>"$TMP/browser.log"
+}
+# What a cluster could leave behind.
+host_state() {
+  ip -o link | sed 's/^[0-9]*: //' | cut -d'\' -f1 | sort
+  ip -o addr | awk '{print $2, $3, $4}' | sort
+  ip route show table all; ip -6 route show table all | grep -v '^fe80\|^multicast\|^local fe80' ; ip rule
+  nft list ruleset
+  awk '{print $5, $(NF-2)}' /proc/self/mountinfo | sort
+  find /sys/fs/cgroup -type d \( -name '*kubepods*' -o -name '*coracle*' \) | sort
+  ls -d /run/coracle* /var/lib/coracle /var/log/pods /var/log/containers /var/run/netns/* 2>/dev/null
+  for p in /proc/[0-9]*; do [ "$(readlink "$p/exe")" = "$CORACLE" ] && echo "$p $(tr '\0' ' ' <"$p/cmdline")"; done
+  cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding
+}
+host_state >"$TMP/host.before"
+
+stages=("$@")
+if [ ${#stages[@]} = 0 ]; then for s in "$here"/stages/*.sh; do s=${s##*/}; stages+=("${s%.sh}"); done; fi
+finish() {
+  cp "$DATA/coracle.log" "$ARTIFACTS/coracle-e2e.log" 2>/dev/null
+  "$CORACLE" reset --data-dir "$DATA" >/dev/null 2>&1
+  rm -rf "$TMP"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+run_block <<'START'
+for archive in "$IMAGES"/*.tar; do coracle image import --data-dir "$DATA" "$archive" >/dev/null || break; done
+coracle up --detach --node-name node1 --data-dir "$DATA"
+START
+for stage in "${stages[@]}"; do
+  file=$(ls "$here/stages/$stage"*.sh | head -1)
+  echo "stage $(basename "$file" .sh)"
+  before=$FAILED since=$SECONDS
+  run_block <"$file" || true
+  if [ "$FAILED" != "$before" ]; then
+    echo "  ---- what there is ----"
+    kubectl get all -A 2>&1 | tail -60
+    kubectl get events 2>&1 | tail -15
+    tail -20 "$DATA/coracle.log" 2>/dev/null
+  fi
+  echo "stage $(basename "$file" .sh): $([ "$FAILED" = "$before" ] && echo ok || echo FAILED) ($((SECONDS - since)) s)"
+done
+echo "workshop: $PASSED passed, $FAILED failed"
+[ "$FAILED" = 0 ]

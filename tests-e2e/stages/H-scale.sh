@@ -1,0 +1,3 @@
+# More workers, until rng is the bottleneck.
+kubectl scale deploy/worker --replicas=2 && retry 60 ready deploy worker 2 && sleep 2 && between "$(rate "$WEB" 20)" 6.33 7.0
+kubectl scale deploy/worker --replicas=10 && retry 60 ready deploy worker 10 && sleep 3 && between "$(rate "$WEB" 20)" 9.5 10.5

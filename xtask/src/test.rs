@@ -1,0 +1,228 @@
+//! `cargo xtask test`: installs what the tests need from Debian, runs every test, and ends with one line of numbers.
+//!
+//! First `cargo test --workspace`, then the workshop end to end (`tests-e2e/`) against the binary just built. Both always run; any failure
+//! fails the whole.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cargo;
+use crate::images;
+
+/// A program that tests call, and Debian's package of it.
+const NEEDED: &[(&str, &str)] = &[
+    ("busybox", "busybox-static"),
+    ("redis-server", "redis-server"),
+    ("chromium", "chromium"),
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("curl", "curl"),
+    ("jq", "jq"),
+    ("unshare", "util-linux"),
+    ("awk", "mawk"),
+    ("fc-match", "fontconfig"),
+];
+/// Without a font the screenshot has no words.
+const FONT: (&str, &str) = ("/usr/share/fonts/truetype/dejavu", "fonts-dejavu-core");
+/// While this says 101, Debian's packages do not start the services they bring.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+/// A compiler of one of the large crates needs about this much memory.
+const BYTES_PER_JOB: u64 = 2 << 30;
+/// A kubectl to run the workshop with as well as with ours.
+const REAL_KUBECTL: &str = "KUBECTL_REAL";
+
+#[derive(Default, Clone, Copy)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+}
+
+pub fn command(arguments: &[String]) -> Result<()> {
+    let (unit, stages) = match arguments.split_first() {
+        None => (true, Some(&[][..])),
+        Some((word, [])) if word == "--unit" => (true, None),
+        Some((word, stages)) if word == "--e2e" => (false, Some(stages)),
+        _ => bail!("usage: cargo xtask test [--unit | --e2e [STAGE…]]"),
+    };
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the tests make namespaces, mounts and network interfaces and must run as root\nhint: sudo --preserve-env=PATH cargo xtask test");
+    }
+    install()?;
+    let started = Instant::now();
+    let mut tally = Tally::default();
+    let mut broken = Vec::new();
+    let mut part = |name: &'static str, outcome: Result<Tally>| match outcome {
+        Ok(numbers) => {
+            tally.passed += numbers.passed;
+            tally.failed += numbers.failed;
+            println!("{name}: {} passed, {} failed, {} s so far", numbers.passed, numbers.failed, started.elapsed().as_secs());
+        }
+        Err(error) => {
+            println!("{name}: {error:#}");
+            broken.push(name);
+        }
+    };
+    if unit {
+        part("cargo test", unit_tests());
+    }
+    if let Some(stages) = stages {
+        part("workshop", workshop(stages, None));
+        match std::env::var_os(REAL_KUBECTL) {
+            Some(kubectl) => part("workshop with the real kubectl", workshop(stages, Some(Path::new(&kubectl)))),
+            None => println!("SKIPPED: the workshop with a kubectl that is not ours ({REAL_KUBECTL} names none)"),
+        }
+    }
+    // A part that did not get to its tests is a failure too.
+    println!("{} passed, {} failed", tally.passed, tally.failed + broken.len() as u64);
+    match (tally.failed, broken.as_slice()) {
+        (0, []) => Ok(()),
+        (0, parts) => bail!("did not run to the end: {}", parts.join(", ")),
+        (failed, _) => bail!("{failed} failed"),
+    }
+}
+
+fn unit_tests() -> Result<Tally> {
+    let mut command = cargo::command();
+    command.args(["test", "--workspace", "--no-fail-fast", "--jobs", &jobs()?.to_string()]);
+    // `test result: ok. 12 passed; 0 failed; 0 ignored; …`
+    let (success, tally) = counted(command, |line| line.strip_prefix("test result: ")?.split_once(". ").map(|(_, numbers)| numbers))?;
+    if !success && tally.failed == 0 {
+        bail!("cargo test failed before or between the tests; see above");
+    }
+    Ok(tally)
+}
+
+fn workshop(stages: &[String], kubectl: Option<&Path>) -> Result<Tally> {
+    let images = crate::root().join("target/images");
+    images::make_all(&images, &mut std::io::stdout()).context("making the images")?;
+    let coracle = cargo::build(&["coracle"], cargo::Profile::Dev)?.remove(0);
+    let mut command = Command::new(crate::root().join("tests-e2e/run.sh"));
+    command.args(stages).env("CORACLE", coracle).env("IMAGES", images).env("ARTIFACTS", artifacts());
+    if let Some(kubectl) = kubectl {
+        command.env("KUBECTL", kubectl);
+    }
+    let (success, tally) = counted(command, |line| line.strip_prefix("workshop: "))?;
+    if !success && tally.failed == 0 {
+        bail!("tests-e2e/run.sh failed before or between the checks; see above");
+    }
+    Ok(tally)
+}
+
+/// Where screenshots and logs are kept.
+fn artifacts() -> PathBuf {
+    crate::root().join("artifacts")
+}
+
+/// Runs a command, shows its output as it comes, and adds up the lines `numbers` picks: `12 passed, 0 failed` or `12 passed; 0 failed`.
+fn counted(mut command: Command, numbers: impl Fn(&str) -> Option<&str>) -> Result<(bool, Tally)> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run {command:?}"))?;
+    let mut tally = Tally::default();
+    let mut seen = false;
+    let mut lines = BufReader::new(child.stdout.take().context("no output")?);
+    let mut line = Vec::new();
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        let mut out = std::io::stdout().lock();
+        out.write_all(&line)?;
+        out.flush()?;
+        if let Some(found) = numbers(&String::from_utf8_lossy(&line)).and_then(tally_of) {
+            tally.passed += found.passed;
+            tally.failed += found.failed;
+            seen = true;
+        }
+        line.clear();
+    }
+    let success = child.wait()?.success();
+    if success && !seen {
+        bail!("{command:?} said no numbers");
+    }
+    Ok((success, tally))
+}
+
+fn tally_of(text: &str) -> Option<Tally> {
+    let number = |word: &str| text.split([',', ';']).find_map(|part| part.trim().strip_suffix(word)?.trim().parse().ok());
+    Some(Tally { passed: number("passed")?, failed: number("failed")? })
+}
+
+/// As many compilers at once as there are cores and memory for.
+fn jobs() -> Result<u64> {
+    let cores = std::thread::available_parallelism()?.get() as u64;
+    let text = std::fs::read_to_string("/proc/meminfo")?;
+    let kib = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok()).context("/proc/meminfo")?;
+    Ok((kib * 1024 / BYTES_PER_JOB).clamp(1, cores))
+}
+
+fn install() -> Result<()> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let folders: Vec<&Path> = path.split(':').chain(["/usr/sbin", "/sbin"]).map(Path::new).collect();
+    let mut missing: Vec<&str> =
+        NEEDED.iter().filter(|(program, _)| !folders.iter().any(|folder| folder.join(program).exists())).map(|(_, package)| *package).collect();
+    if !Path::new(FONT.0).exists() {
+        missing.push(FONT.1);
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("installing {} from Debian", missing.join(", "));
+    let _guard = NoServices::begin()?;
+    let apt = |arguments: &[&str]| -> Result<bool> {
+        let mut command = Command::new("apt-get");
+        command.arg("-qq").args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).stdout(Stdio::null());
+        Ok(command.status().context("cannot run apt-get")?.success())
+    };
+    let install = || {
+        let mut arguments = vec!["install", "-y", "--no-install-recommends"];
+        arguments.extend(&missing);
+        apt(&arguments)
+    };
+    // A fresh machine has no package lists, an old one has lists of packages that are gone.
+    if install()? || (apt(&["update"])? && install()?) {
+        return Ok(());
+    }
+    bail!("apt-get cannot install {}\nhint: see its message above", missing.join(", "))
+}
+
+/// Keeps packages from starting their services, unless the machine has a policy of its own.
+struct NoServices {
+    ours: bool,
+}
+
+impl NoServices {
+    fn begin() -> Result<NoServices> {
+        let ours = !Path::new(POLICY).exists();
+        if ours {
+            std::fs::write(POLICY, "#!/bin/sh\nexit 101\n").with_context(|| format!("cannot write {POLICY}"))?;
+            std::fs::set_permissions(POLICY, std::fs::Permissions::from_mode(0o755))?;
+        }
+        Ok(NoServices { ours })
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.ours {
+            let _ = std::fs::remove_file(POLICY);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_both_runners() {
+        for (text, expected) in [
+            ("12 passed; 3 failed; 0 ignored; 0 measured; 1 filtered out; finished in 0.01s", Some((12, 3))),
+            ("35 passed, 0 failed", Some((35, 0))),
+            ("all good", None),
+            ("x passed, 0 failed", None),
+        ] {
+            assert_eq!(tally_of(text).map(|t| (t.passed, t.failed)), expected, "{text}");
+        }
+    }
+}
