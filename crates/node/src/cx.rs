@@ -40,6 +40,8 @@ pub struct Memory {
     /// Crashes (container and attempt) whose `BackOff` event was written.
     pub backed_off: HashSet<(String, u32)>,
     pub verdict: Option<Reason>,
+    /// It has done all it ever will: it is to be ended.
+    pub over: bool,
     /// Nothing of the pod will run any more.
     pub ended: bool,
     pub status: PodStatus,

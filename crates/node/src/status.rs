@@ -43,7 +43,13 @@ pub struct View<'a> {
     pub container_id_scheme: &'a str,
 }
 
-pub fn compute(view: &View) -> PodStatus {
+pub struct Computed {
+    pub status: PodStatus,
+    /// The pod will not do anything more: it is to be ended. The API hears of the final phase when it has (`ended`), as upstream.
+    pub over: bool,
+}
+
+pub fn compute(view: &View) -> Computed {
     let old = view.old;
     let mut status = PodStatus {
         host_ip: Some(view.node_ip.to_owned()),
@@ -81,9 +87,16 @@ pub fn compute(view: &View) -> PodStatus {
         status.reason = old.reason.clone();
         status.message = old.message.clone();
     }
+    let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    if over && !view.ended && !matches!(old.phase.as_deref(), Some("Succeeded" | "Failed")) {
+        let so_far = old.phase.clone().filter(|p| !p.is_empty()).unwrap_or_else(|| "Pending".to_owned());
+        status.phase = Some(so_far);
+        status.reason = None;
+        status.message = None;
+    }
     addresses(view, old, &mut status);
     status.conditions = Some(conditions::compute(view, old, &status));
-    status
+    Computed { status, over }
 }
 
 fn addresses(view: &View, old: &PodStatus, status: &mut PodStatus) {

@@ -7,12 +7,16 @@ use jiff::Timestamp;
 use sandbox::cri::SandboxState;
 use serde_json::json;
 
-use crate::status::{Reason, View, compute};
+use crate::status::{Computed, Reason, View, compute};
 use crate::sync_tests::{container, sandbox};
 use crate::view::{PodRuntime, ProbeResults, Verdicts};
 
-fn text(status: &PodStatus) -> String {
+fn text(computed: &Computed) -> String {
+    let status = &computed.status;
     let mut out = status.phase.clone().unwrap_or_default();
+    if computed.over {
+        out.push_str(" over");
+    }
     for c in status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten()) {
         let state = c.state.clone().unwrap_or_default();
         let word = if state.running.is_some() {
@@ -48,12 +52,13 @@ fn statuses() {
         ("just ended", one(), ready(), vec![container("c", 0, 0, Some(1))], None, false, false, "Running; c Error 1 x0"),
         ("crash loop", one(), ready(), vec![container("c", 2, 0, Some(1)), container("c", 1, 0, Some(1))], crash(), false, false, "Running; c CrashLoopBackOff back-off last 1 x2"),
         ("second run", one(), ready(), vec![container("c", 1, 0, None), container("c", 0, 0, Some(3))], None, false, false, "Running; c running last 3 x1 ready"),
-        ("done", never(), ready(), vec![container("c", 0, 0, Some(0))], None, false, false, "Succeeded; c Completed 0 x0"),
-        ("failed", never(), ready(), vec![container("c", 0, 0, Some(2))], None, false, false, "Failed; c Error 2 x0"),
+        ("done", never(), ready(), vec![container("c", 0, 0, Some(0))], None, false, false, "Pending over; c Completed 0 x0"),
+        ("done and ended", never(), ready(), vec![container("c", 0, 0, Some(0))], None, false, true, "Succeeded over; c Completed 0 x0"),
+        ("failed", never(), ready(), vec![container("c", 0, 0, Some(2))], None, false, false, "Pending over; c Error 2 x0"),
         ("init runs", init(), ready(), vec![container("a", 0, 0, None)], None, false, false, "Pending; a running x0; c PodInitializing x0"),
-        ("init failed", init(), ready(), vec![container("a", 0, 0, Some(1))], None, false, false, "Failed; a Error 1 x0; c PodInitializing x0"),
+        ("init failed", init(), ready(), vec![container("a", 0, 0, Some(1))], None, false, false, "Pending over; a Error 1 x0; c PodInitializing x0"),
         ("init done", init(), ready(), vec![container("a", 0, 0, Some(0))], None, false, false, "Pending; a Completed 0 x0 ready; c PodInitializing x0"),
-        ("killed", one(), ready(), vec![container("c", 0, 0, Some(137))], None, false, true, "Failed; c Error 137 x0"),
+        ("killed", one(), ready(), vec![container("c", 0, 0, Some(137))], None, false, true, "Failed over; c Error 137 x0"),
     ];
     for (what, spec, sandboxes, containers, reason, readiness, ended, expected) in cases {
         let pod = crate::pod::from_json(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec}));
@@ -100,7 +105,7 @@ fn conditions_in_upstreams_words() {
             now: Timestamp::from_second(2_000).unwrap(),
             container_id_scheme: "coracle://",
         });
-        status.conditions.unwrap().iter().map(|c| format!("{}={} {} {}", c.type_, c.status, c.reason.as_deref().unwrap_or("-"), c.message.as_deref().unwrap_or("-"))).collect::<Vec<_>>()
+        status.status.conditions.unwrap().iter().map(|c| format!("{}={} {} {}", c.type_, c.status, c.reason.as_deref().unwrap_or("-"), c.message.as_deref().unwrap_or("-"))).collect::<Vec<_>>()
     };
     assert_eq!(
         of(vec![container("d", 0, 0, None)]),

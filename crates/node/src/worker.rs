@@ -179,7 +179,7 @@ impl Worker {
         self.check_deadline(cx);
         let finished = {
             let memory = self.shared.lock();
-            matches!(memory.status.phase.as_deref(), Some("Succeeded" | "Failed")) || memory.verdict.is_some()
+            memory.over || memory.verdict.is_some()
         };
         let ending = gone || pod::is_terminating(&cx.pod) || pod::is_finished(&cx.pod) || finished;
         if ending {
@@ -272,7 +272,7 @@ impl Worker {
         }
         let computed = {
             let mut memory = self.shared.lock();
-            let computed = status::compute(&status::View {
+            let status::Computed { status: computed, over } = status::compute(&status::View {
                 pod: &cx.pod,
                 old: &self.written,
                 runtime: &memory.runtime,
@@ -287,6 +287,7 @@ impl Worker {
                 container_id_scheme: self.node.container_id_scheme(),
             });
             memory.status = computed.clone();
+            memory.over = over;
             computed
         };
         let client = self.node.client.of::<Pod>(Some(pod::namespace(&cx.pod)));
@@ -305,8 +306,10 @@ impl Worker {
                 ..DeleteOptions::default()
             };
             self.write = Some(Box::pin(async move { client.delete(&name, &options).await.map(|()| None) }));
-        } else if self.doing == Doing::Nothing && !self.shared.lock().ended && matches!(self.shared.lock().status.phase.as_deref(), Some("Succeeded" | "Failed")) {
-            // Computed just now to be over: end it.
+        }
+        let memory = self.shared.lock();
+        if memory.over && !memory.ended && self.doing == Doing::Nothing {
+            // Seen just now to be over: end it.
             self.shared.wake.notify_one();
         }
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use api::k8s::api::coordination::v1::Lease;
-use api::k8s::api::core::v1::{ConfigMap, Node};
+use api::k8s::api::core::v1::{ConfigMap, Node, Pod};
 use client::{Informer, PatchKind};
 use serde_json::json;
 
@@ -28,10 +28,19 @@ macro_rules! cases {
     };
 }
 
-cases!(registers, runs_and_ends, env_and_restart, succeeds, init_and_volumes, probes, images, config_errors, logs, exec, forwards, adopted);
+cases!(registers, runs_and_ends, env_and_restart, succeeds, init_and_volumes, probes, images, config_errors, logs, exec, forwards, hooks_and_grace, sidecars, deadline, many, adopted, leaves_nothing);
 
 fn sh(script: &str) -> serde_json::Value {
     json!({"name": "c", "image": "busybox", "command": ["sh", "-c", script]})
+}
+
+/// Until the log of container `c` ends so. Files tell nobody when they grow.
+async fn logged(world: &World, pod: &Pod, end: &str) {
+    let begun = Instant::now();
+    while !world.log(pod, "c", 0).ends_with(end) {
+        assert!(begun.elapsed() < PATIENCE, "{}", world.log(pod, "c", 0));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 async fn registers(world: &mut World) {
@@ -56,7 +65,7 @@ async fn runs_and_ends(world: &mut World) {
     let status = pod.status.clone().unwrap();
     assert_eq!((status.pod_ip.as_deref(), status.host_ip.as_deref(), status.qos_class.as_deref()), (Some("10.244.0.7"), Some("127.0.0.1"), Some("BestEffort")));
     assert!(status.container_statuses.unwrap()[0].container_id.as_ref().unwrap().starts_with("coracle://"));
-    assert_eq!(world.log(&pod, "c", 0), "hello\n");
+    logged(world, &pod, "hello\n").await;
     for expected in ["Pulled: Container image \"busybox\" already present on machine and can be accessed by the pod", "Created: Container created", "Started: Container started"] {
         world.event("web", expected).await;
     }
@@ -113,11 +122,7 @@ async fn init_and_volumes(world: &mut World) {
     assert_eq!(state(&pod, "first"), "Completed 0");
     let patch = json!({"data": {"key": "two"}});
     world.client.of::<ConfigMap>(Some("default")).patch("shown", PatchKind::Merge, patch).await.expect("patch");
-    let begun = Instant::now();
-    while !world.log(&pod, "c", 0).ends_with("changed\n") {
-        assert!(begun.elapsed() < PATIENCE, "{}", world.log(&pod, "c", 0));
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    logged(world, &pod, "changed\n").await;
     assert_eq!(world.log(&pod, "c", 0), "made\nmade\none\napp=\"vol\"\nkey\ntoken\nchanged\n");
     world.delete("vol", 1).await;
     world.gone("vol").await;
@@ -176,11 +181,7 @@ async fn logs(world: &mut World) {
     let spec = json!({"terminationGracePeriodSeconds": 1, "restartPolicy": "Never", "containers": [sh("echo one; echo two; echo three; while ! test -e /tmp/go; do sleep 0.05; done; echo four; exit 1")]});
     world.create("logs", spec).await;
     let pod = world.until("logs", "ready", ready).await;
-    let begun = Instant::now();
-    while world.log(&pod, "c", 0).lines().count() < 3 {
-        assert!(begun.elapsed() < PATIENCE);
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    logged(world, &pod, "three\n").await;
     let path = |query: &str| format!("/containerLogs/default/logs/c?{query}");
     assert_eq!(world.get(&path("")).await, (200, "one\ntwo\nthree\n".to_owned()));
     assert_eq!(world.get(&path("tailLines=1")).await.1, "three\n");
@@ -281,6 +282,86 @@ async fn forwards(world: &mut World) {
     world.gone("fwd").await;
 }
 
+async fn hooks_and_grace(world: &mut World) {
+    // PID 1 ignores SIGTERM; the preStop hook says goodbye; a second delete shortens the wait.
+    let mut container = sh("while ! test -e /tmp/hooked; do sleep 0.02; done; echo hooked; while ! test -e /tmp/bye; do sleep 0.02; done; echo bye; sleep 1000");
+    container["lifecycle"] = json!({"postStart": {"exec": {"command": ["touch", "/tmp/hooked"]}}, "preStop": {"exec": {"command": ["touch", "/tmp/bye"]}}});
+    world.create("hooks", json!({"containers": [container]})).await;
+    let pod = world.until("hooks", "ready", ready).await;
+    world.delete("hooks", 30).await;
+    let begun = Instant::now();
+    logged(world, &pod, "bye\n").await;
+    world.until("hooks", "terminating", |pod| pod.metadata.deletion_timestamp.is_some()).await;
+    world.delete("hooks", 1).await;
+    world.gone("hooks").await;
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    let mut container = sh("sleep 1000");
+    container["lifecycle"] = json!({"postStart": {"exec": {"command": ["false"]}}});
+    world.create("badhook", json!({"terminationGracePeriodSeconds": 0, "restartPolicy": "Never", "containers": [container]})).await;
+    world.until("badhook", "failed", |pod| phase(pod) == "Failed").await;
+    world.event("badhook", "FailedPostStartHook: PostStartHook failed").await;
+    world.delete("badhook", 0).await;
+    world.gone("badhook").await;
+}
+
+async fn sidecars(world: &mut World) {
+    let spec = json!({"restartPolicy": "Never", "terminationGracePeriodSeconds": 5,
+        "initContainers": [{"name": "side", "image": "busybox", "restartPolicy": "Always", "command": ["sh", "-c", "touch /work/up; trap 'echo last; exit 0' TERM; while true; do sleep 0.05; done"],
+            "startupProbe": {"exec": {"command": ["test", "-e", "/work/up"]}, "periodSeconds": 1}, "volumeMounts": [{"name": "work", "mountPath": "/work"}]}],
+        "containers": [{"name": "c", "image": "busybox", "command": ["sh", "-c", "test -e /work/up && echo up"], "volumeMounts": [{"name": "work", "mountPath": "/work"}]}],
+        "volumes": [{"name": "work", "emptyDir": {}}]});
+    world.create("side", spec).await;
+    let pod = world.until("side", "done", |pod| phase(pod) == "Succeeded" && state(pod, "side").starts_with("Completed")).await;
+    assert_eq!((world.log(&pod, "c", 0).as_str(), world.log(&pod, "side", 0).as_str()), ("up\n", "last\n"));
+    world.delete("side", 0).await;
+    world.gone("side").await;
+}
+
+async fn deadline(world: &mut World) {
+    world.create("late", json!({"activeDeadlineSeconds": 1, "terminationGracePeriodSeconds": 0, "containers": [sh("trap 'exit 0' TERM; while true; do sleep 0.05; done")]})).await;
+    let pod = world.until("late", "failed", |pod| phase(pod) == "Failed" && state(pod, "c") != "running").await;
+    let status = pod.status.as_ref().unwrap();
+    assert_eq!((status.reason.as_deref(), status.message.as_deref()), (Some("DeadlineExceeded"), Some("Pod was active on the node longer than the specified deadline")));
+    world.delete("late", 0).await;
+    world.gone("late").await;
+}
+
+async fn many(world: &mut World) {
+    const PODS: usize = 30;
+    let begun = Instant::now();
+    let names: Vec<String> = (0..PODS).map(|i| format!("many-{i}")).collect();
+    for name in &names {
+        world.create(name, json!({"terminationGracePeriodSeconds": 1, "containers": [sh("trap 'exit 0' TERM; while true; do sleep 0.2; done")]})).await;
+    }
+    for name in &names {
+        world.until(name, "ready", ready).await;
+    }
+    eprint!("({PODS} ready after {:?}) ", begun.elapsed());
+    for name in &names {
+        world.delete(name, 1).await;
+    }
+    for name in &names {
+        world.gone(name).await;
+    }
+}
+
+/// Removal follows deletion: folders, logs, mounts.
+async fn leaves_nothing(world: &mut World) {
+    let names = |folder: &str| -> Vec<String> { std::fs::read_dir(world.dir.join(folder)).into_iter().flatten().flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect() };
+    let begun = Instant::now();
+    loop {
+        let left = [names("kubelet/pods"), names("logs")].concat();
+        if left.is_empty() {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{left:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let own = world.dir.join("kubelet").to_string_lossy().into_owned();
+    assert!(!mounts.contains(&own), "{mounts}");
+}
+
 async fn adopted(world: &mut World) {
     world.create("keep", json!({"terminationGracePeriodSeconds": 1, "containers": [sh("test -e /tmp/x && echo again; touch /tmp/x; sleep 1000")]})).await;
     world.create("orphan", json!({"terminationGracePeriodSeconds": 1, "containers": [sh("sleep 1000")]})).await;
@@ -291,7 +372,7 @@ async fn adopted(world: &mut World) {
     world.restart_node();
     world.gone("orphan").await;
     // The adopted node looks after the pod again: it ends it when told to, with the same container as before.
-    let id = |pod: &api::k8s::api::core::v1::Pod| pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0].container_id.clone();
+    let id = |pod: &Pod| pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0].container_id.clone();
     let after = world.until("keep", "ready", ready).await;
     assert_eq!((id(&before), restarts(&after)), (id(&after), 0));
     world.delete("keep", 1).await;
