@@ -57,7 +57,8 @@ fn containers(pod: &Value) -> Vec<&str> {
 fn agent_path(subresource: &str, namespace: &str, name: &str, pod: &Value, query: &Query) -> Result<String, Status> {
     let encode = |value: &str| utf8_percent_encode(value, NON_ALPHANUMERIC).to_string();
     if subresource == "portforward" {
-        return Ok(format!("/portForward/{namespace}/{name}"));
+        let ports: Vec<String> = query.all("ports").into_iter().map(|ports| format!("port={}", encode(ports))).collect();
+        return Ok(format!("/portForward/{namespace}/{name}?{}", ports.join("&")));
     }
     let known = containers(pod);
     let container = match query.get("container").filter(|container| !container.is_empty()) {
