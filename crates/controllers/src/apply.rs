@@ -95,7 +95,8 @@ async fn one(context: &Context, recorder: &Recorder, op: &Op) -> Result<Done, Ap
     match result {
         Ok((done, name)) => {
             if let (Some(Announce { about, done: Some((reason, message)), .. }), Some(name)) = (announce, name) {
-                recorder.normal(about, reason, format!("{message}{name}"));
+                let message = if message.ends_with(' ') { format!("{message}{name}") } else { message.clone() };
+                recorder.normal(about, reason, message);
             }
             Ok(done)
         }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use api::Object;
 use api::k8s::Resource;
-use api::k8s::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
-use api::k8s::api::batch::v1::Job;
+use api::k8s::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use api::k8s::api::batch::v1::{CronJob, Job};
 use api::k8s::api::coordination::v1::Lease;
-use api::k8s::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount};
+use api::k8s::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, Service, ServiceAccount};
 use api::k8s::api::discovery::v1::EndpointSlice;
 use client::{Change, Client, Informer, ObjectKey, Queue};
 
@@ -56,8 +56,10 @@ fn managed<T: 'static>(builder: Builder<T>) -> Builder<T> {
 }
 
 informers! {
+    claims: PersistentVolumeClaim => plain;
     config_maps: ConfigMap => |builder: Builder<ConfigMap>| builder.fields("metadata.name=kube-root-ca.crt");
     controller_revisions: ControllerRevision => managed;
+    cron_jobs: CronJob => plain;
     daemon_sets: DaemonSet => plain;
     deployments: Deployment => plain;
     endpoint_slices: EndpointSlice => |builder: Builder<EndpointSlice>| builder.index_label(plan::endpoints::slices::SERVICE_NAME);
@@ -71,6 +73,7 @@ informers! {
     replication_controllers: ReplicationController => plain;
     service_accounts: ServiceAccount => plain;
     services: Service => plain;
+    stateful_sets: StatefulSet => plain;
 }
 
 /// The value of the index `CONTROLLER` for objects without a managing owner.

@@ -9,6 +9,7 @@ mod informers;
 mod run;
 mod runner;
 
+mod cronjob;
 mod daemonset;
 mod deployment;
 mod endpoints;
@@ -18,5 +19,6 @@ mod namespace;
 mod node;
 mod replicaset;
 mod serviceaccount;
+mod statefulset;
 
 pub use run::{Config, run};

@@ -9,6 +9,7 @@ use plan::node::ipam::Cidr;
 use tokio::task::JoinSet;
 
 use crate::context::Context;
+use crate::cronjob::CronJobs;
 use crate::daemonset::DaemonSets;
 use crate::deployment::Deployments;
 use crate::endpoints::{EndpointSlices, LegacyEndpoints};
@@ -20,6 +21,7 @@ use crate::node::{NodeIpam, NodeLifecycle, PodGarbage, TaintEviction};
 use crate::replicaset::{ReplicaSets, ReplicationControllers};
 use crate::runner::work;
 use crate::serviceaccount::ServiceAccounts;
+use crate::statefulset::StatefulSets;
 
 /// What the controllers must be told.
 #[derive(Clone)]
@@ -60,7 +62,9 @@ pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = 
         start!(Deployments(informers.clone()));
         start!(ReplicaSets(informers.clone()));
         start!(DaemonSets(informers.clone()));
+        start!(StatefulSets(informers.clone()));
         start!(Jobs(informers.clone()));
+        start!(CronJobs(informers.clone()));
         start!(NodeLifecycle::new(informers.clone(), config.clock.clone()));
         start!(TaintEviction(informers.clone()));
         start!(PodGarbage { informers: informers.clone(), client: client.clone() });

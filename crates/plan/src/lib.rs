@@ -4,6 +4,7 @@
 //! applies plans.
 
 pub mod claim;
+pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
 pub mod endpoints;
@@ -18,6 +19,7 @@ pub mod pods;
 pub mod replicaset;
 pub mod revisions;
 pub mod serviceaccount;
+pub mod statefulset;
 pub mod template;
 
 pub use op::{Announce, At, Op, PatchKind, Plan, Propagation};

@@ -49,7 +49,8 @@ impl fmt::Display for At {
     }
 }
 
-/// The event that tells of an operation's outcome. On success the message is `done` followed by the object's name, on failure `failed` followed by the error.
+/// The event that tells of an operation's outcome. On success the message is `done`, followed by the object's name if it ends in a space; on failure it is
+/// `failed` followed by the error.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Announce {
     pub about: ObjectReference,
