@@ -2,6 +2,7 @@
 //!
 //! One binary, many names (decision 8 of the design): called as `kubectl` it is kubectl.
 
+mod agents;
 mod cli;
 mod credentials;
 mod detach;

@@ -34,9 +34,11 @@ pub async fn dns_service(client: &Client, address: std::net::IpAddr) -> Result<(
             {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53},
             {"name": "metrics", "port": 9153, "protocol": "TCP", "targetPort": 9153}]}
     }))?;
-    match client.of::<Service>(Some(NAMESPACE)).create(&service).await {
-        Err(status) if !status.is_already_exists() => Err(status.into()),
-        _ => Ok(()),
+    let services = client.of::<Service>(Some(NAMESPACE));
+    // Its address is taken on a second start, which would be told before its name is.
+    match services.get("kube-dns").await {
+        Err(status) if status.is_not_found() => services.create(&service).await.map(drop).map_err(Into::into),
+        found => found.map(drop).map_err(Into::into),
     }
 }
 

@@ -8,11 +8,12 @@ use anyhow::{Context, Result, bail};
 use api::world::SystemClock;
 use clap::Args;
 use client::Client;
-use server::{Api, Local, NodeDialer};
+use server::{Api, Local, Pki};
 use tokio::sync::watch;
 
 use crate::cli::{Folder, cidr};
 use crate::credentials::{Credentials, Names, write_private};
+use crate::agents::{self, Agents};
 use crate::machine::{Machine, MachineConfig};
 use crate::paths::Paths;
 use crate::{detach, down, system};
@@ -71,7 +72,7 @@ fn node_name(options: &Options) -> String {
 }
 
 fn advertise_address(options: &Options) -> IpAddr {
-    options.advertise_address.or_else(|| network::host_addresses(&[]).ok().and_then(|addresses| addresses.primary())).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    options.advertise_address.or_else(|| network::host_addresses(&["coracle", "cor"]).ok().and_then(|addresses| addresses.primary())).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
 /// The n-th address of a range.
@@ -103,7 +104,8 @@ async fn serve(options: Options, paths: Paths, started: Instant) -> Result<()> {
             tracing::error!("the kernel gives no random numbers");
         }
     });
-    let api = Api::open(Arc::new(store), clock.clone(), chance, config, Arc::new(NodeDialer)).await?;
+    let agents = Arc::new(Agents::default());
+    let api = Api::open(Arc::new(store), clock.clone(), chance, config, agents.clone()).await?;
 
     let (stop, stopped) = watch::channel(false);
     let listener = tokio::net::TcpListener::bind(SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), options.secure_port))
@@ -130,6 +132,12 @@ async fn serve(options: Options, paths: Paths, started: Instant) -> Result<()> {
         let config = MachineConfig { node_name: name.clone(), address, service_cidr: options.service_cidr, pod_network_cidr: options.pod_network_cidr, cluster_dns: dns, version: server::GIT_VERSION.to_owned() };
         system::dns_service(&client, dns).await?;
         let machine = Machine::start(config, &paths, &client, clock.clone()).await?;
+        agents.add(&name, machine.node.clone());
+        let identity = credentials.authority.issue(&Pki::Server { name: &format!("system:node:{name}"), groups: &["system:nodes"], dns: std::slice::from_ref(&name), addresses: &[address] }, clock.now().as_second())?;
+        match tokio::net::TcpListener::bind(SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), node::KUBELET_PORT)).await {
+            Ok(listener) => drop(tokio::spawn(agents::serve(listener, credentials.tls(&identity)?, machine.node.clone(), stopped.clone()))),
+            Err(error) => tracing::warn!(%error, port = node::KUBELET_PORT, "the kubelet's port is taken: other machines cannot reach this node's agent"),
+        }
         system::mirror_pods(&client, &name, address, &api::world::rfc3339(clock.now())).await?;
         tracing::info!(milliseconds = started.elapsed().as_millis() as u64, node = %name, "the node is up");
         Some(machine)

@@ -86,7 +86,9 @@ pub struct Context {
     pub field_manager: String,
     pub field_validation: FieldValidation,
     pub force: bool,
-    warnings: Mutex<Vec<String>>,
+    /// The object comes out of server-side apply, which has noted its managers already.
+    pub(crate) applied: bool,
+    pub(crate) warnings: Mutex<Vec<String>>,
 }
 
 impl Context {
@@ -97,6 +99,11 @@ impl Context {
     pub fn dry(mut self, dry_run: bool) -> Self {
         self.dry_run = dry_run;
         self
+    }
+
+    /// The same request, with no warnings of its own yet.
+    pub(crate) fn like(cx: &Self) -> Self {
+        Self { user: cx.user.clone(), dry_run: cx.dry_run, field_manager: cx.field_manager.clone(), field_validation: cx.field_validation, force: cx.force, ..Self::default() }
     }
 
     pub fn warn(&self, text: impl Into<String>) {

@@ -39,7 +39,7 @@ async fn ensure(api: &Arc<Api>, namespace: Option<&str>, object: Value) -> Resul
     if api.store.get(&row.key(namespace, name)).is_some() {
         return Ok(());
     }
-    let cx = Context::of(Arc::new(User::component("system:apiserver")));
+    let cx = Context { field_manager: "kube-apiserver".into(), ..Context::of(Arc::new(User::component("system:apiserver"))) };
     let value = decode::shape(&row, object, &[], &cx)?;
     match api.create(&row, namespace, value, &cx).await {
         Err(status) if status.is_already_exists() => Ok(()),

@@ -6,7 +6,7 @@ use ::api::{Cause, Object, Resource, Status, validation};
 use serde_json::Value;
 use store::{CommitError, Precondition, Write};
 
-use super::{metadata, policy, text};
+use super::{Part, metadata, policy, text, track};
 use crate::admission;
 use crate::api::{Api, Context};
 use crate::{encode, special};
@@ -48,6 +48,7 @@ impl Api {
         self.refuse(row, &name, causes)?;
         strategy.warnings(&value).into_iter().for_each(|warning| cx.warn(warning));
         admission::validate_create(self, row, namespace, &value, cx)?;
+        track(row, Part::Main, None, &mut value, cx, &self.now());
         if cx.dry_run {
             if self.store.get(&row.key(namespace, &name)).is_some() {
                 return Err(Status::already_exists(&row.group, &row.plural, &name));

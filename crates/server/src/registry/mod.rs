@@ -4,7 +4,7 @@
 
 mod create;
 mod delete;
-mod patch;
+mod patches;
 mod update;
 
 pub use delete::Deleted;
@@ -13,11 +13,13 @@ pub use update::Part;
 use std::sync::Arc;
 
 use ::api::strategy::{self, Strategy};
-use ::api::{Object, Resource, Status};
+use ::api::{Object, Resource, Status, schema};
+use ::patch::apply::Writer;
 use serde_json::{Map, Value};
 use store::CommitError;
 
-use crate::api::Api;
+use crate::api::{Api, Context};
+use crate::special;
 
 /// How often a write is tried again when another one came between read and write. Upstream's patch handler does the same.
 pub(crate) const MAX_CONFLICT_RETRIES: usize = 5;
@@ -52,6 +54,22 @@ pub(crate) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
 pub(crate) fn has_finalizers(value: &Value) -> bool {
     value.pointer("/metadata/finalizers").and_then(Value::as_array).is_some_and(|list| !list.is_empty())
         || value.pointer("/kind").and_then(Value::as_str) == Some("Namespace") && value.pointer("/spec/finalizers").and_then(Value::as_array).is_some_and(|list| !list.is_empty())
+}
+
+/// Notes in `metadata.managedFields` who changed what (server-side apply's other half).
+pub(crate) fn track(row: &Resource, part: Part, old: Option<&Value>, new: &mut Value, cx: &Context, now: &str) {
+    if cx.applied || special::convert::converts(row) {
+        return;
+    }
+    let (subresource, reset): (&str, &[&str]) = match part {
+        Part::Main if row.subresource("status").is_some() => ("", &["status"]),
+        Part::Main => ("", &[]),
+        Part::Status => ("status", &["spec", "metadata"]),
+        Part::Other(name) => (name, &[]),
+    };
+    let manager = if cx.field_manager.is_empty() { "unknown" } else { &cx.field_manager };
+    let writer = Writer { manager, api_version: &row.api_version(), subresource, now, reset };
+    ::patch::apply::track(old, new, schema::of(&row.schema), &writer);
 }
 
 impl Api {

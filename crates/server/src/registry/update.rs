@@ -6,7 +6,7 @@ use ::api::{Cause, Object, Resource, Status, validation};
 use serde_json::Value;
 use store::{CommitError, Precondition, Write};
 
-use super::{MAX_CONFLICT_RETRIES, has_finalizers, metadata, policy, text};
+use super::{MAX_CONFLICT_RETRIES, has_finalizers, metadata, policy, text, track};
 use crate::admission;
 use crate::api::{Api, Context};
 use crate::{encode, special};
@@ -43,6 +43,7 @@ impl Api {
             }
             special::convert::to_storage(row, &mut new)?;
             let mut reserved = self.settle(row, namespace, name, part, &mut new, &old, cx)?;
+            track(row, part, Some(&old), &mut new, cx, &self.now());
             let bytes = encode::at_rest(&new);
             if bytes == encode::at_rest(&old) {
                 return Ok(shown);

@@ -17,6 +17,11 @@ fn is_old_autoscaler(row: &Resource) -> bool {
     row.group == "autoscaling" && row.version == "v1" && row.plural == "horizontalpodautoscalers"
 }
 
+/// Whether the row's objects are stored in another form than they are served in.
+pub fn converts(row: &Resource) -> bool {
+    is_event(row) || is_old_autoscaler(row)
+}
+
 pub fn to_storage(row: &Resource, value: &mut Value) -> Result<(), Status> {
     let Some(map) = value.as_object_mut() else { return Ok(()) };
     if is_event(row) {

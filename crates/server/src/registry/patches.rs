@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use ::api::{Object, Resource, Status, schema};
+use ::api::{Cause, Object, Resource, Status, schema};
+use ::patch::apply::Writer;
 use client::PatchKind;
 use serde_json::Value;
 
 use super::{Part, metadata, text};
 use crate::api::{Api, Context};
 use crate::decode;
-use crate::pending;
 
 impl Api {
     /// `patch` was parsed, nothing more is known of it.
@@ -37,28 +37,44 @@ impl Api {
     }
 
     /// Server-side apply: what the manager does not mention any more and owns alone is removed.
-    async fn apply(&self, row: &Resource, namespace: Option<&str>, name: &str, part: Part, config: Value, cx: &Context) -> Result<Arc<Object>, Status> {
+    async fn apply(&self, row: &Resource, namespace: Option<&str>, name: &str, part: Part, mut config: Value, cx: &Context) -> Result<Arc<Object>, Status> {
         if cx.field_manager.is_empty() {
-            return Err(Status::failure(422, ::api::Reason::Invalid, "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch"));
+            let cause = Cause { reason: "FieldValueRequired".into(), message: "Required value: is required for apply patch".into(), field: "fieldManager".into() };
+            return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", vec![cause]));
         }
-        let mut config = decode::shape(row, config, &[], cx)?;
+        // Only a copy is held against the type: filling in what is left out would make the manager own it.
+        decode::shape(row, config.clone(), &[], cx)?;
         let given = text(&config, "/metadata/name").to_owned();
         if !given.is_empty() && given != name {
             return Err(Status::bad_request(format!("the name of the object ({given}) does not match the name on the URL ({name})")));
         }
         metadata(&mut config).insert("name".into(), name.into());
-        let manager = pending::patch::Manager { name: cx.field_manager.clone(), api_version: row.api_version(), now: self.now(), subresource: if part == Part::Status { "status".into() } else { String::new() } };
+        if let (true, Some(namespace)) = (row.namespaced(), namespace) {
+            metadata(&mut config).insert("namespace".into(), namespace.into());
+        }
+        let (now, api_version) = (self.now(), row.api_version());
+        let (subresource, reset): (&str, &[&str]) = match part {
+            Part::Main if row.subresource("status").is_some() => ("", &["status"]),
+            Part::Main => ("", &[]),
+            Part::Status => ("status", &["spec", "metadata"]),
+            Part::Other(name) => (name, &[]),
+        };
+        let writer = Writer { manager: &cx.field_manager, api_version: &api_version, subresource, now: &now, reset };
+        let merge = |live: Option<&Value>| -> Result<Value, Status> {
+            let merged = ::patch::apply::apply(live, &config, schema::of(&row.schema), &writer, cx.force).map_err(|error| error.status())?;
+            decode::shape(row, merged, &[], cx)
+        };
+        let cx = Context { applied: true, ..Context::like(cx) };
         if self.store.get(&row.key(namespace, name)).is_none() && part == Part::Main {
-            let mut fresh = Value::Object(Default::default());
-            pending::patch::apply(&mut fresh, &config, schema::of(&row.schema), &manager, cx.force).map_err(|error| error.status(&row.group, &row.plural, name))?;
-            match self.create(row, namespace, fresh, cx).await {
+            let mut fresh = merge(None)?;
+            metadata(&mut fresh).remove("resourceVersion");
+            match self.create(row, namespace, fresh, &cx).await {
                 Err(status) if status.is_already_exists() => {}
                 done => return done,
             }
         }
-        self.change(row, namespace, name, part, cx, |old| {
-            let mut new = old.clone();
-            pending::patch::apply(&mut new, &config, schema::of(&row.schema), &manager, cx.force).map_err(|error| error.status(&row.group, &row.plural, name))?;
+        self.change(row, namespace, name, part, &cx, |old| {
+            let mut new = merge(Some(old))?;
             if config.pointer("/metadata/resourceVersion").is_none() {
                 metadata(&mut new).remove("resourceVersion");
             }
@@ -70,13 +86,13 @@ impl Api {
 
 fn apply_patch(row: &Resource, kind: PatchKind, document: &mut Value, patch: &Value) -> Result<(), Status> {
     match kind {
-        PatchKind::Json => patch::json(document, patch),
+        PatchKind::Json => ::patch::json(document, patch),
         PatchKind::Merge if !patch.is_object() => return Err(Status::bad_request("json: cannot unmarshal array into Go value of type map[string]interface {}")),
         PatchKind::Merge => {
-            patch::merge(document, patch);
+            ::patch::merge(document, patch);
             Ok(())
         }
-        PatchKind::Strategic | PatchKind::Apply => patch::strategic(document, patch, schema::of(&row.schema)),
+        PatchKind::Strategic | PatchKind::Apply => ::patch::strategic(document, patch, schema::of(&row.schema)),
     }
     .map_err(|error| error.status())
 }
