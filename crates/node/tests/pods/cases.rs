@@ -28,7 +28,7 @@ macro_rules! cases {
     };
 }
 
-cases!(registers, runs_and_ends, env_and_restart, succeeds, init_and_volumes, probes, images, config_errors, logs, exec, forwards, hooks_and_grace, sidecars, deadline, many, adopted, leaves_nothing);
+cases!(registers, runs_and_ends, env_and_restart, succeeds, init_and_volumes, probes, images, config_errors, logs, exec, forwards, hooks_and_grace, sidecars, deadline, many, adopted, sandbox_dies, leaves_nothing);
 
 fn sh(script: &str) -> serde_json::Value {
     json!({"name": "c", "image": "busybox", "command": ["sh", "-c", script]})
@@ -345,6 +345,28 @@ async fn many(world: &mut World) {
     }
 }
 
+/// The pod's shim is killed: a new sandbox, the container again, counted.
+async fn sandbox_dies(world: &mut World) {
+    world.create("dies", json!({"terminationGracePeriodSeconds": 0, "containers": [sh("sleep 1000")]})).await;
+    let before = world.until("dies", "ready", ready).await;
+    let own = world.dir.to_string_lossy().into_owned();
+    let mut killed = 0;
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        if let (Ok(pid), true) = (entry.file_name().to_string_lossy().parse::<i32>(), command.contains(" shim ") && command.contains(&own)) {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+            killed += 1;
+        }
+    }
+    assert_eq!(killed, 1, "one pod, one shim");
+    let after = world.until("dies", "running again", |pod| ready(pod) && restarts(pod) == 1).await;
+    assert_eq!(before.metadata.uid, after.metadata.uid);
+    world.event("dies", "SandboxChanged: Pod sandbox changed, it will be killed and re-created.").await;
+    world.delete("dies", 0).await;
+    world.gone("dies").await;
+}
+
 /// Removal follows deletion: folders, logs, mounts.
 async fn leaves_nothing(world: &mut World) {
     let names = |folder: &str| -> Vec<String> { std::fs::read_dir(world.dir.join(folder)).into_iter().flatten().flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect() };
@@ -363,7 +385,10 @@ async fn leaves_nothing(world: &mut World) {
 }
 
 async fn adopted(world: &mut World) {
-    world.create("keep", json!({"terminationGracePeriodSeconds": 1, "containers": [sh("test -e /tmp/x && echo again; touch /tmp/x; sleep 1000")]})).await;
+    // Rarely probed: what was known before the restart must hold until the next probe.
+    let mut probed = sh("sleep 1000");
+    probed["readinessProbe"] = json!({"exec": {"command": ["true"]}, "periodSeconds": 60});
+    world.create("keep", json!({"terminationGracePeriodSeconds": 1, "containers": [probed]})).await;
     world.create("orphan", json!({"terminationGracePeriodSeconds": 1, "containers": [sh("sleep 1000")]})).await;
     let before = world.until("keep", "ready", ready).await;
     world.until("orphan", "ready", ready).await;
@@ -375,6 +400,8 @@ async fn adopted(world: &mut World) {
     let id = |pod: &Pod| pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0].container_id.clone();
     let after = world.until("keep", "ready", ready).await;
     assert_eq!((id(&before), restarts(&after)), (id(&after), 0));
+    let since = |pod: &Pod| pod.status.iter().flat_map(|s| s.conditions.iter().flatten()).find(|c| c.type_ == "Ready").and_then(|c| c.last_transition_time.clone());
+    assert_eq!(since(&before), since(&after), "it was ready all the time");
     world.delete("keep", 1).await;
     world.gone("keep").await;
 }
