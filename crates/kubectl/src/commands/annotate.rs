@@ -1,0 +1,1 @@
+//! kubectl annotate: being written (see SPLIT.md).

@@ -1,0 +1,1 @@
+//! kubectl attach: being written (see SPLIT.md).

@@ -1,0 +1,1 @@
+//! kubectl auth: being written (see SPLIT.md).

@@ -1,0 +1,1 @@
+//! kubectl autoscale: being written (see SPLIT.md).

@@ -1,0 +1,1 @@
+//! kubectl cordon: being written (see SPLIT.md).

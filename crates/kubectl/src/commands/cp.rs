@@ -1,0 +1,1 @@
+//! kubectl cp: being written (see SPLIT.md).

@@ -1,0 +1,1 @@
+//! kubectl diff: being written (see SPLIT.md).

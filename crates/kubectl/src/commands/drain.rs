@@ -1,0 +1,1 @@
+//! kubectl drain: being written (see SPLIT.md).

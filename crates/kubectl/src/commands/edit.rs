@@ -1,0 +1,1 @@
+//! kubectl edit: being written (see SPLIT.md).

@@ -1,0 +1,1 @@
+//! kubectl events: being written (see SPLIT.md).

@@ -1,0 +1,1 @@
+//! kubectl exec: being written (see SPLIT.md).

@@ -1,0 +1,1 @@
+//! kubectl label: being written (see SPLIT.md).

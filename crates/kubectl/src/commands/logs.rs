@@ -1,0 +1,1 @@
+//! kubectl logs: being written (see SPLIT.md).

@@ -1,0 +1,1 @@
+//! kubectl patch: being written (see SPLIT.md).

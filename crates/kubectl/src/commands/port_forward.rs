@@ -1,0 +1,1 @@
+//! kubectl port_forward: being written (see SPLIT.md).

@@ -1,0 +1,1 @@
+//! kubectl replace: being written (see SPLIT.md).

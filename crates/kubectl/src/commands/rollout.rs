@@ -1,0 +1,1 @@
+//! kubectl rollout: being written (see SPLIT.md).

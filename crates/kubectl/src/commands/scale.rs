@@ -1,0 +1,1 @@
+//! kubectl scale: being written (see SPLIT.md).

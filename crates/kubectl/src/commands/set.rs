@@ -1,0 +1,1 @@
+//! kubectl set: being written (see SPLIT.md).

@@ -1,0 +1,1 @@
+//! kubectl taint: being written (see SPLIT.md).

@@ -1,0 +1,1 @@
+//! kubectl top: being written (see SPLIT.md).

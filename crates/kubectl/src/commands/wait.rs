@@ -1,0 +1,1 @@
+//! kubectl wait: being written (see SPLIT.md).
