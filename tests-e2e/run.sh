@@ -23,6 +23,10 @@ ip addr add 8.8.8.8/32 dev lo
 ip link set uplink0 up
 ip link set uplink1 up
 ip route add default via 192.0.2.1 dev uplink0
+# Names outside are refused at once, as on a machine without Internet; no registry answers.
+if [ -e /etc/resolv.conf ]; then
+  resolv=$(mktemp /tmp/resolv.XXXXXX) && echo 'nameserver 8.8.8.8' >"$resolv" && mount --bind "$resolv" "$(realpath /etc/resolv.conf)" && rm "$resolv"
+fi
 
 . "$here/lib.sh"
 CORACLE=$(realpath "${CORACLE:?the coracle binary}")
@@ -46,7 +50,7 @@ browser() {
 host_state() {
   ip -o link | sed 's/^[0-9]*: //' | cut -d'\' -f1 | sort
   ip -o addr | awk '{print $2, $3, $4}' | sort
-  ip route show table all; ip -6 route show table all | grep -v '^fe80\|^multicast\|^local fe80' ; ip rule
+  ip route show table all | grep -v '^fe80\|^multicast\|^local fe80'; ip rule
   nft list ruleset
   awk '{print $5, $(NF-2)}' /proc/self/mountinfo | sort
   find /sys/fs/cgroup -type d \( -name '*kubepods*' -o -name '*coracle*' \) | sort

@@ -6,7 +6,7 @@ retry 60 count 10 pods -l app=worker && between "$(rate "$WEB" 20)" 7.3 9.2
 [ "$(kubectl get rs -l app=worker --no-headers | wc -l)" -eq 2 ]
 export TAG=v0.3; kubectl set image deploy worker worker=$USERNAME/worker:$TAG
 ! kubectl rollout status deploy worker --timeout=15s
-kubectl get pods -l app=worker --no-headers | grep -Eq 'ErrImagePull|ImagePullBackOff'
+retry 10 sh -c "kubectl get pods -l app=worker --no-headers | grep -Eq 'ErrImagePull|ImagePullBackOff'"
 retry 60 sh -c '[ "$(kubectl get deploy worker -o jsonpath="{.status.availableReplicas}/{.status.replicas}")" = 8/13 ]'
 # The application lives on, a fifth slower.
 retry 60 count 13 pods -l app=worker && between "$(rate "$WEB" 20)" 5.8 7.4
