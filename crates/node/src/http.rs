@@ -13,7 +13,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use jiff::{SignedDuration, Timestamp};
-use sandbox::cri::{ContainerState, StreamOptions};
+use sandbox::cri::{ContainerState, StreamOptions, Streams};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -190,7 +190,12 @@ impl Node {
         let command = query.all("command");
         let runtime = self.runtime.clone();
         let serve = move |channels| async move {
-            let streams = if is_exec { runtime.exec(&id, command.clone(), options).await } else { runtime.attach(&id, options).await };
+            let streams = if is_exec {
+                runtime.exec(&id, command.clone(), options).await
+            } else {
+                // The end of the container is the end of the session, whatever its exit code: that one is in the pod's status.
+                runtime.attach(&id, options).await.map(|streams| Streams { exit: Box::pin(async { streams.exit.await.map(|_| 0) }), ..streams })
+            };
             session::run(channels, streams, command).await;
         };
         channels::upgrade(request, &REMOTE_COMMAND, serve).map_err(|(code, why)| Status::failure(code.as_u16(), Reason::BadRequest, why))

@@ -23,7 +23,6 @@ pub struct Request {
 
 pub struct Answer {
     pub status: u16,
-    pub body: String,
 }
 
 impl Request {
@@ -104,8 +103,9 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(request: &
         let message = builder.header("Connection", "close").body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
         let answer = sender.send_request(message).await.map_err(|e| if e.is_incomplete_message() { "EOF".to_owned() } else { e.to_string() })?;
         let status = answer.status().as_u16();
-        let body = Limited::new(answer.into_body(), BODY_MAX).collect().await.map(|b| b.to_bytes()).unwrap_or_default();
-        Ok(Answer { status, body: String::from_utf8_lossy(&body).into_owned() })
+        // Read, so that the server is not cut off in the middle; what it says does not matter.
+        let _ = Limited::new(answer.into_body(), BODY_MAX).collect().await;
+        Ok(Answer { status })
     }
     .await;
     driver.abort();
@@ -186,7 +186,7 @@ mod tests {
         });
         let request = Request { https: false, host: "127.0.0.1".into(), port, path: "/x?y".into(), headers: vec![("X-A".into(), "b".into())] };
         let answer = get(&request).await.unwrap();
-        assert_eq!((answer.status, answer.body.as_str()), (503, "hi"));
+        assert_eq!(answer.status, 503);
         let seen = server.await.unwrap();
         assert!(seen.starts_with("GET /x?y HTTP/1.1\r\n") && seen.contains("x-a: b") && seen.contains("kube-probe/1.36"), "{seen}");
         let error = get(&request).await.err().unwrap();

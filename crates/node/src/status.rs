@@ -34,7 +34,8 @@ pub struct View<'a> {
     pub messages: &'a HashMap<String, String>,
     /// By container ID: who its first process runs as.
     pub users: &'a HashMap<String, ContainerUser>,
-    pub node_ip: &'a str,
+    /// Primary first.
+    pub node_ips: &'a [String],
     /// `Failed` with reason and message decided by the node (a deadline passed, no room).
     pub verdict: Option<&'a Reason>,
     /// Nothing of the pod will run any more.
@@ -52,8 +53,8 @@ pub struct Computed {
 pub fn compute(view: &View) -> Computed {
     let old = view.old;
     let mut status = PodStatus {
-        host_ip: Some(view.node_ip.to_owned()),
-        host_ips: Some(vec![HostIP { ip: view.node_ip.to_owned() }]),
+        host_ip: view.node_ips.first().cloned(),
+        host_ips: Some(view.node_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
         start_time: old.start_time.clone().or_else(|| Some(pod::time(view.now))),
         qos_class: old.qos_class.clone().or_else(|| Some(pod::qos_class(view.pod).to_owned())),
         observed_generation: view.pod.metadata.generation,
@@ -101,7 +102,7 @@ pub fn compute(view: &View) -> Computed {
 
 fn addresses(view: &View, old: &PodStatus, status: &mut PodStatus) {
     let ips: Vec<String> = match view.runtime.sandbox() {
-        Some(_) if pod::host_network(view.pod) => vec![view.node_ip.to_owned()],
+        Some(_) if pod::host_network(view.pod) => view.node_ips.to_vec(),
         Some(sandbox) => sandbox.ips.iter().map(ToString::to_string).collect(),
         // Kept while the pod ends: upstream's status keeps the last address known.
         None => old.pod_ips.iter().flatten().map(|ip| ip.ip.clone()).collect(),

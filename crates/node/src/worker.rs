@@ -270,6 +270,7 @@ impl Worker {
         if self.desired.borrow().gone || self.write.is_some() || self.write_again_at.is_some() {
             return;
         }
+        let node_ips: Vec<String> = self.node.config.node_ips.iter().map(ToString::to_string).collect();
         let computed = {
             let mut memory = self.shared.lock();
             let status::Computed { status: computed, over } = status::compute(&status::View {
@@ -280,7 +281,7 @@ impl Worker {
                 reasons: &memory.reasons,
                 messages: &memory.messages,
                 users: &memory.users,
-                node_ip: &self.node.config.node_ip(),
+                node_ips: &node_ips,
                 verdict: memory.verdict.as_ref(),
                 ended: memory.ended,
                 now: self.node.now(),
