@@ -28,7 +28,7 @@ macro_rules! cases {
     };
 }
 
-cases!(registers, runs_and_ends, env_and_restart, succeeds, init_and_volumes, probes, images, config_errors, logs, exec, forwards, hooks_and_grace, sidecars, deadline, many, adopted, sandbox_dies, leaves_nothing);
+cases!(registers, runs_and_ends, env_and_restart, succeeds, init_and_volumes, probes, images, config_errors, logs, exec, forwards, hooks_and_grace, sidecars, deadline, limits, secrets, many, adopted, sandbox_dies, leaves_nothing);
 
 fn sh(script: &str) -> serde_json::Value {
     json!({"name": "c", "image": "busybox", "command": ["sh", "-c", script]})
@@ -324,6 +324,32 @@ async fn deadline(world: &mut World) {
     assert_eq!((status.reason.as_deref(), status.message.as_deref()), (Some("DeadlineExceeded"), Some("Pod was active on the node longer than the specified deadline")));
     world.delete("late", 0).await;
     world.gone("late").await;
+}
+
+async fn limits(world: &mut World) {
+    let mut container = sh("tail /dev/zero");
+    container["resources"] = json!({"limits": {"memory": "24Mi", "cpu": "500m"}, "requests": {"cpu": "100m"}});
+    world.create("big", json!({"restartPolicy": "Never", "containers": [container]})).await;
+    let pod = world.until("big", "failed", |pod| phase(pod) == "Failed").await;
+    assert_eq!(state(&pod, "c"), "OOMKilled 137");
+    assert_eq!(pod.status.as_ref().unwrap().qos_class.as_deref(), Some("Burstable"));
+    world.delete("big", 0).await;
+    world.gone("big").await;
+}
+
+async fn secrets(world: &mut World) {
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "default"}, "data": {"key": "aHVzaA=="}});
+    world.client.of::<api::k8s::api::core::v1::Secret>(Some("default")).create(&serde_json::from_value(secret).unwrap()).await.expect("secret");
+    let mut container = sh("cat /s/key; echo; id -u; stat -L -c '%a %g' /s/key; mount | grep -c ' /s type tmpfs'; stat -c %g /data; touch /data/x && echo wrote; touch /s/x || echo readonly");
+    container["volumeMounts"] = json!([{"name": "s", "mountPath": "/s", "readOnly": true}, {"name": "data", "mountPath": "/data"}]);
+    let spec = json!({"restartPolicy": "Never", "securityContext": {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 2000}, "containers": [container],
+        "volumes": [{"name": "s", "secret": {"secretName": "s", "defaultMode": 256}}, {"name": "data", "emptyDir": {}}]});
+    world.create("secret", spec).await;
+    let pod = world.until("secret", "over", |pod| matches!(phase(pod), "Succeeded" | "Failed")).await;
+    let text = world.log(&pod, "c", 0);
+    assert!(text.starts_with("hush\n1000\n440 2000\n1\n2000\nwrote\n") && text.ends_with("readonly\n"), "{text}");
+    world.delete("secret", 0).await;
+    world.gone("secret").await;
 }
 
 async fn many(world: &mut World) {

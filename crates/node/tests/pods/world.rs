@@ -71,7 +71,7 @@ fn make_image(dir: &Path) {
         std::fs::create_dir_all(dir.join(name)).unwrap();
     }
     std::fs::copy("/bin/busybox", dir.join("bin/busybox")).expect("busybox-static is installed");
-    for name in ["sh", "echo", "cat", "sleep", "env", "hostname", "true", "false", "test", "touch", "nc", "httpd", "id", "stty", "rm", "ls"] {
+    for name in ["sh", "echo", "cat", "sleep", "env", "hostname", "true", "false", "test", "touch", "nc", "httpd", "id", "stty", "rm", "ls", "tail", "stat", "mount", "grep"] {
         std::os::unix::fs::symlink("busybox", dir.join("bin").join(name)).unwrap();
     }
     std::fs::write(dir.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
