@@ -23,10 +23,13 @@ ip addr add 8.8.8.8/32 dev lo
 ip link set uplink0 up
 ip link set uplink1 up
 ip route add default via 192.0.2.1 dev uplink0
+# What a cluster writes outside its folder stays apart from other clusters' on this machine.
+mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /var/log
 # Names outside are refused at once, as on a machine without Internet; no registry answers.
-if [ -e /etc/resolv.conf ]; then
-  resolv=$(mktemp /tmp/resolv.XXXXXX) && echo 'nameserver 8.8.8.8' >"$resolv" && mount --bind "$resolv" "$(realpath /etc/resolv.conf)" && rm "$resolv"
-fi
+resolv=$(realpath -m /etc/resolv.conf)
+mkdir -p "${resolv%/*}" && touch -a "$resolv"
+echo 'nameserver 8.8.8.8' >/run/resolv.conf && mount --bind /run/resolv.conf "$resolv"
 
 . "$here/lib.sh"
 CORACLE=$(realpath "${CORACLE:?the coracle binary}")
@@ -46,6 +49,8 @@ browser() {
   timeout 90 chromium --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync \
     --user-data-dir="$(mktemp -d "$TMP/chromium.XXXX")" "$@" 2>"$TMP/browser.log"
 }
+others() { local p; for p in /proc/[0-9]*; do case $(readlink "$p/exe") in "$CORACLE"*) ;; */coracle*) return 0 ;; esac; done; return 1; }
+echo none >"$TMP/uids"
 # What a cluster could leave behind.
 host_state() {
   ip -o link | sed 's/^[0-9]*: //' | cut -d'\' -f1 | sort
@@ -53,9 +58,11 @@ host_state() {
   ip route show table all | grep -v '^fe80\|^multicast\|^local fe80'; ip rule
   nft list ruleset
   awk '{print $5, $(NF-2)}' /proc/self/mountinfo | sort
-  find /sys/fs/cgroup -type d \( -name '*kubepods*' -o -name '*coracle*' \) | sort
-  ls -d /run/coracle* /var/lib/coracle /var/log/pods /var/log/containers /var/run/netns/* 2>/dev/null
-  for p in /proc/[0-9]*; do [ "$(readlink "$p/exe")" = "$CORACLE" ] && echo "$p $(tr '\0' ' ' <"$p/cmdline")"; done
+  # Of the cgroups, which all clusters of a machine share: ours, and their parents when nobody else has pods.
+  find /sys/fs/cgroup -type d -name 'pod*' | grep -Ff "$TMP/uids"
+  others || find /sys/fs/cgroup -type d \( -name '*kubepods*' -o -name '*coracle*' \) | sort
+  find /run /var/log /var/lib/coracle 2>/dev/null | sort
+  for p in /proc/[0-9]*; do case $(readlink "$p/exe") in "$CORACLE"*) echo "$p $(tr '\0' ' ' <"$p/cmdline")" ;; esac; done
   cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding
 }
 host_state >"$TMP/host.before"
