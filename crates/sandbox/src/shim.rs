@@ -88,6 +88,9 @@ impl Arguments {
 
 /// Leaves the parent for good and takes the listening socket from standard input.
 fn detach() -> io::Result<OwnedFd> {
+    // Whatever the main process had inherited without wanting it (a lock of the shell that started it, say) must not live as long as a pod.
+    // SAFETY: nothing of ours is open yet but the standard descriptors.
+    unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
     if sys::fork()?.is_some() {
         sys::exit_now(0);
     }
