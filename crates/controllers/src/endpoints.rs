@@ -1,4 +1,4 @@
-//! Runs [`plan::endpoints`]: EndpointSlices and Endpoints, by Service.
+//! Runs [`plan::endpoints`]: EndpointSlices and Endpoints by Service, and the slices of Endpoints written by hand.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use api::k8s::api::core::v1::{Pod, Service};
 use client::{BoxFuture, ObjectKey, Queue};
 use jiff::Timestamp;
 use plan::Plan;
-use plan::endpoints::{legacy, slices};
+use plan::endpoints::{legacy, mirror, slices};
 use plan::meta;
 use plan::replicaset::Failure;
 
@@ -115,6 +115,37 @@ impl Controller for LegacyEndpoints {
             (None, Some(endpoints)) if legacy::ours(&endpoints) => legacy::after(&endpoints),
             (None, _) => Plan::default(),
         };
+        Box::pin(async move { Ok(plan) })
+    }
+}
+
+pub struct MirroredEndpoints(pub Arc<Informers>);
+
+impl MirroredEndpoints {
+    pub fn keys(&self) -> Queue<ObjectKey> {
+        let queue = Queue::new();
+        itself(&self.0.endpoints, &queue);
+        itself(&self.0.services, &queue);
+        let slices = queue.clone();
+        self.0.endpoint_slices.on_change(move |change| {
+            for object in change.old.iter().chain(&change.new) {
+                if let (Some(mirror::MANAGER), Some(service)) = (object.meta().labels.get(slices::MANAGED_BY).map(String::as_str), object.meta().labels.get(slices::SERVICE_NAME)) {
+                    slices.add(ObjectKey::new(&change.key.namespace, service));
+                }
+            }
+        });
+        queue
+    }
+}
+
+impl Controller for MirroredEndpoints {
+    type Key = ObjectKey;
+    const NAME: &'static str = "endpoint-slice-mirroring-controller";
+
+    fn plan<'a>(&'a self, key: &'a ObjectKey, _now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
+        let mut slices = self.0.endpoint_slices.cache().list_by(slices::SERVICE_NAME, &key.name);
+        slices.retain(|slice| meta::namespace(slice.as_ref()) == &*key.namespace && mirror::ours(slice));
+        let plan = mirror::plan(&mirror::View { service: self.0.services.cache().get(&key.namespace, &key.name), endpoints: self.0.endpoints.cache().get(&key.namespace, &key.name), slices });
         Box::pin(async move { Ok(plan) })
     }
 }

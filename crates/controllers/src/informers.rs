@@ -8,7 +8,7 @@ use api::k8s::Resource;
 use api::k8s::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use api::k8s::api::batch::v1::{CronJob, Job};
 use api::k8s::api::coordination::v1::Lease;
-use api::k8s::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, Service, ServiceAccount};
+use api::k8s::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, Secret, Service, ServiceAccount};
 use api::k8s::api::discovery::v1::EndpointSlice;
 use client::{Change, Client, Informer, ObjectKey, Queue};
 
@@ -74,6 +74,7 @@ informers! {
     service_accounts: ServiceAccount => plain;
     services: Service => plain;
     stateful_sets: StatefulSet => plain;
+    token_secrets: Secret => |builder: Builder<Secret>| builder.fields("type=kubernetes.io/service-account-token");
 }
 
 /// The value of the index `CONTROLLER` for objects without a managing owner.

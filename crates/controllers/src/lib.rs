@@ -20,5 +20,6 @@ mod node;
 mod replicaset;
 mod serviceaccount;
 mod statefulset;
+mod tokens;
 
 pub use run::{Config, run};

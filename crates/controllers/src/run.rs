@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::cronjob::CronJobs;
 use crate::daemonset::DaemonSets;
 use crate::deployment::Deployments;
-use crate::endpoints::{EndpointSlices, LegacyEndpoints};
+use crate::endpoints::{EndpointSlices, LegacyEndpoints, MirroredEndpoints};
 use crate::garbage::{Everything, GarbageCollector};
 use crate::informers::Informers;
 use crate::job::Jobs;
@@ -22,6 +22,7 @@ use crate::replicaset::{ReplicaSets, ReplicationControllers};
 use crate::runner::work;
 use crate::serviceaccount::ServiceAccounts;
 use crate::statefulset::StatefulSets;
+use crate::tokens::Tokens;
 
 /// What the controllers must be told.
 #[derive(Clone)]
@@ -75,6 +76,8 @@ pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = 
         start!(ReplicationControllers(informers.clone()));
         start!(EndpointSlices(informers.clone()));
         start!(LegacyEndpoints(informers.clone()));
+        start!(MirroredEndpoints(informers.clone()));
+        start!(Tokens { informers: informers.clone(), client: client.clone(), certificate: config.root_ca.as_str().into() });
         start!(ServiceAccounts { informers: informers.clone(), certificate: config.root_ca.as_str().into() });
         start!(Namespaces { informers: informers.clone(), client: client.clone(), queue: namespaces });
         // Last: nothing is called absent before everything was seen.

@@ -1,6 +1,7 @@
 //! Which pods stand behind a Service: EndpointSlices, and the older Endpoints.
 
 pub mod legacy;
+pub mod mirror;
 pub mod slices;
 
 use std::sync::Arc;

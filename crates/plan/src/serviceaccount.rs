@@ -2,6 +2,8 @@
 //!
 //! Watches: namespaces and those two objects. Writes: those two objects. Mirrors `pkg/controller/serviceaccount` and `pkg/controller/certificates/rootcacertpublisher`.
 
+pub mod tokens;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
