@@ -1,0 +1,105 @@
+//! The tree of commands, and their help.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::commands as c;
+use crate::error::{Result, usage};
+use crate::flags::{Args, Flag, GLOBAL, Kind};
+use crate::output;
+use crate::session::Session;
+
+pub type Outcome<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
+pub type Run = for<'a> fn(&'a Session, &'a Args) -> Outcome<'a>;
+
+pub struct Command {
+    pub name: &'static str,
+    pub aliases: &'static [&'static str],
+    /// What follows the command's name in its usage line.
+    pub usage: &'static str,
+    pub short: &'static str,
+    pub flags: &'static [&'static [Flag]],
+    pub subcommands: &'static [&'static Command],
+    pub run: Option<Run>,
+}
+
+/// A command without subcommands: `command!(GET, "get", ["g"], "usage", "short", [FLAGS], run)`.
+macro_rules! command {
+    ($id:ident, $name:literal, $aliases:expr, $usage:literal, $short:literal, $flags:expr, $run:path) => {
+        pub static $id: $crate::command::Command = $crate::command::Command {
+            name: $name,
+            aliases: &$aliases,
+            usage: $usage,
+            short: $short,
+            flags: &$flags,
+            subcommands: &[],
+            run: Some(|session, args| Box::pin($run(session, args))),
+        };
+    };
+}
+/// A command that only holds others.
+macro_rules! family {
+    ($id:ident, $name:literal, $short:literal, $subcommands:expr) => {
+        pub static $id: $crate::command::Command =
+            $crate::command::Command { name: $name, aliases: &[], usage: "SUBCOMMAND", short: $short, flags: &[], subcommands: &$subcommands, run: None };
+    };
+}
+pub(crate) use {command, family};
+
+pub static ROOT: Command = Command {
+    name: "kubectl",
+    aliases: &[],
+    usage: "[flags] [options]",
+    short: "kubectl controls the Kubernetes cluster manager.",
+    flags: &[],
+    subcommands: c::ALL,
+    run: None,
+};
+
+fn help(args: &Args) -> String {
+    let command = args.command;
+    let mut out = format!("{}\n\n", command.short);
+    let table = |rows: Vec<(String, &str)>| -> String {
+        let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        rows.iter().map(|(name, text)| format!("  {name:width$}  {text}\n")).collect()
+    };
+    if !command.subcommands.is_empty() {
+        out.push_str("Available Commands:\n");
+        out.push_str(&table(command.subcommands.iter().map(|sub| (sub.name.to_owned(), sub.short)).collect()));
+        out.push('\n');
+    }
+    let flags = |flags: &mut dyn Iterator<Item = &'static Flag>| -> String {
+        flags
+            .map(|flag| {
+                let short = flag.short.map_or("    ".to_owned(), |short| format!("-{short}, "));
+                let default = match flag.kind {
+                    Kind::Bool => flag.default.to_owned(),
+                    Kind::List => "[]".to_owned(),
+                    _ => format!("'{}'", flag.default),
+                };
+                format!("    {short}--{}={default}:\n\t{}\n\n", flag.name, flag.help)
+            })
+            .collect()
+    };
+    let own = flags(&mut command.flags.iter().flat_map(|flags| flags.iter()));
+    if !own.is_empty() {
+        out.push_str(&format!("Options:\n{own}"));
+    }
+    if args.path == "kubectl options" {
+        out.push_str(&flags(&mut GLOBAL.iter()));
+    }
+    out.push_str(&format!("Usage:\n  {} {}\n\nUse \"kubectl options\" for a list of global command-line options (applies to all commands).\n", args.path, command.usage));
+    out
+}
+
+pub async fn run(arguments: Vec<String>) -> Result<()> {
+    let args = Args::parse(&ROOT, arguments)?;
+    let Some(run) = args.command.run.filter(|_| !args.help) else {
+        output::write(help(&args).as_bytes());
+        if !args.help && args.command.name != "kubectl" && args.positional.is_empty() && args.command.subcommands.is_empty() {
+            return usage(&args.path, "must specify a subcommand");
+        }
+        return Ok(());
+    };
+    run(&Session::new(&args), &args).await
+}
