@@ -78,9 +78,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
 }
 
 fn kubectl_main(arguments: Vec<OsString>) -> ExitCode {
-    let _ = arguments;
-    eprintln!("error: kubectl is not built in yet");
-    ExitCode::FAILURE
+    kubectl::main(arguments)
 }
 
 /// A CIDR, `10.244.0.0/16`.
