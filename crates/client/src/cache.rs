@@ -306,8 +306,14 @@ mod tests {
     #[test]
     fn a_relist_is_told_as_differences() {
         let cache = cache();
-        assert_eq!(show(&cache.replace(vec![object("a", "1", 1), object("b", "1", 2), object("c", "1", 3)], 3)), ["ns/a ->1", "ns/b ->2", "ns/c ->3"]);
-        assert_eq!(show(&cache.replace(vec![object("a", "1", 1), object("c", "2", 5), object("d", "2", 6)], 9)), ["ns/b 2>-", "ns/c 3>5", "ns/d ->6"]);
+        assert_eq!(
+            show(&cache.replace(vec![object("a", "1", 1), object("b", "1", 2), object("c", "1", 3)], 3)),
+            ["ns/a ->1", "ns/b ->2", "ns/c ->3"]
+        );
+        assert_eq!(
+            show(&cache.replace(vec![object("a", "1", 1), object("c", "2", 5), object("d", "2", 6)], 9)),
+            ["ns/b 2>-", "ns/c 3>5", "ns/d ->6"]
+        );
         assert_eq!(cache.revision(), 9);
         assert_eq!(cache.len(), 3);
     }

@@ -78,7 +78,8 @@ impl Recorder {
     /// Spawns the task that writes; it ends when the last clone is dropped.
     pub fn start(client: &Client, component: &str, host: &str, clock: Arc<dyn Clock>) -> Self {
         let (sender, receiver) = mpsc::channel(BUFFER);
-        let writer = Writer { client: client.named(component), component: component.to_owned(), host: host.to_owned(), memory: Memory::default(), unique: 0 };
+        let writer =
+            Writer { client: client.named(component), component: component.to_owned(), host: host.to_owned(), memory: Memory::default(), unique: 0 };
         tokio::spawn(writer.run(receiver));
         Self { sender, clock }
     }
@@ -137,7 +138,8 @@ impl Memory {
     fn decide(&mut self, recorded: &Recorded) -> Option<Decision> {
         let about = &recorded.about;
         let now = recorded.at.as_second();
-        let object = format!("{}/{}/{}", about.kind.as_deref().unwrap_or(""), about.namespace.as_deref().unwrap_or(""), about.name.as_deref().unwrap_or(""));
+        let object =
+            format!("{}/{}/{}", about.kind.as_deref().unwrap_or(""), about.namespace.as_deref().unwrap_or(""), about.name.as_deref().unwrap_or(""));
         let (tokens, at) = self.tokens.entry(object, || (BURST, now as f64));
         *tokens = (*tokens + (now as f64 - *at).max(0.0) / REFILL_SECONDS).min(BURST);
         *at = now as f64;
@@ -314,7 +316,8 @@ mod tests {
     #[test]
     fn many_like_ones_are_combined_and_a_flood_is_cut() {
         let mut memory = Memory::default();
-        let messages: Vec<Option<String>> = (0..30).map(|n| memory.decide(&recorded(&format!("m{n:02}"), 1)).map(|decision| decision.message)).collect();
+        let messages: Vec<Option<String>> =
+            (0..30).map(|n| memory.decide(&recorded(&format!("m{n:02}"), 1)).map(|decision| decision.message)).collect();
         assert_eq!(messages[8].as_deref(), Some("m08"));
         assert_eq!(messages[9].as_deref(), Some("(combined from similar events): m09"));
         assert_eq!(messages[24].as_deref(), Some("(combined from similar events): m24"));

@@ -128,8 +128,11 @@ impl<T: 'static> Builder<T> {
         let cache = Cache::new(self.indexes);
         let (progress, _) = watch::channel(Progress::default());
         let shared = Arc::new(Shared { cache, handlers: Mutex::new(self.handlers), progress, target: self.target });
-        let jitter = self.jitter.unwrap_or_else(|| seeded_jitter(shared.target.path().bytes().fold(7, |seed, byte| seed * 31 + u64::from(byte) & 0xFFFF_FFFF)));
-        let task = Task { client: self.client, shared: shared.clone(), label_selector: self.label_selector, field_selector: self.field_selector, jitter };
+        let jitter = self
+            .jitter
+            .unwrap_or_else(|| seeded_jitter(shared.target.path().bytes().fold(7, |seed, byte| (seed * 31 + u64::from(byte)) & 0xFFFF_FFFF)));
+        let task =
+            Task { client: self.client, shared: shared.clone(), label_selector: self.label_selector, field_selector: self.field_selector, jitter };
         let handle = tokio::spawn(task.run()).abort_handle();
         Informer { shared, task: Arc::new(EndTask(handle)) }
     }
@@ -292,7 +295,8 @@ impl<T: 'static> Task<T> {
     }
 
     async fn list(&self) -> Result<String, Status> {
-        let options = ListOptions { label_selector: self.label_selector.clone(), field_selector: self.field_selector.clone(), ..ListOptions::default() };
+        let options =
+            ListOptions { label_selector: self.label_selector.clone(), field_selector: self.field_selector.clone(), ..ListOptions::default() };
         let list = self.client.transport().list(&self.shared.target, &options).await?;
         let revision = list.resource_version.parse().unwrap_or(0);
         self.tell(|cache| cache.replace(list.items, revision), true);
@@ -326,7 +330,13 @@ impl<T: 'static> Task<T> {
                 WatchEvent::Bookmark { resource_version, .. } => {
                     let revision = resource_version.parse().unwrap_or(0);
                     *from = Some(resource_version);
-                    self.tell(|cache| { cache.advance(revision); Vec::new() }, false);
+                    self.tell(
+                        |cache| {
+                            cache.advance(revision);
+                            Vec::new()
+                        },
+                        false,
+                    );
                 }
             }
         }

@@ -330,7 +330,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn shutdown_ends_all_waiters() {
         let queue: Queue<u8> = Queue::new();
-        let waiters: Vec<_> = (0..3).map(|_| tokio::spawn({ let queue = queue.clone(); async move { queue.next().await.is_none() } })).collect();
+        let waiters: Vec<_> = (0..3)
+            .map(|_| {
+                tokio::spawn({
+                    let queue = queue.clone();
+                    async move { queue.next().await.is_none() }
+                })
+            })
+            .collect();
         tokio::task::yield_now().await;
         queue.shutdown();
         for waiter in waiters {
@@ -343,7 +350,14 @@ mod tests {
         let queue = Queue::new();
         queue.add(1);
         let held = queue.clone();
-        assert!(tokio::spawn(async move { let _item = held.next().await; panic!("on purpose") }).await.is_err());
+        assert!(
+            tokio::spawn(async move {
+                let _item = held.next().await;
+                panic!("on purpose")
+            })
+            .await
+            .is_err()
+        );
         queue.add(1);
         assert_eq!(*queue.next().await.unwrap().key(), 1);
     }

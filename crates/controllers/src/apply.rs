@@ -46,7 +46,11 @@ pub async fn apply(context: &Context, recorder: &Recorder, ops: Vec<Op>) -> Resu
         while let Some(next) = rest.next_if(|next| together(&batch[0], next)) {
             batch.push(next);
         }
-        let result = if batch.len() == 1 { one(context, recorder, &batch[0]).await.map(|what| done.push(what)) } else { side_by_side(context, recorder, &batch, &mut done).await };
+        let result = if batch.len() == 1 {
+            one(context, recorder, &batch[0]).await.map(|what| done.push(what))
+        } else {
+            side_by_side(context, recorder, &batch, &mut done).await
+        };
         if let Err(error) = result {
             failed.get_or_insert(error);
         }
@@ -57,7 +61,9 @@ pub async fn apply(context: &Context, recorder: &Recorder, ops: Vec<Op>) -> Resu
 
 fn together(first: &Op, next: &Op) -> bool {
     match (first, next) {
-        (Op::Create { at: one, .. }, Op::Create { at: other, .. }) | (Op::Delete { at: one, .. }, Op::Delete { at: other, .. }) => one.plural == other.plural && one.group == other.group,
+        (Op::Create { at: one, .. }, Op::Create { at: other, .. }) | (Op::Delete { at: one, .. }, Op::Delete { at: other, .. }) => {
+            one.plural == other.plural && one.group == other.group
+        }
         _ => false,
     }
 }

@@ -24,7 +24,9 @@ impl Deployments {
         owner::<Deployment, ReplicaSet>(&self.0.replica_sets, &queue, move |object| {
             let namespace = object.meta().namespace.as_deref().unwrap_or("");
             let matching = deployments.list_in(namespace);
-            let matching = matching.iter().filter(|deployment| deployment.spec.as_ref().is_some_and(|spec| meta::selects(&spec.selector, Some(&object.meta().labels))));
+            let matching = matching
+                .iter()
+                .filter(|deployment| deployment.spec.as_ref().is_some_and(|spec| meta::selects(&spec.selector, Some(&object.meta().labels))));
             matching.map(|deployment| ObjectKey::new(namespace, meta::name(deployment.as_ref()))).collect()
         });
         // `Recreate` waits for pods to go.
@@ -36,7 +38,8 @@ impl Deployments {
                 return;
             }
             let namespace = old.meta().namespace.as_deref().unwrap_or("");
-            let set = old.meta().owner_references.iter().find(|owner| owner.kind == "ReplicaSet").and_then(|owner| sets.object(namespace, &owner.name));
+            let set =
+                old.meta().owner_references.iter().find(|owner| owner.kind == "ReplicaSet").and_then(|owner| sets.object(namespace, &owner.name));
             if let Some(owner) = set.as_ref().and_then(|set| set.meta().owner_references.iter().find(|owner| owner.kind == "Deployment")) {
                 deleted.add(ObjectKey::new(namespace, &owner.name));
             }
@@ -65,4 +68,3 @@ impl Controller for Deployments {
         Box::pin(async move { Ok(plan) })
     }
 }
-

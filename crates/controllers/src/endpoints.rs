@@ -25,7 +25,8 @@ fn services_of_pods(informers: &Informers, queue: &Queue<ObjectKey>) {
     let (services, queue) = (informers.services.cache().clone(), queue.clone());
     informers.pods.on_change(move |change| {
         for service in services.list_in(&change.key.namespace) {
-            let selects = |object: &Arc<api::Object>| selector(&service).is_some_and(|selector| meta::selects_map(selector, Some(&object.meta().labels)));
+            let selects =
+                |object: &Arc<api::Object>| selector(&service).is_some_and(|selector| meta::selects_map(selector, Some(&object.meta().labels)));
             if change.old.iter().chain(&change.new).any(selects) {
                 queue.add(ObjectKey::new(&change.key.namespace, meta::name(service.as_ref())));
             }
@@ -52,7 +53,9 @@ impl EndpointSlices {
         let slices = queue.clone();
         self.0.endpoint_slices.on_change(move |change| {
             for object in change.old.iter().chain(&change.new) {
-                if let (Some(slices::MANAGER), Some(service)) = (object.meta().labels.get(slices::MANAGED_BY).map(String::as_str), object.meta().labels.get(slices::SERVICE_NAME)) {
+                if let (Some(slices::MANAGER), Some(service)) =
+                    (object.meta().labels.get(slices::MANAGED_BY).map(String::as_str), object.meta().labels.get(slices::SERVICE_NAME))
+                {
                     slices.add(ObjectKey::new(&change.key.namespace, service));
                 }
             }
@@ -79,7 +82,14 @@ impl EndpointSlices {
         let service = self.0.services.cache().get(&key.namespace, &key.name)?;
         let mut slices = self.0.endpoint_slices.cache().list_by(slices::SERVICE_NAME, &key.name);
         slices.retain(|slice| meta::namespace(slice.as_ref()) == &*key.namespace && slices::ours(slice));
-        let zones = self.0.nodes.cache().objects().iter().filter_map(|node| Some((node.meta().name.clone(), node.meta().labels.get(ZONE)?.clone()))).collect::<HashMap<_, _>>();
+        let zones = self
+            .0
+            .nodes
+            .cache()
+            .objects()
+            .iter()
+            .filter_map(|node| Some((node.meta().name.clone(), node.meta().labels.get(ZONE)?.clone())))
+            .collect::<HashMap<_, _>>();
         Some(slices::View { pods: pods_of(&self.0, &service), slices, zones, service })
     }
 }
@@ -129,7 +139,9 @@ impl MirroredEndpoints {
         let slices = queue.clone();
         self.0.endpoint_slices.on_change(move |change| {
             for object in change.old.iter().chain(&change.new) {
-                if let (Some(mirror::MANAGER), Some(service)) = (object.meta().labels.get(slices::MANAGED_BY).map(String::as_str), object.meta().labels.get(slices::SERVICE_NAME)) {
+                if let (Some(mirror::MANAGER), Some(service)) =
+                    (object.meta().labels.get(slices::MANAGED_BY).map(String::as_str), object.meta().labels.get(slices::SERVICE_NAME))
+                {
                     slices.add(ObjectKey::new(&change.key.namespace, service));
                 }
             }
@@ -145,7 +157,11 @@ impl Controller for MirroredEndpoints {
     fn plan<'a>(&'a self, key: &'a ObjectKey, _now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         let mut slices = self.0.endpoint_slices.cache().list_by(slices::SERVICE_NAME, &key.name);
         slices.retain(|slice| meta::namespace(slice.as_ref()) == &*key.namespace && mirror::ours(slice));
-        let plan = mirror::plan(&mirror::View { service: self.0.services.cache().get(&key.namespace, &key.name), endpoints: self.0.endpoints.cache().get(&key.namespace, &key.name), slices });
+        let plan = mirror::plan(&mirror::View {
+            service: self.0.services.cache().get(&key.namespace, &key.name),
+            endpoints: self.0.endpoints.cache().get(&key.namespace, &key.name),
+            slices,
+        });
         Box::pin(async move { Ok(plan) })
     }
 }

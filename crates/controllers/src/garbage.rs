@@ -31,7 +31,13 @@ pub fn kinds() -> Vec<&'static Resource> {
 }
 
 pub fn collection(row: &Resource, namespace: Option<&str>) -> Target {
-    Target { group: row.group.to_string(), version: row.version.to_string(), plural: row.plural.to_string(), namespace: namespace.map(str::to_owned), ..Target::default() }
+    Target {
+        group: row.group.to_string(),
+        version: row.version.to_string(),
+        plural: row.plural.to_string(),
+        namespace: namespace.map(str::to_owned),
+        ..Target::default()
+    }
 }
 
 /// Everything there is, by its metadata.
@@ -133,7 +139,13 @@ impl GarbageCollector {
             .iter()
             .map(|node| {
                 let meta = node.object.meta();
-                Dependent { at: self::at(node), uid: meta.uid.clone(), resource_version: meta.resource_version.clone(), owners: meta.owner_references.clone(), deleting: meta.deletion_timestamp.is_some() }
+                Dependent {
+                    at: self::at(node),
+                    uid: meta.uid.clone(),
+                    resource_version: meta.resource_version.clone(),
+                    owners: meta.owner_references.clone(),
+                    deleting: meta.deletion_timestamp.is_some(),
+                }
             })
             .collect();
         Ok(Some(View { at, object, owners, dependents }))

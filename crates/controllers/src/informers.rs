@@ -8,7 +8,9 @@ use api::k8s::Resource;
 use api::k8s::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use api::k8s::api::batch::v1::{CronJob, Job};
 use api::k8s::api::coordination::v1::Lease;
-use api::k8s::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, Secret, Service, ServiceAccount};
+use api::k8s::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, Secret, Service, ServiceAccount,
+};
 use api::k8s::api::discovery::v1::EndpointSlice;
 use client::{Change, Client, Informer, ObjectKey, Queue};
 
@@ -104,7 +106,11 @@ pub fn itself<T: 'static>(informer: &Informer<T>, queue: &Queue<ObjectKey>) {
 }
 
 /// A change of an object is work on the owner of kind `O` that manages it (before or after); on `also` when nobody does.
-pub fn owner<O: Resource, T: 'static>(informer: &Informer<T>, queue: &Queue<ObjectKey>, also: impl Fn(&Arc<Object>) -> Vec<ObjectKey> + Send + Sync + 'static) {
+pub fn owner<O: Resource, T: 'static>(
+    informer: &Informer<T>,
+    queue: &Queue<ObjectKey>,
+    also: impl Fn(&Arc<Object>) -> Vec<ObjectKey> + Send + Sync + 'static,
+) {
     let queue = queue.clone();
     informer.on_change(move |change: &Change| {
         for object in [&change.old, &change.new].into_iter().flatten() {

@@ -25,7 +25,9 @@ impl Jobs {
         owner::<Job, Pod>(&self.0.pods, &queue, move |object| {
             let namespace = object.meta().namespace.as_deref().unwrap_or("");
             let jobs = jobs.list_in(namespace);
-            let jobs = jobs.iter().filter(|job| job.spec.as_ref().and_then(|spec| spec.selector.as_ref()).is_some_and(|selector| meta::selects(selector, Some(&object.meta().labels))));
+            let jobs = jobs.iter().filter(|job| {
+                job.spec.as_ref().and_then(|spec| spec.selector.as_ref()).is_some_and(|selector| meta::selects(selector, Some(&object.meta().labels)))
+            });
             jobs.map(|job| ObjectKey::new(namespace, meta::name(job.as_ref()))).collect()
         });
         queue
@@ -41,7 +43,9 @@ impl Controller for Jobs {
         let uid = job.as_ref().map(|job| meta::uid(job.as_ref()).to_owned());
         // Pods of a Job of this name that is no more.
         let mut left = self.0.pods.cache().list_in(&key.namespace);
-        left.retain(|pod| plan::job::job_of(pod) == Some(&*key.name) && meta::controller_of(pod.as_ref()).map(|owner| owner.uid.as_str()) != uid.as_deref());
+        left.retain(|pod| {
+            plan::job::job_of(pod) == Some(&*key.name) && meta::controller_of(pod.as_ref()).map(|owner| owner.uid.as_str()) != uid.as_deref()
+        });
         let mut plan = plan::job::after(&left);
         if let Some(job) = job {
             let pods = self.0.pods_for(&key.namespace, uid.as_deref().unwrap_or(""));

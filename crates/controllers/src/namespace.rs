@@ -61,8 +61,13 @@ impl Namespaces {
         if plan::meta::deleting(namespace.as_ref()) {
             // Events too, which the garbage collector does not look at.
             let mut seen = std::collections::HashSet::new();
-            let kinds = api::table::table().rows().iter().filter(|row| row.namespaced() && row.allows(Verb::List) && row.allows(Verb::DeleteCollection)).filter(|row| seen.insert(row.prefix.clone()));
-            let work: Vec<BoxFuture<'_, Result<Option<Left>, Status>>> = kinds.map(|row| Box::pin(self.empty(row, name)) as BoxFuture<'_, _>).collect();
+            let kinds = api::table::table()
+                .rows()
+                .iter()
+                .filter(|row| row.namespaced() && row.allows(Verb::List) && row.allows(Verb::DeleteCollection))
+                .filter(|row| seen.insert(row.prefix.clone()));
+            let work: Vec<BoxFuture<'_, Result<Option<Left>, Status>>> =
+                kinds.map(|row| Box::pin(self.empty(row, name)) as BoxFuture<'_, _>).collect();
             let mut results = stream::iter(work).buffered(WIDTH);
             while let Some(result) = results.next().await {
                 match result {

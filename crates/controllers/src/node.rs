@@ -85,7 +85,8 @@ impl NodeLifecycle {
         });
         let pods = queue.clone();
         self.informers.pods.on_change(move |change| {
-            let node = |object: &Option<Arc<Object>>| typed::<Pod>(object).map(|pod| plan::pods::node(&pod).to_owned()).filter(|node| !node.is_empty());
+            let node =
+                |object: &Option<Arc<Object>>| typed::<Pod>(object).map(|pod| plan::pods::node(&pod).to_owned()).filter(|node| !node.is_empty());
             // A pod that came to a node: it may be a node that is down.
             if let Some(node) = node(&change.new).filter(|new| node(&change.old).as_ref() != Some(new)) {
                 pods.add(ObjectKey::new("", &node));
@@ -104,7 +105,11 @@ impl NodeLifecycle {
             (entry.at, *entry.known_since.get_or_insert(now), is_new)
         };
         let others_ready = nodes.list().iter().any(|other| meta::name(other.as_ref()) != &*key.name && is_ready(other));
-        let pods = if is_ready(&node) && seen.is_some_and(|seen| meta::plus_seconds(seen, lifecycle::GRACE_SECONDS) > now) { Vec::new() } else { self.informers.pods.cache().list_by(NODE, &key.name) };
+        let pods = if is_ready(&node) && seen.is_some_and(|seen| meta::plus_seconds(seen, lifecycle::GRACE_SECONDS) > now) {
+            Vec::new()
+        } else {
+            self.informers.pods.cache().list_by(NODE, &key.name)
+        };
         Some(lifecycle::View { node, seen, known_since, is_new, others_ready, pods })
     }
 }
@@ -134,7 +139,9 @@ impl TaintEviction {
         });
         let pods = queue.clone();
         self.0.pods.on_change(move |change| {
-            let what = |object| typed::<Pod>(object).map(|pod| (plan::pods::node(&pod).to_owned(), pod.spec.as_ref().and_then(|spec| spec.tolerations.clone())));
+            let what = |object| {
+                typed::<Pod>(object).map(|pod| (plan::pods::node(&pod).to_owned(), pod.spec.as_ref().and_then(|spec| spec.tolerations.clone())))
+            };
             if let Some(new) = what(&change.new).filter(|new| !new.0.is_empty() && what(&change.old).as_ref() != Some(new)) {
                 pods.add(ObjectKey::new("", &new.0));
             }
@@ -148,8 +155,10 @@ impl Controller for TaintEviction {
     const NAME: &'static str = "taint-eviction-controller";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
-        let node = self.0.nodes.cache().get("", &key.name).filter(|node| plan::node_fit::taints(node).iter().any(|taint| taint.effect == "NoExecute"));
-        let plan = node.map(|node| eviction::plan(&eviction::View { node, pods: self.0.pods.cache().list_by(NODE, &key.name) }, now)).unwrap_or_default();
+        let node =
+            self.0.nodes.cache().get("", &key.name).filter(|node| plan::node_fit::taints(node).iter().any(|taint| taint.effect == "NoExecute"));
+        let plan =
+            node.map(|node| eviction::plan(&eviction::View { node, pods: self.0.pods.cache().list_by(NODE, &key.name) }, now)).unwrap_or_default();
         Box::pin(async move { Ok(plan) })
     }
 }

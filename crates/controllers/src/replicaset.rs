@@ -30,12 +30,21 @@ where
     owner::<S, Pod>(&informers.pods, &queue, move |object| {
         let Ok(pod) = object.typed::<Pod>() else { return Vec::new() };
         let sets = sets.list_in(plan::meta::namespace(pod.as_ref()));
-        sets.iter().filter(|set| set.selects(&pod)).map(|set| ObjectKey::new(plan::meta::namespace(set.as_ref()), plan::meta::name(set.as_ref()))).collect()
+        sets.iter()
+            .filter(|set| set.selects(&pod))
+            .map(|set| ObjectKey::new(plan::meta::namespace(set.as_ref()), plan::meta::name(set.as_ref())))
+            .collect()
     });
     queue
 }
 
-fn load<S>(cache: &Cache<S>, informers: &Informers, key: &ObjectKey, related: impl Fn(&S) -> Vec<Arc<Pod>>, last_failure: Option<Failure>) -> Option<View<S>>
+fn load<S>(
+    cache: &Cache<S>,
+    informers: &Informers,
+    key: &ObjectKey,
+    related: impl Fn(&S) -> Vec<Arc<Pod>>,
+    last_failure: Option<Failure>,
+) -> Option<View<S>>
 where
     S: Set + DeserializeOwned + Send + Sync + 'static,
 {
@@ -53,7 +62,9 @@ impl ReplicaSets {
     fn related(&self, set: &ReplicaSet) -> Vec<Arc<Pod>> {
         let pods = |uid: &str| self.0.pods.cache().list_by(CONTROLLER, uid);
         match plan::meta::controller_of(set) {
-            Some(owner) => self.0.replica_sets.cache().list_by(CONTROLLER, &owner.uid).iter().flat_map(|set| pods(plan::meta::uid(set.as_ref()))).collect(),
+            Some(owner) => {
+                self.0.replica_sets.cache().list_by(CONTROLLER, &owner.uid).iter().flat_map(|set| pods(plan::meta::uid(set.as_ref()))).collect()
+            }
             None => pods(plan::meta::uid(set)),
         }
     }

@@ -69,7 +69,11 @@ pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = 
         start!(NodeLifecycle::new(informers.clone(), config.clock.clone()));
         start!(TaintEviction(informers.clone()));
         start!(PodGarbage { informers: informers.clone(), client: client.clone() });
-        let cluster: Vec<Cidr> = config.cluster_cidrs.iter().filter_map(|text| text.parse().inspect_err(|error| tracing::error!(%error, "pod network ignored")).ok()).collect();
+        let cluster: Vec<Cidr> = config
+            .cluster_cidrs
+            .iter()
+            .filter_map(|text| text.parse().inspect_err(|error| tracing::error!(%error, "pod network ignored")).ok())
+            .collect();
         if !cluster.is_empty() {
             start!(NodeIpam { informers: informers.clone(), cluster });
         }

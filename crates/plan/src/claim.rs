@@ -25,7 +25,10 @@ where
             Some(_) if deleting(owner) => {}
             Some(_) => {
                 let left: Vec<_> = object.metadata().owner_references.iter().flatten().filter(|reference| reference.uid != uid(owner)).collect();
-                ops.push(Op::merge(object.as_ref(), json!({"metadata": {"ownerReferences": if left.is_empty() { serde_json::Value::Null } else { value(&left) }}})));
+                ops.push(Op::merge(
+                    object.as_ref(),
+                    json!({"metadata": {"ownerReferences": if left.is_empty() { serde_json::Value::Null } else { value(&left) }}}),
+                ));
             }
             None if deleting(owner) || deleting(object.as_ref()) || !matches(object) => {}
             None => {

@@ -55,7 +55,10 @@ pub fn plan(view: &View, now: Timestamp) -> Plan {
 /// `Complete` or `Failed`, once it has ended.
 fn outcome(job: &Job) -> Option<&str> {
     let conditions = job.status.as_ref()?.conditions.as_ref()?;
-    conditions.iter().find(|condition| matches!(condition.type_.as_str(), "Complete" | "Failed") && condition.status == "True").map(|condition| condition.type_.as_str())
+    conditions
+        .iter()
+        .find(|condition| matches!(condition.type_.as_str(), "Complete" | "Failed") && condition.status == "True")
+        .map(|condition| condition.type_.as_str())
 }
 
 /// Brings the list of active Jobs up to date.
@@ -106,7 +109,15 @@ fn delete(job: &Job) -> Op {
     op
 }
 
-fn run(cron_job: &CronJob, spec: &CronJobSpec, about: &ObjectReference, jobs: &[&Arc<Job>], status: &mut CronJobStatus, now: Timestamp, plan: &mut Plan) {
+fn run(
+    cron_job: &CronJob,
+    spec: &CronJobSpec,
+    about: &ObjectReference,
+    jobs: &[&Arc<Job>],
+    status: &mut CronJobStatus,
+    now: Timestamp,
+    plan: &mut Plan,
+) {
     let zone = match spec.time_zone.as_deref().filter(|zone| !zone.is_empty()) {
         None => TimeZone::UTC,
         Some(zone_name) => match TimeZone::get(zone_name) {
@@ -138,7 +149,11 @@ fn run(cron_job: &CronJob, spec: &CronJobSpec, about: &ObjectReference, jobs: &[
         plan.look_again(left);
     }
     if missed > MANY_MISSED {
-        plan.push(Op::warning(about, "TooManyMissedTimes", "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew".to_owned()));
+        plan.push(Op::warning(
+            about,
+            "TooManyMissedTimes",
+            "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew".to_owned(),
+        ));
     }
     let Some(due) = due else { return };
     let job_name = format!("{}-{}", name(cron_job), due.as_second() / 60);
@@ -148,7 +163,11 @@ fn run(cron_job: &CronJob, spec: &CronJobSpec, about: &ObjectReference, jobs: &[
     let active = status.active.get_or_insert_default();
     match spec.concurrency_policy.as_deref() {
         Some("Forbid") if !active.is_empty() => {
-            return plan.push(Op::normal(about, "JobAlreadyActive", "Not starting job because prior execution is running and concurrency policy is Forbid".to_owned()));
+            return plan.push(Op::normal(
+                about,
+                "JobAlreadyActive",
+                "Not starting job because prior execution is running and concurrency policy is Forbid".to_owned(),
+            ));
         }
         Some("Replace") => {
             for job in jobs.iter().filter(|job| outcome(job).is_none()) {
@@ -200,7 +219,8 @@ mod tests {
             let conditions = if outcome.is_empty() { json!([]) } else { json!([{"type": outcome, "status": "True"}]) };
             Arc::new(serde_json::from_value(json!({"metadata": {"name": name, "namespace": "ns", "uid": name, "ownerReferences": owner}, "status": {"conditions": conditions}})).unwrap())
         };
-        let active: Vec<Value> = jobs.iter().filter(|(_, outcome)| outcome.is_empty()).map(|(name, _)| crate::op::value(&reference(job(&(name, "")).as_ref()))).collect();
+        let active: Vec<Value> =
+            jobs.iter().filter(|(_, outcome)| outcome.is_empty()).map(|(name, _)| crate::op::value(&reference(job(&(name, "")).as_ref()))).collect();
         if !active.is_empty() {
             object["status"]["active"] = json!(active);
         }
@@ -213,7 +233,14 @@ mod tests {
         assert_eq!(lines(json!({}), Value::Null, &[], "2026-11-22T10:04:00Z"), ["again in 60s"]);
         let made = lines(json!({}), Value::Null, &[], "2026-11-22T10:05:00Z");
         let minute = "2026-11-22T10:05:00Z".parse::<Timestamp>().unwrap().as_second() / 60;
-        assert_eq!(made, [format!("create Job ns/c-{minute}"), r#"status CronJob ns/c {"lastScheduleTime":"2026-11-22T10:05:00Z"}"#.into(), "again in 300s".into()]);
+        assert_eq!(
+            made,
+            [
+                format!("create Job ns/c-{minute}"),
+                r#"status CronJob ns/c {"lastScheduleTime":"2026-11-22T10:05:00Z"}"#.into(),
+                "again in 300s".into()
+            ]
+        );
         assert_eq!(lines(json!({}), json!("2026-11-22T10:05:00Z"), &[], "2026-11-22T10:06:00Z"), ["again in 240s"]);
         // Only the last of several missed ones.
         assert!(lines(json!({}), json!("2026-11-22T10:05:00Z"), &[], "2026-11-22T10:31:00Z")[1].contains("10:30:00"));
@@ -224,7 +251,10 @@ mod tests {
     #[test]
     fn when_one_still_runs() {
         let now = "2026-11-22T10:05:00Z";
-        assert_eq!(lines(json!({"concurrencyPolicy": "Forbid"}), Value::Null, &[("j", "")], now)[0], "event Normal JobAlreadyActive: Not starting job because prior execution is running and concurrency policy is Forbid");
+        assert_eq!(
+            lines(json!({"concurrencyPolicy": "Forbid"}), Value::Null, &[("j", "")], now)[0],
+            "event Normal JobAlreadyActive: Not starting job because prior execution is running and concurrency policy is Forbid"
+        );
         assert_eq!(lines(json!({"concurrencyPolicy": "Replace"}), Value::Null, &[("j", "")], now)[0], "delete Job ns/j");
         assert!(lines(json!({}), Value::Null, &[("j", "")], now)[0].starts_with("create Job"));
     }
@@ -232,6 +262,9 @@ mod tests {
     #[test]
     fn history() {
         let jobs = [("a", "Complete"), ("b", "Complete"), ("c", "Complete"), ("d", "Complete"), ("e", "Failed"), ("f", "Failed")];
-        assert_eq!(lines(json!({}), json!("2026-11-22T10:05:00Z"), &jobs, "2026-11-22T10:06:00Z"), ["delete Job ns/a", "delete Job ns/e", "again in 240s"]);
+        assert_eq!(
+            lines(json!({}), json!("2026-11-22T10:05:00Z"), &jobs, "2026-11-22T10:06:00Z"),
+            ["delete Job ns/a", "delete Job ns/e", "again in 240s"]
+        );
     }
 }

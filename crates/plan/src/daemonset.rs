@@ -11,11 +11,15 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use api::k8s::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetSpec, DaemonSetStatus};
-use api::k8s::api::core::v1::{Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, PodTemplateSpec, Toleration};
+use api::k8s::api::core::v1::{
+    Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, PodTemplateSpec, Toleration,
+};
 use jiff::Timestamp;
 
 use crate::claim::claim;
-use crate::meta::{Labels, annotation, controller_reference, created, deleting, generation, label, name, namespace, non_zero, reference, selects, selects_all, until};
+use crate::meta::{
+    Labels, annotation, controller_reference, created, deleting, generation, label, name, namespace, non_zero, reference, selects, selects_all, until,
+};
 use crate::node_fit::{taints, untolerated, wants};
 use crate::op::{Announce, Op, Plan};
 use crate::pods;
@@ -55,7 +59,11 @@ pub fn plan(view: &View, now: Timestamp) -> Plan {
     let set = view.set.as_ref();
     let Some(spec) = set.spec.as_ref() else { return plan };
     if selects_all(&spec.selector) {
-        plan.push(Op::warning(&reference(set), "SelectingAll", "This daemon set is selecting all pods. A non-empty selector is required.".to_owned()));
+        plan.push(Op::warning(
+            &reference(set),
+            "SelectingAll",
+            "This daemon set is selecting all pods. A non-empty selector is required.".to_owned(),
+        ));
         return plan;
     }
     if deleting(set) {
@@ -84,7 +92,10 @@ pub fn plan(view: &View, now: Timestamp) -> Plan {
     }
     for here in on.values_mut() {
         here.pods.sort_by(|one, other| {
-            (pods::node(one).is_empty()).cmp(&pods::node(other).is_empty()).then_with(|| created(one.as_ref()).cmp(&created(other.as_ref()))).then_with(|| name(one.as_ref()).cmp(name(other.as_ref())))
+            (pods::node(one).is_empty())
+                .cmp(&pods::node(other).is_empty())
+                .then_with(|| created(one.as_ref()).cmp(&created(other.as_ref())))
+                .then_with(|| name(one.as_ref()).cmp(name(other.as_ref())))
         });
     }
     let mut work = Work { set, spec, now, current, on, plan };
@@ -103,7 +114,10 @@ fn target_node(pod: &Pod) -> String {
     if !pods::node(pod).is_empty() {
         return pods::node(pod).to_owned();
     }
-    let required = pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref()?.node_affinity.as_ref()?.required_during_scheduling_ignored_during_execution.as_ref());
+    let required = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.affinity.as_ref()?.node_affinity.as_ref()?.required_during_scheduling_ignored_during_execution.as_ref());
     let terms = required.into_iter().flat_map(|selector| &selector.node_selector_terms).flat_map(|term| term.match_fields.iter().flatten());
     let mut names = terms.filter(|field| field.key == "metadata.name").filter_map(|field| field.values.as_ref()?.first().cloned());
     names.next().unwrap_or_default()
@@ -142,7 +156,8 @@ fn daemon_template(set: &DaemonSet, spec: &DaemonSetSpec, node: &str) -> PodTemp
         tolerated.push(("node.kubernetes.io/network-unavailable", "NoSchedule"));
     }
     for (key, effect) in tolerated {
-        let toleration = Toleration { key: Some(key.to_owned()), operator: Some("Exists".to_owned()), effect: Some(effect.to_owned()), ..Toleration::default() };
+        let toleration =
+            Toleration { key: Some(key.to_owned()), operator: Some("Exists".to_owned()), effect: Some(effect.to_owned()), ..Toleration::default() };
         let list = pod.tolerations.get_or_insert_default();
         if !list.contains(&toleration) {
             list.push(toleration);
@@ -150,7 +165,11 @@ fn daemon_template(set: &DaemonSet, spec: &DaemonSetSpec, node: &str) -> PodTemp
     }
     if !node.is_empty() {
         let term = NodeSelectorTerm {
-            match_fields: Some(vec![NodeSelectorRequirement { key: "metadata.name".to_owned(), operator: "In".to_owned(), values: Some(vec![node.to_owned()]) }]),
+            match_fields: Some(vec![NodeSelectorRequirement {
+                key: "metadata.name".to_owned(),
+                operator: "In".to_owned(),
+                values: Some(vec![node.to_owned()]),
+            }]),
             match_expressions: None,
         };
         let affinity: &mut Affinity = pod.affinity.get_or_insert_default();
@@ -192,14 +211,15 @@ impl Work<'_> {
                             continue;
                         }
                     };
-                    let message = format!("Found {state} daemon pod {}/{} on node {node}, will try to {verb} it", namespace(pod.as_ref()), name(pod.as_ref()));
+                    let message =
+                        format!("Found {state} daemon pod {}/{} on node {node}, will try to {verb} it", namespace(pod.as_ref()), name(pod.as_ref()));
                     events.push(if state == "failed" { Op::warning(&about, reason, message) } else { Op::normal(&about, reason, message) });
                     delete.push(pod.clone());
                 }
                 // Oldest first; with a surge one old and one new may be there together.
-                let (new, old): (Vec<_>, Vec<_>) = running.iter().partition(|pod| self.updated(pod));
+                let (new, old): (Vec<_>, Vec<_>) = running.iter().copied().partition(|pod| self.updated(pod));
                 if surge {
-                    delete.extend(new.into_iter().skip(1).chain(old.into_iter().skip(1)).map(|pod| Arc::clone(pod)));
+                    delete.extend(new.into_iter().skip(1).chain(old.into_iter().skip(1)).cloned());
                 } else {
                     delete.extend(running.into_iter().skip(1).cloned());
                 }

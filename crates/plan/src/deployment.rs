@@ -29,12 +29,15 @@ pub const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
 pub const DESIRED_REPLICAS: &str = "deployment.kubernetes.io/desired-replicas";
 pub const MAX_REPLICAS: &str = "deployment.kubernetes.io/max-replicas";
 
+/// Finds a ReplicaSet of the namespace.
+pub type ByName = Box<dyn Fn(&str) -> Option<Arc<ReplicaSet>> + Send>;
+
 pub struct View {
     pub deployment: Arc<Deployment>,
     /// ReplicaSets of the namespace that it manages or that nobody does.
     pub replica_sets: Vec<Arc<ReplicaSet>>,
     /// A ReplicaSet that has the name of the one to be created, whoever manages it.
-    pub by_name: Box<dyn Fn(&str) -> Option<Arc<ReplicaSet>> + Send>,
+    pub by_name: ByName,
     /// Pods of its ReplicaSets.
     pub pods: Vec<Arc<Pod>>,
 }
@@ -44,7 +47,11 @@ pub fn plan(view: &View, now: Timestamp) -> Plan {
     let deployment = view.deployment.as_ref();
     let Some(spec) = deployment.spec.as_ref() else { return plan };
     if selects_all(&spec.selector) {
-        plan.push(Op::warning(&reference(deployment), "SelectingAll", "This deployment is selecting all pods. A non-empty selector is required.".to_owned()));
+        plan.push(Op::warning(
+            &reference(deployment),
+            "SelectingAll",
+            "This deployment is selecting all pods. A non-empty selector is required.".to_owned(),
+        ));
         return plan;
     }
     let sets = claim(deployment, &view.replica_sets, |set| selects(&spec.selector, set.metadata.labels.as_ref()), &mut plan.ops);
@@ -53,9 +60,7 @@ pub fn plan(view: &View, now: Timestamp) -> Plan {
         work.sync_status();
     } else {
         work.conditions_of_pause();
-        if spec.paused == Some(true) {
-            work.sync_scale();
-        } else if work.is_scaling() {
+        if spec.paused == Some(true) || work.is_scaling() {
             work.sync_scale();
         } else if work.recreates() {
             work.roll_recreate();
@@ -114,8 +119,12 @@ impl Set {
     fn patch(&self) -> Option<Value> {
         let was = Set::new(self.set.clone());
         let mut patch = json!({});
-        let changed: serde_json::Map<String, Value> =
-            self.annotations.iter().filter(|(key, value)| was.annotations.get(*key) != Some(*value)).map(|(key, value)| (key.clone(), json!(value))).collect();
+        let changed: serde_json::Map<String, Value> = self
+            .annotations
+            .iter()
+            .filter(|(key, value)| was.annotations.get(*key) != Some(*value))
+            .map(|(key, value)| (key.clone(), json!(value)))
+            .collect();
         if !changed.is_empty() {
             patch["metadata"]["annotations"] = Value::Object(changed);
         }
@@ -152,7 +161,9 @@ struct Work<'a> {
 impl<'a> Work<'a> {
     fn new(view: &'a View, spec: &'a DeploymentSpec, mut sets: Vec<Arc<ReplicaSet>>, now: Timestamp, plan: Plan) -> Self {
         sets.sort_by(|one, other| created(one.as_ref()).cmp(&created(other.as_ref())).then_with(|| name(one.as_ref()).cmp(name(other.as_ref()))));
-        let new = sets.iter().position(|set| set.spec.as_ref().and_then(|spec| spec.template.as_ref()).is_some_and(|have| template::same(have, &spec.template)));
+        let new = sets
+            .iter()
+            .position(|set| set.spec.as_ref().and_then(|spec| spec.template.as_ref()).is_some_and(|have| template::same(have, &spec.template)));
         let new = new.map(|index| Set::new(sets.remove(index)));
         Self {
             view,

@@ -18,7 +18,10 @@ const HEADLESS: &str = "service.kubernetes.io/headless";
 
 /// Whether pods are looked up for it: it has a selector and is not a mere name.
 pub fn has_selector(service: &Service) -> bool {
-    service.spec.as_ref().is_some_and(|spec| spec.selector.as_ref().is_some_and(|selector| !selector.is_empty()) && spec.type_.as_deref() != Some("ExternalName"))
+    service
+        .spec
+        .as_ref()
+        .is_some_and(|spec| spec.selector.as_ref().is_some_and(|selector| !selector.is_empty()) && spec.type_.as_deref() != Some("ExternalName"))
 }
 
 fn headless(service: &Service) -> bool {

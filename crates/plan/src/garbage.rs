@@ -136,8 +136,11 @@ fn orphan(view: &View, plan: &mut Plan) {
 /// What blocks it goes first; when nothing does any more, it may go.
 fn foreground(view: &View, plan: &mut Plan) {
     let uid = &view.object.meta().uid;
-    let blocking: Vec<&Dependent> =
-        view.dependents.iter().filter(|dependent| dependent.owners.iter().any(|owner| owner.uid == *uid && owner.block_owner_deletion == Some(true))).collect();
+    let blocking: Vec<&Dependent> = view
+        .dependents
+        .iter()
+        .filter(|dependent| dependent.owners.iter().any(|owner| owner.uid == *uid && owner.block_owner_deletion == Some(true)))
+        .collect();
     if blocking.is_empty() {
         plan.push(drop_finalizer(view, FOREGROUND));
     }
@@ -149,11 +152,25 @@ mod tests {
     use super::*;
 
     fn reference(uid: &str, block: bool) -> OwnerReference {
-        OwnerReference { api_version: "v1".into(), kind: "X".into(), name: uid.into(), uid: uid.into(), controller: None, block_owner_deletion: block.then_some(true) }
+        OwnerReference {
+            api_version: "v1".into(),
+            kind: "X".into(),
+            name: uid.into(),
+            uid: uid.into(),
+            controller: None,
+            block_owner_deletion: block.then_some(true),
+        }
     }
 
     fn at(name: &str) -> At {
-        At { group: String::new(), version: "v1".into(), plural: "configmaps".into(), kind: "ConfigMap".into(), namespace: Some("ns".into()), name: name.into() }
+        At {
+            group: String::new(),
+            version: "v1".into(),
+            plural: "configmaps".into(),
+            kind: "ConfigMap".into(),
+            namespace: Some("ns".into()),
+            name: name.into(),
+        }
     }
 
     fn lines(finalizers: &[&str], deleting: bool, owners: &[(&str, Owner)], dependents: &[(&str, bool)]) -> String {
@@ -164,7 +181,13 @@ mod tests {
             owners: owners.iter().map(|(uid, owner)| (reference(uid, true), *owner)).collect(),
             dependents: dependents
                 .iter()
-                .map(|(name, block)| Dependent { at: at(name), uid: (*name).into(), resource_version: "2".into(), owners: vec![reference("me", *block), reference("other", false)], deleting: false })
+                .map(|(name, block)| Dependent {
+                    at: at(name),
+                    uid: (*name).into(),
+                    resource_version: "2".into(),
+                    owners: vec![reference("me", *block), reference("other", false)],
+                    deleting: false,
+                })
                 .collect(),
         };
         plan(&view).to_string()

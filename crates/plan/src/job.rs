@@ -7,9 +7,9 @@
 mod conditions;
 pub mod indexes;
 mod policy;
-mod tracking;
 #[cfg(test)]
 mod tests;
+mod tracking;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,7 +21,9 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::claim::claim;
-use crate::meta::{controller_of, controller_reference, deleting, has_finalizer, name, namespace, plus_seconds, reference, selects, time, uid, until};
+use crate::meta::{
+    controller_of, controller_reference, deleting, has_finalizer, name, namespace, plus_seconds, reference, selects, time, uid, until,
+};
 use crate::op::{Announce, At, Op, PatchKind, Plan, Propagation};
 use crate::pods;
 
@@ -69,7 +71,8 @@ pub fn plan(view: &View, now: Timestamp) -> Plan {
     if spec.managed_by.as_deref().is_some_and(|manager| manager != CONTROLLER) {
         return plan;
     }
-    let pods = claim(job, &view.pods, |pod| spec.selector.as_ref().is_some_and(|selector| selects(selector, pod.metadata.labels.as_ref())), &mut plan.ops);
+    let pods =
+        claim(job, &view.pods, |pod| spec.selector.as_ref().is_some_and(|selector| selects(selector, pod.metadata.labels.as_ref())), &mut plan.ops);
     let status = job.status.clone().unwrap_or_default();
     let indexed = spec.completion_mode.as_deref() == Some("Indexed");
     let mut work = Work { job, spec, about: reference(job), now, pods, status, indexed, plan, after: Vec::new() };
@@ -180,7 +183,12 @@ impl Work<'_> {
             return 0;
         }
         if self.indexed {
-            let taken: BTreeSet<i32> = self.pods.iter().filter(|pod| pods::active(pod) || (self.replaces_failed_only() && pods::terminating(pod))).filter_map(|pod| indexes::of(pod)).collect();
+            let taken: BTreeSet<i32> = self
+                .pods
+                .iter()
+                .filter(|pod| pods::active(pod) || (self.replaces_failed_only() && pods::terminating(pod)))
+                .filter_map(|pod| indexes::of(pod))
+                .collect();
             let completions = self.spec.completions.unwrap_or(0);
             let free: Vec<i32> = (0..completions).filter(|index| !taken.contains(index) && !counted.indexes.contains(index)).take(missing).collect();
             let number = count(free.iter());
@@ -196,7 +204,8 @@ impl Work<'_> {
     fn backoff(&self) -> Option<Duration> {
         let finish = |pod: &Arc<Pod>| finish_time(pod).unwrap_or(self.now);
         let succeeded = self.pods.iter().filter(|pod| pods::phase(pod) == "Succeeded").map(finish).max();
-        let failed: Vec<Timestamp> = self.pods.iter().filter(|pod| self.failed(pod)).map(finish).filter(|at| succeeded.is_none_or(|last| *at > last)).collect();
+        let failed: Vec<Timestamp> =
+            self.pods.iter().filter(|pod| self.failed(pod)).map(finish).filter(|at| succeeded.is_none_or(|last| *at > last)).collect();
         let last = failed.iter().max()?;
         let exponent = u32::try_from(failed.len() - 1).unwrap_or(u32::MAX).min(16);
         let delay = BACKOFF.saturating_mul(1 << exponent).min(BACKOFF_LIMIT);
@@ -218,7 +227,11 @@ impl Work<'_> {
                 let env = container.env.get_or_insert_default();
                 if env.iter().all(|one| one.name != "JOB_COMPLETION_INDEX") {
                     let field_ref = ObjectFieldSelector { api_version: None, field_path: format!("metadata.labels['{INDEX}']") };
-                    env.push(EnvVar { name: "JOB_COMPLETION_INDEX".to_owned(), value: None, value_from: Some(EnvVarSource { field_ref: Some(field_ref), ..EnvVarSource::default() }) });
+                    env.push(EnvVar {
+                        name: "JOB_COMPLETION_INDEX".to_owned(),
+                        value: None,
+                        value_from: Some(EnvVarSource { field_ref: Some(field_ref), ..EnvVarSource::default() }),
+                    });
                 }
             }
         }
@@ -233,7 +246,9 @@ impl Work<'_> {
     /// Deletes so many of the pods, the least advanced first; how many.
     fn delete(&mut self, active: &[Arc<Pod>], number: usize) -> i32 {
         let mut order: Vec<&Arc<Pod>> = active.iter().collect();
-        order.sort_by_key(|pod| (!pods::node(pod).is_empty(), pods::phase(pod) == "Running", pods::ready(pod), std::cmp::Reverse(crate::meta::created(pod.as_ref()))));
+        order.sort_by_key(|pod| {
+            (!pods::node(pod).is_empty(), pods::phase(pod) == "Running", pods::ready(pod), std::cmp::Reverse(crate::meta::created(pod.as_ref())))
+        });
         let going: Vec<&Arc<Pod>> = order.into_iter().take(number.min(BURST)).collect();
         let number = count(going.iter());
         let ops: Vec<Op> = going
@@ -257,7 +272,13 @@ impl Work<'_> {
         let Some(ended) = self.ended_at() else { return };
         match until(plus_seconds(ended, ttl.into()), self.now) {
             Some(left) => self.plan.look_again(left),
-            None => self.after.push(Op::Delete { at: At::object(self.job), uid: uid(self.job).to_owned(), propagation: Propagation::Foreground, grace_period_seconds: None, announce: None }),
+            None => self.after.push(Op::Delete {
+                at: At::object(self.job),
+                uid: uid(self.job).to_owned(),
+                propagation: Propagation::Foreground,
+                grace_period_seconds: None,
+                announce: None,
+            }),
         }
     }
 }
@@ -270,7 +291,9 @@ fn count<T>(items: impl Iterator<Item = T>) -> i32 {
 fn finish_time(pod: &Pod) -> Option<Timestamp> {
     let statuses = pod.status.as_ref()?.container_statuses.as_deref()?;
     let ends = statuses.iter().filter_map(|status| status.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref().map(|at| at.0));
-    ends.max().or_else(|| pods::condition(pod, "Ready")?.last_transition_time.as_ref().map(|at| at.0)).or_else(|| pod.metadata.deletion_timestamp.as_ref().map(|at| at.0))
+    ends.max()
+        .or_else(|| pods::condition(pod, "Ready")?.last_transition_time.as_ref().map(|at| at.0))
+        .or_else(|| pod.metadata.deletion_timestamp.as_ref().map(|at| at.0))
 }
 
 /// The Job a pod belongs to, by name.

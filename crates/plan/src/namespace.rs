@@ -49,25 +49,44 @@ pub fn plan(view: &View, now: Timestamp) -> Plan {
     }
     let status = status(view, now);
     let known = namespace.status.as_ref();
-    if known.and_then(|known| known.conditions.as_ref()) != status.conditions.as_ref() || known.and_then(|known| known.phase.as_ref()) != status.phase.as_ref() {
-        plan.push(Op::Patch { at: At::object(namespace), subresource: Some("status"), kind: PatchKind::Merge, patch: json!({"status": value(&status)}) });
+    if known.and_then(|known| known.conditions.as_ref()) != status.conditions.as_ref()
+        || known.and_then(|known| known.phase.as_ref()) != status.phase.as_ref()
+    {
+        plan.push(Op::Patch {
+            at: At::object(namespace),
+            subresource: Some("status"),
+            kind: PatchKind::Merge,
+            patch: json!({"status": value(&status)}),
+        });
     }
     plan
 }
 
 fn status(view: &View, now: Timestamp) -> NamespaceStatus {
-    let mut status = NamespaceStatus { phase: Some("Terminating".to_owned()), conditions: view.namespace.status.as_ref().and_then(|status| status.conditions.clone()) };
+    let mut status = NamespaceStatus {
+        phase: Some("Terminating".to_owned()),
+        conditions: view.namespace.status.as_ref().and_then(|status| status.conditions.clone()),
+    };
     let content: Vec<String> = view.left.iter().map(|left| format!("{} has {} resource instances", left.resource, left.count)).collect();
-    let finalizers: Vec<String> = view.left.iter().flat_map(|left| &left.finalizers).fold(std::collections::BTreeMap::new(), |mut sums: std::collections::BTreeMap<&str, usize>, (name, count)| {
-        *sums.entry(name).or_default() += count;
-        sums
-    }).into_iter().map(|(name, count)| format!("{name} in {count} resource instances")).collect();
+    let finalizers: Vec<String> = view
+        .left
+        .iter()
+        .flat_map(|left| &left.finalizers)
+        .fold(std::collections::BTreeMap::new(), |mut sums: std::collections::BTreeMap<&str, usize>, (name, count)| {
+            *sums.entry(name).or_default() += count;
+            sums
+        })
+        .into_iter()
+        .map(|(name, count)| format!("{name} in {count} resource instances"))
+        .collect();
     let texts = [
         ("NamespaceDeletionDiscoveryFailure", None, "ResourcesDiscovered", "All resources successfully discovered"),
         ("NamespaceDeletionGroupVersionParsingFailure", None, "ParsedGroupVersions", "All legacy kube types successfully parsed"),
         (
             "NamespaceDeletionContentFailure",
-            (!view.errors.is_empty()).then(|| ("ContentDeletionFailed", format!("Failed to delete all resource types, {} remaining: {}", view.errors.len(), view.errors.join(", ")))),
+            (!view.errors.is_empty()).then(|| {
+                ("ContentDeletionFailed", format!("Failed to delete all resource types, {} remaining: {}", view.errors.len(), view.errors.join(", ")))
+            }),
             "ContentDeleted",
             "All content successfully deleted, may be waiting on finalization",
         ),
@@ -79,7 +98,8 @@ fn status(view: &View, now: Timestamp) -> NamespaceStatus {
         ),
         (
             "NamespaceFinalizersRemaining",
-            (!finalizers.is_empty()).then(|| ("SomeFinalizersRemain", format!("Some content in the namespace has finalizers remaining: {}", finalizers.join(", ")))),
+            (!finalizers.is_empty())
+                .then(|| ("SomeFinalizersRemain", format!("Some content in the namespace has finalizers remaining: {}", finalizers.join(", ")))),
             "ContentHasNoFinalizers",
             "All content-preserving finalizers finished",
         ),
@@ -92,7 +112,13 @@ fn status(view: &View, now: Timestamp) -> NamespaceStatus {
         let conditions = status.conditions.get_or_insert_default();
         let known = conditions.iter().find(|condition| condition.type_ == kind);
         let since = known.filter(|known| known.status == state).and_then(|known| known.last_transition_time.clone()).unwrap_or_else(|| time(now));
-        let condition = NamespaceCondition { type_: kind.into(), status: state.into(), reason: Some(reason.into()), message: Some(message), last_transition_time: Some(since) };
+        let condition = NamespaceCondition {
+            type_: kind.into(),
+            status: state.into(),
+            reason: Some(reason.into()),
+            message: Some(message),
+            last_transition_time: Some(since),
+        };
         match conditions.iter_mut().find(|condition| condition.type_ == kind) {
             Some(known) => *known = condition,
             None => conditions.push(condition),

@@ -8,7 +8,8 @@ use crate::meta::name;
 pub fn wants(spec: &PodSpec, node: &Node) -> bool {
     let labels = node.metadata.labels.as_ref();
     let selected = spec.node_selector.iter().flatten().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value));
-    let required = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref()?.required_during_scheduling_ignored_during_execution.as_ref());
+    let required =
+        spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref()?.required_during_scheduling_ignored_during_execution.as_ref());
     selected && required.is_none_or(|required| required.node_selector_terms.iter().any(|term| matches(term, node)))
 }
 
@@ -16,7 +17,9 @@ pub fn wants(spec: &PodSpec, node: &Node) -> bool {
 fn matches(term: &NodeSelectorTerm, node: &Node) -> bool {
     let (expressions, fields) = (term.match_expressions.as_deref().unwrap_or(&[]), term.match_fields.as_deref().unwrap_or(&[]));
     !(expressions.is_empty() && fields.is_empty())
-        && expressions.iter().all(|requirement| holds(requirement, node.metadata.labels.as_ref().and_then(|labels| labels.get(&requirement.key)).map(String::as_str)))
+        && expressions
+            .iter()
+            .all(|requirement| holds(requirement, node.metadata.labels.as_ref().and_then(|labels| labels.get(&requirement.key)).map(String::as_str)))
         && fields.iter().all(|requirement| requirement.key == "metadata.name" && holds(requirement, Some(name(node))))
 }
 
@@ -48,7 +51,10 @@ pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 
 /// The first taint of these effects that no toleration answers.
 pub fn untolerated<'a>(tolerations: &[Toleration], taints: &'a [Taint], effects: &[&str]) -> Option<&'a Taint> {
-    taints.iter().filter(|taint| effects.contains(&taint.effect.as_str())).find(|taint| !tolerations.iter().any(|toleration| tolerates(toleration, taint)))
+    taints
+        .iter()
+        .filter(|taint| effects.contains(&taint.effect.as_str()))
+        .find(|taint| !tolerations.iter().any(|toleration| tolerates(toleration, taint)))
 }
 
 pub fn taints(node: &Node) -> &[Taint] {

@@ -75,15 +75,43 @@ pub enum PatchKind {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
     /// Goes on only if the object is there with this uid and not being deleted, asked of the server itself and not of a cache.
-    Confirm { at: At, uid: String },
+    Confirm {
+        at: At,
+        uid: String,
+    },
     /// Creates; that it exists already is an error unless `or_exists`.
-    Create { at: At, object: Value, or_exists: bool, announce: Option<Box<Announce>> },
+    Create {
+        at: At,
+        object: Value,
+        or_exists: bool,
+        announce: Option<Box<Announce>>,
+    },
     /// Replaces the object or its subresource (`status`, `finalize`); its resourceVersion guards against overwriting a newer one.
-    Replace { at: At, subresource: Option<&'static str>, object: Value },
-    Patch { at: At, subresource: Option<&'static str>, kind: PatchKind, patch: Value },
+    Replace {
+        at: At,
+        subresource: Option<&'static str>,
+        object: Value,
+    },
+    Patch {
+        at: At,
+        subresource: Option<&'static str>,
+        kind: PatchKind,
+        patch: Value,
+    },
     /// Deletes the object with this uid (any, when empty); that it is gone already is a success.
-    Delete { at: At, uid: String, propagation: Propagation, grace_period_seconds: Option<i64>, announce: Option<Box<Announce>> },
-    Event { about: ObjectReference, warning: bool, reason: String, message: String },
+    Delete {
+        at: At,
+        uid: String,
+        propagation: Propagation,
+        grace_period_seconds: Option<i64>,
+        announce: Option<Box<Announce>>,
+    },
+    Event {
+        about: ObjectReference,
+        warning: bool,
+        reason: String,
+        message: String,
+    },
 }
 
 impl Op {
@@ -179,7 +207,9 @@ impl fmt::Display for Op {
                 outcome(f, announce)
             }
             Op::Replace { at, subresource: Some("status"), object } => write!(f, "status {at} {}", object.get("status").unwrap_or(&Value::Null)),
-            Op::Replace { at, subresource, .. } => write!(f, "replace {at}{}{}", if subresource.is_some() { "/" } else { "" }, subresource.unwrap_or("")),
+            Op::Replace { at, subresource, .. } => {
+                write!(f, "replace {at}{}{}", if subresource.is_some() { "/" } else { "" }, subresource.unwrap_or(""))
+            }
             Op::Patch { at, subresource, patch, .. } => {
                 let mut shown = patch.clone();
                 if let Some(meta) = shown.get_mut("metadata").and_then(Value::as_object_mut) {

@@ -15,7 +15,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::claim::claim;
-use crate::meta::{annotation, controller_reference, created, deleting, generation, name, namespace, non_zero, reference, selects, selects_map, time, uid, until};
+use crate::meta::{
+    annotation, controller_reference, created, deleting, generation, name, namespace, non_zero, reference, selects, selects_map, time, uid, until,
+};
 use crate::op::{Announce, Op, Plan};
 use crate::pods;
 
@@ -129,7 +131,8 @@ fn sooner((crowd_one, one): &(usize, &Arc<Pod>), (crowd_other, other): &(usize, 
     let cost = |pod: &Pod| annotation(pod, DELETION_COST).and_then(|text| text.parse::<i32>().ok()).unwrap_or(0);
     // Ages are compared by their order of magnitude, so that among pods of about the same age chance (the uid) decides.
     let age = |at: Timestamp| now.duration_since(at).as_secs().max(0).checked_ilog2().map_or(0, |bits| bits + 1);
-    (!pods::node(one).is_empty()).cmp(&!pods::node(other).is_empty())
+    (!pods::node(one).is_empty())
+        .cmp(&!pods::node(other).is_empty())
         .then_with(|| phase(one).cmp(&phase(other)))
         .then_with(|| pods::ready(one).cmp(&pods::ready(other)))
         .then_with(|| cost(one).cmp(&cost(other)))
@@ -194,7 +197,8 @@ impl Set for ReplicaSet {
 
     fn with(&self, counts: &Counts, failure: Option<&Failure>, now: Timestamp) -> Self {
         let mut conditions = self.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-        let since = conditions.iter().find(|condition| condition.type_ == "ReplicaFailure").and_then(|condition| condition.last_transition_time.clone());
+        let since =
+            conditions.iter().find(|condition| condition.type_ == "ReplicaFailure").and_then(|condition| condition.last_transition_time.clone());
         conditions.retain(|condition| condition.type_ != "ReplicaFailure");
         if let Some(failure) = failure {
             conditions.push(ReplicaSetCondition {
@@ -259,7 +263,8 @@ impl Set for ReplicationController {
 
     fn with(&self, counts: &Counts, failure: Option<&Failure>, now: Timestamp) -> Self {
         let mut conditions = self.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-        let since = conditions.iter().find(|condition| condition.type_ == "ReplicaFailure").and_then(|condition| condition.last_transition_time.clone());
+        let since =
+            conditions.iter().find(|condition| condition.type_ == "ReplicaFailure").and_then(|condition| condition.last_transition_time.clone());
         conditions.retain(|condition| condition.type_ != "ReplicaFailure");
         if let Some(failure) = failure {
             conditions.push(ReplicationControllerCondition {
@@ -303,7 +308,8 @@ mod tests {
     fn pod(line: &str) -> Arc<Pod> {
         let [name, phase, node, flags] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
         let has = |flag| flags.contains(flag);
-        let owner = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": if has('x') { "X" } else { "S" }, "controller": true}]);
+        let owner =
+            json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": if has('x') { "X" } else { "S" }, "controller": true}]);
         Arc::new(
             serde_json::from_value(json!({
                 "metadata": {
@@ -331,17 +337,55 @@ mod tests {
         let cases: [(i32, &[&str], &[&str]); 7] = [
             (2, &[], &[created, created, r#"status ReplicaSet ns/web {"observedGeneration":2,"replicas":0,"terminatingReplicas":0}"#]),
             // A failed one is replaced; one that is going is counted apart.
-            (2, &["a Running n1 r", "b Failed n1 .", "c Running n1 d"], &[created, r#"status ReplicaSet ns/web {"availableReplicas":1,"fullyLabeledReplicas":1,"observedGeneration":2,"readyReplicas":1,"replicas":1,"terminatingReplicas":1}"#]),
+            (
+                2,
+                &["a Running n1 r", "b Failed n1 .", "c Running n1 d"],
+                &[
+                    created,
+                    r#"status ReplicaSet ns/web {"availableReplicas":1,"fullyLabeledReplicas":1,"observedGeneration":2,"readyReplicas":1,"replicas":1,"terminatingReplicas":1}"#,
+                ],
+            ),
             // Not assigned before assigned, not ready before ready.
-            (1, &["a Running n1 r", "b Pending . .", "c Running n1 ."], &["delete Pod ns/b (SuccessfulDelete: Deleted pod: …)", "delete Pod ns/c (SuccessfulDelete: Deleted pod: …)", r#"status ReplicaSet ns/web {"availableReplicas":1,"fullyLabeledReplicas":3,"observedGeneration":2,"readyReplicas":1,"replicas":3,"terminatingReplicas":0}"#]),
+            (
+                1,
+                &["a Running n1 r", "b Pending . .", "c Running n1 ."],
+                &[
+                    "delete Pod ns/b (SuccessfulDelete: Deleted pod: …)",
+                    "delete Pod ns/c (SuccessfulDelete: Deleted pod: …)",
+                    r#"status ReplicaSet ns/web {"availableReplicas":1,"fullyLabeledReplicas":3,"observedGeneration":2,"readyReplicas":1,"replicas":3,"terminatingReplicas":0}"#,
+                ],
+            ),
             // The crowded node first.
-            (2, &["a Running n1 r", "b Running n2 r", "c Running n2 r"], &["delete Pod ns/b (SuccessfulDelete: Deleted pod: …)", r#"status ReplicaSet ns/web {"availableReplicas":3,"fullyLabeledReplicas":3,"observedGeneration":2,"readyReplicas":3,"replicas":3,"terminatingReplicas":0}"#]),
+            (
+                2,
+                &["a Running n1 r", "b Running n2 r", "c Running n2 r"],
+                &[
+                    "delete Pod ns/b (SuccessfulDelete: Deleted pod: …)",
+                    r#"status ReplicaSet ns/web {"availableReplicas":3,"fullyLabeledReplicas":3,"observedGeneration":2,"readyReplicas":3,"replicas":3,"terminatingReplicas":0}"#,
+                ],
+            ),
             // Somebody else's.
             (0, &["a Running n1 rx"], &[r#"status ReplicaSet ns/web {"observedGeneration":2,"replicas":0,"terminatingReplicas":0}"#]),
             // Adopted.
-            (1, &["a Running n1 ro"], &["confirm ReplicaSet ns/web", r#"patch Pod ns/a {"metadata":{"ownerReferences":[{"apiVersion":"apps/v1","blockOwnerDeletion":true,"controller":true,"kind":"ReplicaSet","name":"web","uid":"S"}]}}"#, r#"status ReplicaSet ns/web {"availableReplicas":1,"fullyLabeledReplicas":1,"observedGeneration":2,"readyReplicas":1,"replicas":1,"terminatingReplicas":0}"#]),
+            (
+                1,
+                &["a Running n1 ro"],
+                &[
+                    "confirm ReplicaSet ns/web",
+                    r#"patch Pod ns/a {"metadata":{"ownerReferences":[{"apiVersion":"apps/v1","blockOwnerDeletion":true,"controller":true,"kind":"ReplicaSet","name":"web","uid":"S"}]}}"#,
+                    r#"status ReplicaSet ns/web {"availableReplicas":1,"fullyLabeledReplicas":1,"observedGeneration":2,"readyReplicas":1,"replicas":1,"terminatingReplicas":0}"#,
+                ],
+            ),
             // Let go, and replaced.
-            (1, &["a Running n1 r-"], &[r#"patch Pod ns/a {"metadata":{"ownerReferences":null}}"#, created, r#"status ReplicaSet ns/web {"observedGeneration":2,"replicas":0,"terminatingReplicas":0}"#]),
+            (
+                1,
+                &["a Running n1 r-"],
+                &[
+                    r#"patch Pod ns/a {"metadata":{"ownerReferences":null}}"#,
+                    created,
+                    r#"status ReplicaSet ns/web {"observedGeneration":2,"replicas":0,"terminatingReplicas":0}"#,
+                ],
+            ),
         ];
         for (wanted, pods, expected) in cases {
             assert_eq!(lines(set(wanted), pods), expected, "{pods:?}");
@@ -351,7 +395,15 @@ mod tests {
     #[test]
     fn is_quiet_when_all_is_well() {
         let mut quiet = set(1);
-        quiet.status = Some(ReplicaSetStatus { replicas: 1, ready_replicas: Some(1), available_replicas: Some(1), fully_labeled_replicas: Some(1), terminating_replicas: Some(0), observed_generation: Some(2), conditions: None });
+        quiet.status = Some(ReplicaSetStatus {
+            replicas: 1,
+            ready_replicas: Some(1),
+            available_replicas: Some(1),
+            fully_labeled_replicas: Some(1),
+            terminating_replicas: Some(0),
+            observed_generation: Some(2),
+            conditions: None,
+        });
         assert!(lines(quiet.clone(), &["a Running n1 r"]).is_empty());
         quiet.spec.as_mut().unwrap().min_ready_seconds = Some(30);
         assert_eq!(lines(quiet, &["a Running n1 r"])[1..], ["again in 25s"]);
@@ -359,7 +411,12 @@ mod tests {
 
     #[test]
     fn a_failure_shows_as_a_condition() {
-        let view = View { set: Arc::new(set(0)), pods: Vec::new(), related: Vec::new(), last_failure: Some(Failure { reason: "FailedCreate", message: "no".into() }) };
+        let view = View {
+            set: Arc::new(set(0)),
+            pods: Vec::new(),
+            related: Vec::new(),
+            last_failure: Some(Failure { reason: "FailedCreate", message: "no".into() }),
+        };
         assert!(plan(&view, NOW.parse().unwrap()).to_string().contains(r#""reason":"FailedCreate","status":"True","type":"ReplicaFailure""#));
     }
 }

@@ -25,7 +25,14 @@ pub struct Current {
 }
 
 /// Finds or makes the revision of `template`; it becomes the newest.
-pub fn current<O: Metadata<Ty = ObjectMeta>>(owner: &O, template: &PodTemplateSpec, labels: Labels, collisions: Option<i32>, known: &[Arc<ControllerRevision>], ops: &mut Vec<Op>) -> Current {
+pub fn current<O: Metadata<Ty = ObjectMeta>>(
+    owner: &O,
+    template: &PodTemplateSpec,
+    labels: Labels,
+    collisions: Option<i32>,
+    known: &[Arc<ControllerRevision>],
+    ops: &mut Vec<Op>,
+) -> Current {
     let hash = template::hash(template, collisions);
     let revision_name = format!("{}-{hash}", name(owner));
     let newest = known.iter().map(|revision| revision.revision).max().unwrap_or(0);
@@ -40,7 +47,14 @@ pub fn current<O: Metadata<Ty = ObjectMeta>>(owner: &O, template: &PodTemplateSp
     data["$patch"] = json!("replace");
     let mut labels = labels;
     labels.insert(HASH.to_owned(), hash.clone());
-    let annotations: Labels = owner.metadata().annotations.clone().unwrap_or_default().into_iter().filter(|(key, _)| key != "kubectl.kubernetes.io/last-applied-configuration").collect();
+    let annotations: Labels = owner
+        .metadata()
+        .annotations
+        .clone()
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|(key, _)| key != "kubectl.kubernetes.io/last-applied-configuration")
+        .collect();
     let revision = ControllerRevision {
         metadata: ObjectMeta {
             name: Some(revision_name.clone()),
@@ -59,7 +73,10 @@ pub fn current<O: Metadata<Ty = ObjectMeta>>(owner: &O, template: &PodTemplateSp
 
 /// Deletes the oldest beyond `limit` which neither is the present one nor has pods.
 pub fn clean_up(known: &[Arc<ControllerRevision>], live: &HashSet<&str>, limit: i32, ops: &mut Vec<Op>) {
-    let mut spare: Vec<_> = known.iter().filter(|revision| !deleting(revision.as_ref()) && !label(revision.as_ref(), HASH).is_some_and(|hash| live.contains(hash))).collect();
+    let mut spare: Vec<_> = known
+        .iter()
+        .filter(|revision| !deleting(revision.as_ref()) && !label(revision.as_ref(), HASH).is_some_and(|hash| live.contains(hash)))
+        .collect();
     spare.sort_by_key(|revision| revision.revision);
     let beyond = spare.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
     ops.extend(spare.into_iter().take(beyond).map(|revision| Op::delete(revision.as_ref())));

@@ -41,7 +41,11 @@ pub fn plan(view: &View) -> Plan {
     match &view.root_ca {
         None => {
             let annotations = Some(BTreeMap::from([(DESCRIPTION.to_owned(), DESCRIPTION_TEXT.to_owned())]));
-            plan.push(or_exists(Op::create(&ConfigMap { metadata: ObjectMeta { annotations, ..meta(ROOT_CA) }, data: Some(data), ..ConfigMap::default() })));
+            plan.push(or_exists(Op::create(&ConfigMap {
+                metadata: ObjectMeta { annotations, ..meta(ROOT_CA) },
+                data: Some(data),
+                ..ConfigMap::default()
+            })));
         }
         Some(known) if known.data.as_ref() != Some(&data) => {
             plan.push(Op::replace(&ConfigMap { data: Some(data), ..known.as_ref().clone() }));
@@ -68,11 +72,14 @@ mod tests {
     #[test]
     fn both_are_made_and_kept() {
         let object = |json: serde_json::Value| json;
-        let namespace = |phase: &str| Arc::new(serde_json::from_value::<Namespace>(object(json!({"metadata": {"name": "x"}, "status": {"phase": phase}}))).unwrap());
+        let namespace = |phase: &str| {
+            Arc::new(serde_json::from_value::<Namespace>(object(json!({"metadata": {"name": "x"}, "status": {"phase": phase}}))).unwrap())
+        };
         let mut view = View { namespace: namespace("Active"), account: None, root_ca: None, certificate: "PEM".into() };
         assert_eq!(plan(&view).to_string(), "create ServiceAccount x/default\ncreate ConfigMap x/kube-root-ca.crt\n");
         view.account = Some(Arc::default());
-        view.root_ca = Some(Arc::new(serde_json::from_value(json!({"metadata": {"name": ROOT_CA, "namespace": "x"}, "data": {"ca.crt": "old"}})).unwrap()));
+        view.root_ca =
+            Some(Arc::new(serde_json::from_value(json!({"metadata": {"name": ROOT_CA, "namespace": "x"}, "data": {"ca.crt": "old"}})).unwrap()));
         assert_eq!(plan(&view).to_string(), "replace ConfigMap x/kube-root-ca.crt\n");
         view.namespace = namespace("Terminating");
         assert_eq!(plan(&view).to_string(), "");

@@ -53,20 +53,42 @@ pub fn plan(view: &View, now: Timestamp) -> Plan {
     let set = view.set.as_ref();
     let Some(spec) = set.spec.as_ref() else { return plan };
     if selects_all(&spec.selector) {
-        plan.push(Op::warning(&reference(set), "SelectingAll", "This statefulset is selecting all pods. A non-empty selector is required.".to_owned()));
+        plan.push(Op::warning(
+            &reference(set),
+            "SelectingAll",
+            "This statefulset is selecting all pods. A non-empty selector is required.".to_owned(),
+        ));
         return plan;
     }
     // Only what is named like its pods can be its pod.
-    let owned = claim(set, &view.pods, |candidate| selects(&spec.selector, candidate.metadata.labels.as_ref()) && pod::ordinal(name(set), name(candidate)).is_some(), &mut plan.ops);
+    let owned = claim(
+        set,
+        &view.pods,
+        |candidate| selects(&spec.selector, candidate.metadata.labels.as_ref()) && pod::ordinal(name(set), name(candidate)).is_some(),
+        &mut plan.ops,
+    );
     let known = claim(set, &view.revisions, |revision| selects(&spec.selector, revision.metadata.labels.as_ref()), &mut plan.ops);
     let status = set.status.clone().unwrap_or_default();
     let labels = spec.template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default();
-    let update = if deleting(set) { status.update_revision.clone().unwrap_or_default() } else { revisions::current(set, &spec.template, labels, status.collision_count, &known, &mut plan.ops).name };
-    let current = status.current_revision.clone().filter(|revision| known.iter().any(|known| name(known.as_ref()) == revision)).unwrap_or_else(|| update.clone());
-    let current_template = known.iter().find(|known| name(known.as_ref()) == current).and_then(|revision| pod::template_of(revision)).unwrap_or_else(|| spec.template.clone());
+    let update = if deleting(set) {
+        status.update_revision.clone().unwrap_or_default()
+    } else {
+        revisions::current(set, &spec.template, labels, status.collision_count, &known, &mut plan.ops).name
+    };
+    let current = status
+        .current_revision
+        .clone()
+        .filter(|revision| known.iter().any(|known| name(known.as_ref()) == revision))
+        .unwrap_or_else(|| update.clone());
+    let current_template = known
+        .iter()
+        .find(|known| name(known.as_ref()) == current)
+        .and_then(|revision| pod::template_of(revision))
+        .unwrap_or_else(|| spec.template.clone());
 
     let start = spec.ordinals.as_ref().and_then(|ordinals| ordinals.start).unwrap_or(0);
-    let mut replicas: BTreeMap<i32, Option<Arc<Pod>>> = (start..start.saturating_add(spec.replicas.unwrap_or(1))).map(|ordinal| (ordinal, None)).collect();
+    let mut replicas: BTreeMap<i32, Option<Arc<Pod>>> =
+        (start..start.saturating_add(spec.replicas.unwrap_or(1))).map(|ordinal| (ordinal, None)).collect();
     let mut condemned: Vec<(i32, Arc<Pod>)> = Vec::new();
     for owned in owned {
         let Some(ordinal) = pod::ordinal(name(set), name(owned.as_ref())) else { continue };
@@ -77,10 +99,25 @@ pub fn plan(view: &View, now: Timestamp) -> Plan {
     }
     condemned.sort_by_key(|(ordinal, _)| std::cmp::Reverse(*ordinal));
     let condemned = condemned.into_iter().map(|(_, pod)| pod).collect();
-    let mut work = Work { view, set, spec, about: reference(set), now, start, current, update, current_template, replicas, condemned, created: Vec::new(), plan };
+    let mut work = Work {
+        view,
+        set,
+        spec,
+        about: reference(set),
+        now,
+        start,
+        current,
+        update,
+        current_template,
+        replicas,
+        condemned,
+        created: Vec::new(),
+        plan,
+    };
     if !deleting(set) {
         work.act();
-        let live: HashSet<String> = work.pods().filter_map(|pod| label(pod.as_ref(), HASH).map(str::to_owned)).chain([work.current.clone(), work.update.clone()]).collect();
+        let live: HashSet<String> =
+            work.pods().filter_map(|pod| label(pod.as_ref(), HASH).map(str::to_owned)).chain([work.current.clone(), work.update.clone()]).collect();
         let spare: Vec<Arc<ControllerRevision>> = known.iter().filter(|revision| !live.contains(name(revision.as_ref()))).cloned().collect();
         revisions::clean_up(&spare, &HashSet::new(), spec.revision_history_limit.unwrap_or(10), &mut work.plan.ops);
     }
@@ -202,7 +239,8 @@ impl Work<'_> {
                 Some(partition) => ordinal < self.start + partition,
                 None => ordinal < self.start + self.set.status.as_ref().and_then(|status| status.current_replicas).unwrap_or(0),
             };
-        let (template, revision) = if is_current { (self.current_template.clone(), self.current.clone()) } else { (self.spec.template.clone(), self.update.clone()) };
+        let (template, revision) =
+            if is_current { (self.current_template.clone(), self.current.clone()) } else { (self.spec.template.clone(), self.update.clone()) };
         let pod = pod::build(self.set, self.spec, &template, ordinal, &revision);
         let pod_name = name(&pod).to_owned();
         self.created.push(revision);
@@ -238,7 +276,10 @@ impl Work<'_> {
         let min_ready = self.spec.min_ready_seconds.unwrap_or(0);
         let all: Vec<&Arc<Pod>> = self.pods().collect();
         let count = |test: &dyn Fn(&Pod) -> bool| i32::try_from(all.iter().filter(|pod| test(pod)).count()).unwrap_or(i32::MAX);
-        let of = |revision: &str| count(&|pod| !deleting(pod) && label(pod, HASH) == Some(revision)) + i32::try_from(self.created.iter().filter(|one| *one == revision).count()).unwrap_or(0);
+        let of = |revision: &str| {
+            count(&|pod| !deleting(pod) && label(pod, HASH) == Some(revision))
+                + i32::try_from(self.created.iter().filter(|one| *one == revision).count()).unwrap_or(0)
+        };
         let mut status = StatefulSetStatus {
             observed_generation: Some(generation(self.set)),
             replicas: count(&|_| true) + i32::try_from(self.created.len()).unwrap_or(0),

@@ -44,11 +44,14 @@ pub(crate) fn pruned(json: Value) -> Option<Value> {
         Value::Object(map) => {
             // An empty map can mean something (`emptyDir: {}`): only what becomes empty by leaving out nulls goes, and known optional ones.
             let was_empty = map.is_empty();
-            let map: serde_json::Map<_, _> = map.into_iter().filter_map(|(key, value)| {
-                let optional = matches!(key.as_str(), "resources" | "securityContext" | "labels" | "annotations" | "metadata" | "nodeSelector");
-                let value = pruned(value)?;
-                (!(optional && value.as_object().is_some_and(serde_json::Map::is_empty))).then_some((key, value))
-            }).collect();
+            let map: serde_json::Map<_, _> = map
+                .into_iter()
+                .filter_map(|(key, value)| {
+                    let optional = matches!(key.as_str(), "resources" | "securityContext" | "labels" | "annotations" | "metadata" | "nodeSelector");
+                    let value = pruned(value)?;
+                    (!(optional && value.as_object().is_some_and(serde_json::Map::is_empty))).then_some((key, value))
+                })
+                .collect();
             (was_empty || !map.is_empty()).then_some(Value::Object(map))
         }
         Value::Array(items) => {

@@ -199,7 +199,10 @@ mod tests {
             assert_eq!(next.to_string(), expected, "{schedule}");
         }
         assert_eq!("0 0 30 2 *".parse::<Schedule>().unwrap().next(Timestamp::UNIX_EPOCH, &TimeZone::UTC), None);
-        assert_eq!("0 0 1 * *".parse::<Schedule>().unwrap().last("2026-11-22T10:00:00Z".parse().unwrap(), &TimeZone::UTC).unwrap().to_string(), "2026-11-01T00:00:00Z");
+        assert_eq!(
+            "0 0 1 * *".parse::<Schedule>().unwrap().last("2026-11-22T10:00:00Z".parse().unwrap(), &TimeZone::UTC).unwrap().to_string(),
+            "2026-11-01T00:00:00Z"
+        );
     }
 
     #[test]

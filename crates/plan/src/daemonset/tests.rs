@@ -17,7 +17,11 @@ fn hash() -> String {
 fn node(line: &str) -> Arc<Node> {
     let (name, flags) = line.split_once(' ').unwrap_or((line, ""));
     let mut taints = Vec::new();
-    for (flag, taint) in [('s', json!({"key": "a", "effect": "NoSchedule"})), ('e', json!({"key": "a", "effect": "NoExecute"})), ('u', json!({"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"}))] {
+    for (flag, taint) in [
+        ('s', json!({"key": "a", "effect": "NoSchedule"})),
+        ('e', json!({"key": "a", "effect": "NoExecute"})),
+        ('u', json!({"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"})),
+    ] {
         if flags.contains(flag) {
             taints.push(taint);
         }
@@ -70,7 +74,15 @@ fn lines(view: &View) -> Vec<String> {
             Op::Replace { object, .. } => {
                 let status = &object["status"];
                 let number = |key: &str| status[key].as_i64().unwrap_or(0);
-                format!("desired {} current {} ready {} updated {} available {} mis {}", number("desiredNumberScheduled"), number("currentNumberScheduled"), number("numberReady"), number("updatedNumberScheduled"), number("numberAvailable"), number("numberMisscheduled"))
+                format!(
+                    "desired {} current {} ready {} updated {} available {} mis {}",
+                    number("desiredNumberScheduled"),
+                    number("currentNumberScheduled"),
+                    number("numberReady"),
+                    number("updatedNumberScheduled"),
+                    number("numberAvailable"),
+                    number("numberMisscheduled")
+                )
             }
             other => other.to_string(),
         })
@@ -80,16 +92,31 @@ fn lines(view: &View) -> Vec<String> {
 #[test]
 fn one_on_every_node_that_fits() {
     let view = view(json!({}), &["n1", "n2 -", "n3 s", "n4 e", "n5 u", "n6"], &["a n2 r", "b n3 r", "c n4 r", "e n6 r", "f n6 r", "g n9 p"]);
-    assert_eq!(lines(&view), [
-        // The first of two on n6 stays; what waits for a node that is gone goes.
-        "create on n1", "create on n5", "delete a", "delete c", "delete f", "delete g",
-        "desired 3 current 1 ready 1 updated 1 available 1 mis 3",
-    ]);
+    assert_eq!(
+        lines(&view),
+        [
+            // The first of two on n6 stays; what waits for a node that is gone goes.
+            "create on n1",
+            "create on n5",
+            "delete a",
+            "delete c",
+            "delete f",
+            "delete g",
+            "desired 3 current 1 ready 1 updated 1 available 1 mis 3",
+        ]
+    );
 }
 
 #[test]
 fn failed_ones_are_replaced_when_they_are_gone() {
-    assert_eq!(lines(&view(json!({}), &["n1"], &["a n1 f"])), ["event Warning FailedDaemonPod: Found failed daemon pod ns/a on node n1, will try to kill it", "delete a", "desired 1 current 1 ready 0 updated 1 available 0 mis 0"]);
+    assert_eq!(
+        lines(&view(json!({}), &["n1"], &["a n1 f"])),
+        [
+            "event Warning FailedDaemonPod: Found failed daemon pod ns/a on node n1, will try to kill it",
+            "delete a",
+            "desired 1 current 1 ready 0 updated 1 available 0 mis 0"
+        ]
+    );
     assert_eq!(lines(&view(json!({}), &["n1"], &["a n1 d"]))[0], "desired 1 current 1 ready 0 updated 1 available 0 mis 0");
 }
 
@@ -115,7 +142,11 @@ fn a_rolling_update() {
 fn a_rolling_update_with_surge() {
     let strategy = || json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
     let nodes = ["n1", "n2"];
-    let first = |pods: &[&str]| { let mut lines = lines(&view(strategy(), &nodes, pods)); lines.pop(); lines };
+    let first = |pods: &[&str]| {
+        let mut lines = lines(&view(strategy(), &nodes, pods));
+        lines.pop();
+        lines
+    };
     assert_eq!(first(&["a n1 ro", "b n2 ro"]), ["create on n1"]);
     assert!(first(&["a n1 ro", "x n1 .", "b n2 ro"]).is_empty());
     assert_eq!(first(&["a n1 ro", "x n1 r", "b n2 ro"]), ["create on n2", "delete a"]);

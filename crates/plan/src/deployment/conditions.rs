@@ -110,9 +110,14 @@ impl Work<'_> {
                 set(status, self.condition(PROGRESSING, false, "ProgressDeadlineExceeded", format!("{subject} has timed out progressing.")));
             }
         }
-        let failure = self.all().find_map(|set| set.set.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == "ReplicaFailure").cloned());
+        let failure = self
+            .all()
+            .find_map(|set| set.set.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == "ReplicaFailure").cloned());
         match failure {
-            Some(failure) => set(status, self.condition_of("ReplicaFailure", &failure.status, failure.reason.as_deref().unwrap_or(""), failure.message.unwrap_or_default())),
+            Some(failure) => set(
+                status,
+                self.condition_of("ReplicaFailure", &failure.status, failure.reason.as_deref().unwrap_or(""), failure.message.unwrap_or_default()),
+            ),
             None => status.conditions.get_or_insert_default().retain(|condition| condition.type_ != "ReplicaFailure"),
         }
         if let Some(condition) = find(status, PROGRESSING)

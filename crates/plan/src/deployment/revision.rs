@@ -16,8 +16,14 @@ use crate::template::{self, POD_TEMPLATE_HASH};
 const HISTORY_LENGTH: usize = 2000;
 
 /// Annotations of the Deployment that its ReplicaSets do not get.
-const NOT_COPIED: [&str; 6] =
-    ["kubectl.kubernetes.io/last-applied-configuration", REVISION, REVISION_HISTORY, DESIRED_REPLICAS, MAX_REPLICAS, "deprecated.deployment.rollback.to"];
+const NOT_COPIED: [&str; 6] = [
+    "kubectl.kubernetes.io/last-applied-configuration",
+    REVISION,
+    REVISION_HISTORY,
+    DESIRED_REPLICAS,
+    MAX_REPLICAS,
+    "deprecated.deployment.rollback.to",
+];
 
 impl Work<'_> {
     /// Brings the new set's annotations and the Deployment's revision up to date; creates the new set if there is none and `create` says so.
@@ -78,7 +84,10 @@ impl Work<'_> {
                 replicas: Some(0),
                 min_ready_seconds: self.spec.min_ready_seconds,
                 selector,
-                template: Some(PodTemplateSpec { metadata: Some(ObjectMeta { labels: Some(labels), ..template_meta }), spec: self.spec.template.spec.clone() }),
+                template: Some(PodTemplateSpec {
+                    metadata: Some(ObjectMeta { labels: Some(labels), ..template_meta }),
+                    spec: self.spec.template.spec.clone(),
+                }),
             }),
             status: None,
         };

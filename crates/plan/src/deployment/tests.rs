@@ -20,7 +20,12 @@ fn case(wanted: i32, spec: Value, status: Value) -> Case {
         object["spec"][key] = value.clone();
     }
     Case {
-        view: View { deployment: Arc::new(serde_json::from_value(object).unwrap()), replica_sets: Vec::new(), by_name: Box::new(|_| None), pods: Vec::new() },
+        view: View {
+            deployment: Arc::new(serde_json::from_value(object).unwrap()),
+            replica_sets: Vec::new(),
+            by_name: Box::new(|_| None),
+            pods: Vec::new(),
+        },
     }
 }
 
@@ -54,7 +59,9 @@ impl Case {
             .ops
             .iter()
             .filter_map(|op| match op {
-                Op::Patch { subresource: Some("status"), patch, .. } => Some(format!("revision {}", patch.pointer("/metadata/annotations")?[REVISION].as_str()?)),
+                Op::Patch { subresource: Some("status"), patch, .. } => {
+                    Some(format!("revision {}", patch.pointer("/metadata/annotations")?[REVISION].as_str()?))
+                }
                 other => Some(other.to_string()),
             })
             .collect();
@@ -178,11 +185,7 @@ fn history_is_cut() {
     for (name, image, revision) in [("web-1", "a", 1), ("web-2", "b", 2), ("web-3", "c", 3)] {
         case = case.set(name, image, revision, (0, 0), 1);
     }
-    case.set("web-4", "v2", 4, (1, 1), 1).expect(&[
-        "delete ReplicaSet ns/web-1",
-        "delete ReplicaSet ns/web-2",
-        "revision 4",
-    ]);
+    case.set("web-4", "v2", 4, (1, 1), 1).expect(&["delete ReplicaSet ns/web-1", "delete ReplicaSet ns/web-2", "revision 4"]);
 }
 
 #[test]
@@ -210,10 +213,26 @@ fn conditions() {
     let cases = [
         (case(1, json!({}), json!({})), PROGRESSING, r"True NewReplicaSetCreated: Created new replica set \web-756f99f4f8\"),
         (case(1, json!({}), json!({})), "Available", "False MinimumReplicasUnavailable: Deployment does not have minimum availability."),
-        (case(1, json!({}), json!({})).set("web-1", "v2", 1, (1, 1), 1), PROGRESSING, r"True NewReplicaSetAvailable: ReplicaSet \web-1\ has successfully progressed."),
-        (case(1, json!({}), json!({})).set("web-1", "v2", 1, (1, 1), 1), "Available", "True MinimumReplicasAvailable: Deployment has minimum availability."),
-        (case(2, json!({}), since("NewReplicaSetCreated", "2026-11-22T11:59:00Z")).set("web-1", "v2", 1, (2, 1), 2), PROGRESSING, r"True ReplicaSetUpdated: ReplicaSet \web-1\ is progressing."),
-        (case(2, json!({}), since("ReplicaSetUpdated", "2026-11-22T11:00:00Z")).set("web-1", "v2", 1, (2, 0), 2), PROGRESSING, r"True ReplicaSetUpdated: ReplicaSet \web-1\ is progressing."),
+        (
+            case(1, json!({}), json!({})).set("web-1", "v2", 1, (1, 1), 1),
+            PROGRESSING,
+            r"True NewReplicaSetAvailable: ReplicaSet \web-1\ has successfully progressed.",
+        ),
+        (
+            case(1, json!({}), json!({})).set("web-1", "v2", 1, (1, 1), 1),
+            "Available",
+            "True MinimumReplicasAvailable: Deployment has minimum availability.",
+        ),
+        (
+            case(2, json!({}), since("NewReplicaSetCreated", "2026-11-22T11:59:00Z")).set("web-1", "v2", 1, (2, 1), 2),
+            PROGRESSING,
+            r"True ReplicaSetUpdated: ReplicaSet \web-1\ is progressing.",
+        ),
+        (
+            case(2, json!({}), since("ReplicaSetUpdated", "2026-11-22T11:00:00Z")).set("web-1", "v2", 1, (2, 0), 2),
+            PROGRESSING,
+            r"True ReplicaSetUpdated: ReplicaSet \web-1\ is progressing.",
+        ),
         (case(1, json!({"paused": true}), json!({})), PROGRESSING, "Unknown DeploymentPaused: Deployment is paused"),
     ];
     for (case, kind, expected) in cases {
@@ -227,7 +246,10 @@ fn conditions() {
         }
         case(2, json!({}), status).set("web-1", "v2", 1, (2, 0), 2)
     };
-    assert_eq!(condition(stuck("2026-11-22T11:00:00Z"), PROGRESSING), r"False ProgressDeadlineExceeded: ReplicaSet \web-1\ has timed out progressing.");
+    assert_eq!(
+        condition(stuck("2026-11-22T11:00:00Z"), PROGRESSING),
+        r"False ProgressDeadlineExceeded: ReplicaSet \web-1\ has timed out progressing."
+    );
     assert!(stuck("2026-11-22T11:59:00Z").lines().contains(&"again in 541s".to_owned()));
 }
 

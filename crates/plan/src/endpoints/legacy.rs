@@ -9,7 +9,9 @@ use api::k8s::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, End
 use api::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use api::world::rfc3339;
 
-use super::{HEADLESS, LAST_CHANGE, address, eligible, families, has_selector, headless, hostname, ports, publishes_not_ready, target, target_port, trigger};
+use super::{
+    HEADLESS, LAST_CHANGE, address, eligible, families, has_selector, headless, hostname, ports, publishes_not_ready, target, target_port, trigger,
+};
 use crate::meta::{Labels, deleting, name, namespace, reference};
 use crate::op::{Announce, Op, Plan};
 use crate::pods;
@@ -79,7 +81,12 @@ fn subsets(view: &View) -> (Vec<EndpointSubset>, bool) {
         let mut found: Vec<EndpointPort> = ports(service)
             .iter()
             .filter_map(|port| {
-                Some(EndpointPort { name: port.name.clone().filter(|name| !name.is_empty()), port: target_port(pod, port)?, protocol: Some(port.protocol.clone().unwrap_or_else(|| "TCP".to_owned())), app_protocol: port.app_protocol.clone() })
+                Some(EndpointPort {
+                    name: port.name.clone().filter(|name| !name.is_empty()),
+                    port: target_port(pod, port)?,
+                    protocol: Some(port.protocol.clone().unwrap_or_else(|| "TCP".to_owned())),
+                    app_protocol: port.app_protocol.clone(),
+                })
             })
             .collect();
         if found.is_empty() && !(ports(service).is_empty() && headless(service)) {
@@ -87,8 +94,14 @@ fn subsets(view: &View) -> (Vec<EndpointSubset>, bool) {
         }
         found.sort_by_key(|port| (port.name.clone(), port.port));
         let key = found.iter().map(|port| crate::op::value(port).to_string()).collect();
-        let subset = subsets.entry(key).or_insert_with(|| EndpointSubset { ports: (!found.is_empty()).then_some(found), ..EndpointSubset::default() });
-        let entry = EndpointAddress { ip: ip.to_owned(), hostname: hostname(pod, service), node_name: Some(pods::node(pod).to_owned()).filter(|node| !node.is_empty()), target_ref: Some(target(pod)) };
+        let subset =
+            subsets.entry(key).or_insert_with(|| EndpointSubset { ports: (!found.is_empty()).then_some(found), ..EndpointSubset::default() });
+        let entry = EndpointAddress {
+            ip: ip.to_owned(),
+            hostname: hostname(pod, service),
+            node_name: Some(pods::node(pod).to_owned()).filter(|node| !node.is_empty()),
+            target_ref: Some(target(pod)),
+        };
         let list = if is_ready(service, pod) { &mut subset.addresses } else { &mut subset.not_ready_addresses };
         list.get_or_insert_default().push(entry);
     }
@@ -127,16 +140,22 @@ mod tests {
     #[test]
     fn ready_and_not_ready() {
         let pod = |n: u8, ready: &str| -> Arc<Pod> {
-            Arc::new(serde_json::from_value(json!({
-                "metadata": {"name": format!("p{n}"), "namespace": "ns", "uid": n.to_string()},
-                "spec": {"nodeName": "n1", "containers": []},
-                "status": {"phase": "Running", "podIP": format!("10.0.0.{n}"), "conditions": [{"type": "Ready", "status": ready}]},
-            })).unwrap())
+            Arc::new(
+                serde_json::from_value(json!({
+                    "metadata": {"name": format!("p{n}"), "namespace": "ns", "uid": n.to_string()},
+                    "spec": {"nodeName": "n1", "containers": []},
+                    "status": {"phase": "Running", "podIP": format!("10.0.0.{n}"), "conditions": [{"type": "Ready", "status": ready}]},
+                }))
+                .unwrap(),
+            )
         };
-        let service: Arc<Service> = Arc::new(serde_json::from_value(json!({
-            "metadata": {"name": "web", "namespace": "ns", "labels": {"a": "b"}},
-            "spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
-        })).unwrap());
+        let service: Arc<Service> = Arc::new(
+            serde_json::from_value(json!({
+                "metadata": {"name": "web", "namespace": "ns", "labels": {"a": "b"}},
+                "spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
+            }))
+            .unwrap(),
+        );
         let mut view = View { service, pods: vec![pod(2, "True"), pod(1, "True"), pod(3, "False")], endpoints: None };
         let plan = super::plan(&view);
         let Op::Create { object, .. } = &plan.ops[0] else { panic!("{plan}") };

@@ -11,7 +11,9 @@ use api::k8s::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, E
 use api::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use api::world::rfc3339;
 
-use super::{HEADLESS, LAST_CHANGE, address, eligible, families, has_selector, headless, hostname, ports, publishes_not_ready, target, target_port, trigger};
+use super::{
+    HEADLESS, LAST_CHANGE, address, eligible, families, has_selector, headless, hostname, ports, publishes_not_ready, target, target_port, trigger,
+};
 use crate::meta::{Labels, controller_reference, deleting, label, name, namespace, reference};
 use crate::op::{Announce, Op, Plan};
 use crate::pods;
@@ -53,7 +55,8 @@ pub fn plan(view: &View) -> Plan {
         plan.push(Op::delete(slice.as_ref()));
     }
     for family in &families {
-        let slices: Vec<&Arc<EndpointSlice>> = view.slices.iter().filter(|slice| slice.address_type == *family && !deleting(slice.as_ref())).collect();
+        let slices: Vec<&Arc<EndpointSlice>> =
+            view.slices.iter().filter(|slice| slice.address_type == *family && !deleting(slice.as_ref())).collect();
         reconcile(view, family, &slices, &mut plan);
     }
     plan
@@ -216,7 +219,8 @@ fn create(view: &View, family: &str, endpoints: Vec<Endpoint>, ports: Option<Vec
         },
         ports,
     };
-    let failed = Some(("FailedToUpdateEndpointSlices", format!("Error updating Endpoint Slices for Service {}/{}: ", namespace(service), name(service))));
+    let failed =
+        Some(("FailedToUpdateEndpointSlices", format!("Error updating Endpoint Slices for Service {}/{}: ", namespace(service), name(service))));
     Op::create(&slice).announced(Announce { about: reference(service), done: None, failed })
 }
 
@@ -270,23 +274,38 @@ mod tests {
 
     fn show(slice: &EndpointSlice) -> String {
         let ports: Vec<String> = slice.ports.iter().flatten().map(|port| port.port.unwrap().to_string()).collect();
-        let endpoints: Vec<String> = slice.endpoints.iter().flatten().map(|endpoint| {
-            let conditions = endpoint.conditions.as_ref().unwrap();
-            let flag = |value: Option<bool>, letter| if value == Some(true) { letter } else { "" };
-            format!("{} {}{}{}", endpoint.addresses[0], flag(conditions.ready, "r"), flag(conditions.serving, "s"), flag(conditions.terminating, "t"))
-        }).collect();
+        let endpoints: Vec<String> = slice
+            .endpoints
+            .iter()
+            .flatten()
+            .map(|endpoint| {
+                let conditions = endpoint.conditions.as_ref().unwrap();
+                let flag = |value: Option<bool>, letter| if value == Some(true) { letter } else { "" };
+                format!(
+                    "{} {}{}{}",
+                    endpoint.addresses[0],
+                    flag(conditions.ready, "r"),
+                    flag(conditions.serving, "s"),
+                    flag(conditions.terminating, "t")
+                )
+            })
+            .collect();
         format!("{} [{}] {}", slice.address_type, ports.join(" "), endpoints.join(", "))
     }
 
     #[test]
     fn what_is_in_a_slice() {
-        let (slices, _) = apply(service(json!({"ipFamilies": ["IPv4", "IPv6"]})), vec![pod(1, ""), pod(2, "u"), pod(3, "d"), pod(4, "f")], Vec::new());
+        let (slices, _) =
+            apply(service(json!({"ipFamilies": ["IPv4", "IPv6"]})), vec![pod(1, ""), pod(2, "u"), pod(3, "d"), pod(4, "f")], Vec::new());
         let shown: Vec<String> = slices.iter().map(|slice| show(slice)).collect();
         assert_eq!(shown, ["IPv4 [8080] 10.0.0.1 rs, 10.0.0.2 , 10.0.0.3 st", "IPv6 [8080] fd00::1 rs, fd00::2 , fd00::3 st"]);
         let json = crate::op::value(slices[0].as_ref());
         assert_eq!(json["metadata"]["generateName"], "web-");
         assert_eq!(json["metadata"]["ownerReferences"][0]["kind"], "Service");
-        assert_eq!(json["metadata"]["labels"], json!({"kubernetes.io/service-name": "web", "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"}));
+        assert_eq!(
+            json["metadata"]["labels"],
+            json!({"kubernetes.io/service-name": "web", "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"})
+        );
         assert_eq!(json["endpoints"][0]["zone"], "z");
         assert_eq!(json["endpoints"][0]["targetRef"]["name"], "p1");
         assert_eq!(json["ports"][0], json!({"name": "", "port": 8080, "protocol": "TCP"}));

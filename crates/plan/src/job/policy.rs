@@ -36,15 +36,26 @@ fn met(rule: &PodFailurePolicyRule, index: usize, pod: &Pod) -> Option<String> {
     if let Some(codes) = &rule.on_exit_codes {
         let containers = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
         for container in containers.filter(|container| codes.container_name.as_ref().is_none_or(|wanted| *wanted == container.name)) {
-            let Some(ended) = container.state.as_ref().and_then(|state| state.terminated.as_ref()).filter(|ended| ended.exit_code != 0) else { continue };
+            let Some(ended) = container.state.as_ref().and_then(|state| state.terminated.as_ref()).filter(|ended| ended.exit_code != 0) else {
+                continue;
+            };
             if includes(codes, ended.exit_code) {
-                return Some(format!("Container {} for pod {}/{} failed with exit code {} matching {} rule at index {index}", container.name, namespace(pod), name(pod), ended.exit_code, rule.action));
+                return Some(format!(
+                    "Container {} for pod {}/{} failed with exit code {} matching {} rule at index {index}",
+                    container.name,
+                    namespace(pod),
+                    name(pod),
+                    ended.exit_code,
+                    rule.action
+                ));
             }
         }
         return None;
     }
     let patterns = rule.on_pod_conditions.as_deref().unwrap_or(&[]);
-    let condition = status.conditions.iter().flatten().find(|condition| patterns.iter().any(|pattern| pattern.type_ == condition.type_ && pattern.status.as_deref().unwrap_or("True") == condition.status))?;
+    let condition = status.conditions.iter().flatten().find(|condition| {
+        patterns.iter().any(|pattern| pattern.type_ == condition.type_ && pattern.status.as_deref().unwrap_or("True") == condition.status)
+    })?;
     Some(format!("Pod {}/{} has condition {} matching {} rule at index {index}", namespace(pod), name(pod), condition.type_, rule.action))
 }
 

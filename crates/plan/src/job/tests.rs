@@ -61,7 +61,12 @@ fn show(status: &Value) -> String {
         parts.push(format!("uncounted {key} {}", list.as_array().unwrap().iter().map(|uid| uid.as_str().unwrap()).collect::<Vec<_>>().join(",")));
     }
     for condition in status["conditions"].as_array().into_iter().flatten() {
-        parts.push(format!("{}={} {}", condition["type"].as_str().unwrap(), condition["status"].as_str().unwrap(), condition["reason"].as_str().unwrap()));
+        parts.push(format!(
+            "{}={} {}",
+            condition["type"].as_str().unwrap(),
+            condition["status"].as_str().unwrap(),
+            condition["reason"].as_str().unwrap()
+        ));
     }
     format!("status {}", parts.join(" | "))
 }
@@ -78,8 +83,17 @@ fn a_whole_life() {
     assert!(lines(&running, &["a Running t"]).is_empty());
     // Ended: noted first, then released, and decided already.
     assert_eq!(lines(&running, &["a Succeeded t"]), ["status uncounted succeeded a | SuccessCriteriaMet=True CompletionsReached", "release a"]);
-    let noted = job(json!({}), json!({"startTime": NOW, "uncountedTerminatedPods": {"succeeded": ["a"]}, "conditions": [{"type": "SuccessCriteriaMet", "status": "True", "reason": "CompletionsReached"}]}));
-    assert_eq!(lines(&noted, &["a Succeeded ."]), ["status succeeded=1 | SuccessCriteriaMet=True CompletionsReached | Complete=True CompletionsReached", "event Normal Completed: Job completed"]);
+    let noted = job(
+        json!({}),
+        json!({"startTime": NOW, "uncountedTerminatedPods": {"succeeded": ["a"]}, "conditions": [{"type": "SuccessCriteriaMet", "status": "True", "reason": "CompletionsReached"}]}),
+    );
+    assert_eq!(
+        lines(&noted, &["a Succeeded ."]),
+        [
+            "status succeeded=1 | SuccessCriteriaMet=True CompletionsReached | Complete=True CompletionsReached",
+            "event Normal Completed: Job completed"
+        ]
+    );
     // The pod may be gone altogether by then.
     assert_eq!(lines(&noted, &[])[0], "status succeeded=1 | SuccessCriteriaMet=True CompletionsReached | Complete=True CompletionsReached");
 }
@@ -90,9 +104,21 @@ fn as_many_as_wanted() {
         (json!({"parallelism": 3, "completions": 5}), &[], &["status active=3", "create Pod ns/j-*", "create Pod ns/j-*", "create Pod ns/j-*"]),
         (json!({"parallelism": 1, "completions": 5}), &["a Running t", "b Running t"], &["status active=1", "delete Pod ns/a"]),
         // Without a number, the first success lets the others end.
-        (json!({"parallelism": 2, "completions": null}), &["a Succeeded t", "b Running t"], &["status active=1 | uncounted succeeded a", "release a"]),
-        (json!({"parallelism": 2, "completions": null}), &["a Succeeded t", "b Succeeded t"], &["status uncounted succeeded a,b | SuccessCriteriaMet=True CompletionsReached", "release a", "release b"]),
-        (json!({"suspend": true}), &["a Running t"], &["status Suspended=True JobSuspended", "event Normal Suspended: Job suspended", "delete Pod ns/a"]),
+        (
+            json!({"parallelism": 2, "completions": null}),
+            &["a Succeeded t", "b Running t"],
+            &["status active=1 | uncounted succeeded a", "release a"],
+        ),
+        (
+            json!({"parallelism": 2, "completions": null}),
+            &["a Succeeded t", "b Succeeded t"],
+            &["status uncounted succeeded a,b | SuccessCriteriaMet=True CompletionsReached", "release a", "release b"],
+        ),
+        (
+            json!({"suspend": true}),
+            &["a Running t"],
+            &["status Suspended=True JobSuspended", "event Normal Suspended: Job suspended", "delete Pod ns/a"],
+        ),
     ];
     for (spec, pods, expected) in cases {
         assert_eq!(lines(&job(spec.clone(), started()), pods), expected, "{spec}");
@@ -106,8 +132,14 @@ fn failures_wait_then_end_it() {
     assert_eq!(lines(&job(json!({}), started()), &["a Failed .", "b Failed ."])[1..], ["again in 18s"]);
     let limit = job(json!({"backoffLimit": 0}), started());
     assert_eq!(lines(&limit, &["a Failed t"]), ["status uncounted failed a | FailureTarget=True BackoffLimitExceeded", "release a"]);
-    let noted = job(json!({"backoffLimit": 0}), json!({"startTime": NOW, "uncountedTerminatedPods": {"failed": ["a"]}, "conditions": [{"type": "FailureTarget", "status": "True", "reason": "BackoffLimitExceeded", "message": "m"}]}));
-    assert_eq!(lines(&noted, &["a Failed ."]), ["status failed=1 | FailureTarget=True BackoffLimitExceeded | Failed=True BackoffLimitExceeded", "event Warning BackoffLimitExceeded: m"]);
+    let noted = job(
+        json!({"backoffLimit": 0}),
+        json!({"startTime": NOW, "uncountedTerminatedPods": {"failed": ["a"]}, "conditions": [{"type": "FailureTarget", "status": "True", "reason": "BackoffLimitExceeded", "message": "m"}]}),
+    );
+    assert_eq!(
+        lines(&noted, &["a Failed ."]),
+        ["status failed=1 | FailureTarget=True BackoffLimitExceeded | Failed=True BackoffLimitExceeded", "event Warning BackoffLimitExceeded: m"]
+    );
     let late = job(json!({"activeDeadlineSeconds": 30}), started());
     assert_eq!(lines(&late, &["a Running t"]), ["status FailureTarget=True DeadlineExceeded", "delete Pod ns/a"]);
     let in_time = job(json!({"activeDeadlineSeconds": 90}), started());
@@ -118,7 +150,10 @@ fn failures_wait_then_end_it() {
 fn indexed() {
     let spec = json!({"parallelism": 3, "completions": 4, "completionMode": "Indexed"});
     let lines = lines(&job(spec, started()), &["a Succeeded t 0", "b Running t 2"]);
-    assert_eq!(lines, ["status active=3 | succeeded=1 | completedIndexes=0 | uncounted succeeded a", "release a", "create Pod ns/j-1-*", "create Pod ns/j-3-*"]);
+    assert_eq!(
+        lines,
+        ["status active=3 | succeeded=1 | completedIndexes=0 | uncounted succeeded a", "release a", "create Pod ns/j-1-*", "create Pod ns/j-3-*"]
+    );
 }
 
 #[test]

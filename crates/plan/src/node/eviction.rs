@@ -56,7 +56,12 @@ fn leaves_at(pod: &Pod, taints: &[&Taint], now: Timestamp) -> Option<Timestamp> 
 fn evict(pod: &Pod, now: Timestamp, plan: &mut Plan) {
     plan.push(Op::normal(&reference(pod), "TaintManagerEviction", format!("Marking for deletion Pod {}/{}", namespace(pod), name(pod))));
     let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager", "message": "Taint manager: deleting due to NoExecute taint", "lastTransitionTime": crate::op::value(&time(now))});
-    plan.push(Op::Patch { at: At::object(pod), subresource: Some("status"), kind: PatchKind::Strategic, patch: json!({"metadata": {"uid": uid(pod)}, "status": {"conditions": [condition]}}) });
+    plan.push(Op::Patch {
+        at: At::object(pod),
+        subresource: Some("status"),
+        kind: PatchKind::Strategic,
+        patch: json!({"metadata": {"uid": uid(pod)}, "status": {"conditions": [condition]}}),
+    });
     plan.push(Op::delete(pod));
 }
 
@@ -70,12 +75,32 @@ mod tests {
             {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "timeAdded": "2026-11-22T11:58:00Z"}, {"key": "x", "effect": "NoSchedule"},
         ]}})).unwrap());
         let pod = |name: &str, tolerations: serde_json::Value| -> Arc<Pod> {
-            Arc::new(serde_json::from_value(json!({"metadata": {"name": name, "namespace": "ns"}, "spec": {"containers": [], "tolerations": tolerations}})).unwrap())
+            Arc::new(
+                serde_json::from_value(
+                    json!({"metadata": {"name": name, "namespace": "ns"}, "spec": {"containers": [], "tolerations": tolerations}}),
+                )
+                .unwrap(),
+            )
         };
         let tolerates = |seconds: Option<i64>| json!([{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}]);
-        let view = View { node, pods: vec![pod("none", json!([])), pod("for-ever", tolerates(None)), pod("five-minutes", tolerates(Some(300))), pod("one-minute", tolerates(Some(60)))] };
+        let view = View {
+            node,
+            pods: vec![
+                pod("none", json!([])),
+                pod("for-ever", tolerates(None)),
+                pod("five-minutes", tolerates(Some(300))),
+                pod("one-minute", tolerates(Some(60))),
+            ],
+        };
         let plan = plan(&view, "2026-11-22T12:00:00Z".parse().unwrap());
-        let deleted: Vec<&str> = plan.ops.iter().filter_map(|op| match op { Op::Delete { at, .. } => Some(at.name.as_str()), _ => None }).collect();
+        let deleted: Vec<&str> = plan
+            .ops
+            .iter()
+            .filter_map(|op| match op {
+                Op::Delete { at, .. } => Some(at.name.as_str()),
+                _ => None,
+            })
+            .collect();
         assert_eq!(deleted, ["none", "one-minute"]);
         assert_eq!(plan.requeue_after.unwrap().as_secs(), 180);
     }

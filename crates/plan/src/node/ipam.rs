@@ -50,7 +50,11 @@ impl std::str::FromStr for Cidr {
 
 impl std::fmt::Display for Cidr {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.v6 { write!(f, "{}/{}", Ipv6Addr::from(self.first), self.bits) } else { write!(f, "{}/{}", Ipv4Addr::from(u32::try_from(self.first).unwrap_or(0)), self.bits) }
+        if self.v6 {
+            write!(f, "{}/{}", Ipv6Addr::from(self.first), self.bits)
+        } else {
+            write!(f, "{}/{}", Ipv4Addr::from(u32::try_from(self.first).unwrap_or(0)), self.bits)
+        }
     }
 }
 
@@ -96,7 +100,11 @@ pub fn plan(view: &View) -> Plan {
                 plan.push(Op::merge(node.as_ref(), json!({"spec": {"podCIDR": found[0], "podCIDRs": found}})));
             }
             Some(_) => {}
-            None => plan.push(Op::normal(&reference(node.as_ref()), "CIDRNotAvailable", format!("Node {} status is now: CIDRNotAvailable", name(node.as_ref())))),
+            None => plan.push(Op::normal(
+                &reference(node.as_ref()),
+                "CIDRNotAvailable",
+                format!("Node {} status is now: CIDRNotAvailable", name(node.as_ref())),
+            )),
         }
     }
     plan
@@ -134,7 +142,10 @@ mod tests {
             "patch Node b {\"spec\":{\"podCIDR\":\"10.244.1.0/24\",\"podCIDRs\":[\"10.244.1.0/24\",\"fd00:10:244:1::/64\"]}}\n\
              patch Node c {\"spec\":{\"podCIDR\":\"10.244.2.0/24\",\"podCIDRs\":[\"10.244.2.0/24\",\"fd00:10:244:2::/64\"]}}\n"
         );
-        assert_eq!(lines(&["10.1.0.0/24"], vec![node("a", &["10.1.0.0/24"]), node("b", &[])]), "event Normal CIDRNotAvailable: Node b status is now: CIDRNotAvailable\n");
+        assert_eq!(
+            lines(&["10.1.0.0/24"], vec![node("a", &["10.1.0.0/24"]), node("b", &[])]),
+            "event Normal CIDRNotAvailable: Node b status is now: CIDRNotAvailable\n"
+        );
         assert_eq!(lines(&[], vec![node("a", &[])]), "");
         // A smaller cluster range than a node's is given whole; others' ranges of other sizes are kept clear of.
         assert!(lines(&["10.1.0.0/23"], vec![node("a", &["10.1.0.128/25"]), node("b", &[])]).contains("10.1.1.0/24"));

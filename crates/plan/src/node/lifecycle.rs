@@ -52,7 +52,12 @@ pub fn plan(view: &View, now: Timestamp) -> Plan {
         Some(left) => plan.look_again(left),
         None => {
             if let Some(conditions) = silenced(view, now) {
-                plan.push(Op::Patch { at: At::object(node), subresource: Some("status"), kind: PatchKind::Merge, patch: json!({"status": {"conditions": value(&conditions)}}) });
+                plan.push(Op::Patch {
+                    at: At::object(node),
+                    subresource: Some("status"),
+                    kind: PatchKind::Merge,
+                    patch: json!({"status": {"conditions": value(&conditions)}}),
+                });
             }
             ready = "Unknown".to_owned();
         }
@@ -108,7 +113,12 @@ fn mark_pods(view: &View, now: Timestamp, plan: &mut Plan) {
             condition.status = "False".to_owned();
             condition.last_transition_time = Some(time(now));
         }
-        plan.push(Op::Patch { at: At::object(pod.as_ref()), subresource: Some("status"), kind: PatchKind::Merge, patch: json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": value(&conditions)}}) });
+        plan.push(Op::Patch {
+            at: At::object(pod.as_ref()),
+            subresource: Some("status"),
+            kind: PatchKind::Merge,
+            patch: json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": value(&conditions)}}),
+        });
         plan.push(Op::warning(&reference(pod.as_ref()), "NodeNotReady", "Node is not ready".to_owned()));
     }
 }
@@ -131,7 +141,11 @@ fn taint(view: &View, ready: &str, now: Timestamp, plan: &mut Plan) {
         ("node.kubernetes.io/unschedulable", "NoSchedule", unschedulable),
     ];
     let have = crate::node_fit::taints(node);
-    let mut taints: Vec<Taint> = have.iter().filter(|taint| wanted.iter().all(|(key, effect, wanted)| *wanted || taint.key != *key || taint.effect != *effect)).cloned().collect();
+    let mut taints: Vec<Taint> = have
+        .iter()
+        .filter(|taint| wanted.iter().all(|(key, effect, wanted)| *wanted || taint.key != *key || taint.effect != *effect))
+        .cloned()
+        .collect();
     for (key, effect, _) in wanted.iter().filter(|(_, _, wanted)| *wanted) {
         if !taints.iter().any(|taint| taint.key == *key && taint.effect == *effect) {
             taints.push(Taint { key: (*key).to_owned(), effect: (*effect).to_owned(), time_added: Some(time(now)), value: None });
@@ -151,11 +165,23 @@ mod tests {
     const NOW: &str = "2026-11-22T12:00:00Z";
 
     fn view(ready: &str, silence: i64, taints: &str) -> View {
-        let conditions: Vec<_> = [("Ready", ready), ("MemoryPressure", "False"), ("DiskPressure", "False"), ("PIDPressure", "False")].iter().map(|(kind, status)| json!({"type": kind, "status": status})).collect();
-        let taints: Vec<_> = taints.split(' ').filter(|word| !word.is_empty()).map(|word| { let (key, effect) = word.split_once(':').unwrap(); json!({"key": key, "effect": effect}) }).collect();
+        let conditions: Vec<_> = [("Ready", ready), ("MemoryPressure", "False"), ("DiskPressure", "False"), ("PIDPressure", "False")]
+            .iter()
+            .map(|(kind, status)| json!({"type": kind, "status": status}))
+            .collect();
+        let taints: Vec<_> = taints
+            .split(' ')
+            .filter(|word| !word.is_empty())
+            .map(|word| {
+                let (key, effect) = word.split_once(':').unwrap();
+                json!({"key": key, "effect": effect})
+            })
+            .collect();
         let now: Timestamp = NOW.parse().unwrap();
         View {
-            node: Arc::new(serde_json::from_value(json!({"metadata": {"name": "n"}, "spec": {"taints": taints}, "status": {"conditions": conditions}})).unwrap()),
+            node: Arc::new(
+                serde_json::from_value(json!({"metadata": {"name": "n"}, "spec": {"taints": taints}, "status": {"conditions": conditions}})).unwrap(),
+            ),
             seen: Some(plus_seconds(now, -silence)),
             known_since: now,
             is_new: false,
@@ -173,7 +199,10 @@ mod tests {
         let taints = |line: &str| line.contains(r#""effect":"NoExecute""#) && line.contains(r#""effect":"NoSchedule""#);
         assert_eq!(lines(&view("True", 10, "")), ["again in 40s"]);
         // Just come up.
-        assert_eq!(lines(&view("True", 10, "node.kubernetes.io/not-ready:NoSchedule node.kubernetes.io/not-ready:NoExecute mine:NoSchedule")), [r#"patch Node n {"spec":{"taints":[{"effect":"NoSchedule","key":"mine"}]}}"#, "again in 40s"]);
+        assert_eq!(
+            lines(&view("True", 10, "node.kubernetes.io/not-ready:NoSchedule node.kubernetes.io/not-ready:NoExecute mine:NoSchedule")),
+            [r#"patch Node n {"spec":{"taints":[{"effect":"NoSchedule","key":"mine"}]}}"#, "again in 40s"]
+        );
         let down = lines(&view("False", 10, ""));
         assert!(taints(&down[0]) && down[0].contains(NOT_READY), "{down:?}");
         let silent = lines(&view("True", 50, ""));

@@ -23,7 +23,12 @@ pub fn orphans(pods: &[Arc<Pod>], now: Timestamp) -> Plan {
     for pod in pods {
         if !pods::finished(pod) {
             let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC", "message": "PodGC: node no longer exists", "lastTransitionTime": crate::op::value(&time(now))});
-            plan.push(Op::Patch { at: At::object(pod.as_ref()), subresource: Some("status"), kind: PatchKind::Strategic, patch: json!({"metadata": {"uid": uid(pod.as_ref())}, "status": {"phase": "Failed", "conditions": [condition]}}) });
+            plan.push(Op::Patch {
+                at: At::object(pod.as_ref()),
+                subresource: Some("status"),
+                kind: PatchKind::Strategic,
+                patch: json!({"metadata": {"uid": uid(pod.as_ref())}, "status": {"phase": "Failed", "conditions": [condition]}}),
+            });
         }
         plan.push(at_once(pod));
     }
@@ -62,10 +67,14 @@ mod tests {
         let pod = |name: &str, node: &str, phase: &str, going: bool| -> Arc<Pod> {
             Arc::new(serde_json::from_value(json!({"metadata": {"name": name, "namespace": "ns", "deletionTimestamp": if going { json!("2026-11-22T12:00:00Z") } else { json!(null) }}, "spec": {"nodeName": node, "containers": []}, "status": {"phase": phase}})).unwrap())
         };
-        let text = orphans(&[pod("a", "n", "Running", false), pod("b", "n", "Succeeded", false)], "2026-11-22T12:00:00Z".parse().unwrap()).to_string();
+        let text =
+            orphans(&[pod("a", "n", "Running", false), pod("b", "n", "Succeeded", false)], "2026-11-22T12:00:00Z".parse().unwrap()).to_string();
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("patch Pod ns/a/status") && lines[0].contains(r#""phase":"Failed""#), "{text}");
         assert_eq!(lines[1..], ["delete Pod ns/a grace=0", "delete Pod ns/b grace=0"]);
-        assert_eq!(leftovers(&[pod("a", "", "Pending", true), pod("b", "", "Pending", false), pod("c", "n", "Running", true)]).to_string(), "delete Pod ns/a grace=0\n");
+        assert_eq!(
+            leftovers(&[pod("a", "", "Pending", true), pod("b", "", "Pending", false), pod("c", "n", "Running", true)]).to_string(),
+            "delete Pod ns/a grace=0\n"
+        );
     }
 }

@@ -75,8 +75,14 @@ mod tests {
         let secret = |uid: &str, token: &str| -> Arc<Secret> {
             Arc::new(serde_json::from_value(json!({"metadata": {"name": "t", "namespace": "ns", "annotations": {ACCOUNT_NAME: "a", ACCOUNT_UID: uid}}, "type": TYPE, "data": {"token": token}})).unwrap())
         };
-        let account: Arc<ServiceAccount> = Arc::new(serde_json::from_value(json!({"metadata": {"name": "a", "namespace": "ns", "uid": "1"}})).unwrap());
-        let view = |secret: Arc<Secret>, account: Option<Arc<ServiceAccount>>| View { secret, account, token: Some("TOKEN".into()), certificate: "CA".into() };
+        let account: Arc<ServiceAccount> =
+            Arc::new(serde_json::from_value(json!({"metadata": {"name": "a", "namespace": "ns", "uid": "1"}})).unwrap());
+        let view = |secret: Arc<Secret>, account: Option<Arc<ServiceAccount>>| View {
+            secret,
+            account,
+            token: Some("TOKEN".into()),
+            certificate: "CA".into(),
+        };
         let plan_of = |view: &View| plan(view);
         let filled = plan_of(&view(secret("", ""), Some(account.clone())));
         let Op::Replace { object, .. } = &filled.ops[0] else { panic!("{filled}") };

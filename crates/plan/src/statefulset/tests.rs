@@ -41,17 +41,31 @@ fn lines(spec: Value, pods: &[&str]) -> Vec<String> {
     for (key, value) in spec.as_object().unwrap() {
         set["spec"][key] = value.clone();
     }
-    let view = View { set: Arc::new(serde_json::from_value(set).unwrap()), pods: pods.iter().map(|line| pod(line)).collect(), revisions: vec![revision("old", 1), revision(&hash(), 2)], claims: HashSet::new() };
+    let view = View {
+        set: Arc::new(serde_json::from_value(set).unwrap()),
+        pods: pods.iter().map(|line| pod(line)).collect(),
+        revisions: vec![revision("old", 1), revision(&hash(), 2)],
+        claims: HashSet::new(),
+    };
     plan(&view, NOW.parse().unwrap())
         .ops
         .iter()
         .map(|op| match op {
-            Op::Create { at, object, .. } if at.kind == "Pod" => format!("create {} of {}", at.name, if object["metadata"]["labels"][HASH] == "s-old" { "old" } else { "new" }),
+            Op::Create { at, object, .. } if at.kind == "Pod" => {
+                format!("create {} of {}", at.name, if object["metadata"]["labels"][HASH] == "s-old" { "old" } else { "new" })
+            }
             Op::Delete { at, .. } => format!("delete {}", at.name),
             Op::Replace { object, .. } => {
                 let status = &object["status"];
                 let number = |key: &str| status[key].as_i64().unwrap_or(0);
-                format!("replicas {} ready {} current {} updated {}{}", number("replicas"), number("readyReplicas"), number("currentReplicas"), number("updatedReplicas"), if status["currentRevision"] == "s-old" { "" } else { " done" })
+                format!(
+                    "replicas {} ready {} current {} updated {}{}",
+                    number("replicas"),
+                    number("readyReplicas"),
+                    number("currentReplicas"),
+                    number("updatedReplicas"),
+                    if status["currentRevision"] == "s-old" { "" } else { " done" }
+                )
             }
             other => other.to_string(),
         })
@@ -65,7 +79,11 @@ fn one_after_the_other() {
         (json!({}), &["s-0 ."], &["replicas 1 ready 0 current 0 updated 1"]),
         (json!({}), &["s-0 r"], &["create s-1 of new", "replicas 2 ready 1 current 0 updated 2"]),
         (json!({}), &["s-0 r", "s-1 r", "s-2 r"], &["replicas 3 ready 3 current 3 updated 3 done"]),
-        (json!({"podManagementPolicy": "Parallel"}), &["s-1 ."], &["create s-0 of new", "create s-2 of new", "replicas 3 ready 0 current 0 updated 3"]),
+        (
+            json!({"podManagementPolicy": "Parallel"}),
+            &["s-1 ."],
+            &["create s-0 of new", "create s-2 of new", "replicas 3 ready 0 current 0 updated 3"],
+        ),
         // The highest goes first, and only when all is well.
         (json!({"replicas": 1}), &["s-0 r", "s-1 r", "s-2 r"], &["delete s-2", "replicas 3 ready 3 current 0 updated 3"]),
         (json!({"replicas": 1}), &["s-0 .", "s-1 r", "s-2 r"], &["replicas 3 ready 2 current 0 updated 3"]),
@@ -91,11 +109,17 @@ fn a_rolling_update_from_the_top() {
 #[test]
 fn storage_of_its_own() {
     let spec = json!({"volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}]});
-    assert_eq!(lines(spec, &["s-0 r"])[..3], ["create PersistentVolumeClaim ns/data-s-0", "create PersistentVolumeClaim ns/data-s-1", "create s-1 of new"]);
+    assert_eq!(
+        lines(spec, &["s-0 r"])[..3],
+        ["create PersistentVolumeClaim ns/data-s-0", "create PersistentVolumeClaim ns/data-s-1", "create s-1 of new"]
+    );
     let set: StatefulSet = serde_json::from_value(json!({"metadata": {"name": "s", "namespace": "ns"}, "spec": {"serviceName": "svc", "selector": {}, "template": template(), "volumeClaimTemplates": [{"metadata": {"name": "data"}}]}})).unwrap();
     let spec = set.spec.as_ref().unwrap();
     let pod = crate::op::value(&pod::build(&set, spec, &spec.template, 4, "s-x"));
-    assert_eq!(pod["metadata"]["labels"], json!({"app": "s", "apps.kubernetes.io/pod-index": "4", "controller-revision-hash": "s-x", "statefulset.kubernetes.io/pod-name": "s-4"}));
+    assert_eq!(
+        pod["metadata"]["labels"],
+        json!({"app": "s", "apps.kubernetes.io/pod-index": "4", "controller-revision-hash": "s-x", "statefulset.kubernetes.io/pod-name": "s-4"})
+    );
     assert_eq!((&pod["spec"]["hostname"], &pod["spec"]["subdomain"]), (&json!("s-4"), &json!("svc")));
     assert_eq!(pod["spec"]["volumes"][0], json!({"name": "data", "persistentVolumeClaim": {"claimName": "data-s-4"}}));
     assert_eq!((pod::ordinal("s", "s-03"), pod::ordinal("s", "s-3"), pod::ordinal("s", "t-3")), (None, Some(3), None));
