@@ -1,0 +1,1 @@
+//! Descriptions as the real kubectl prints them.
