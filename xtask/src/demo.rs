@@ -70,7 +70,7 @@ pub fn command(arguments: &[String]) -> Result<()> {
         "a cluster makes namespaces, mounts and network interfaces and needs root\nhint: sudo --preserve-env=PATH cargo xtask demo"
     );
     let interrupt = Interrupt::new()?;
-    match run(&options, &interrupt) {
+    match run(&options, interrupt) {
         // Children in the foreground get Ctrl-C too, and fail of it.
         Err(_) if interrupt.came()? => Ok(()),
         outcome => outcome,
@@ -98,7 +98,7 @@ fn run(options: &Options, interrupt: &Interrupt) -> Result<()> {
     let mut import: Vec<&str> = vec!["image", "import"];
     import.extend(archives.iter().filter_map(|path| path.to_str()));
     cluster.0.run(&import)?;
-    cluster.0.show(&["up", "--detach"])?;
+    cluster.0.show(&["up", "--detach", "--node-name", "node1"])?;
 
     screen.step("running DockerCoins");
     // Each with its Service at once, the worker last: in the lesson's order it fails first and then waits for ten seconds.
