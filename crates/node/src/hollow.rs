@@ -243,6 +243,10 @@ fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("")
 }
 
+fn ready(pod: &Pod) -> bool {
+    pod.status.iter().flat_map(|status| status.conditions.iter().flatten()).any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
 fn bound_to(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref()
 }
@@ -305,6 +309,10 @@ impl Fleet {
             }
             self.report(key, &pod, self.running(&pod, address, node)).await?;
             return Ok(None);
+        }
+        // Whoever thought this node dead may have said that its pods are not ready.
+        if !ready(&pod) {
+            self.report(key, &pod, json!({"conditions": self.conditions(true, None)})).await?;
         }
         let started = pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map_or_else(|| self.clock.now().as_second(), |time| time.0.as_second());
         if let Some(seconds) = pod.metadata.annotations.as_ref().and_then(|notes| notes.get(RUNS_FOR)).and_then(|text| text.parse::<i64>().ok()) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api::Object;
 use api::k8s::api::apps::v1::{DaemonSet, Deployment};
 use api::k8s::api::batch::v1::Job;
-use api::k8s::api::core::v1::{Pod, Service};
+use api::k8s::api::core::v1::{Node, Pod, Service};
 use api::k8s::api::discovery::v1::EndpointSlice;
 
 use crate::history::State;
@@ -60,6 +60,16 @@ pub fn missing(state: &State, model: &Model, nodes: usize) -> Vec<String> {
         missing.push(format!("{there} pods are there, {expected} are asked for"));
     }
     missing
+}
+
+/// What may be the cause: nodes and some pods that are not ready.
+pub fn hints(state: &State) -> Vec<String> {
+    let nodes = state.of_kind("Node").filter_map(|object| object.typed::<Node>().ok()).map(|node| {
+        let ready = node.status.iter().flat_map(|status| status.conditions.iter().flatten()).find(|condition| condition.type_ == "Ready").map(|condition| condition.status.clone());
+        format!("{:?}: ready {ready:?}, taints {:?}", node.metadata.name, node.spec.as_ref().and_then(|spec| spec.taints.as_ref()).iter().flat_map(|taints| taints.iter()).map(|taint| &taint.key).collect::<Vec<_>>())
+    });
+    let pods = state.of_kind("Pod").filter(|object| object.typed::<Pod>().is_ok_and(|pod| !is_ready(&pod) && phase(&pod) != "Succeeded"));
+    nodes.chain(pods.take(2).map(|object| String::from_utf8_lossy(object.bytes()).into_owned())).collect()
 }
 
 fn by_owner(state: &State) -> BTreeMap<&str, Vec<Arc<Pod>>> {

@@ -107,7 +107,6 @@ impl Run {
         if self.wrong.is_empty() {
             return Ok(());
         }
-        self.wrong.truncate(MOST_COMPLAINTS);
         Err(Failure { complaints: std::mem::take(&mut self.wrong), steps: user.model.steps.clone(), at: self.start.elapsed() })
     }
 
@@ -174,7 +173,8 @@ pub async fn run(plan: Plan) -> Result<Report, Failure> {
     {
         let work = async {
             for _ in 0..plan.steps {
-                tokio::time::sleep(pause.millis(0, 8000)).await;
+                // Some things happen in a hurry, others when all is done.
+                tokio::time::sleep(pause.millis(0, if pause.once_in(4) { 90_000 } else { 4000 })).await;
                 user.step().await;
             }
         };
@@ -192,6 +192,9 @@ pub async fn run(plan: Plan) -> Result<Report, Failure> {
                 () = &mut work => break,
                 () = something => run.look(),
             }
+            if !run.wrong.is_empty() {
+                break;
+            }
         }
     }
     run.world.heal().await;
@@ -207,6 +210,8 @@ pub async fn run(plan: Plan) -> Result<Report, Failure> {
         if healed.elapsed() > SETTLES_WITHIN {
             run.wrong.push(format!("not settled {:?} after the last fault:", healed.elapsed()));
             run.wrong.extend(missing);
+            run.wrong.truncate(MOST_COMPLAINTS);
+            run.wrong.extend(liveness::hints(&run.history.state));
             run.verdict(&user)?;
         }
     }

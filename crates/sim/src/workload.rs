@@ -9,6 +9,7 @@ use api::Status;
 use client::{Body, Client, DeleteOptions, Propagation, Target, WriteOptions};
 use node::hollow::RUNS_FOR;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::random::Random;
 
@@ -69,12 +70,13 @@ pub struct User {
     /// Also take pods away by hand.
     pub deletes_pods: bool,
     counter: u32,
+    start: Instant,
 }
 
 impl User {
     pub fn new(client: Client, random: Random, deletes_pods: bool) -> Self {
         let model = Model { namespaces: BTreeSet::from(["default".to_owned()]), ..Model::default() };
-        Self { client, random, model, deletes_pods, counter: 0 }
+        Self { client, random, model, deletes_pods, counter: 0, start: Instant::now() }
     }
 
     fn fresh(&mut self, base: &str) -> String {
@@ -117,13 +119,17 @@ impl User {
         }
     }
 
+    fn note(&mut self, step: String) {
+        self.model.steps.push(format!("{:9.3} {step}", self.start.elapsed().as_secs_f64()));
+    }
+
     fn contradict(&mut self, what: &str, status: &Status) {
         self.model.contradictions.push(format!("{what}: {} {status}", status.code));
     }
 
     async fn create(&mut self, target: Target, object: Value) -> bool {
         let collection = Target { name: None, ..target.clone() };
-        self.model.steps.push(format!("create {}", target.path()));
+        self.note(format!("create {}", target.path()));
         loop {
             match self.client.transport().create(&collection, Body::Value(object.clone()), &WriteOptions::default()).await {
                 Ok(_) => return true,
@@ -140,7 +146,7 @@ impl User {
 
     /// Reads, changes and writes until it is done.
     async fn change(&mut self, target: &Target, what: &str, change: impl Fn(&mut Value)) {
-        self.model.steps.push(format!("{what} {}", target.path()));
+        self.note(format!("{what} {}", target.path()));
         loop {
             let result = async {
                 let mut object = self.client.transport().get(target).await?.value().map_err(Status::internal)?;
@@ -156,7 +162,7 @@ impl User {
     }
 
     async fn remove(&mut self, target: &Target, options: &DeleteOptions) {
-        self.model.steps.push(format!("delete {} {:?}", target.path(), options.propagation));
+        self.note(format!("delete {} {:?}", target.path(), options.propagation));
         loop {
             match self.client.transport().delete(target, options).await {
                 Err(status) if unclear(&status) || status.is_conflict() => tokio::time::sleep(PAUSE).await,

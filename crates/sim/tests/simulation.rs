@@ -10,7 +10,7 @@ use sim::{Plan, Scenario, simulate};
 
 const FIXED_SEEDS: [u64; 2] = [1, 7];
 const NODES: usize = 4;
-const STEPS: usize = 40;
+const STEPS: usize = 60;
 const AT_ONCE: usize = 2;
 /// Wall time of one run; a simulation that turns in a circle never gets on.
 const LONGEST: Duration = Duration::from_secs(120);
