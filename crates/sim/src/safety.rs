@@ -27,6 +27,9 @@ struct Bounds {
     at_most: i32,
     at_least: i32,
     replicas: i32,
+    generation: Option<i64>,
+    /// All of its pods are there and ready, and no more.
+    arrived: bool,
 }
 
 #[derive(Default)]
@@ -151,9 +154,12 @@ impl Safety {
         let limits = event.object.typed::<Deployment>().ok().and_then(|deployment| limits(&deployment));
         match limits.filter(|_| event.kind != EventKind::Deleted && !is_terminating(&event.object)) {
             Some((replicas, at_most, at_least)) => {
+                let generation = event.object.meta().generation;
                 // A new one has no pods yet; a changed one is on the way from its old bounds to its new ones.
-                let bounds = self.deployments.entry(uid.clone()).or_insert(Bounds { at_most, at_least: 0, replicas });
-                *bounds = Bounds { at_most: bounds.at_most.max(at_most), at_least: bounds.at_least.min(at_least), replicas };
+                let before = self.deployments.entry(uid.clone()).or_insert(Bounds { at_most, at_least: 0, replicas, generation, arrived: false });
+                // Made smaller in the middle of a rollout, it takes from old and new pods in proportion, ready or not: upstream promises nothing here.
+                let promised = if replicas < before.replicas && !before.arrived { 0 } else { at_least };
+                *before = Bounds { at_most: before.at_most.max(at_most), at_least: before.at_least.min(promised), replicas, generation, arrived: before.arrived && before.generation == generation };
             }
             None => drop(self.deployments.remove(uid)),
         }
@@ -198,7 +204,7 @@ impl Safety {
                 && let Ok(deployment) = object.typed::<Deployment>()
                 && let Some((replicas, at_most, at_least)) = limits(&deployment)
             {
-                *bounds = Bounds { at_most, at_least, replicas };
+                *bounds = Bounds { at_most, at_least, replicas, generation: bounds.generation, arrived: true };
             }
         }
     }
