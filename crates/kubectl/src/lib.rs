@@ -8,6 +8,7 @@ mod command;
 mod commands;
 mod describe;
 mod error;
+mod explain;
 mod flags;
 mod jsonpath;
 mod output;

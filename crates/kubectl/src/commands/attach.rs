@@ -1,1 +1,66 @@
-//! kubectl attach: being written (see SPLIT.md).
+//! `kubectl attach`: this terminal joined to a container's main process; `kubectl run -i` uses it too.
+//!
+//! Mirrors k8s.io/kubectl/pkg/cmd/attach.
+
+use serde_json::Value;
+
+use super::changing::usage;
+use super::pods::{self, array, text as at};
+use super::streams;
+use crate::builder::{self, FILES};
+use crate::command::command;
+use crate::error::{Result, fail};
+use crate::flags::{Args, Flag, switch, text};
+use crate::output;
+use crate::session::{Query, Session};
+
+const FLAGS: &[Flag] = &[
+    text("container", "", "Container name. If omitted, use the kubectl.kubernetes.io/default-container annotation for selecting the container to be attached or the first container in the pod will be chosen").short('c'),
+    text("pod-running-timeout", "1m0s", "The length of time (like 5s, 2m, or 3h, higher than zero) to wait until at least one pod is running"),
+    switch("quiet", "Only print output from the remote session").short('q'),
+    switch("stdin", "Pass stdin to the container").short('i'),
+    switch("tty", "Stdin is a TTY").short('t'),
+];
+
+command!(ATTACH, "attach", [], "(POD | TYPE/NAME) -c CONTAINER [options]", "Attach to a running container", [FLAGS, FILES], run);
+
+pub async fn run(session: &Session, args: &Args) -> Result<()> {
+    let found = match (&args.positional[..], builder::has_files(args)) {
+        ([], false) => return fail("at least 1 argument is required for attach"),
+        ([_, _, _, ..], _) => return Err(usage(args, format!("expected POD, TYPE/NAME, or TYPE NAME, (at most 2 arguments) saw {}: {:?}", args.positional.len(), args.positional))),
+        ([word], false) => pods::one(session, word, "attach").await?,
+        (words, _) => builder::resolve(session, args, words).await?.into_iter().next().unwrap_or_else(|| fail("no objects passed to attach"))?,
+    };
+    let pod = pods::attachable(session, &found, args.duration("pod-running-timeout")?).await?;
+    let phase = at(&pod, "/status/phase");
+    if phase == "Succeeded" || phase == "Failed" {
+        return fail(format!("cannot attach a container in a completed pod; current phase is {phase}"));
+    }
+    let container = pods::container(&pod, args.text("container"), args.on("quiet"))?;
+    to(session, &pod, &container, args.on("stdin"), args.on("tty"), args.on("quiet")).await
+}
+
+/// Joins this program's streams to `container` of `pod`, until it ends.
+pub async fn to(session: &Session, pod: &Value, container: &str, stdin: bool, tty: bool, quiet: bool) -> Result<()> {
+    let has_tty = array(pod, "/spec/containers").chain(array(pod, "/spec/ephemeralContainers")).any(|entry| at(entry, "/name") == container && entry["tty"] == true);
+    if tty && !has_tty && !quiet {
+        output::complain(format!("error: Unable to use a TTY - container {container} did not allocate one"));
+    }
+    let raw = streams::terminal(stdin, tty && has_tty);
+    if raw && !quiet {
+        output::complain("If you don't see a command prompt, try pressing enter.");
+    }
+    let path = Query::of(format!("/api/v1/namespaces/{}/pods/{}/attach", at(pod, "/metadata/namespace"), at(pod, "/metadata/name")))
+        .with("container", container)
+        .with("stdin", if stdin { "true" } else { "" })
+        .with("stdout", "true")
+        // A terminal has one stream for both.
+        .with("stderr", if has_tty { "" } else { "true" })
+        .with("tty", if has_tty { "true" } else { "" })
+        .end();
+    streams::run(session, &path, streams::own(stdin, raw)).await?;
+    if raw && !quiet && at(pod, "/spec/restartPolicy") == "Always" {
+        output::line(format!("Session ended, resume using 'kubectl attach {} -c {container} -i -t' command when the pod is running", at(pod, "/metadata/name")));
+    }
+    Ok(())
+}

@@ -1,10 +1,31 @@
 //! One file a command, or a small family.
 
 pub mod apply;
+pub mod watching;
+pub mod streams;
+pub mod pods;
+pub mod changing;
+pub mod autoscale;
+pub mod attach;
+pub mod change;
 pub mod create;
 pub mod delete;
+pub mod edit;
+pub mod exec;
+pub mod expose;
 pub mod get;
+pub mod label;
+pub mod logs;
+pub mod rollout;
+pub mod run;
+pub mod scale;
+pub mod set;
+pub mod wait;
 
 use crate::command::Command;
 
-pub static ALL: &[&Command] = &[&create::CREATE, &create::REPLACE, &get::GET, &apply::APPLY, &delete::DELETE];
+/// In the order of upstream's help.
+pub static ALL: &[&Command] = &[
+    &create::CREATE, &expose::EXPOSE, &run::RUN, &set::SET, &get::GET, &edit::EDIT, &delete::DELETE, &rollout::ROLLOUT, &scale::SCALE, &autoscale::AUTOSCALE, &logs::LOGS, &attach::ATTACH, &exec::EXEC,
+    &apply::APPLY, &label::PATCH, &create::REPLACE, &wait::WAIT, &label::LABEL, &label::ANNOTATE,
+];

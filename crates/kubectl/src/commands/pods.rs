@@ -150,7 +150,7 @@ pub async fn hinted(session: &Session, error: Error, word: &str, command: &str) 
 
 /// Every container with the list it is in.
 pub fn containers(pod: &Value) -> impl Iterator<Item = (&str, &str)> {
-    ["containers", "ephemeralContainers", "initContainers"].into_iter().flat_map(move |list| array(&pod["spec"], &format!("/{list}")).map(move |container| (list, text(container, "/name"))))
+    ["containers", "ephemeralContainers", "initContainers"].into_iter().flat_map(move |list| pod["spec"][list].as_array().into_iter().flatten().map(move |container| (list, text(container, "/name"))))
 }
 
 /// The container a command means: the one asked for, the annotated default, or the first, which is told if there are others.

@@ -161,10 +161,7 @@ pub async fn submit(session: &Session, args: &Args, root: &str, plural: &str, na
     }
     if dry != DryRun::Client {
         let path = if namespaced { format!("{root}/namespaces/{}/{plural}", session.namespace()?) } else { format!("{root}/{plural}") };
-        object = session.post(&write_query(path, args, "kubectl-create")?, &object).await.map_err(|error| match error {
-            crate::error::Error::Server { status, .. } => crate::error::Error::Server { context: Some(format!("failed to create {}: ", label.split('.').next().unwrap_or(label))).filter(|_| false), status },
-            other => other,
-        })?;
+        object = session.post(&write_query(path, args, "kubectl-create")?, &object).await.map_err(|error| failed(error, label))?;
     }
     if let Some(printer) = Printer::of(args)? {
         if !args.on("show-managed-fields") {
@@ -193,4 +190,28 @@ pub fn labels(name: &str) -> Value {
 
 pub fn map(pairs: Vec<(String, Value)>) -> Value {
     Value::Object(pairs.into_iter().collect::<Map<_, _>>())
+}
+
+/// Upstream wraps these errors, which costs them their `Error from server`.
+fn failed(error: crate::error::Error, label: &str) -> crate::error::Error {
+    let what = match label {
+        "deployment.apps" => "deployment",
+        "job.batch" => "job",
+        "cronjob.batch" => "cronjob",
+        "service" => "service",
+        "configmap" => "configmap",
+        "secret" => "secret",
+        "resourcequota" => "quota",
+        "serviceaccount" => "serviceaccount",
+        "rolebinding.rbac.authorization.k8s.io" => "rolebinding",
+        "clusterrolebinding.rbac.authorization.k8s.io" => "clusterrolebinding",
+        "ingress.networking.k8s.io" => "ingress",
+        "poddisruptionbudget.policy" => "poddisruptionbudgets",
+        "priorityclass.scheduling.k8s.io" => "priorityclass",
+        _ => return error,
+    };
+    match error.status() {
+        Some(status) => crate::error::Error::Message(format!("failed to create {what}: {}", status.message)),
+        None => error,
+    }
 }

@@ -1,1 +1,0 @@
-//! kubectl annotate: being written (see SPLIT.md).

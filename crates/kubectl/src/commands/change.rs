@@ -1,0 +1,158 @@
+//! What commands share that change objects: pod templates, patches of a change, waiting for one.
+
+use http::Method;
+use serde_json::Value;
+
+use super::apply::{DryRun, dry_run, write_query};
+use crate::builder::Found;
+use crate::error::{Error, Result};
+use crate::flags::Args;
+use crate::printers;
+use crate::resources::Resource;
+use crate::session::{Query, Session};
+
+/// Where the pod template's spec is.
+pub fn pod_spec(kind: &str) -> &'static str {
+    match kind {
+        "Pod" => "/spec",
+        "CronJob" => "/spec/jobTemplate/spec/template/spec",
+        _ => "/spec/template/spec",
+    }
+}
+
+/// The patch from the object as it is to `modified`: strategic for built-in kinds, merge for others.
+pub fn difference(found: &Found, modified: &Value) -> Result<(&'static str, Value)> {
+    Ok(match found.resource.schema() {
+        Some(schema) => {
+            let patch = patch::two_way(&found.object, modified, Some(schema)).map_err(|error| Error::Message(error.to_string()))?;
+            ("application/strategic-merge-patch+json", patch)
+        }
+        None => ("application/merge-patch+json", patch::merge_diff(&found.object, modified)),
+    })
+}
+
+/// Sends the change (when there is one) and says `deployment.apps/web image updated`.
+pub async fn save(session: &Session, args: &Args, found: &Found, modified: &Value, verb: &str, manager: &str) -> Result<()> {
+    let (kind, patch) = difference(found, modified)?;
+    if patch.as_object().is_some_and(serde_json::Map::is_empty) {
+        return Ok(());
+    }
+    let object = match dry_run(args)? {
+        DryRun::Client => modified.clone(),
+        _ => session.patch(&write_query(found.path(), args, manager)?, kind, &patch).await?,
+    };
+    printers::done(args, &object, &found.label(), verb)
+}
+
+/// Watches one object until `done` says so; None when it is gone.
+pub async fn until(session: &Session, resource: &Resource, namespace: Option<&str>, name: &str, mut done: impl FnMut(Option<&Value>) -> Result<bool>) -> Result<()> {
+    loop {
+        let mut version = String::new();
+        match session.get(&resource.object(namespace, name)).await {
+            Ok(object) => {
+                version = object.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or("").to_owned();
+                if done(Some(&object))? {
+                    return Ok(());
+                }
+            }
+            Err(error) if error.is_not_found() => {
+                if done(None)? {
+                    return Ok(());
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        let path = Query::of(resource.collection(namespace)).with("watch", "true").with("fieldSelector", &format!("metadata.name={name}")).with("resourceVersion", &version).end();
+        let response = session.open(Method::GET, &path, &[("accept", "application/json")], Vec::new()).await?;
+        let mut lines = client::remote::Lines::new(response);
+        while let Some(Ok(line)) = lines.next().await {
+            let event: Value = serde_json::from_slice(&line).unwrap_or_default();
+            let finished = match event["type"].as_str() {
+                Some("DELETED") => done(None)?,
+                Some("ADDED" | "MODIFIED") => done(Some(&event["object"]))?,
+                Some("ERROR") => break,
+                _ => false,
+            };
+            if finished {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A workload's selector, as the text of a label selector.
+pub fn selector_of(object: &Value) -> Option<String> {
+    let selector = object.pointer("/spec/selector")?;
+    let equal = |labels: &serde_json::Map<String, Value>| labels.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or(""))).collect::<Vec<_>>();
+    let parts = if selector.get("matchLabels").is_some() || selector.get("matchExpressions").is_some() {
+        let mut parts = selector.get("matchLabels").and_then(Value::as_object).map(equal).unwrap_or_default();
+        for expression in selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
+            let key = expression["key"].as_str().unwrap_or("");
+            let values: Vec<&str> = expression["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            parts.push(match expression["operator"].as_str().unwrap_or("") {
+                "In" => format!("{key} in ({})", values.join(",")),
+                "NotIn" => format!("{key} notin ({})", values.join(",")),
+                "Exists" => key.to_owned(),
+                _ => format!("!{key}"),
+            });
+        }
+        parts
+    } else {
+        selector.as_object().map(equal)?
+    };
+    (!parts.is_empty()).then(|| parts.join(","))
+}
+
+fn ready(pod: &Value) -> bool {
+    pod.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+}
+
+/// The pods a workload selects, the best to look at first: scheduled, running, ready, new.
+pub async fn pods_of(session: &Session, found: &Found) -> Result<Vec<Value>> {
+    if found.resource.kind == "Pod" {
+        return Ok(vec![found.object.clone()]);
+    }
+    let selector = match (found.resource.kind.as_str(), selector_of(&found.object)) {
+        (_, Some(selector)) => selector,
+        ("CronJob", None) | (_, None) => {
+            return Err(Error::Message(format!("cannot get the logs from {}: selector not found", found.label())));
+        }
+    };
+    let namespace = found.namespace.as_deref().unwrap_or("default");
+    let list = session.get(&Query::of(format!("/api/v1/namespaces/{namespace}/pods")).with("labelSelector", &selector).end()).await?;
+    let mut pods: Vec<Value> = list["items"].as_array().cloned().unwrap_or_default();
+    let rank = |pod: &Value| {
+        let phase = match pod.pointer("/status/phase").and_then(Value::as_str) {
+            Some("Running") => 0,
+            Some("Pending") => 2,
+            _ => 1,
+        };
+        (pod.pointer("/spec/nodeName").is_none(), phase, !ready(pod), std::cmp::Reverse(pod.pointer("/metadata/creationTimestamp").and_then(Value::as_str).unwrap_or("").to_owned()))
+    };
+    pods.sort_by_key(rank);
+    Ok(pods)
+}
+
+pub fn containers<'a>(pod: &'a Value, list: &str) -> Vec<&'a str> {
+    pod.pointer(&format!("/spec/{list}")).and_then(Value::as_array).into_iter().flatten().filter_map(|container| container["name"].as_str()).collect()
+}
+
+/// The container meant when none is named; tells which one when there was a choice.
+pub fn default_container(pod: &Value, quiet: bool) -> Result<String> {
+    let main = containers(pod, "containers");
+    let all: Vec<String> = main
+        .iter()
+        .map(|name| (*name).to_owned())
+        .chain(containers(pod, "ephemeralContainers").iter().map(|name| format!("{name} (ephem)")))
+        .chain(containers(pod, "initContainers").iter().map(|name| format!("{name} (init)")))
+        .collect();
+    let annotated = pod.pointer("/metadata/annotations/kubectl.kubernetes.io~1default-container").and_then(Value::as_str).filter(|name| main.contains(name));
+    if let Some(name) = annotated {
+        return Ok(name.to_owned());
+    }
+    let first = main.first().ok_or_else(|| Error::Message("pod has no containers".to_owned()))?;
+    if all.len() > 1 && !quiet {
+        crate::output::complain(format!("Defaulted container \"{first}\" out of: {}", all.join(", ")));
+    }
+    Ok((*first).to_owned())
+}

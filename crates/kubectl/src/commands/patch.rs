@@ -1,1 +1,0 @@
-//! kubectl patch: being written (see SPLIT.md).

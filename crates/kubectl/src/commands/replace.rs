@@ -1,1 +1,0 @@
-//! kubectl replace: being written (see SPLIT.md).

@@ -1,0 +1,187 @@
+//! A program in a container, joined to this terminal: stdin, stdout, stderr, the window's size and how it ended.
+//!
+//! Mirrors k8s.io/client-go/tools/remotecommand (v5: a channel can be closed; v4: the end is a Status) and kubectl/pkg/util/term.
+
+use std::io::{IsTerminal, Write};
+
+use client::websocket::{Incoming, Outgoing};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::error::{Error, Result, fail};
+use crate::output;
+use crate::session::Session;
+
+const PROTOCOLS: &[&str] = &["v5.channel.k8s.io", "v4.channel.k8s.io"];
+const CLOSABLE: &str = "v5.channel.k8s.io";
+const STDIN: u8 = 0;
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+const ERROR: u8 = 3;
+const RESIZE: u8 = 4;
+const CLOSE: u8 = 255;
+const CHUNK: usize = 32 * 1024;
+
+/// The terminal in raw mode for as long as this lives.
+pub struct Raw(Option<Termios>);
+
+impl Raw {
+    pub fn start() -> Self {
+        let stdin = std::io::stdin();
+        let Ok(before) = tcgetattr(&stdin) else { return Self(None) };
+        let mut raw = before.clone();
+        raw.make_raw();
+        match tcsetattr(&stdin, OptionalActions::Now, &raw) {
+            Ok(()) => Self(Some(before)),
+            Err(_) => Self(None),
+        }
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            // A terminal that went away needs no mode.
+            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, before);
+        }
+    }
+}
+
+fn window() -> Option<Vec<u8>> {
+    let size = tcgetwinsize(std::io::stdout()).ok()?;
+    Some(json!({"Width": size.ws_col, "Height": size.ws_row}).to_string().into_bytes())
+}
+
+/// May a terminal be asked for? Says so if it was and cannot be.
+pub fn terminal(stdin: bool, tty: bool) -> bool {
+    if !tty || !stdin {
+        return false;
+    }
+    if !std::io::stdin().is_terminal() {
+        output::complain("Unable to use a TTY - input is not a terminal or the right kind of file");
+        return false;
+    }
+    true
+}
+
+pub struct Streams<I, O, E> {
+    pub stdin: Option<I>,
+    pub stdout: O,
+    pub stderr: E,
+    pub tty: bool,
+}
+
+/// This program's own three streams.
+pub fn own(stdin: bool, tty: bool) -> Streams<tokio::io::Stdin, std::io::Stdout, std::io::Stderr> {
+    Streams { stdin: stdin.then(tokio::io::stdin), stdout: std::io::stdout(), stderr: std::io::stderr(), tty }
+}
+
+/// Joins `streams` to what `path` starts, until it ends. Its exit code, if not 0, is the error.
+pub async fn run<I: AsyncRead + Unpin, O: Write, E: Write>(session: &Session, path: &str, streams: Streams<I, O, E>) -> Result<()> {
+    let socket = session.http()?.websocket(path, PROTOCOLS).await?;
+    let closable = socket.protocol == CLOSABLE;
+    let (outgoing, incoming) = socket.split();
+    let _raw = streams.tty.then(Raw::start);
+    let Streams { stdin, stdout, stderr, tty } = streams;
+    let send = sending(outgoing, stdin, tty, closable);
+    let receive = receiving(incoming, stdout, stderr);
+    tokio::pin!(send, receive);
+    tokio::select! {
+        ended = &mut receive => ended,
+        sent = &mut send => { sent?; receive.await }
+    }
+}
+
+async fn sending<I: AsyncRead + Unpin>(mut outgoing: Outgoing, stdin: Option<I>, tty: bool, closable: bool) -> Result<()> {
+    let mut resized = signal(SignalKind::window_change())?;
+    if tty && let Some(size) = window() {
+        outgoing.send(RESIZE, &size).await?;
+    }
+    let mut stdin = stdin;
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        tokio::select! {
+            read = read(&mut stdin, &mut buffer), if stdin.is_some() => match read {
+                Ok(0) | Err(_) => {
+                    stdin = None;
+                    if closable {
+                        outgoing.send(CLOSE, &[STDIN]).await?;
+                    }
+                }
+                // The program may have ended without reading: the other side tells how.
+                Ok(length) => if outgoing.send(STDIN, &buffer[..length]).await.is_err() { return Ok(()) },
+            },
+            _ = resized.recv(), if tty => if let Some(size) = window() { outgoing.send(RESIZE, &size).await? },
+            else => return std::future::pending().await,
+        }
+    }
+}
+
+async fn read<I: AsyncRead + Unpin>(stdin: &mut Option<I>, buffer: &mut [u8]) -> std::io::Result<usize> {
+    match stdin {
+        Some(stdin) => stdin.read(buffer).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn receiving(mut incoming: Incoming, mut stdout: impl Write, mut stderr: impl Write) -> Result<()> {
+    let mut outcome = None;
+    while let Some(message) = incoming.next().await {
+        let (channel, data) = match message {
+            Ok(message) => message,
+            // After the outcome, how the connection goes down says nothing.
+            Err(_) if outcome.is_some() => break,
+            Err(error) => return Err(error.into()),
+        };
+        match channel {
+            STDOUT => stdout.write_all(&data).and_then(|()| stdout.flush())?,
+            STDERR => stderr.write_all(&data).and_then(|()| stderr.flush())?,
+            ERROR if !data.is_empty() => {
+                outcome = Some(ended(&data));
+                if matches!(outcome, Some(Ok(()))) { continue } else { break }
+            }
+            _ => {}
+        }
+    }
+    outcome.unwrap_or(Ok(()))
+}
+
+/// What the last message, a Status, says.
+fn ended(data: &[u8]) -> Result<()> {
+    let Ok(status) = serde_json::from_slice::<Value>(data) else { return fail(String::from_utf8_lossy(data).trim().to_owned()) };
+    if status["status"] == "Success" {
+        return Ok(());
+    }
+    let message = status["message"].as_str().unwrap_or("").to_owned();
+    if status["reason"] == "NonZeroExitCode" {
+        let causes = status.pointer("/details/causes").and_then(Value::as_array).into_iter().flatten();
+        let code = causes.filter(|cause| cause["reason"] == "ExitCode").find_map(|cause| cause["message"].as_str()?.parse::<i64>().ok());
+        return Err(match code {
+            Some(code) => Error::Exit((code & 0xff) as u8),
+            None => Error::Message(format!("error stream protocol error: missing {message}")),
+        });
+    }
+    match serde_json::from_slice::<api::Status>(data) {
+        Ok(status) => Err(status.into()),
+        Err(_) => fail(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endings() {
+        for (data, want) in [
+            (r#"{"status":"Success"}"#, None),
+            (r#"{"status":"Failure","reason":"NonZeroExitCode","message":"command terminated with non-zero exit code: 3","details":{"causes":[{"reason":"ExitCode","message":"3"}]}}"#, Some("command terminated with exit code 3\n")),
+            (r#"{"status":"Failure","reason":"InternalError","message":"no such file","code":500}"#, Some("Error from server (InternalError): no such file\n")),
+            ("plain text\n", Some("error: plain text\n")),
+        ] {
+            assert_eq!(ended(data.as_bytes()).err().map(|error| error.told()).as_deref(), want, "{data}");
+        }
+    }
+}
