@@ -120,7 +120,7 @@ pub fn resources(object: &Value, path: &str, level: usize, w: &mut Writer) {
 fn probe(probe: &Value) -> String {
     let number = |field| integer(probe, field);
     let attributes = format!(
-        "delay={}s timeout={}s period={}s successThreshold={} failureThreshold={}",
+        "delay={}s timeout={}s period={}s #success={} #failure={}",
         number("initialDelaySeconds"), number("timeoutSeconds"), number("periodSeconds"), number("successThreshold"), number("failureThreshold")
     );
     if has(probe, "exec") {

@@ -94,7 +94,22 @@ fn words(name: &str) -> Vec<String> {
             runs[at].1.insert(0, capital);
         }
     }
-    runs.into_iter().map(|(_, run)| run).filter(|run| !run.is_empty()).collect()
+    // An acronym stays with the capitalized word after it.
+    let mut words: Vec<String> = Vec::new();
+    let mut open = false;
+    for run in runs.into_iter().map(|(_, run)| run).filter(|run| !run.is_empty()) {
+        match words.last_mut() {
+            Some(last) if open && run.starts_with(char::is_uppercase) => {
+                last.push_str(&run);
+                open = false;
+            }
+            _ => {
+                open = run.chars().count() > 1 && run.chars().all(|c| !c.is_alphabetic() || c.is_uppercase());
+                words.push(run);
+            }
+        }
+    }
+    words
 }
 
 #[cfg(test)]
@@ -103,7 +118,7 @@ mod tests {
 
     #[test]
     fn labels_are_readable() {
-        for (name, want) in [("creationTimestamp", "Creation Timestamp"), ("apiVersion", "API Version"), ("uid", "UID"), ("f:spec", "f:spec"), ("holderIdentity", "Holder Identity"), ("HTTPRoute", "HTTP Route"), ("x-y", "X - Y")] {
+        for (name, want) in [("creationTimestamp", "Creation Timestamp"), ("apiVersion", "API Version"), ("uid", "UID"), ("f:spec", "f:spec"), ("holderIdentity", "Holder Identity"), ("HTTPRoute", "HTTPRoute"), ("clusterIPs", "Cluster I Ps"), ("nonResourceURLs", "Non Resource URLs"), ("x-y", "X - Y")] {
             assert_eq!(label(name), want);
         }
     }

@@ -66,6 +66,7 @@ pub fn pod(pod: &Value, related: &Related, w: &mut Writer) {
     w.pairs("", "Node-Selectors", map(pod, "spec.nodeSelector"));
     tolerations(pod, "", w);
     topology_spread(pod, "", w);
+    scheduling_group(pod, "", w);
     events::events(related, w);
 }
 
@@ -126,4 +127,12 @@ pub fn template(object: &Value, path: &str, w: &mut Writer) {
     }
     w.pairs("", "  Node-Selectors", map(template, "spec.nodeSelector"));
     tolerations(template, "  ", w);
+    scheduling_group(template, "  ", w);
+}
+
+fn scheduling_group(pod: &Value, indent: &str, w: &mut Writer) {
+    if has(pod, "spec.schedulingGroup") {
+        line!(w, 0, "{indent}SchedulingGroup:");
+        line!(w, 1, "PodGroupName:\t{}", text(pod, "spec.schedulingGroup.podGroupName"));
+    }
 }

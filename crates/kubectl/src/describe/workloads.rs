@@ -136,11 +136,6 @@ pub fn stateful_set(object: &Value, related: &Related, w: &mut Writer) {
     line!(w, 0, "Selector:\t{}", selector(object, "spec.selector"));
     w.labels(object);
     w.annotations(object);
-    for (label, field) in [("Service Name", "spec.serviceName"), ("Pod Management Policy", "spec.podManagementPolicy")] {
-        if !text(object, field).is_empty() {
-            line!(w, 0, "{label}:\t{}", text(object, field));
-        }
-    }
     line!(w, 0, "Replicas:\t{} desired | {} total", integer(object, "spec.replicas"), integer(object, "status.replicas"));
     line!(w, 0, "Update Strategy:\t{}", text(object, "spec.updateStrategy.type"));
     if let Some(rolling) = child(object, "spec.updateStrategy.rollingUpdate").filter(|rolling| has(rolling, "partition")) {
@@ -148,11 +143,6 @@ pub fn stateful_set(object: &Value, related: &Related, w: &mut Writer) {
         if has(rolling, "maxUnavailable") {
             line!(w, 1, "MaxUnavailable:\t{}", shown_or(rolling, "maxUnavailable", ""));
         }
-    }
-    if let Some(policy) = child(object, "spec.persistentVolumeClaimRetentionPolicy") {
-        line!(w, 0, "Persistent Volume Claim Retention Policy:");
-        line!(w, 1, "WhenDeleted:\t{}", text(policy, "whenDeleted"));
-        line!(w, 1, "WhenScaled:\t{}", text(policy, "whenScaled"));
     }
     line!(w, 0, "Pods Status:\t{}", pods_status(object, related));
     template(object, "spec.template", w);
