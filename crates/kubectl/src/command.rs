@@ -68,28 +68,27 @@ fn help(args: &Args) -> String {
         out.push_str(&table(command.subcommands.iter().map(|sub| (sub.name.to_owned(), sub.short)).collect()));
         out.push('\n');
     }
-    let flags = |flags: &mut dyn Iterator<Item = &'static Flag>| -> String {
-        flags
-            .map(|flag| {
-                let short = flag.short.map_or("    ".to_owned(), |short| format!("-{short}, "));
-                let default = match flag.kind {
-                    Kind::Bool => flag.default.to_owned(),
-                    Kind::List => "[]".to_owned(),
-                    _ => format!("'{}'", flag.default),
-                };
-                format!("    {short}--{}={default}:\n\t{}\n\n", flag.name, flag.help)
-            })
-            .collect()
-    };
-    let own = flags(&mut command.flags.iter().flat_map(|flags| flags.iter()));
+    let own: String = command.flags.iter().flat_map(|flags| flags.iter()).map(described).collect();
     if !own.is_empty() {
         out.push_str(&format!("Options:\n{own}"));
     }
-    if args.path == "kubectl options" {
-        out.push_str(&flags(&mut GLOBAL.iter()));
-    }
     out.push_str(&format!("Usage:\n  {} {}\n\nUse \"kubectl options\" for a list of global command-line options (applies to all commands).\n", args.path, command.usage));
     out
+}
+
+fn described(flag: &Flag) -> String {
+    let short = flag.short.map_or("    ".to_owned(), |short| format!("-{short}, "));
+    let default = match flag.kind {
+        Kind::Bool => flag.default.to_owned(),
+        Kind::List => "[]".to_owned(),
+        _ => format!("'{}'", flag.default),
+    };
+    format!("    {short}--{}={default}:\n\t{}\n\n", flag.name, flag.help)
+}
+
+/// What `kubectl options` prints.
+pub fn global_options() -> String {
+    format!("The following options can be passed to any command:\n\n{}", GLOBAL.iter().map(described).collect::<String>())
 }
 
 pub async fn run(arguments: Vec<String>) -> Result<()> {

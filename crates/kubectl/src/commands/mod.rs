@@ -1,6 +1,11 @@
 //! One file a command, or a small family.
 
 pub mod apply;
+pub mod refused;
+pub mod discover;
+pub mod describe;
+pub mod config;
+pub mod certificate;
 pub mod watching;
 pub mod streams;
 pub mod pods;
@@ -20,6 +25,15 @@ pub mod rollout;
 pub mod run;
 pub mod scale;
 pub mod set;
+pub mod cordon;
+pub mod drain;
+pub mod taint;
+pub mod top;
+pub mod auth;
+pub mod cp;
+pub mod diff;
+pub mod events;
+pub mod port_forward;
 pub mod wait;
 
 use crate::command::Command;
@@ -28,4 +42,7 @@ use crate::command::Command;
 pub static ALL: &[&Command] = &[
     &create::CREATE, &expose::EXPOSE, &run::RUN, &set::SET, &get::GET, &edit::EDIT, &delete::DELETE, &rollout::ROLLOUT, &scale::SCALE, &autoscale::AUTOSCALE, &logs::LOGS, &attach::ATTACH, &exec::EXEC,
     &apply::APPLY, &label::PATCH, &create::REPLACE, &wait::WAIT, &label::LABEL, &label::ANNOTATE,
+    &cordon::CORDON, &cordon::UNCORDON, &drain::DRAIN, &taint::TAINT, &top::TOP, &auth::AUTH, &cp::CP, &diff::DIFF, &events::EVENTS, &port_forward::PORT_FORWARD,
+    &describe::DESCRIBE, &discover::API_RESOURCES, &discover::API_VERSIONS, &discover::VERSION, &discover::CLUSTER_INFO, &config::CONFIG, &certificate::CERTIFICATE, &refused::DEBUG, &refused::KUSTOMIZE, &refused::PLUGIN,
+    &refused::OPTIONS,
 ];
