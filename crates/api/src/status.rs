@@ -137,6 +137,12 @@ impl Status {
         self
     }
 
+    /// Where an expired list goes on, in the present.
+    pub fn with_continue(mut self, token: String) -> Self {
+        self.metadata.insert("continue".to_owned(), token.into());
+        self
+    }
+
     /// What a delete of an object answers once it is gone.
     pub fn deleted(group: &str, resource: &str, name: &str, uid: &str) -> Self {
         let mut status = Self::success().of(group, resource, name);

@@ -34,14 +34,39 @@ impl Format {
 
 /// Any body as a value. Go's json errors are not reproduced letter for letter, their frame is.
 pub fn parse(bytes: &[u8], format: Format) -> Result<Value, Status> {
+    read(bytes, format).map_err(Status::bad_request)
+}
+
+fn read(bytes: &[u8], format: Format) -> Result<Value, String> {
     match format {
-        Format::Json => serde_json::from_slice(bytes).map_err(|error| Status::bad_request(format!("couldn't get version/kind; json parse error: {}", go_json_error(bytes, &error)))),
-        Format::Protobuf => protobuf::decode(bytes).map_err(|error| Status::bad_request(error.to_string())),
+        Format::Json => serde_json::from_slice(bytes).or_else(|error| {
+            if std::str::from_utf8(bytes).is_err() {
+                // Go reads bytes that are no UTF-8 as U+FFFD.
+                return serde_json::from_str(&String::from_utf8_lossy(bytes)).map_err(|error| format!("couldn't get version/kind; json parse error: {}", go_json_error(bytes, &error)));
+            }
+            Err(format!("couldn't get version/kind; json parse error: {}", go_json_error(bytes, &error)))
+        }),
+        Format::Protobuf => protobuf::decode(bytes).map_err(|error| error.to_string()),
         Format::Yaml => {
-            let text = std::str::from_utf8(bytes).map_err(|error| Status::bad_request(format!("couldn't get version/kind; json parse error: {error}")))?;
-            yaml(text).map_err(|error| Status::bad_request(format!("error converting YAML to JSON: {error}")))
+            let text = String::from_utf8_lossy(bytes);
+            yaml(&text).map_err(|error| format!("error converting YAML to JSON: yaml: {}", error.lines().next().unwrap_or_default().trim_start_matches("error: ")))
         }
     }
+}
+
+/// The start of a body that is no object at all, as the refusal shows it (`summarizeData`).
+fn summary(bytes: &[u8]) -> String {
+    const SHOWN: usize = 30;
+    let (shown, dots) = if bytes.len() > SHOWN { (&bytes[..SHOWN], " ...") } else { (bytes, "") };
+    match bytes.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => format!("{}{dots}", String::from_utf8_lossy(shown)),
+        Some(_) => format!("{}{dots}", shown.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
+    }
+}
+
+fn unrecognized(kind: &str, why: &str, bytes: &[u8]) -> Status {
+    Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why} ({})", summary(bytes)))
 }
 
 /// YAML as sigs.k8s.io/yaml reads it: YAML 1.1 booleans, octal numbers, merge keys.
@@ -55,6 +80,9 @@ fn go_json_error(bytes: &[u8], error: &serde_json::Error) -> String {
     if error.is_eof() {
         return "unexpected end of JSON input".to_owned();
     }
+    if error.to_string().starts_with("recursion limit") {
+        return "exceeded max depth".to_owned();
+    }
     let offset = bytes.split_inclusive(|byte| *byte == b'\n').take(error.line().saturating_sub(1)).map(<[u8]>::len).sum::<usize>() + error.column().saturating_sub(1);
     match bytes.get(offset) {
         Some(byte) if error.is_syntax() => format!("invalid character {:?} looking for beginning of value", char::from(*byte)),
@@ -64,7 +92,14 @@ fn go_json_error(bytes: &[u8], error: &serde_json::Error) -> String {
 
 /// An object for `row`: right group, version and kind, known fields only, right types.
 pub fn object(row: &Resource, bytes: &[u8], format: Format, cx: &Context) -> Result<Value, Status> {
-    let value = parse(bytes, format)?;
+    let value = match read(bytes, format).map_err(|why| unrecognized(&row.kind, &why, bytes))? {
+        Value::Null => Value::Object(Map::new()),
+        value @ Value::Object(_) => value,
+        other => {
+            let into = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+            return Err(unrecognized(&row.kind, &format!("couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type {into}", go_type(&other)), bytes));
+        }
+    };
     let duplicates = if format == Format::Json && cx.field_validation != FieldValidation::Ignore { ::api::schema::duplicate_fields(bytes) } else { Vec::new() };
     shape(row, value, &duplicates, cx)
 }
@@ -82,12 +117,8 @@ pub fn typed(schema: &str, api_version: &str, kind: &str, value: Value, duplicat
     let given_version = take_text(&mut map, "apiVersion")?;
     let given_kind = take_text(&mut map, "kind")?;
     let version = api_version.rsplit('/').next().unwrap_or(api_version);
-    if !given_kind.is_empty() && given_kind != kind {
-        let said = given_version.rsplit('/').next().unwrap_or(version);
-        return Err(Status::bad_request(format!("{given_kind} in version {said:?} cannot be handled as a {kind}: no kind {given_kind:?} is registered for version {:?} in scheme \"k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30\"", if given_version.is_empty() { api_version } else { &given_version })));
-    }
-    if !given_version.is_empty() && given_version != api_version {
-        return Err(Status::bad_request(format!("the API version in the data ({given_version}) does not match the expected API version ({api_version})")));
+    if (!given_kind.is_empty() && given_kind != kind) || (!given_version.is_empty() && given_version != api_version) {
+        return Err(another(api_version, kind, &given_version, &given_kind));
     }
     map.insert("apiVersion".into(), api_version.into());
     map.insert("kind".into(), kind.into());
@@ -105,6 +136,24 @@ pub fn typed(schema: &str, api_version: &str, kind: &str, value: Value, duplicat
         FieldValidation::Strict => return Err(Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {}", complaints.join(", ")))),
     }
     Ok(value)
+}
+
+/// An object of another kind or version than the URL's: unknown, not convertible, or just of another version.
+fn another(api_version: &str, kind: &str, given_version: &str, given_kind: &str) -> Status {
+    let split = |text: &str| text.split_once('/').map_or((String::new(), text.to_owned()), |(group, version)| (group.to_owned(), version.to_owned()));
+    let given_version = if given_version.is_empty() { api_version } else { given_version };
+    let given_kind = if given_kind.is_empty() { kind } else { given_kind };
+    let (group, version) = split(given_version);
+    let frame = |why: String| Status::bad_request(format!("{given_kind} in version {version:?} cannot be handled as a {kind}: {why}"));
+    if ::api::table::table().find_kind(&group, &version, given_kind).is_none() {
+        return frame(format!("no kind {given_kind:?} is registered for version {given_version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""));
+    }
+    if given_kind != kind {
+        // Go's package of a group's internal types is the group's first word; the core group's is `core`.
+        let package = |group: &str| group.split('.').next().filter(|word| !word.is_empty()).unwrap_or("core").to_owned();
+        return frame(format!("converting ({version}.{given_kind}) to ({}.{kind}): unknown conversion", package(&split(api_version).0)));
+    }
+    Status::bad_request(format!("the API version in the data ({given_version}) does not match the expected API version ({api_version})"))
 }
 
 fn take_text(map: &mut Map<String, Value>, field: &str) -> Result<String, Status> {

@@ -4,12 +4,16 @@
 //! except where Kubernetes itself gives one a special life (`special/`).
 
 mod admission;
+mod aggregation;
 mod api;
 mod authentication;
 mod authorization;
 mod bootstrap;
+mod compaction;
 mod decode;
+mod default_roles;
 mod encode;
+mod escalation;
 mod health;
 mod http;
 mod local;

@@ -156,7 +156,11 @@ pub(crate) fn delete_options(value: &Value) -> Result<DeleteOptions, Status> {
         (Some("Background"), _) | (None, Some(false)) => Some(client::Propagation::Background),
         (None | Some(""), None) => None,
         (Some(other), _) => {
-            let cause = ::api::Cause { reason: "FieldValueInvalid".into(), message: format!("Invalid value: {other:?}: DeletionPropagation need to be one of \"Foreground\", \"Background\", \"Orphan\" or nil"), field: "propagationPolicy".into() };
+            let cause = ::api::Cause {
+                reason: "FieldValueNotSupported".into(),
+                message: format!("Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\", \"nil\""),
+                field: "propagationPolicy".into(),
+            };
             return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", vec![cause]));
         }
     };

@@ -2,8 +2,6 @@
 //!
 //! Mirrors k8s.io/apiserver/pkg/endpoints/request `RequestInfo`: `/api/v1/…` and `/apis/<group>/<version>/…`.
 
-use std::borrow::Cow;
-
 use percent_encoding::percent_decode_str;
 
 /// A URL under `/api/<version>/` or `/apis/<group>/<version>/` that names a resource.
@@ -32,10 +30,12 @@ pub enum Route {
 const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 
 pub fn parse(path: &str) -> Route {
-    let parts: Vec<Cow<'_, str>> = path.split('/').filter(|part| !part.is_empty()).map(|part| percent_decode_str(part).decode_utf8_lossy()).collect();
+    // Decoded before it is cut, as Go's URL.Path is: an encoded slash cuts too, and no name holds one.
+    let path = percent_decode_str(path).decode_utf8_lossy();
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let (group, version, mut rest) = match parts.as_slice() {
-        [api, version, rest @ ..] if api == "api" && !rest.is_empty() => (String::new(), version.to_string(), rest),
-        [apis, group, version, rest @ ..] if apis == "apis" && !rest.is_empty() => (group.to_string(), version.to_string(), rest),
+        ["api", version, rest @ ..] if !rest.is_empty() => (String::new(), version.to_string(), rest),
+        ["apis", group, version, rest @ ..] if !rest.is_empty() => (group.to_string(), version.to_string(), rest),
         _ => return Route::Other,
     };
     let mut found = ResourcePath { group, version, ..ResourcePath::default() };
@@ -43,7 +43,7 @@ pub fn parse(path: &str) -> Route {
         found.watch = true;
         rest = &rest[1..];
     }
-    if rest[0] == "namespaces" && rest.len() >= 3 && !NAMESPACE_SUBRESOURCES.contains(&rest[2].as_ref()) {
+    if rest[0] == "namespaces" && rest.len() >= 3 && !NAMESPACE_SUBRESOURCES.contains(&rest[2]) {
         found.namespace = Some(rest[1].to_string());
         rest = &rest[2..];
     } else if rest[0] == "namespaces" && rest.len() >= 2 {
@@ -93,7 +93,7 @@ impl Query {
     pub fn flag(&self, key: &str) -> bool {
         match self.get(key) {
             None => false,
-            Some(value) => !matches!(value, "0" | "false" | "False" | "FALSE" | "f" | "F"),
+            Some(value) => value != "0" && !value.eq_ignore_ascii_case("false"),
         }
     }
 }
@@ -135,6 +135,7 @@ mod tests {
             ("/api/v1/nodes/n/proxy/metrics/cadvisor", "/v1 nodes ns=- name=n sub=proxy rest=metrics/cadvisor"),
             ("/apis/apps/v1/namespaces/a/deployments/d/scale", "apps/v1 deployments ns=a name=d sub=scale rest="),
             ("/api/v1/watch/namespaces/a/pods", "/v1 pods ns=a name=- sub=- rest= watch"),
+            ("/api/v1/namespaces/a/configmaps/x%2Fy", "/v1 configmaps ns=a name=x sub=y rest="),
             ("/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode", "rbac.authorization.k8s.io/v1 clusterroles ns=- name=system:node sub=- rest="),
         ];
         for (path, want) in cases {

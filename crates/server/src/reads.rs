@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use ::api::selector::{FieldSelector, LabelSelector};
-use ::api::{Object, Reason, Resource, Status};
-use base64::Engine;
+use ::api::{Cause, Object, Resource, Status};
+use base64::{DecodeError, Engine};
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use client::ListOptions;
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ impl Selection {
     pub fn parse(row: &Resource, labels: &str, fields: &str) -> Result<Self, Status> {
         let labels = match labels {
             "" => None,
-            text => Some(LabelSelector::parse(text).map_err(|error| Status::bad_request(format!("unable to parse requirement: {error}")))?),
+            text => Some(LabelSelector::parse(text).map_err(|error| Status::bad_request(error.to_string()))?),
         };
         let fields = match fields {
             "" => None,
@@ -36,7 +36,7 @@ impl Selection {
                 let selector = FieldSelector::parse(text).map_err(Status::bad_request)?;
                 for field in selector.terms().iter().map(|term| term.field.as_str()) {
                     if !matches!(field, "metadata.name" | "metadata.namespace") && !row.selectable_fields.iter().any(|known| known == field) {
-                        return Err(Status::bad_request(format!("field label not supported: {field}")));
+                        return Err(Status::bad_request(unknown_field(row, field)));
                     }
                 }
                 Some(selector)
@@ -71,6 +71,16 @@ impl Selection {
     }
 }
 
+/// What a kind that cannot be selected by a field says; each has its own words.
+fn unknown_field(row: &Resource, field: &str) -> String {
+    match (&*row.group, &*row.plural) {
+        ("batch", "jobs") => format!("field label {field:?} not supported for Job"),
+        ("apps", "replicasets") => format!("field label {field:?} not supported for appsv1.ReplicaSet"),
+        ("", _) | ("certificates.k8s.io", _) if row.selectable_fields.iter().any(|known| !known.starts_with("metadata.")) => format!("field label not supported: {field}"),
+        _ => format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""),
+    }
+}
+
 /// What LIST answers, before it is encoded.
 pub struct Listed {
     pub items: Vec<Arc<Object>>,
@@ -82,23 +92,46 @@ pub struct Listed {
 /// A continue token: where the next page starts, as of which revision.
 #[derive(Serialize, Deserialize)]
 struct Continue {
+    #[serde(default)]
     v: String,
-    rv: u64,
+    #[serde(default)]
+    rv: i64,
+    #[serde(default)]
     start: String,
 }
 
+/// In place of a revision: go on in the present, whatever has changed.
+const INCONSISTENT: i64 = -1;
+
 impl Continue {
-    fn encode(revision: u64, start: &str) -> String {
+    fn encode(revision: i64, start: &str) -> String {
         let token = Self { v: "meta.k8s.io/v1".into(), rv: revision, start: start.into() };
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
     }
 
     fn decode(text: &str) -> Result<Self, Status> {
-        let refused = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
-        let raw = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|error| refused(&error.to_string()))?;
+        let refused = |why: &str| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
+        let raw = URL_SAFE_NO_PAD.decode(text).map_err(|error| {
+            let at = match error {
+                DecodeError::InvalidByte(at, _) => at,
+                DecodeError::InvalidLastSymbol { offset, .. } => offset,
+                DecodeError::InvalidLength(length) => length,
+                DecodeError::InvalidPadding => text.len(),
+            };
+            refused(&format!("illegal base64 data at input byte {at}"))
+        })?;
         let token: Self = serde_json::from_slice(&raw).map_err(|error| refused(&error.to_string()))?;
-        if token.v != "meta.k8s.io/v1" || token.start.contains("../") {
-            return Err(refused("incorrect encoded start key"));
+        if token.v != "meta.k8s.io/v1" {
+            return Err(refused(&format!("server does not recognize this encoded version {}", token.v)));
+        }
+        if token.rv == 0 {
+            return Err(refused("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"));
+        }
+        if token.start.is_empty() {
+            return Err(refused("encoded start key empty (version meta.k8s.io/v1)"));
+        }
+        if token.start.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(refused(&token.start));
         }
         Ok(token)
     }
@@ -108,11 +141,16 @@ pub(crate) fn parse_version(text: &str) -> Result<Option<u64>, Status> {
     match text {
         "" => Ok(None),
         text => text.parse().map(Some).map_err(|_| {
-            let mut status = Status::failure(400, Reason::BadRequest, format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"));
-            status.message = format!("resourceVersion: {}", status.message);
-            status
+            Status::bad_request(format!("invalid resource version: resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"))
         }),
     }
+}
+
+/// A revision that has not come yet; clients know it by its cause.
+pub(crate) fn too_large(asked: u64, current: u64) -> Status {
+    let mut status = Status::timeout(format!("Too large resource version: {asked}, current: {current}"), 1);
+    status.details.causes.push(Cause { reason: "ResourceVersionTooLarge".into(), message: "Too large resource version".into(), field: String::new() });
+    status
 }
 
 impl Api {
@@ -154,7 +192,7 @@ impl Api {
                 if limit > 0 && items.len() == limit {
                     let left = page.remaining + (count - index - 1) as u64;
                     let more = page.more || index + 1 < count;
-                    let token = if more { Continue::encode(page.revision, key.strip_prefix(prefix.as_str()).unwrap_or(&key)) } else { String::new() };
+                    let token = if more { Continue::encode(page.revision as i64, key.strip_prefix(prefix.as_str()).unwrap_or(&key)) } else { String::new() };
                     let remaining = (more && selection.is_everything()).then_some(left);
                     return Ok(Listed { items, revision: page.revision, continue_token: token, remaining });
                 }
@@ -174,12 +212,11 @@ impl Api {
             }
             let token = Continue::decode(&options.continue_token)?;
             let after = Some(format!("{prefix}{}", token.start));
-            // A negative revision in upstream's tokens stands for "whatever is newest": ours is 0.
-            return Ok((Some(token.rv).filter(|version| *version != 0), after));
+            return Ok((u64::try_from(token.rv).ok(), after));
         }
         let Some(version) = wanted else { return Ok((None, None)) };
         if version > self.store.revision() {
-            return Err(Status::timeout(format!("Too large resource version: {version}, current: {}", self.store.revision()), 1));
+            return Err(too_large(version, self.store.revision()));
         }
         match options.resource_version_match.as_str() {
             "Exact" if version == 0 => Err(Status::bad_request("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"")),
@@ -194,10 +231,8 @@ impl Api {
     /// 410 with a token that goes on from the same key in the present.
     fn inconsistent_continue(&self, options: &ListOptions) -> Status {
         let start = Continue::decode(&options.continue_token).map(|token| token.start).unwrap_or_default();
-        Status::expired(format!(
-            "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list. next: {}",
-            Continue::encode(0, &start)
-        ))
+        Status::expired("The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.")
+            .with_continue(Continue::encode(INCONSISTENT, &start))
     }
 
     /// Every object a collection delete is about.

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use ::api::{Object, Resource, Status};
 use client::{ListOptions, WatchOptions};
-use store::{EventKind, Watch, WatchItem};
+use store::{Compacted, EventKind, Watch, WatchItem};
 
 use crate::api::Api;
-use crate::reads::{Selection, parse_version};
+use crate::reads::{Selection, parse_version, too_large};
 use crate::special::convert;
 
 #[derive(Debug, Clone)]
@@ -27,7 +27,8 @@ pub enum Change {
 pub struct Watching {
     row: Arc<Resource>,
     selection: Selection,
-    source: Box<dyn Watch>,
+    /// None when the stream was over before it began.
+    source: Option<Box<dyn Watch>>,
     initial: VecDeque<Change>,
     /// Objects up to this revision were part of the initial state.
     from: u64,
@@ -49,7 +50,7 @@ impl Api {
         let from = match version {
             Some(version) if version > 0 && !options.send_initial_events => {
                 if version > self.store.revision() {
-                    return Err(Status::timeout(format!("Too large resource version: {version}, current: {}", self.store.revision()), 1));
+                    return Err(too_large(version, self.store.revision()));
                 }
                 version
             }
@@ -62,9 +63,20 @@ impl Api {
                 listed.revision
             }
         };
-        let source = self.store.watch(&prefix, from).map_err(|compacted| Status::expired(format!("too old resource version: {} ({})", compacted.asked, compacted.oldest)))?;
-        Ok(Watching { row, selection, source, initial, from, bookmarks: options.allow_bookmarks, ended: false })
+        let source = match self.store.watch(&prefix, from) {
+            Ok(source) => Some(source),
+            Err(compacted) => {
+                // As upstream's cacher: what is wrong with the revision is told in the stream, not in its place.
+                initial.push_back(Change::Failed(too_old(compacted)));
+                None
+            }
+        };
+        Ok(Watching { row, selection, ended: source.is_none(), source, initial, from, bookmarks: options.allow_bookmarks })
     }
+}
+
+fn too_old(compacted: Compacted) -> Status {
+    Status::expired(format!("too old resource version: {} ({})", compacted.asked, compacted.oldest))
 }
 
 impl Watching {
@@ -78,7 +90,7 @@ impl Watching {
 
     /// A bookmark for now: everything up to its revision has been handed out.
     pub fn bookmark(&self) -> Option<Change> {
-        let revision = self.source.delivered().max(self.from);
+        let revision = self.source.as_ref().map_or(0, |source| source.delivered()).max(self.from);
         (self.bookmarks && self.initial.is_empty()).then_some(Change::Bookmark { revision, initial_end: false })
     }
 
@@ -91,7 +103,7 @@ impl Watching {
             if self.ended {
                 return None;
             }
-            let item = self.source.try_next()?;
+            let item = self.source.as_mut()?.try_next()?;
             if let Some(change) = self.translate(item) {
                 return Some(change);
             }
@@ -107,7 +119,7 @@ impl Watching {
             if self.ended {
                 return None;
             }
-            let item = self.source.next().await?;
+            let item = self.source.as_mut()?.next().await?;
             if let Some(change) = self.translate(item) {
                 return Some(change);
             }
@@ -120,7 +132,7 @@ impl Watching {
             WatchItem::Progress(revision) => return self.bookmarks.then_some(Change::Bookmark { revision, initial_end: false }),
             WatchItem::Expired(compacted) => {
                 self.ended = true;
-                return Some(Change::Failed(Status::expired(format!("too old resource version: {} ({})", compacted.asked, compacted.oldest))));
+                return Some(Change::Failed(too_old(compacted)));
             }
         };
         let matched = |object: &Object| self.selection.is_everything() || self.selection.matches(&self.row, object);

@@ -10,6 +10,7 @@ use ::api::{Resource, Status};
 use serde_json::Value;
 
 use crate::api::{Api, Context};
+use crate::escalation;
 use crate::registry::text;
 
 fn is_pods(row: &Resource) -> bool {
@@ -37,12 +38,12 @@ pub fn mutate_update(_api: &Api, _row: &Resource, _namespace: Option<&str>, _new
     Ok(())
 }
 
-pub fn validate_create(_api: &Api, _row: &Resource, _namespace: Option<&str>, _value: &Value, _cx: &Context) -> Result<(), Status> {
-    Ok(())
+pub fn validate_create(api: &Api, row: &Resource, namespace: Option<&str>, value: &Value, cx: &Context) -> Result<(), Status> {
+    escalation::check(api, row, namespace, value, None, cx)
 }
 
-pub fn validate_update(_api: &Api, _row: &Resource, _namespace: Option<&str>, _new: &Value, _old: &Value, _cx: &Context) -> Result<(), Status> {
-    Ok(())
+pub fn validate_update(api: &Api, row: &Resource, namespace: Option<&str>, new: &Value, old: &Value, cx: &Context) -> Result<(), Status> {
+    escalation::check(api, row, namespace, new, Some(old), cx)
 }
 
 pub fn validate_delete(_api: &Api, _row: &Resource, _namespace: Option<&str>, _name: &str, _old: &Value, _cx: &Context) -> Result<(), Status> {

@@ -3,10 +3,11 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use ::api::{Object, Status};
+use ::api::{Object, Reason, Status};
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WARNING};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WARNING};
 use http::{HeaderValue, Response, StatusCode};
+use http_body::Body as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
@@ -49,6 +50,23 @@ pub fn status(status: &Status) -> Answer {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
+}
+
+/// What the mux answers for a path that nothing serves.
+pub fn no_page() -> Answer {
+    text(404, "404 page not found\n".to_owned())
+}
+
+pub fn method_not_allowed() -> Status {
+    Status::failure(405, Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
+}
+
+/// For HEAD: the head says how long the body would have been.
+pub fn without_body(response: &mut Answer) {
+    let body = std::mem::replace(response.body_mut(), full(Bytes::new()));
+    if let Some(length) = body.size_hint().exact() {
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
 }
 
 /// `Warning: 299 - "text"`, one a warning, as KEP-1693.

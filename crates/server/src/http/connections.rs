@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{answer, routes};
 use crate::api::Api;
 use crate::authentication::User;
+use crate::{aggregation, compaction};
 
 /// A client has this long to finish the TLS handshake and to send a request's head.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,6 +35,8 @@ pub struct ServeConfig {
 /// Serves until `shutdown` becomes true or its sender is gone.
 pub async fn serve(api: Arc<Api>, config: ServeConfig, mut shutdown: watch::Receiver<bool>) {
     let acceptor = TlsAcceptor::from(config.tls);
+    tokio::spawn(compaction::run(api.clone(), shutdown.clone()));
+    tokio::spawn(aggregation::run(api.clone(), shutdown.clone()));
     loop {
         let accepted = tokio::select! {
             accepted = config.listener.accept() => accepted,

@@ -1,9 +1,11 @@
 //! The API over HTTPS: connections, and the road from a request to the registry and back.
 
 mod answer;
+mod compress;
 mod connections;
 mod impersonation;
 mod negotiate;
+mod options;
 mod proxy;
 mod resource;
 mod routes;

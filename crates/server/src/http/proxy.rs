@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ::api::{Cause, Status};
 use http::header::{CONNECTION, UPGRADE};
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderName, Request, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -20,7 +21,7 @@ use crate::api::Api;
 use crate::path::{Query, ResourcePath};
 use crate::registry::text;
 
-pub async fn handle(api: Arc<Api>, target: ResourcePath, query: Query, request: Request<Incoming>) -> Result<Answer, Status> {
+pub async fn handle(api: Arc<Api>, target: ResourcePath, query: Query, parts: Parts, body: &mut Option<Incoming>) -> Result<Answer, Status> {
     let name = target.name.clone().unwrap_or_default();
     let subresource = target.subresource.clone().unwrap_or_default();
     match (&*target.plural, &*subresource) {
@@ -37,13 +38,13 @@ pub async fn handle(api: Arc<Api>, target: ResourcePath, query: Query, request: 
                 return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
             }
             let path = agent_path(&subresource, &namespace, &name, &pod, &query)?;
-            forward(api, &node, &path, request).await
+            forward(api, &node, &path, parts, body).await
         }
         ("nodes", "proxy") => {
             let row = api.serving.rows().find("", "v1", "nodes").ok_or_else(Status::no_route)?;
             api.stored(&row, None, &name)?;
-            let rest = request.uri().query().map(|query| format!("/{}?{query}", target.rest)).unwrap_or_else(|| format!("/{}", target.rest));
-            forward(api, &name, &rest, request).await
+            let rest = parts.uri.query().map(|query| format!("/{}?{query}", target.rest)).unwrap_or_else(|| format!("/{}", target.rest));
+            forward(api, &name, &rest, parts, body).await
         }
         _ => Err(Status::failure(501, ::api::Reason::Unknown, format!("{}/{subresource} is not served by Coracle yet", target.plural))),
     }
@@ -135,7 +136,7 @@ fn until_broken(body: Incoming) -> impl futures_util::Stream<Item = Result<Frame
 /// Headers of one hop only; an upgrade's are put back by hand.
 const HOP_HEADERS: [&str; 5] = ["host", "keep-alive", "te", "trailer", "authorization"];
 
-async fn forward(api: Arc<Api>, node: &str, path: &str, mut request: Request<Incoming>) -> Result<Answer, Status> {
+async fn forward(api: Arc<Api>, node: &str, path: &str, parts: Parts, body: &mut Option<Incoming>) -> Result<Answer, Status> {
     let stream = api.nodes.dial(node).await?;
     let failed = |error: hyper::Error| Status::internal(format!("error dialing backend: {error}"));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
@@ -144,7 +145,9 @@ async fn forward(api: Arc<Api>, node: &str, path: &str, mut request: Request<Inc
             tracing::debug!(%error, "connection to the node's agent ended");
         }
     });
-    let upgrade = request.headers().get(UPGRADE).cloned();
+    let Some(body) = body.take() else { return Err(Status::internal("the request's body was read before")) };
+    let upgrade = parts.headers.get(UPGRADE).cloned();
+    let mut request = Request::from_parts(parts, body);
     let client_side = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let mut outgoing = Request::builder().method(parts.method.clone()).uri(path);

@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use ::api::columns::{self, IncludeObject};
 use ::api::{Object, Resource, Status, Verb};
-use client::{DeleteOptions, ListOptions, PatchKind, WatchOptions};
-use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
-use http::{Method, Request};
+use client::PatchKind;
+use http::Method;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::request::Parts;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use super::answer::{self, Answer};
 use super::negotiate::{self, Shape, Wanted};
-use super::{proxy, stream};
-use crate::api::{Api, Context, FieldValidation};
+use super::{options, proxy, stream};
+use crate::api::{Api, Context};
 use crate::authentication::User;
 use crate::decode::{self, Format, MAX_BODY_BYTES};
 use crate::encode;
@@ -22,30 +23,59 @@ use crate::local::{delete_options, part, status_object};
 use crate::path::{Query, ResourcePath};
 use crate::reads::Listed;
 use crate::registry::Deleted;
-use crate::special::reviews;
+use crate::special::{self, reviews, scale};
 
 /// Subresources that are streams to the node's agent, not objects.
 const STREAMED: [&str; 5] = ["log", "exec", "attach", "portforward", "proxy"];
 
-pub async fn handle(api: Arc<Api>, user: Arc<User>, target: ResourcePath, query: Query, request: Request<Incoming>) -> Result<Answer, Status> {
-    let row = api.serving.rows().find(&target.group, &target.version, &target.plural).ok_or_else(Status::no_route)?;
+pub async fn handle(api: Arc<Api>, user: Arc<User>, target: ResourcePath, query: Query, parts: Parts, body: &mut Option<Incoming>) -> Result<Answer, Status> {
+    let rows = api.serving.rows();
+    let Some(row) = rows.find(&target.group, &target.version, &target.plural) else {
+        return if rows.serves(&target.group, &target.version) { Err(Status::no_route()) } else { Ok(answer::no_page()) };
+    };
     // A namespace's own path names it twice; every other cluster-wide kind has none.
     let namespace = if row.namespaced() { target.namespace.clone() } else { None };
+    if !routed(&row, &target) {
+        return Err(Status::no_route());
+    }
+    if let Some(name) = &target.name {
+        valid_segment(name)?;
+    }
     if let Some(subresource) = &target.subresource {
         if STREAMED.contains(&subresource.as_str()) {
-            return proxy::handle(api, target, query, request).await;
+            return proxy::handle(api, target, query, parts, body).await;
         }
         if row.subresource(subresource).is_none() {
             return Err(Status::no_route());
         }
     }
-    let cx = context(user, &query, &request)?;
-    let wanted = negotiate::accept(request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()))?;
+    let mut cx = Context::of(user);
+    options::write(&mut cx, &query, &parts)?;
+    if let Some(text) = special::deprecation(&row) {
+        cx.warn(text);
+    }
+    let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    let wanted = negotiate::accept(header(ACCEPT))?;
     let call = Call { api, row, namespace, target, query, wanted };
-    let outcome = call.dispatch(request, &cx).await;
+    let outcome = call.dispatch(&parts.method, header(CONTENT_TYPE), body, &cx).await;
     let mut response = outcome.unwrap_or_else(|status| answer::status(&status));
     answer::warn(&mut response, cx.take_warnings());
     Ok(response)
+}
+
+/// Whether such a path exists at all: one object of a namespaced kind lies in a namespace, one of the others does not.
+fn routed(row: &Resource, target: &ResourcePath) -> bool {
+    if row.namespaced() { target.namespace.is_some() || target.name.is_none() } else { target.namespace.is_none() || (row.group.is_empty() && row.plural == "namespaces") }
+}
+
+/// path.IsValidPathSegmentName, as it is told of a name in a URL.
+fn valid_segment(name: &str) -> Result<(), Status> {
+    let why = match name {
+        "." | ".." => format!("may not be '{name}'"),
+        _ if name.contains('%') => "may not contain '%'".to_owned(),
+        _ => return Ok(()),
+    };
+    Err(Status::bad_request(format!("Name parameter invalid: {name:?}: {why}")))
 }
 
 struct Call {
@@ -57,39 +87,17 @@ struct Call {
     wanted: Wanted,
 }
 
-fn context(user: Arc<User>, query: &Query, request: &Request<Incoming>) -> Result<Context, Status> {
-    let mut cx = Context::of(user);
-    cx.dry_run = match query.get("dryRun") {
-        None | Some("") => false,
-        Some("All") => true,
-        Some(other) => return Err(Status::failure(422, ::api::Reason::Invalid, format!("dryRun: Unsupported value: {other:?}: supported values: \"All\""))),
-    };
-    cx.field_manager = query.text("fieldManager");
-    if cx.field_manager.is_empty() {
-        // Upstream takes the program's name from the User-Agent.
-        let agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("unknown");
-        cx.field_manager = agent.split('/').next().unwrap_or("unknown").to_owned();
-    }
-    cx.force = query.flag("force");
-    cx.field_validation = match query.get("fieldValidation") {
-        None | Some("" | "Warn") => FieldValidation::Warn,
-        Some("Strict") => FieldValidation::Strict,
-        Some("Ignore") => FieldValidation::Ignore,
-        Some(other) => return Err(Status::failure(422, ::api::Reason::Invalid, format!("fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""))),
-    };
-    Ok(cx)
-}
-
-async fn body(request: Request<Incoming>) -> Result<(Option<String>, bytes::Bytes), Status> {
-    let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let collected = Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await.map_err(|error| {
+/// The whole body, which counts as read from now on.
+async fn read(body: &mut Option<Incoming>) -> Result<bytes::Bytes, Status> {
+    let Some(body) = body.take() else { return Ok(bytes::Bytes::new()) };
+    let collected = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|error| {
         if error.downcast_ref::<http_body_util::LengthLimitError>().is_some() {
             Status::too_large(format!("Request entity too large: limit is {MAX_BODY_BYTES}"))
         } else {
             Status::bad_request(format!("cannot read the request's body: {error}"))
         }
     })?;
-    Ok((content_type, collected.to_bytes()))
+    Ok(collected.to_bytes())
 }
 
 impl Call {
@@ -105,41 +113,41 @@ impl Call {
         if self.target.subresource.is_some() || self.row.allows(verb) { Ok(()) } else { Err(Status::method_not_supported(&self.row.group, &self.row.plural, verb.as_str())) }
     }
 
-    async fn dispatch(&self, request: Request<Incoming>, cx: &Context) -> Result<Answer, Status> {
-        let method = request.method().clone();
+    async fn dispatch(&self, method: &Method, content_type: Option<&str>, body: &mut Option<Incoming>, cx: &Context) -> Result<Answer, Status> {
+        // A collection across all namespaces is only read.
+        let across = self.row.namespaced() && self.namespace.is_none();
         match (method, self.name()) {
-            (Method::GET | Method::HEAD, None) if self.target.watch || self.query.flag("watch") => self.watch(),
-            (Method::GET | Method::HEAD, Some(_)) if (self.target.watch || self.query.flag("watch")) && self.target.subresource.is_none() => self.watch(),
-            (Method::GET | Method::HEAD, None) => self.list(),
-            (Method::GET | Method::HEAD, Some(name)) => {
+            (&Method::GET | &Method::HEAD, None) if self.target.watch || self.query.flag("watch") => self.watch(),
+            (&Method::GET | &Method::HEAD, Some(_)) if (self.target.watch || self.query.flag("watch")) && self.target.subresource.is_none() => self.watch(),
+            (&Method::GET | &Method::HEAD, None) => self.list(),
+            (&Method::GET | &Method::HEAD, Some(name)) => {
                 self.allow(Verb::Get)?;
                 let object = self.api.get_any(&self.row, self.namespace(), name, self.target.subresource.as_deref())?;
                 self.show(200, &object)
             }
-            (Method::POST, name) => {
-                if name.is_some() && self.target.subresource.is_none() {
-                    return Err(Status::failure(405, ::api::Reason::MethodNotAllowed, "the server does not allow this method on the requested resource"));
-                }
+            _ if across => Err(answer::method_not_allowed()),
+            (&Method::POST, Some(_)) if self.target.subresource.is_none() => Err(answer::method_not_allowed()),
+            (&Method::POST, _) => {
                 self.allow(Verb::Create)?;
-                let (content_type, bytes) = body(request).await?;
-                self.post(content_type.as_deref(), &bytes, cx).await
+                let bytes = read(body).await?;
+                self.post(content_type, &bytes, cx).await
             }
-            (Method::PUT, Some(name)) => {
+            (&Method::PUT, Some(name)) => {
                 self.allow(Verb::Update)?;
-                let (content_type, bytes) = body(request).await?;
-                self.put(name, content_type.as_deref(), &bytes, cx).await
+                let bytes = read(body).await?;
+                self.put(name, content_type, &bytes, cx).await
             }
-            (Method::PATCH, Some(name)) => {
+            (&Method::PATCH, Some(name)) => {
                 self.allow(Verb::Patch)?;
-                let (content_type, bytes) = body(request).await?;
-                self.patch(name, content_type.as_deref(), &bytes, cx).await
+                let bytes = read(body).await?;
+                self.patch(name, content_type, &bytes, cx).await
             }
-            (Method::DELETE, name) => {
+            (&Method::DELETE, name) if self.target.subresource.is_none() => {
                 self.allow(if name.is_some() { Verb::Delete } else { Verb::DeleteCollection })?;
-                let (content_type, bytes) = body(request).await?;
-                self.delete(name, content_type.as_deref(), &bytes, cx).await
+                let bytes = read(body).await?;
+                self.delete(name, content_type, &bytes, cx).await
             }
-            _ => Err(Status::failure(405, ::api::Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")),
+            _ => Err(answer::method_not_allowed()),
         }
     }
 
@@ -185,21 +193,27 @@ impl Call {
     }
 
     async fn delete(&self, name: Option<&str>, content_type: Option<&str>, bytes: &[u8], cx: &Context) -> Result<Answer, Status> {
-        let mut options = if bytes.is_empty() { DeleteOptions::default() } else { delete_options(&decode::parse(bytes, Format::of(content_type)?)?)? };
-        let mut given = json!({});
-        if let Some(seconds) = self.query.get("gracePeriodSeconds").and_then(|text| text.parse::<i64>().ok()) {
-            given["gracePeriodSeconds"] = seconds.into();
-        }
-        if let Some(policy) = self.query.get("propagationPolicy") {
-            given["propagationPolicy"] = policy.into();
-        }
-        let from_query = delete_options(&given)?;
-        options.grace_period_seconds = options.grace_period_seconds.or(from_query.grace_period_seconds);
-        options.propagation = options.propagation.or(from_query.propagation);
+        // A body speaks for itself; without one the query does.
+        let given = if bytes.is_empty() {
+            let mut given = json!({});
+            if let Some(seconds) = options::integer(&self.query, "gracePeriodSeconds")? {
+                given["gracePeriodSeconds"] = seconds.into();
+            }
+            if let Some(policy) = self.query.get("propagationPolicy") {
+                given["propagationPolicy"] = policy.into();
+            }
+            if self.query.get("orphanDependents").is_some() {
+                given["orphanDependents"] = self.query.flag("orphanDependents").into();
+            }
+            given
+        } else {
+            decode::parse(bytes, Format::of(content_type)?)?
+        };
+        let mut options = delete_options(&given)?;
         options.dry_run |= cx.dry_run;
         let dry = Context::of(cx.user.clone()).dry(options.dry_run);
         let Some(name) = name else {
-            let items = self.api.delete_collection(&self.row, self.namespace(), &options, &self.list_options(), &dry).await?;
+            let items = self.api.delete_collection(&self.row, self.namespace(), &options, &options::list(&self.query, None)?, &dry).await?;
             let listed = Listed { items, revision: self.api.store.revision(), continue_token: String::new(), remaining: None };
             return self.show_list(&listed);
         };
@@ -214,38 +228,15 @@ impl Call {
         }
     }
 
-    fn list_options(&self) -> ListOptions {
-        let mut fields = self.query.text("fieldSelector");
-        if let Some(name) = self.name() {
-            let only = format!("metadata.name={name}");
-            fields = if fields.is_empty() { only } else { format!("{fields},{only}") };
-        }
-        ListOptions {
-            label_selector: self.query.text("labelSelector"),
-            field_selector: fields,
-            limit: self.query.get("limit").and_then(|text| text.parse().ok()).unwrap_or(0),
-            continue_token: self.query.text("continue"),
-            resource_version: self.query.text("resourceVersion"),
-            resource_version_match: self.query.text("resourceVersionMatch"),
-        }
-    }
-
     fn list(&self) -> Result<Answer, Status> {
         self.allow(Verb::List)?;
-        let listed = self.api.list(&self.row, self.namespace(), &self.list_options())?;
+        let listed = self.api.list(&self.row, self.namespace(), &options::list(&self.query, self.name())?)?;
         self.show_list(&listed)
     }
 
     fn watch(&self) -> Result<Answer, Status> {
         self.allow(Verb::Watch)?;
-        let options = WatchOptions {
-            label_selector: self.query.text("labelSelector"),
-            field_selector: self.query.text("fieldSelector"),
-            resource_version: self.query.text("resourceVersion"),
-            allow_bookmarks: self.query.flag("allowWatchBookmarks"),
-            send_initial_events: self.query.flag("sendInitialEvents"),
-            timeout_seconds: self.query.get("timeoutSeconds").and_then(|text| text.parse().ok()),
-        };
+        let options = options::watch(&self.query)?;
         let watching = self.api.watch(self.row.clone(), self.namespace(), self.name(), &options)?;
         Ok(stream::watch(self.api.clone(), watching, self.wanted, include(&self.query), options.timeout_seconds))
     }
@@ -258,6 +249,7 @@ impl Call {
                 table["metadata"]["resourceVersion"] = object.resource_version().to_string().into();
                 Ok(self.render(code, &table))
             }
+            Shape::Table if object.kind() == "Scale" => Ok(self.render(code, &scale::table(&object.value().map_err(Status::internal)?, self.api.clock.now()))),
             Shape::Metadata => Ok(self.render(code, &partial(&object.value().map_err(Status::internal)?))),
             _ if self.wanted.yaml => Ok(self.render(code, &object.value().map_err(Status::internal)?)),
             _ => Ok(answer::object(code, object)),

@@ -1,15 +1,18 @@
 //! From a request to whoever answers it: authentication, authorisation, then resources, discovery, health.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::api::{Status, discovery, openapi};
 use http::header::{ACCEPT, AUTHORIZATION};
+use http::request::Parts;
 use http::{Method, Request};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::json;
 
 use super::answer::{self, Answer};
-use super::impersonation;
+use super::{compress, impersonation};
 use super::negotiate::{self, Shape};
 use super::resource;
 use crate::api::Api;
@@ -22,30 +25,56 @@ use crate::path::{self, Query, ResourcePath, Route};
 const OPENAPI_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2";
 const DISCOVERY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
+/// How much of a refused request's body is read, and for how long.
+const MAX_DRAIN_BYTES: usize = 256 * 1024;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Paths that anyone may ask for, signed in or not.
 const PUBLIC: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
 
 pub async fn handle(api: Arc<Api>, certificate: Option<Arc<User>>, request: Request<Incoming>) -> Answer {
-    match route(api, certificate, request).await {
-        Ok(answer) => answer,
-        Err(status) => answer::status(&status),
+    let (parts, body) = request.into_parts();
+    let (head, gzip) = (parts.method == Method::HEAD, compress::accepted(&parts));
+    let mut body = Some(body);
+    let mut answer = route(api, certificate, parts, &mut body).await.unwrap_or_else(|status| answer::status(&status));
+    if let Some(unread) = body {
+        drain(unread).await;
     }
+    if head {
+        answer::without_body(&mut answer);
+        return answer;
+    }
+    if gzip { compress::gzip(answer).await } else { answer }
 }
 
-async fn route(api: Arc<Api>, certificate: Option<Arc<User>>, request: Request<Incoming>) -> Result<Answer, Status> {
-    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+/// A client that is still sending when it is refused would see a broken stream instead of the refusal.
+async fn drain(mut body: Incoming) {
+    let mut left = MAX_DRAIN_BYTES;
+    let read = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len()));
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, read).await;
+}
+
+async fn route(api: Arc<Api>, certificate: Option<Arc<User>>, parts: Parts, body: &mut Option<Incoming>) -> Result<Answer, Status> {
+    let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
     let user = api.authenticate(header(AUTHORIZATION), certificate.as_ref())?;
-    let user = impersonation::apply(&api, user, request.headers())?;
-    let query = Query::parse(request.uri().query().unwrap_or(""));
-    let path = request.uri().path().to_owned();
+    let user = impersonation::apply(&api, user, &parts.headers)?;
+    let query = Query::parse(parts.uri.query().unwrap_or(""));
+    let path = parts.uri.path().to_owned();
     match path::parse(&path) {
         Route::Resource(target) => {
-            let asked = attributes(request.method(), &target, &query);
+            let asked = attributes(&parts.method, &target, &query);
             authorize(&api, &user, &asked)?;
-            resource::handle(api, user, target, query, request).await
+            resource::handle(api, user, target, query, parts, body).await
         }
         Route::Other => {
-            let verb = match *request.method() {
+            let verb = match parts.method {
                 Method::GET => "get",
                 Method::POST => "post",
                 Method::PUT => "put",
@@ -58,8 +87,8 @@ async fn route(api: Arc<Api>, certificate: Option<Arc<User>>, request: Request<I
             if !public {
                 authorize(&api, &user, &Attributes { verb: verb.into(), path: path.clone(), ..Attributes::default() })?;
             }
-            if !matches!(*request.method(), Method::GET | Method::HEAD) {
-                return Err(Status::failure(405, ::api::Reason::MethodNotAllowed, "the server does not allow this method on the requested resource"));
+            if !matches!(parts.method, Method::GET | Method::HEAD) {
+                return Err(answer::method_not_allowed());
             }
             other(&api, &path, &query, header(ACCEPT))
         }
@@ -119,16 +148,16 @@ fn other(api: &Arc<Api>, path: &str, query: &Query, accept: Option<&str>) -> Res
             let address = format!("{}:{}", api.config.advertise_address, api.config.secure_port);
             Ok(answer::json(200, &if core { discovery::core_versions(&address) } else { discovery::group_list(each()) }))
         }
-        ["api", version] => discovery::resource_list(each(), "", version).map(|list| answer::json(200, &list)).ok_or_else(Status::no_route),
-        ["apis", group] => discovery::group(each(), group).map(|group| answer::json(200, &group)).ok_or_else(Status::no_route),
-        ["apis", group, version] => discovery::resource_list(each(), group, version).map(|list| answer::json(200, &list)).ok_or_else(Status::no_route),
+        ["api", version] => Ok(discovery::resource_list(each(), "", version).map_or_else(answer::no_page, |list| answer::json(200, &list))),
+        ["apis", group] => Ok(discovery::group(each(), group).map_or_else(answer::no_page, |group| answer::json(200, &group))),
+        ["apis", group, version] => Ok(discovery::resource_list(each(), group, version).map_or_else(answer::no_page, |list| answer::json(200, &list))),
         ["openapi", rest @ ..] => openapi(api, rest, accept),
         [".well-known", "openid-configuration"] => {
             let issuer = &api.config.service_account_issuer;
             Ok(answer::json(200, &json!({"issuer": issuer, "jwks_uri": format!("https://{}:{}/openid/v1/jwks", api.config.advertise_address, api.config.secure_port), "response_types_supported": ["id_token"], "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["ES256"]})))
         }
         ["openid", "v1", "jwks"] => Ok(answer::bytes(200, "application/jwk-set+json", api.config.token_key.jwks().to_string())),
-        _ => Err(Status::no_route()),
+        _ => Ok(answer::no_page()),
     }
 }
 

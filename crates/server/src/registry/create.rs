@@ -40,7 +40,7 @@ impl Api {
         strategy.default(&mut value);
         special::convert::to_storage(row, &mut value)?;
         admission::mutate_create(self, row, namespace, &mut value, cx)?;
-        strategy.prepare_create(&mut value, &self.strategy_context());
+        strategy.prepare_create(&mut value, &self.strategy_context(cx));
         let mut reserved = special::before_create(self, row, &mut value, cx)?;
         let name = text(&value, "/metadata/name").to_owned();
         let mut causes = validation::object_meta(row, &value);

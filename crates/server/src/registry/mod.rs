@@ -73,8 +73,11 @@ pub(crate) fn track(row: &Resource, part: Part, old: Option<&Value>, new: &mut V
 }
 
 impl Api {
-    pub(crate) fn strategy_context(&self) -> strategy::Context {
-        strategy::Context::at(self.clock.now())
+    pub(crate) fn strategy_context(&self, cx: &Context) -> strategy::Context {
+        let user = &cx.user;
+        let extra = user.extra.iter().map(|(key, values)| (key.clone(), values.clone())).collect();
+        let requester = strategy::Requester { name: user.name.clone(), uid: user.uid.clone(), groups: user.groups.clone(), extra };
+        strategy::Context { now: self.clock.now(), requester: Some(requester) }
     }
 
     pub(crate) fn not_found(&self, row: &Resource, name: &str) -> Status {

@@ -24,6 +24,7 @@ impl Api {
             let mut new = old.clone();
             apply_patch(row, kind, &mut new, &patch)?;
             let wanted = decode::shape(row, new, &[], cx)?;
+            self.check_name(row, namespace, name, &wanted)?;
             let given = text(&wanted, "/metadata/resourceVersion").to_owned();
             if given == text(old, "/metadata/resourceVersion") && patch.pointer("/metadata/resourceVersion").is_none() {
                 // The patch does not speak of the version, so it pins none.

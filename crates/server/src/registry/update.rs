@@ -56,10 +56,12 @@ impl Api {
             let write = Write { key: key.clone(), precondition: Precondition::Revision(stored.resource_version()), object: (!finished).then_some(bytes) };
             match self.store.commit(write).await {
                 Ok(object) => {
-                    reserved.keep();
                     if finished {
+                        // What was taken for the new state goes with it, what the old one held is given back.
+                        drop(reserved);
                         special::after_delete(self, row, &object);
                     } else {
+                        reserved.keep();
                         special::after_write(self, row, &object);
                     }
                     return special::convert::from_storage(row, object);
@@ -73,22 +75,36 @@ impl Api {
 
     /// PUT of a decoded value.
     pub async fn update(&self, row: &Resource, namespace: Option<&str>, name: &str, part: Part, value: Value, cx: &Context) -> Result<Arc<Object>, Status> {
-        let given = text(&value, "/metadata/name").to_owned();
-        if !given.is_empty() && given != name {
-            return Err(Status::bad_request(format!("the name of the object ({given}) does not match the name on the URL ({name})")));
-        }
-        let given = text(&value, "/metadata/namespace").to_owned();
-        if let (true, Some(namespace)) = (row.namespaced() && !given.is_empty(), namespace)
-            && given != namespace
-        {
-            return Err(Status::bad_request(format!("the namespace of the provided object does not match the namespace sent on the request")));
-        }
-        if part == Part::Main && special::creates_on_update(row) && self.store.get(&row.key(namespace, name)).is_none() {
-            let mut value = value;
-            metadata(&mut value).insert("name".into(), name.into());
+        self.check_name(row, namespace, name, &value)?;
+        if part == Part::Main && policy(row).allow_create_on_update() && self.store.get(&row.key(namespace, name)).is_none() {
+            let given = text(&value, "/metadata/uid");
+            if !given.is_empty() {
+                return Err(Status::conflict(&row.group, &row.plural, name, &format!("Precondition failed: UID in precondition: {given}, UID in object meta: ")));
+            }
             return self.create(row, namespace, value, cx).await;
         }
+        if part == Part::Main && text(&value, "/metadata/resourceVersion").is_empty() && !policy(row).allow_unconditional_update() {
+            self.stored(row, namespace, name)?;
+            let cause = Cause { reason: "FieldValueInvalid".into(), message: "Invalid value: 0: must be specified for an update".into(), field: "metadata.resourceVersion".into() };
+            return Err(Status::invalid(&row.group, &row.kind, name, vec![cause]));
+        }
         self.change(row, namespace, name, part, cx, |_| Ok(value.clone())).await
+    }
+
+    /// The object's own name and namespace are those of the URL (endpoints/handlers `checkName`).
+    pub(crate) fn check_name(&self, row: &Resource, namespace: Option<&str>, name: &str, value: &Value) -> Result<(), Status> {
+        let given = text(value, "/metadata/name");
+        if given.is_empty() {
+            return Err(Status::bad_request(format!("the name of the object ({name} based on URL) was undeterminable: name must be provided")));
+        }
+        if given != name {
+            return Err(Status::bad_request(format!("the name of the object ({given}) does not match the name on the URL ({name})")));
+        }
+        let given = text(value, "/metadata/namespace");
+        match namespace.filter(|_| row.namespaced() && !given.is_empty()) {
+            Some(namespace) if given != namespace => Err(Status::bad_request(format!("the namespace of the object ({given}) does not match the namespace on the request ({namespace})"))),
+            _ => Ok(()),
+        }
     }
 
     fn same_object(&self, row: &Resource, namespace: Option<&str>, name: &str, new: &Value, old: &Value) -> Result<(), Status> {
@@ -103,8 +119,7 @@ impl Api {
     /// Everything between the wanted object and the bytes: server-owned fields, strategy, admission, validation.
     fn settle(&self, row: &Resource, namespace: Option<&str>, name: &str, part: Part, new: &mut Value, old: &Value, cx: &Context) -> Result<special::Reserved, Status> {
         let strategy = policy(row);
-        let context = self.strategy_context();
-        let renamed = Some(text(new, "/metadata/name")).filter(|given| !given.is_empty() && *given != name).map(str::to_owned);
+        let context = self.strategy_context(cx);
         {
             let old_meta = old.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
             let meta = metadata(new);
@@ -124,10 +139,6 @@ impl Api {
                 meta.insert("resourceVersion".into(), version.clone());
             }
         }
-        if let Some(given) = renamed {
-            let cause = Cause { reason: "FieldValueInvalid".into(), message: format!("Invalid value: {given:?}: field is immutable"), field: "metadata.name".into() };
-            return Err(Status::invalid(&row.group, &row.kind, name, vec![cause]));
-        }
         let mut causes;
         let mut reserved = special::Reserved::none();
         match part {
@@ -137,7 +148,9 @@ impl Api {
                 reserved = special::before_update(self, row, new, old)?;
                 causes = validation::object_meta_update(new, old);
                 causes.extend(strategy.validate_update(new, old));
-                strategy.warnings(new).into_iter().for_each(|warning| cx.warn(warning));
+                if special::warns_on_update(row) {
+                    strategy.warnings(new).into_iter().for_each(|warning| cx.warn(warning));
+                }
             }
             Part::Status => {
                 strategy.prepare_status(new, old, &context);
@@ -149,29 +162,9 @@ impl Api {
                 causes.extend(validation::object_meta_update(new, old));
             }
         }
-        // An object on its way out takes no new finalizers.
-        if !text(old, "/metadata/deletionTimestamp").is_empty() {
-            let known = finalizers(old);
-            let added: Vec<String> = finalizers(new).into_iter().filter(|name| !known.contains(name)).collect();
-            if !added.is_empty() {
-                causes.push(Cause {
-                    reason: "FieldValueForbidden".into(),
-                    message: format!("Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {}", go_strings(&added)),
-                    field: "metadata.finalizers".into(),
-                });
-            }
-        }
         self.refuse(row, name, causes)?;
         admission::validate_update(self, row, namespace, new, old, cx)?;
         Ok(reserved)
     }
 }
 
-fn finalizers(value: &Value) -> Vec<String> {
-    value.pointer("/metadata/finalizers").and_then(Value::as_array).map(|list| list.iter().filter_map(Value::as_str).map(str::to_owned).collect()).unwrap_or_default()
-}
-
-/// `[]string{"a", "b"}`: how Go prints a slice with `%#v`.
-fn go_strings(list: &[String]) -> String {
-    format!("[]string{{{}}}", list.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", "))
-}

@@ -12,33 +12,42 @@ pub mod services;
 
 use std::sync::Arc;
 
-use ::api::{Cause, Object, Resource, Status};
+use ::api::{Cause, Object, Resource, Status, kinds};
 use serde_json::Value;
 
 use crate::api::{Api, Context};
 
-/// Something taken for a write that is given back unless the write succeeded.
+type Later = Box<dyn FnOnce() + Send>;
+
+/// Something taken for a write: given back unless the write succeeds, and what the write gives up is given back only once it has.
 #[must_use]
-pub struct Reserved(Option<Box<dyn FnOnce() + Send>>);
+pub struct Reserved {
+    undo: Option<Later>,
+    done: Option<Later>,
+}
 
 impl Reserved {
     pub fn none() -> Self {
-        Self(None)
+        Self { undo: None, done: None }
     }
 
-    pub fn until_kept(release: impl FnOnce() + Send + 'static) -> Self {
-        Self(Some(Box::new(release)))
+    pub fn new(undo: impl FnOnce() + Send + 'static, done: impl FnOnce() + Send + 'static) -> Self {
+        Self { undo: Some(Box::new(undo)), done: Some(Box::new(done)) }
     }
 
+    /// The write has succeeded.
     pub fn keep(&mut self) {
-        self.0 = None;
+        self.undo = None;
+        if let Some(done) = self.done.take() {
+            done();
+        }
     }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        if let Some(release) = self.0.take() {
-            release();
+        if let Some(undo) = self.undo.take() {
+            undo();
         }
     }
 }
@@ -83,12 +92,18 @@ pub fn after_delete(api: &Api, row: &Resource, object: &Arc<Object>) {
     }
 }
 
-/// PUT of an object that does not exist creates it, for the few kinds upstream allows it for (`AllowCreateOnUpdate`).
-pub fn creates_on_update(row: &Resource) -> bool {
-    matches!(
-        (&*row.group, &*row.plural),
-        ("", "endpoints" | "events" | "limitranges") | ("coordination.k8s.io", "leases") | ("rbac.authorization.k8s.io", _) | ("events.k8s.io", "events") | ("node.k8s.io", "runtimeclasses")
-    )
+/// Pods are warned about when they are created and never again.
+pub fn warns_on_update(row: &Resource) -> bool {
+    !is(row, "", "pods")
+}
+
+/// APIs upstream has announced the end of, for whoever asks anything of them: `prerelease-lifecycle-gen`'s words.
+pub fn deprecation(row: &Resource) -> Option<&'static str> {
+    match (&*row.group, &*row.plural) {
+        ("", "endpoints") => Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+        ("", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        _ => None,
+    }
 }
 
 /// The rules of subresources that replace one part of an object by PUT or PATCH.
@@ -107,27 +122,22 @@ pub fn settle_subresource(api: &Api, row: &Resource, subresource: &str, new: &mu
                     None => spec.remove("finalizers"),
                 };
             }
-            Ok(Vec::new())
+            Ok(kinds::cluster::validate_finalize(new))
         }
         // `bind` and `scale` made the whole object themselves.
         (_, _, "binding") => Ok(Vec::new()),
-        ("", "pods", "ephemeralcontainers") => pods::settle_ephemeral(new, old),
-        ("", "pods", "resize") => pods::settle_resize(new, old),
+        ("", "pods", "ephemeralcontainers") => {
+            kinds::pod::prepare_ephemeral_containers(new, old);
+            Ok(kinds::pod::validate_ephemeral_containers(new, old))
+        }
+        ("", "pods", "resize") => {
+            kinds::pod::prepare_resize(new, old);
+            Ok(kinds::pod::validate_resize(new, old))
+        }
         ("certificates.k8s.io", "certificatesigningrequests", "approval") => {
-            let mut kept = old.clone();
-            let conditions = new.pointer("/status/conditions").cloned();
-            if let (Some(conditions), Some(root)) = (conditions, kept.as_object_mut()) {
-                let status = root.entry("status").or_insert_with(|| Value::Object(Default::default()));
-                if let Some(status) = status.as_object_mut() {
-                    status.insert("conditions".into(), conditions);
-                }
-            }
-            *new = kept;
-            Ok(Vec::new())
+            kinds::certificates::prepare_approval(new, old, &api.strategy_context(cx));
+            Ok(kinds::certificates::validate_approval(new, old))
         }
-        _ => {
-            let _ = (api, cx);
-            Err(Status::no_route())
-        }
+        _ => Err(Status::no_route()),
     }
 }

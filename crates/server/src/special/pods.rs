@@ -1,4 +1,4 @@
-//! Pods: binding to a node, ephemeral containers, in-place resize.
+//! Pods: binding to a node.
 
 use std::sync::Arc;
 
@@ -67,55 +67,4 @@ pub fn set_condition(object: &mut Value, condition: Value) {
             None => list.push(condition),
         }
     }
-}
-
-/// `pods/ephemeralcontainers`: containers may only be added.
-pub fn settle_ephemeral(new: &mut Value, old: &Value) -> Result<Vec<Cause>, Status> {
-    let wanted = new.pointer("/spec/ephemeralContainers").and_then(Value::as_array).cloned().unwrap_or_default();
-    let known = old.pointer("/spec/ephemeralContainers").and_then(Value::as_array).cloned().unwrap_or_default();
-    let mut causes = Vec::new();
-    for container in &known {
-        let name = text(container, "/name");
-        match wanted.iter().find(|other| text(other, "/name") == name) {
-            Some(same) if same == container => {}
-            _ => causes.push(Cause { reason: "FieldValueForbidden".into(), message: format!("Forbidden: existing ephemeral containers {name:?} may not be {}", if wanted.iter().any(|other| text(other, "/name") == name) { "changed" } else { "removed" }), field: "spec.ephemeralContainers".into() }),
-        }
-    }
-    let mut kept = old.clone();
-    kept["spec"]["ephemeralContainers"] = wanted.into();
-    *new = kept;
-    for container in new["spec"]["ephemeralContainers"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
-        container.entry("resources").or_insert_with(|| json!({}));
-        container.entry("imagePullPolicy").or_insert_with(|| "IfNotPresent".into());
-        container.entry("terminationMessagePath").or_insert_with(|| "/dev/termination-log".into());
-        container.entry("terminationMessagePolicy").or_insert_with(|| "File".into());
-    }
-    Ok(causes)
-}
-
-/// `pods/resize`: only the containers' resources change.
-pub fn settle_resize(new: &mut Value, old: &Value) -> Result<Vec<Cause>, Status> {
-    let mut kept = old.clone();
-    let mut changed = false;
-    for list in ["containers", "initContainers"] {
-        let wanted = new.pointer(&format!("/spec/{list}")).and_then(Value::as_array).cloned().unwrap_or_default();
-        for container in kept["spec"][list].as_array_mut().into_iter().flatten() {
-            let name = text(container, "/name").to_owned();
-            if let Some(same) = wanted.iter().find(|other| text(other, "/name") == name) {
-                for field in ["resources", "resizePolicy"] {
-                    if let Some(value) = same.get(field)
-                        && container.get(field) != Some(value)
-                    {
-                        container[field] = value.clone();
-                        changed = true;
-                    }
-                }
-            }
-        }
-    }
-    if changed && let Some(generation) = kept.pointer("/metadata/generation").and_then(Value::as_i64) {
-        kept["metadata"]["generation"] = (generation + 1).into();
-    }
-    *new = kept;
-    Ok(Vec::new())
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ::api::columns::age;
 use ::api::selector::LabelSelector;
 use ::api::{Cause, Object, Resource, Status};
 use bytes::Bytes;
@@ -36,6 +37,26 @@ pub fn view(object: &Object) -> Result<Arc<Object>, Status> {
     let mut out = Vec::new();
     crate::encode::write(&mut out, &scale);
     Ok(Arc::new(Object::new(Bytes::from(out), object.resource_version())))
+}
+
+/// The Scale as `kubectl get --subresource=scale` prints it.
+pub fn table(scale: &Value, now: jiff::Timestamp) -> Value {
+    let column = |name: &str, kind: &str, format: &str, description: &str| json!({"name": name, "type": kind, "format": format, "description": description, "priority": 0});
+    json!({
+        "kind": "Table",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": {"resourceVersion": text(scale, "/metadata/resourceVersion")},
+        "columnDefinitions": [
+            column("Name", "string", "name", "Name of the object, unique within its namespace."),
+            column("Desired", "integer", "", "The desired number of instances."),
+            column("Available", "integer", "", "The number of instances observed."),
+            column("Age", "string", "", "When the object was created."),
+        ],
+        "rows": [{
+            "cells": [scale["metadata"]["name"], scale["spec"]["replicas"], scale["status"]["replicas"], age(scale, now)],
+            "object": {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": scale["metadata"]},
+        }],
+    })
 }
 
 impl Api {

@@ -74,11 +74,8 @@ fn allocate(api: &Api, row: &Resource, service: &mut Value, old: Option<&Value>,
     let (now_addresses, now_ports) = (addresses(service), ports(service));
     let dropped_addresses: Vec<IpAddr> = held_addresses.into_iter().filter(|held| !now_addresses.contains(held)).collect();
     let dropped_ports: Vec<u16> = held_ports.into_iter().filter(|held| !now_ports.contains(held)).collect();
-    if !dropped_addresses.is_empty() || !dropped_ports.is_empty() {
-        api.allocations.release(&dropped_addresses, &dropped_ports);
-    }
-    let release = api.allocations.releaser();
-    Ok(Reserved::until_kept(move || release(&taking.addresses, &taking.ports)))
+    let (undo, done) = (api.allocations.releaser(), api.allocations.releaser());
+    Ok(Reserved::new(move || undo(&taking.addresses, &taking.ports), move || done(&dropped_addresses, &dropped_ports)))
 }
 
 /// An update that leaves addresses and node ports out keeps the ones it has.
@@ -215,6 +212,13 @@ fn fill_addresses(api: &Api, row: &Resource, service: &mut Value, held: &[IpAddr
     Ok(())
 }
 
+fn port_refusal(api: &Api, refused: &Refused) -> String {
+    match refused {
+        Refused::OutOfRange => format!("provided port is not in the valid range. The range of valid ports is {}", api.allocations.port_range_text()),
+        _ => "provided port is already allocated".to_owned(),
+    }
+}
+
 fn fill_ports(api: &Api, row: &Resource, service: &mut Value, held: &[u16], taking: &mut Taking) -> Result<(), Status> {
     let mut list = service.pointer("/spec/ports").and_then(Value::as_array).cloned().unwrap_or_default();
     let mut seen: Vec<(u16, String, u64)> = Vec::new();
@@ -228,11 +232,7 @@ fn fill_ports(api: &Api, row: &Resource, service: &mut Value, held: &[u16], taki
                 let again = seen.iter().any(|(known, other, _)| *known == port && *other != protocol);
                 if !again && !held.contains(&port) {
                     api.allocations.take_port(port).map_err(|refused| {
-                        let why = match refused {
-                            Refused::OutOfRange => format!("provided port is not in the valid range. The range of valid ports is {}", api.allocations.port_range_text()),
-                            _ => "provided port is already allocated".to_owned(),
-                        };
-                        invalid(row, service, &format!("spec.ports[{index}].nodePort"), format!("Invalid value: {port}: {why}"))
+                        invalid(row, service, &format!("spec.ports[{index}].nodePort"), format!("Invalid value: {port}: {}", port_refusal(api, &refused)))
                     })?;
                     taking.ports.push(port);
                 }
@@ -252,6 +252,10 @@ fn fill_ports(api: &Api, row: &Resource, service: &mut Value, held: &[u16], taki
         map.insert("nodePort".into(), chosen.into());
     }
     spec_of(service).insert("ports".into(), list.into());
+    if let Some(asked) = service.pointer("/spec/healthCheckNodePort").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0 && !held.contains(port)) {
+        api.allocations.take_port(asked).map_err(|refused| invalid(row, service, "spec.healthCheckNodePort", format!("Invalid value: {asked}: {}", port_refusal(api, &refused))))?;
+        taking.ports.push(asked);
+    }
     if kind(service) == "LoadBalancer" && text(service, "/spec/externalTrafficPolicy") == "Local" && service.pointer("/spec/healthCheckNodePort").and_then(Value::as_u64).unwrap_or(0) == 0 {
         let port = api.allocations.any_port().map_err(|_| Status::internal("failed to allocate a nodePort: range is full"))?;
         taking.ports.push(port);

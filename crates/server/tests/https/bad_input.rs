@@ -1,0 +1,145 @@
+//! What a client may get wrong: upstream's code, reason and words each time, nothing half written, and the server goes on.
+
+use serde_json::{Value, json};
+
+use crate::harness::{CONFIG_MAPS, PODS, Server, config_map};
+
+const JSON: &str = "application/json";
+
+/// Method, path below the namespace's ConfigMaps, content type, body, code, what the message is or contains (`~`).
+type Case = (&'static str, &'static str, &'static str, &'static str, u16, &'static str);
+
+const CASES: &[Case] = &[
+    ("POST", "", JSON, "{", 400, "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: unexpected end of JSON input ({)"),
+    ("POST", "", JSON, "", 400, "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: unexpected end of JSON input (<empty>)"),
+    ("POST", "", JSON, "[]", 400, r#"the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: json: cannot unmarshal array into Go value of type struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" } (5b5d)"#),
+    ("POST", "", JSON, "null", 422, r#"ConfigMap "" is invalid: metadata.name: Required value: name or generateName is required"#),
+    ("POST", "", JSON, r#"{"metadata":{"name":"a"},"data":{"a":1}}"#, 400, r#"ConfigMap in version "v1" cannot be handled as a ConfigMap: json: cannot unmarshal number into Go struct field ConfigMap.data of type string"#),
+    ("POST", "", JSON, r#"{"kind":"Foo","apiVersion":"v1","metadata":{"name":"a"}}"#, 400, r#"Foo in version "v1" cannot be handled as a ConfigMap: no kind "Foo" is registered for version "v1" in scheme "pkg/api/legacyscheme/scheme.go:30""#),
+    ("POST", "", JSON, r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"}}"#, 400, r#"Pod in version "v1" cannot be handled as a ConfigMap: converting (v1.Pod) to (core.ConfigMap): unknown conversion"#),
+    ("POST", "", JSON, r#"{"metadata":{"name":"Bad_Name"}}"#, 422, r#"~ConfigMap "Bad_Name" is invalid: metadata.name: Invalid value: "Bad_Name": a lowercase RFC 1123 subdomain"#),
+    ("POST", "", JSON, r#"{"metadata":{"name":"a","namespace":"other"}}"#, 400, "the namespace of the provided object does not match the namespace sent on the request"),
+    ("POST", "", "text/plain", "{}", 415, "~the body of the request was in an unknown format"),
+    ("POST", "/a", JSON, r#"{"metadata":{"name":"a"}}"#, 405, "the server does not allow this method on the requested resource"),
+    ("PUT", "", JSON, "{}", 405, "the server does not allow this method on the requested resource"),
+    ("PATCH", "/a", JSON, "{}", 415, "~application/strategic-merge-patch+json"),
+    ("PUT", "/none", JSON, r#"{"metadata":{"name":"none"}}"#, 404, r#"configmaps "none" not found"#),
+    ("PUT", "/kept", JSON, r#"{"data":{"a":"2"}}"#, 400, "the name of the object (kept based on URL) was undeterminable: name must be provided"),
+    ("PUT", "/kept", JSON, r#"{"metadata":{"name":"other"}}"#, 400, "the name of the object (other) does not match the name on the URL (kept)"),
+    ("PUT", "/kept", JSON, r#"{"metadata":{"name":"kept","namespace":"x"}}"#, 400, "the namespace of the object (x) does not match the namespace on the request (default)"),
+    ("PUT", "/kept", JSON, r#"{"metadata":{"name":"kept","resourceVersion":"1"}}"#, 409, r#"Operation cannot be fulfilled on configmaps "kept": the object has been modified; please apply your changes to the latest version and try again"#),
+    ("PATCH", "/kept", "application/merge-patch+json", "{", 400, "~unexpected end of JSON input"),
+    ("PATCH", "/kept", "application/merge-patch+json", r#"{"metadata":{"name":"zz"}}"#, 400, "the name of the object (zz) does not match the name on the URL (kept)"),
+    ("PATCH", "/kept", "application/json-patch+json", r#"[{"op":"test","path":"/data/k","value":"zz"}]"#, 422, "the server rejected our request due to an error in our request"),
+    ("PATCH", "/kept", "application/apply-patch+yaml", "data: {}", 422, r#"PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch"#),
+    ("PATCH", "/kept?force=true", "application/merge-patch+json", "{}", 422, r#"PatchOptions.meta.k8s.io "" is invalid: force: Forbidden: may not be specified for non-apply patch"#),
+    ("POST", "?dryRun=foo", JSON, "{}", 422, r#"CreateOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: ["foo"]: supported values: "All""#),
+    ("POST", "?fieldValidation=foo", JSON, "{}", 422, r#"CreateOptions.meta.k8s.io "" is invalid: fieldValidation: Unsupported value: "foo": supported values: "", "Ignore", "Strict", "Warn""#),
+    ("POST", "?fieldValidation=Strict", JSON, r#"{"metadata":{"name":"a"},"foo":1}"#, 400, r#"ConfigMap in version "v1" cannot be handled as a ConfigMap: strict decoding error: unknown field "foo""#),
+    ("DELETE", "/none", JSON, "", 404, r#"configmaps "none" not found"#),
+    ("DELETE", "/kept?propagationPolicy=Foo", JSON, "", 422, r#"~DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "Foo""#),
+    ("DELETE", "/kept?gracePeriodSeconds=abc", JSON, "", 400, r#"strconv.ParseInt: parsing "abc": invalid syntax"#),
+    ("DELETE", "/kept", JSON, r#"{"preconditions":{"uid":"x"}}"#, 409, "~the UID in the precondition (x) does not match the UID in record ("),
+    ("GET", "?labelSelector=a=b=c", JSON, "", 400, "found '=', expected: ',' or 'end of string'"),
+    ("GET", "?labelSelector=a%20b", JSON, "", 400, "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"),
+    ("GET", "?fieldSelector=abc", JSON, "", 400, "invalid selector: 'abc'; can't understand 'abc'"),
+    ("GET", "?fieldSelector=spec.x=1", JSON, "", 400, r#""spec.x" is not a known field selector: only "metadata.name", "metadata.namespace""#),
+    ("GET", "?limit=abc", JSON, "", 400, r#"strconv.ParseInt: parsing "abc": invalid syntax"#),
+    ("GET", "?continue=xyz", JSON, "", 400, "~invalid continue token: continue key is not valid: illegal base64 data at input byte 2"),
+    ("GET", "?continue=e30", JSON, "", 400, "~invalid continue token: continue key is not valid: server does not recognize this encoded version"),
+    ("GET", "?resourceVersion=abc", JSON, "", 400, r#"~resourceVersion: Invalid value: "abc": strconv.ParseUint: parsing "abc": invalid syntax"#),
+    ("GET", "?resourceVersion=99999999", JSON, "", 504, "~Timeout: Too large resource version: 99999999, current: "),
+    ("GET", "?resourceVersionMatch=Exact", JSON, "", 422, r#"ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"#),
+    ("GET", "?watch=1&sendInitialEvents=true", JSON, "", 422, r#"ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"#),
+    ("GET", "/%2e%2e", JSON, "", 400, r#"Name parameter invalid: "..": may not be '..'"#),
+    ("GET", "/a%25b", JSON, "", 400, r#"Name parameter invalid: "a%b": may not contain '%'"#),
+    ("GET", "/a%2Fb", JSON, "", 404, "the server could not find the requested resource"),
+    ("GET", "/kept/status", JSON, "", 404, "the server could not find the requested resource"),
+    ("OPTIONS", "", JSON, "", 405, "the server does not allow this method on the requested resource"),
+];
+
+#[tokio::test]
+async fn each_mistake_is_told_in_upstreams_words() {
+    let server = Server::start().await;
+    server.post(CONFIG_MAPS, config_map("kept")).await.expect(201);
+    let before = server.store.revision();
+    for (method, path, media, body, code, words) in CASES {
+        let reply = server.call(method, &format!("{CONFIG_MAPS}{path}"), &[("content-type", media)], *body).await;
+        let status = reply.json();
+        let message = status["message"].as_str().unwrap_or_default();
+        let fits = words.strip_prefix('~').map_or_else(|| message == *words, |part| message.contains(part));
+        assert!(reply.code == *code && fits && status["code"] == *code && status["status"] == "Failure", "{method} {path} {body}\n got {} {message}\nwant {code} {words}", reply.code);
+    }
+    assert_eq!(server.store.revision(), before, "no refused request has written anything");
+    assert_eq!(server.get(&format!("{CONFIG_MAPS}/kept")).await.expect(200).json()["data"]["k"], "v");
+}
+
+#[tokio::test]
+async fn paths_that_lead_nowhere() {
+    let server = Server::start().await;
+    for (method, path, code, words) in [
+        ("POST", "/api/v1/configmaps", 405, "the server does not allow this method on the requested resource"),
+        ("GET", "/api/v1/configmaps/a", 404, "the server could not find the requested resource"),
+        ("POST", "/api/v1/namespaces/nope/configmaps", 404, "namespaces \"nope\" not found"),
+        ("POST", "/api/v1/namespaces/default/foos", 404, "the server could not find the requested resource"),
+        ("GET", "/api/v1/namespaces/default/nodes/x", 404, "the server could not find the requested resource"),
+    ] {
+        let reply = server.call(method, path, &[("content-type", JSON)], r#"{"metadata":{"name":"a"}}"#).await;
+        assert_eq!((reply.code, reply.message().as_str()), (code, words), "{method} {path}");
+    }
+    for path in ["/apis/foo/v1/bars", "/apis/foo", "/api/v9/pods", "/nope"] {
+        let reply = server.get(path).await;
+        assert_eq!((reply.code, &reply.body[..]), (404, &b"404 page not found\n"[..]), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn sizes_have_limits() {
+    let server = Server::start().await;
+    server.service_account("default").await;
+    let before = server.store.revision();
+    let pod = |bytes: usize| json!({"metadata": {"name": "big"}, "spec": {"containers": [{"name": "c", "image": "x", "args": ["y".repeat(bytes)]}]}});
+    // The store's limit, etcd's request size.
+    let reply = server.post(PODS, pod(1_700_000)).await.expect(413);
+    assert_eq!((reply.reason().as_str(), reply.message().starts_with("etcdserver: request is too large")), ("RequestEntityTooLarge", true));
+    // The body's.
+    let reply = server.post(PODS, pod(3 * 1024 * 1024)).await.expect(413);
+    assert_eq!(reply.message(), "Request entity too large: limit is 3145728");
+    let data = json!({"metadata": {"name": "big"}, "data": {"a": "x".repeat(1024 * 1024 + 1)}});
+    assert!(server.post(CONFIG_MAPS, data).await.expect(422).message().contains("Too long: may not be more than 1048576 bytes"));
+    let deep = format!(r#"{{"metadata":{{"name":"deep"}},"data":{}{}}}"#, "[".repeat(50_000), "]".repeat(50_000));
+    assert!(server.call("POST", CONFIG_MAPS, &[], deep).await.expect(400).message().contains("exceeded max depth"));
+    for number in ["99999999999999999999", "1.5", "1e400", "\"x\""] {
+        let body = format!(r#"{{"metadata":{{"name":"a"}},"spec":{{"replicas":{number}}}}}"#);
+        server.call("POST", "/apis/apps/v1/namespaces/default/deployments", &[], body).await.expect(400);
+    }
+    assert_eq!(server.store.revision(), before);
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_utf8_are_read_as_go_reads_them() {
+    let server = Server::start().await;
+    let made = server.call("POST", CONFIG_MAPS, &[], &b"{\"metadata\":{\"name\":\"u\"},\"data\":{\"a\":\"x\xff\"}}"[..]).await.expect(201).json();
+    assert_eq!(made["data"]["a"], "x\u{fffd}");
+}
+
+#[tokio::test]
+async fn a_dry_run_writes_nothing() {
+    let server = Server::start().await;
+    server.post(CONFIG_MAPS, config_map("a")).await.expect(201);
+    let before = server.store.revision();
+    server.post(&format!("{CONFIG_MAPS}?dryRun=All"), config_map("b")).await.expect(201);
+    server.post(&format!("{CONFIG_MAPS}?dryRun=All"), config_map("a")).await.expect(409);
+    let patched: Value = server.patch(&format!("{CONFIG_MAPS}/a?dryRun=All"), "merge-patch+json", json!({"data": {"k": "w"}})).await.expect(200).json();
+    assert_eq!(patched["data"]["k"], "w");
+    server.delete(&format!("{CONFIG_MAPS}/a?dryRun=All")).await.expect(200);
+    assert_eq!(server.store.revision(), before);
+}
+
+#[tokio::test]
+async fn only_what_can_be_made_is_accepted() {
+    let server = Server::start().await;
+    let reply = server.call("GET", CONFIG_MAPS, &[("accept", "application/xml")], "").await.expect(406);
+    assert_eq!(reply.reason(), "NotAcceptable");
+    server.call("GET", CONFIG_MAPS, &[("accept", "application/xml, application/json")], "").await.expect(200);
+}

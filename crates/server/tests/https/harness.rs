@@ -1,0 +1,211 @@
+//! A real API server in the test's process: HTTPS on a free port, a store in memory, a CA of its own.
+//!
+//! Requests are made byte by byte over TLS with the admin's certificate; who else is meant says so by impersonation or by a token.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use serde_json::{Value, json};
+use server::{Api, Authority, Config, Identity, NodeDialer, Pki, ServeConfig, TokenKey};
+use store::Store;
+use tokio::sync::watch;
+
+/// No answer takes longer, on however slow a machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub struct Server {
+    pub api: Arc<Api>,
+    pub store: Arc<dyn Store>,
+    address: SocketAddr,
+    admin: Arc<rustls::ClientConfig>,
+    nobody: Arc<rustls::ClientConfig>,
+    _stop: watch::Sender<bool>,
+}
+
+pub struct Reply {
+    pub code: u16,
+    pub headers: http::HeaderMap,
+    pub body: Bytes,
+}
+
+impl Reply {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
+    }
+
+    pub fn message(&self) -> String {
+        self.json()["message"].as_str().unwrap_or_default().to_owned()
+    }
+
+    pub fn reason(&self) -> String {
+        self.json()["reason"].as_str().unwrap_or_default().to_owned()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+    }
+
+    pub fn warnings(&self) -> Vec<String> {
+        self.headers.get_all("warning").iter().map(|value| value.to_str().unwrap_or("").to_owned()).collect()
+    }
+
+    #[track_caller]
+    pub fn expect(self, code: u16) -> Self {
+        assert_eq!(self.code, code, "{}", String::from_utf8_lossy(&self.body));
+        self
+    }
+}
+
+fn pem(identity: &Identity) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let chain = CertificateDer::pem_slice_iter(identity.certificate_pem.as_bytes()).collect::<Result<Vec<_>, _>>().unwrap();
+    (chain, PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).unwrap())
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        let now = jiff::Timestamp::now().as_second();
+        let authority = Authority::generate("kubernetes", now).unwrap();
+        let token_key = Arc::new(TokenKey::from_pkcs8(&TokenKey::generate().unwrap()).unwrap());
+        let mut config = Config::new(token_key, authority.identity.certificate_pem.clone());
+        change(&mut config);
+        let store: Arc<dyn Store> = Arc::new(store::Embedded::open(store::Config::memory()).unwrap());
+        let chance: server::Chance = Arc::new(|buffer: &mut [u8]| getrandom::fill(buffer).unwrap());
+        let api = Api::open(store.clone(), Arc::new(::api::world::SystemClock), chance, config, Arc::new(NodeDialer)).await.unwrap();
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(authority.identity.certificate_pem.as_bytes()).unwrap()).unwrap();
+        let roots = Arc::new(roots);
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).allow_unauthenticated().build().unwrap();
+        let (chain, key) = pem(&authority.issue(&Pki::Server { name: "kube-apiserver", groups: &[], dns: &[], addresses: &[IpAddr::V4(Ipv4Addr::LOCALHOST)] }, now).unwrap());
+        let tls = rustls::ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap().with_client_cert_verifier(verifier).with_single_cert(chain, key).unwrap();
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(server::serve(api.clone(), ServeConfig { listener, tls: Arc::new(tls) }, stopped));
+        let (chain, key) = pem(&authority.issue(&Pki::Client { user: "kubernetes-admin", groups: &["system:masters"] }, now).unwrap());
+        let builder = || rustls::ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap().with_root_certificates(roots.clone());
+        let admin = Arc::new(builder().with_client_auth_cert(chain, key).unwrap());
+        let nobody = Arc::new(builder().with_no_client_auth());
+        Self { api, store, address, admin, nobody, _stop: stop }
+    }
+
+    async fn connect(&self, anonymous: bool) -> http1::SendRequest<Full<Bytes>> {
+        let tls = if anonymous { &self.nobody } else { &self.admin };
+        let stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::from(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let stream = tokio_rustls::TlsConnector::from(tls.clone()).connect(name, stream).await.unwrap();
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        sender
+    }
+
+    async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Bytes) -> http::Response<Incoming> {
+        // A request with a token comes without the admin's certificate.
+        let anonymous = headers.iter().any(|(name, _)| matches!(*name, "authorization" | "anonymous"));
+        let mut request = http::Request::builder().method(method).uri(path).header("host", "localhost");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body)).unwrap();
+        let mut sender = self.connect(anonymous).await;
+        tokio::time::timeout(PATIENCE, sender.send_request(request)).await.expect("the server answers").expect("the server stays alive")
+    }
+
+    pub async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Reply {
+        let response = self.send(method, path, headers, body.into()).await;
+        let (parts, body) = response.into_parts();
+        let body = tokio::time::timeout(PATIENCE, body.collect()).await.expect("the body ends").expect("the body arrives").to_bytes();
+        Reply { code: parts.status.as_u16(), headers: parts.headers, body }
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
+        self.call("GET", path, &[], "").await
+    }
+
+    pub async fn post(&self, path: &str, value: Value) -> Reply {
+        self.call("POST", path, &[("content-type", "application/json")], value.to_string()).await
+    }
+
+    pub async fn put(&self, path: &str, value: Value) -> Reply {
+        self.call("PUT", path, &[("content-type", "application/json")], value.to_string()).await
+    }
+
+    pub async fn patch(&self, path: &str, kind: &str, value: Value) -> Reply {
+        self.call("PATCH", path, &[("content-type", &format!("application/{kind}"))], value.to_string()).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Reply {
+        self.call("DELETE", path, &[], "").await
+    }
+
+    /// A watch: one JSON value an event.
+    pub async fn watch(&self, path: &str) -> Events {
+        self.watch_with(path, &[]).await
+    }
+
+    pub async fn watch_with(&self, path: &str, headers: &[(&str, &str)]) -> Events {
+        let response = self.send("GET", path, headers, Bytes::new()).await;
+        assert_eq!(response.status().as_u16(), 200);
+        Events { body: response.into_body(), buffer: Vec::new() }
+    }
+
+    /// What every pod needs before it may be created.
+    pub async fn service_account(&self, namespace: &str) {
+        self.post(&format!("/api/v1/namespaces/{namespace}/serviceaccounts"), json!({"metadata": {"name": "default"}})).await.expect(201);
+    }
+}
+
+pub struct Events {
+    body: Incoming,
+    buffer: Vec<u8>,
+}
+
+impl Events {
+    /// `None` when the server has ended the stream.
+    pub async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return Some(serde_json::from_slice(&line).unwrap());
+            }
+            let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await.expect("an event comes")?.expect("the stream is whole");
+            if let Ok(data) = frame.into_data() {
+                self.buffer.extend_from_slice(&data);
+            }
+        }
+    }
+
+    /// `ADDED name`.
+    pub async fn line(&mut self) -> String {
+        match self.next().await {
+            Some(event) => format!("{} {}", event["type"].as_str().unwrap_or(""), event.pointer("/object/metadata/name").and_then(Value::as_str).unwrap_or("")).trim_end().to_owned(),
+            None => "end".to_owned(),
+        }
+    }
+}
+
+pub fn config_map(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "data": {"k": "v"}})
+}
+
+pub fn pod(name: &str) -> Value {
+    json!({"metadata": {"name": name, "labels": {"app": name}}, "spec": {"containers": [{"name": "c", "image": "busybox"}]}})
+}
+
+pub const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub const PODS: &str = "/api/v1/namespaces/default/pods";
+pub const SERVICES: &str = "/api/v1/namespaces/default/services";

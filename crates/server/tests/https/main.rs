@@ -1,0 +1,10 @@
+//! The API server over HTTPS, as clients meet it: status codes, words, streams. One file a part of the contract.
+
+mod authorization;
+mod bad_input;
+mod deletion;
+mod harness;
+mod kinds;
+mod reads;
+mod services;
+mod writes;

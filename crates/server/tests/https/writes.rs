@@ -1,0 +1,99 @@
+//! Updates and patches: conflicts, subresources, managers, warnings.
+
+use serde_json::{Value, json};
+
+use crate::harness::{CONFIG_MAPS, PODS, Server, config_map, pod};
+
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+
+fn deployment(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}}}})
+}
+
+#[tokio::test]
+async fn patches_at_once_never_conflict() {
+    const WRITERS: usize = 4;
+    let server = std::sync::Arc::new(Server::start().await);
+    server.post(CONFIG_MAPS, config_map("a")).await.expect(201);
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| {
+            let server = server.clone();
+            tokio::spawn(async move {
+                for step in 0..5 {
+                    server.patch(&format!("{CONFIG_MAPS}/a"), "merge-patch+json", json!({"data": {format!("w{writer}-{step}"): "x"}})).await.expect(200);
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let data = server.get(&format!("{CONFIG_MAPS}/a")).await.expect(200).json()["data"].as_object().unwrap().len();
+    assert_eq!(data, WRITERS * 5 + 1, "no patch is lost");
+    // A patch that names a version is held to it.
+    let stale = server.patch(&format!("{CONFIG_MAPS}/a"), "merge-patch+json", json!({"metadata": {"resourceVersion": "1"}})).await.expect(409);
+    assert_eq!(stale.reason(), "Conflict");
+}
+
+#[tokio::test]
+async fn every_kind_of_patch_reaches_every_part() {
+    let server = Server::start().await;
+    server.post(DEPLOYMENTS, deployment("d")).await.expect(201);
+    for (kind, patch, replicas) in [
+        ("merge-patch+json", json!({"spec": {"replicas": 2}}), 2),
+        ("json-patch+json", json!([{"op": "replace", "path": "/spec/replicas", "value": 3}]), 3),
+        ("strategic-merge-patch+json", json!({"spec": {"replicas": 4}}), 4),
+    ] {
+        let scale = server.patch(&format!("{DEPLOYMENTS}/d/scale"), kind, patch).await.expect(200).json();
+        assert_eq!((&scale["kind"], &scale["spec"]["replicas"]), (&json!("Scale"), &json!(replicas)), "{kind}");
+        let status = server.patch(&format!("{DEPLOYMENTS}/d/status"), kind, if kind == "json-patch+json" { json!([{"op": "add", "path": "/status/replicas", "value": replicas}]) } else { json!({"status": {"replicas": replicas}, "spec": {"replicas": 99}}) }).await.expect(200).json();
+        assert_eq!((&status["status"]["replicas"], &status["spec"]["replicas"]), (&json!(replicas), &json!(replicas)), "a status write leaves the spec alone");
+        server.patch(&format!("{DEPLOYMENTS}/d"), "cbor", json!({})).await.expect(415);
+    }
+    let negative = server.patch(&format!("{DEPLOYMENTS}/d/scale"), "merge-patch+json", json!({"spec": {"replicas": -1}})).await.expect(422);
+    assert!(negative.message().contains("spec.replicas: Invalid value: -1: must be greater than or equal to 0"));
+}
+
+#[tokio::test]
+async fn some_kinds_are_created_by_put_and_some_want_a_version() {
+    let server = Server::start().await;
+    let lease = "/apis/coordination.k8s.io/v1/namespaces/default/leases/l";
+    server.put(lease, json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "me"}})).await.expect(201);
+    let refused = server.put(lease, json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "you"}})).await.expect(422);
+    assert_eq!(refused.message(), r#"Lease.coordination.k8s.io "l" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an update"#);
+    server.put(&format!("{CONFIG_MAPS}/none"), config_map("none")).await.expect(404);
+    server.post(CONFIG_MAPS, config_map("a")).await.expect(201);
+    server.put(&format!("{CONFIG_MAPS}/a"), config_map("a")).await.expect(200);
+}
+
+#[tokio::test]
+async fn appliers_conflict_until_one_insists() {
+    let server = Server::start().await;
+    let apply = |manager: &str, value: &str, force: bool| {
+        let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": value}}).to_string();
+        (format!("{CONFIG_MAPS}/a?fieldManager={manager}&force={force}"), body)
+    };
+    let send = async |(path, body): (String, String)| server.call("PATCH", &path, &[("content-type", "application/apply-patch+yaml")], body).await;
+    send(apply("one", "1", false)).await.expect(201);
+    let conflict = send(apply("two", "2", false)).await.expect(409).json();
+    assert_eq!(conflict["message"], r#"Apply failed with 1 conflict: conflict with "one": .data.k"#);
+    assert_eq!(conflict["details"]["causes"][0]["reason"], "FieldManagerConflict");
+    let object = send(apply("two", "2", true)).await.expect(200).json();
+    assert_eq!(object["data"]["k"], "2");
+    let managers: Vec<&str> = object["metadata"]["managedFields"].as_array().unwrap().iter().map(|entry| entry["manager"].as_str().unwrap()).collect();
+    assert_eq!(managers, ["two"]);
+}
+
+#[tokio::test]
+async fn warnings_come_with_what_they_are_about() {
+    let server = Server::start().await;
+    server.service_account("default").await;
+    let deprecated = r#"299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice""#;
+    assert_eq!(server.get("/api/v1/namespaces/default/endpoints").await.expect(200).warnings(), [deprecated]);
+    assert_eq!(server.post(CONFIG_MAPS, json!({"metadata": {"name": "a"}, "foo": 1})).await.expect(201).warnings(), [r#"299 - "unknown field \"foo\"""#]);
+    let mut doubtful = pod("p");
+    doubtful["metadata"]["annotations"] = json!({"seccomp.security.alpha.kubernetes.io/pod": "x"});
+    doubtful["spec"]["containers"][0]["env"] = json!([{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]);
+    assert!(!server.post(PODS, doubtful).await.expect(201).warnings().is_empty());
+    assert!(server.patch(&format!("{PODS}/p"), "merge-patch+json", json!({"metadata": {"labels": {"x": "y"}}})).await.expect(200).warnings().is_empty());
+}
