@@ -1,6 +1,8 @@
 //! One file a command, or a small family.
 
 pub mod apply;
+pub mod explain;
+pub mod completion;
 pub mod refused;
 pub mod discover;
 pub mod describe;
@@ -44,5 +46,5 @@ pub static ALL: &[&Command] = &[
     &apply::APPLY, &label::PATCH, &create::REPLACE, &wait::WAIT, &label::LABEL, &label::ANNOTATE,
     &cordon::CORDON, &cordon::UNCORDON, &drain::DRAIN, &taint::TAINT, &top::TOP, &auth::AUTH, &cp::CP, &diff::DIFF, &events::EVENTS, &port_forward::PORT_FORWARD,
     &describe::DESCRIBE, &discover::API_RESOURCES, &discover::API_VERSIONS, &discover::VERSION, &discover::CLUSTER_INFO, &config::CONFIG, &certificate::CERTIFICATE, &refused::DEBUG, &refused::KUSTOMIZE, &refused::PLUGIN,
-    &refused::OPTIONS,
+    &refused::OPTIONS, &explain::EXPLAIN, &completion::COMPLETION, &refused::PROXY,
 ];
