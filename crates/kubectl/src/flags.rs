@@ -360,7 +360,7 @@ mod tests {
             ("get -Z", "unknown shorthand flag: 'Z' in -Z\nSee 'kubectl get --help' for usage."),
             ("get -o", "flag needs an argument: 'o' in -o\nSee 'kubectl get --help' for usage."),
             ("get --watch=x", "invalid argument \"x\" for \"--watch\" flag: strconv.ParseBool: parsing \"x\": invalid syntax\nSee 'kubectl get --help' for usage."),
-            ("got pods", "unknown command \"got\" for \"kubectl\"\n\nDid you mean this?\n\tget\n"),
+            ("descrbe pods", "unknown command \"descrbe\" for \"kubectl\"\n\nDid you mean this?\n\tdescribe\n"),
         ] {
             assert_eq!(parse(line).err().map(|error| error.to_string()).as_deref(), Some(want), "{line}");
         }

@@ -6,6 +6,7 @@ use crate::flags::Args;
 use crate::session::Session;
 
 command!(DEBUG, "debug", [], "(POD | TYPE[[.VERSION].GROUP]/NAME) [ -- COMMAND [args...] ]", "Create debugging sessions for troubleshooting workloads and nodes", [LOOSE], debug);
+command!(PROXY, "proxy", [], "[--port=PORT]", "Run a proxy to the Kubernetes API server", [&[crate::flags::text("port", "8001", "The port on which to run the proxy.").short('p')]], proxy);
 command!(KUSTOMIZE, "kustomize", [], "DIR [flags]", "Build a kustomization target from a directory or URL", [LOOSE], kustomize);
 command!(PLUGIN, "plugin", [], "[flags]", "Provides utilities for interacting with plugins", [], plugin);
 command!(OPTIONS, "options", [], "", "List of all global command-line options that apply to all commands", [], options);
@@ -19,6 +20,10 @@ const LOOSE: &[crate::flags::Flag] = &[
 
 async fn debug(_: &Session, _: &Args) -> Result<()> {
     fail("kubectl debug is not part of Coracle's kubectl yet; try: kubectl exec -it POD -- sh, or kubectl run -it --rm debug --image=alpine -- sh")
+}
+
+async fn proxy(_: &Session, _: &Args) -> Result<()> {
+    fail("kubectl proxy is not part of Coracle's kubectl yet; for single requests, try: kubectl get --raw PATH")
 }
 
 async fn kustomize(_: &Session, _: &Args) -> Result<()> {
