@@ -5,6 +5,7 @@
 pub mod allocation;
 pub mod convert;
 pub mod eviction;
+pub mod families;
 pub mod pods;
 pub mod reviews;
 pub mod scale;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ::api::{Cause, Object, Resource, Status};
 use serde_json::{Map, Value, json};
 
-use super::Reserved;
+use super::{Reserved, families};
 use super::allocation::{Refused, addresses, ports};
 use crate::api::{Api, Context};
 use crate::registry::text;
@@ -61,7 +61,7 @@ fn allocate(api: &Api, row: &Resource, service: &mut Value, old: Option<&Value>,
     let mut taking = Taking::default();
     let held_addresses = old.map(addresses).unwrap_or_default();
     let held_ports = old.map(ports).unwrap_or_default();
-    let outcome = inherit(service, old).and_then(|()| fill(api, row, service, &held_addresses, &held_ports, &mut taking));
+    let outcome = inherit(service, old).and_then(|()| if wants_address(service) { families::settle(row, service, old, &api.allocations.families()) } else { Ok(()) }).and_then(|()| fill(api, row, service, &held_addresses, &held_ports, &mut taking));
     if let Err(status) = outcome {
         api.allocations.release(&taking.addresses, &taking.ports);
         return Err(status);
@@ -118,7 +118,7 @@ fn fill(api: &Api, row: &Resource, service: &mut Value, held_addresses: &[IpAddr
     if wants_address(service) {
         fill_addresses(api, row, service, held_addresses, taking)?;
     } else if text(service, "/spec/clusterIP") == "None" {
-        let families = families(api, service);
+        let families = wanted_families(api, service);
         let spec = spec_of(service);
         spec.insert("clusterIPs".into(), json!(["None"]));
         spec.entry("ipFamilies").or_insert_with(|| json!(families));
@@ -141,7 +141,7 @@ fn spec_of(service: &mut Value) -> &mut Map<String, Value> {
 }
 
 /// The families the Service asks for, or the cluster's first.
-fn families(api: &Api, service: &Value) -> Vec<String> {
+fn wanted_families(api: &Api, service: &Value) -> Vec<String> {
     let asked: Vec<String> = service.pointer("/spec/ipFamilies").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
     let known = api.allocations.families();
     let double = matches!(text(service, "/spec/ipFamilyPolicy"), "PreferDualStack" | "RequireDualStack");
@@ -160,7 +160,7 @@ fn fill_addresses(api: &Api, row: &Resource, service: &mut Value, held: &[IpAddr
     if given.is_empty() && !single.is_empty() {
         given.push(single);
     }
-    let mut families = families(api, service);
+    let mut families = wanted_families(api, service);
     if let Some(first) = given.first().and_then(|text| text.parse::<IpAddr>().ok()) {
         let family = if first.is_ipv4() { "IPv4" } else { "IPv6" };
         if service.pointer("/spec/ipFamilies").is_none() && families.first().is_some_and(|have| have != family) {
