@@ -1,1 +1,158 @@
-//! The load generator, for any kubeconfig
+#![doc = include_str!("../README.md")]
+
+mod cluster;
+mod fanout;
+mod measure;
+mod objects;
+mod pods;
+mod process;
+mod report;
+mod schedule;
+
+use std::path::PathBuf;
+
+use api::Status;
+use client::Target;
+use clap::{Args, ValueEnum};
+use client::http::HttpError;
+use client::kubeconfig::ConfigError;
+use serde_json::json;
+
+use crate::cluster::Cluster;
+pub use crate::measure::Figure;
+
+/// Why a measurement has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Connect(#[from] HttpError),
+    #[error("cannot {action} {path}: {status}")]
+    Refused { action: &'static str, path: String, status: Status },
+    #[error("the watch of {0} ended before what was waited for")]
+    Ended(String),
+    #[error("nothing came of {0} in ten minutes")]
+    Late(String),
+}
+
+impl BenchError {
+    fn refused(action: &'static str, target: &Target, status: Status) -> Self {
+        Self::Refused { action, path: target.path(), status }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// ConfigMaps of 1 KiB: create, get, update, patch, list, delete
+    Objects,
+    /// Watch fan-out
+    Watch,
+    /// Simulated nodes, and pods scheduled onto them
+    Schedule,
+    /// Pods one at a time (needs a real node)
+    Pods,
+    /// A Deployment of many pods (needs a real node)
+    Deployment,
+}
+
+/// Measures any Kubernetes through its API; removes what it made
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// The cluster to measure; as kubectl finds it when left out
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Another cluster, measured in turns with the first
+    #[arg(long, value_name = "FILE")]
+    pub against: Option<PathBuf>,
+    /// What to measure
+    #[arg(long, value_name = "PART", value_enum, value_delimiter = ',', default_values = ["objects", "watch", "schedule"])]
+    pub only: Vec<Part>,
+    /// Rounds; the median counts
+    #[arg(long, default_value_t = 1)]
+    pub rounds: usize,
+    /// Clients at once, each with its own connection
+    #[arg(long, default_value_t = 16)]
+    pub clients: usize,
+    /// ConfigMaps
+    #[arg(long, default_value_t = 10_000)]
+    pub objects: usize,
+    /// Numbers of watchers
+    #[arg(long, value_delimiter = ',', default_values_t = [100, 1000])]
+    pub watchers: Vec<usize>,
+    /// Simulated nodes
+    #[arg(long, default_value_t = 1000)]
+    pub nodes: usize,
+    /// Pods scheduled onto them
+    #[arg(long, default_value_t = 5000)]
+    pub pods: usize,
+    /// Image of real pods; must be there already and have `sleep`
+    #[arg(long, default_value = "alpine")]
+    pub image: String,
+    /// Pods started one at a time
+    #[arg(long, default_value_t = 20)]
+    pub starts: usize,
+    /// Replicas of the Deployment
+    #[arg(long, default_value_t = 50)]
+    pub replicas: i32,
+    /// A process of the first cluster whose CPU time and memory are told; may be given again
+    #[arg(long = "pid", value_name = "PID")]
+    pub pids: Vec<u32>,
+    /// The same for the second cluster
+    #[arg(long = "against-pid", value_name = "PID")]
+    pub against_pids: Vec<u32>,
+    /// JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+const FIRST: &str = "this";
+const SECOND: &str = "other";
+
+/// Measures, and gives what is to be printed.
+pub async fn run(options: Options) -> Result<String, BenchError> {
+    let mut clusters = vec![Cluster::open(FIRST, options.kubeconfig.as_deref(), options.clients, options.pids.clone()).await?];
+    if let Some(against) = &options.against {
+        clusters.push(Cluster::open(SECOND, Some(against), options.clients, options.against_pids.clone()).await?);
+    }
+    let measured = measure(&options, &clusters).await;
+    let mut closed = Ok(());
+    for cluster in &clusters {
+        closed = closed.and(cluster.close().await);
+    }
+    let figures = report::medians(measured?);
+    closed?;
+    let memory: Vec<(&str, u64)> = clusters.iter().filter(|cluster| !cluster.pids.is_empty()).map(|cluster| (cluster.name.as_str(), process::pss_kib(&cluster.pids))).collect();
+    if options.json {
+        let memory: serde_json::Map<String, serde_json::Value> = memory.into_iter().map(|(name, kib)| (name.to_owned(), kib.into())).collect();
+        return Ok(json!({"figures": figures, "pssKiB": memory}).to_string());
+    }
+    let mut text = report::table(&figures, FIRST);
+    for (name, kib) in memory {
+        text.push_str(&format!("memory (PSS) of {name}: {:.1} MiB\n", kib as f64 / 1024.0));
+    }
+    Ok(text)
+}
+
+/// Each part on one cluster and then on the other, so that both have the same weather.
+async fn measure(options: &Options, clusters: &[Cluster]) -> Result<Vec<Figure>, BenchError> {
+    let mut figures = Vec::new();
+    for _ in 0..options.rounds.max(1) {
+        for part in &options.only {
+            for cluster in clusters {
+                match part {
+                    Part::Objects => figures.extend(objects::run(cluster, options.objects).await?),
+                    Part::Watch => {
+                        for watchers in &options.watchers {
+                            figures.push(fanout::run(cluster, *watchers).await?);
+                        }
+                    }
+                    Part::Schedule => figures.extend(schedule::run(cluster, options.nodes, options.pods).await?),
+                    Part::Pods => figures.extend(pods::one_at_a_time(cluster, &options.image, options.starts).await?),
+                    Part::Deployment => figures.extend(pods::deployment(cluster, &options.image, options.replicas).await?),
+                }
+            }
+        }
+    }
+    Ok(figures)
+}

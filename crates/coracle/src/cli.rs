@@ -31,6 +31,8 @@ enum Command {
     Build(image_commands::BuildCommand),
     /// List, import, tag, remove, pull and push images
     Image(image_commands::ImageCommand),
+    /// Measure this or any other Kubernetes
+    Bench(bench::Options),
     /// Kubernetes' command line (also: call this binary by the name kubectl)
     #[command(disable_help_flag = true)]
     Kubectl(Rest),
@@ -66,6 +68,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Reset(options) => reset::run(&options),
         Command::Build(command) => image_commands::build(&command),
         Command::Image(command) => image_commands::run(&command),
+        Command::Bench(options) => run_bench(options),
         Command::Kubectl(rest) => return kubectl_main(rest.arguments),
     };
     match outcome {
@@ -75,6 +78,10 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn run_bench(options: bench::Options) -> anyhow::Result<()> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(bench::run(options))?)
 }
 
 fn kubectl_main(arguments: Vec<OsString>) -> ExitCode {

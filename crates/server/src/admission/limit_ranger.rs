@@ -6,6 +6,7 @@ use ::api::Status;
 use ::api::quantity::Quantity;
 use serde_json::{Value, json};
 
+use super::shown_name;
 use crate::api::Api;
 use crate::registry::text;
 
@@ -66,7 +67,7 @@ fn check(pod: &Value, item: &Value) -> Result<(), Status> {
     }
     match complaints.as_slice() {
         [] => Ok(()),
-        [one] => Err(Status::forbidden("", "pods", text(pod, "/metadata/name"), one)),
-        many => Err(Status::forbidden("", "pods", text(pod, "/metadata/name"), &format!("[{}]", many.join(", ")))),
+        [one] => Err(Status::forbidden("", "pods", shown_name(pod), one)),
+        many => Err(Status::forbidden("", "pods", shown_name(pod), &format!("[{}]", many.join(", ")))),
     }
 }

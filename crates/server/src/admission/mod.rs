@@ -17,6 +17,14 @@ fn is_pods(row: &Resource) -> bool {
     row.group.is_empty() && row.plural == "pods"
 }
 
+/// How a refusal names an object: a name that is yet to be generated is told by its base (upstream's admission.NewForbidden).
+fn shown_name(value: &Value) -> &str {
+    match text(value, "/metadata/name") {
+        "" => text(value, "/metadata/generateName"),
+        name => name,
+    }
+}
+
 pub fn mutate_create(api: &Api, row: &Resource, namespace: Option<&str>, value: &mut Value, _cx: &Context) -> Result<(), Status> {
     if let Some(namespace) = namespace.filter(|_| row.namespaced()) {
         namespace_lifecycle(api, row, namespace, value)?;
@@ -56,7 +64,7 @@ fn namespace_lifecycle(api: &Api, row: &Resource, namespace: &str, value: &Value
         return Err(Status::not_found("", "namespaces", namespace));
     };
     if found.meta().deletion_timestamp.is_some() {
-        let name = text(value, "/metadata/name");
+        let name = shown_name(value);
         let mut status = Status::forbidden(&row.group, &row.plural, name, &format!("unable to create new content in namespace {namespace} because it is being terminated"));
         status.details.causes.push(::api::Cause { reason: "NamespaceTerminating".into(), message: format!("namespace {namespace} is being terminated"), field: "metadata.namespace".into() });
         return Err(status);

@@ -3,6 +3,7 @@
 use ::api::Status;
 use serde_json::{Value, json};
 
+use super::shown_name;
 use crate::api::Api;
 use crate::registry::text;
 
@@ -25,7 +26,7 @@ pub fn service_account(api: &Api, namespace: &str, pod: &mut Value) -> Result<()
     let account = match api.store.get(&format!("/registry/serviceaccounts/{namespace}/{name}")) {
         Some(account) => account.value().map_err(Status::internal)?,
         None => {
-            let pod_name = text(pod, "/metadata/name").to_owned();
+            let pod_name = shown_name(pod).to_owned();
             return Err(Status::forbidden("", "pods", &pod_name, &format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found")));
         }
     };
@@ -82,7 +83,7 @@ pub fn priority(api: &Api, pod: &mut Value) -> Result<(), Status> {
     } else if let Some((_, value)) = SYSTEM_CRITICAL.iter().find(|(known, _)| *known == name) {
         Some(json!({"metadata": {"name": name}, "value": value}))
     } else {
-        let pod_name = text(pod, "/metadata/name").to_owned();
+        let pod_name = shown_name(pod).to_owned();
         let found = api.store.get(&format!("/registry/priorityclasses/{name}")).ok_or_else(|| Status::forbidden("", "pods", &pod_name, &format!("no PriorityClass with name {name} was found")))?;
         Some(found.value().map_err(Status::internal)?)
     };
@@ -90,7 +91,7 @@ pub fn priority(api: &Api, pod: &mut Value) -> Result<(), Status> {
     if let Some(given) = pod.pointer("/spec/priority").and_then(Value::as_i64)
         && given != value
     {
-        let pod_name = text(pod, "/metadata/name").to_owned();
+        let pod_name = shown_name(pod).to_owned();
         return Err(Status::forbidden("", "pods", &pod_name, &format!("the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name")));
     }
     if let Some(class) = &class {

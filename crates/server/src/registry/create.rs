@@ -40,6 +40,8 @@ impl Api {
         strategy.default(&mut value);
         special::convert::to_storage(row, &mut value)?;
         admission::mutate_create(self, row, namespace, &mut value, cx)?;
+        // Only now, as upstream: what admission refuses is told by the name's base, which stays the same from try to try.
+        self.generate_name(&mut value);
         strategy.prepare_create(&mut value, &self.strategy_context(cx));
         let mut reserved = special::before_create(self, row, &mut value, cx)?;
         let name = text(&value, "/metadata/name").to_owned();
@@ -83,18 +85,21 @@ impl Api {
                 meta.remove("namespace");
             }
         }
-        let name = meta.get("name").and_then(Value::as_str).unwrap_or("");
-        let base = meta.get("generateName").and_then(Value::as_str).unwrap_or("").to_owned();
-        if name.is_empty() && !base.is_empty() {
-            let cut: String = base.chars().take(MAX_GENERATED_BASE).collect();
-            let generated = format!("{cut}{}", self.suffix());
-            meta.insert("name".into(), generated.into());
-        }
         if meta.get("resourceVersion").and_then(Value::as_str).is_some_and(|version| !version.is_empty()) {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
         meta.remove("resourceVersion");
         Ok(())
+    }
+
+    fn generate_name(&self, value: &mut Value) {
+        let meta = metadata(value);
+        let base = meta.get("generateName").and_then(Value::as_str).unwrap_or("");
+        if meta.get("name").and_then(Value::as_str).unwrap_or("").is_empty() && !base.is_empty() {
+            let cut: String = base.chars().take(MAX_GENERATED_BASE).collect();
+            let generated = format!("{cut}{}", self.suffix());
+            meta.insert("name".into(), generated.into());
+        }
     }
 
     /// rest.FillObjectMetaSystemFields, and what a client may not set.

@@ -1,0 +1,106 @@
+//! Watch fan-out: many watchers of one collection, and a writer that goes on when all of them have seen its last write.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use client::HttpClient;
+use client::remote::Lines;
+use http::Method;
+use serde_json::json;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use crate::BenchError;
+use crate::cluster::{Cluster, PATIENCE, send};
+use crate::measure::{Figure, Stopwatch};
+
+const WRITES: usize = 100;
+const NAME: &[u8] = br#""name":"fan-"#;
+
+struct Shared {
+    /// When each write was answered.
+    answered: Vec<OnceLock<Instant>>,
+    seen: Vec<AtomicUsize>,
+    watchers: usize,
+    ready: AtomicUsize,
+    progress: Notify,
+}
+
+/// The number in the object's name.
+fn number(line: &[u8]) -> Option<usize> {
+    let at = line.windows(NAME.len()).position(|window| window == NAME)? + NAME.len();
+    let digits = line[at..].split(|byte| *byte == b'"').next()?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Latencies of all events of one watcher.
+async fn watch(client: HttpClient, path: String, shared: Arc<Shared>) -> Vec<Duration> {
+    let mut latencies = Vec::new();
+    let Ok(response) = client.request(Method::GET, &path, &[], Bytes::new()).await else { return latencies };
+    let mut lines = Lines::new(response);
+    shared.ready.fetch_add(1, Ordering::AcqRel);
+    shared.progress.notify_one();
+    while let Some(Ok(line)) = lines.next().await {
+        let now = Instant::now();
+        let Some(number) = number(&line).filter(|number| *number < WRITES) else { continue };
+        // An event may come before the answer to the write.
+        latencies.push(shared.answered[number].get().map_or(Duration::ZERO, |at| now.saturating_duration_since(*at)));
+        if shared.seen[number].fetch_add(1, Ordering::AcqRel) + 1 == shared.watchers {
+            shared.progress.notify_one();
+        }
+        if latencies.len() == WRITES {
+            break;
+        }
+    }
+    latencies
+}
+
+pub async fn run(cluster: &Cluster, watchers: usize) -> Result<Figure, BenchError> {
+    let collection = format!("/api/v1/namespaces/{}/secrets", cluster.namespace);
+    let shared = Arc::new(Shared {
+        answered: (0..WRITES).map(|_| OnceLock::new()).collect(),
+        seen: (0..WRITES).map(|_| AtomicUsize::new(0)).collect(),
+        watchers,
+        ready: AtomicUsize::new(0),
+        progress: Notify::new(),
+    });
+    let mut tasks = JoinSet::new();
+    for watcher in 0..watchers {
+        let client = cluster.clients[watcher % cluster.clients.len()].clone();
+        tasks.spawn(watch(client, format!("{collection}?watch=true"), shared.clone()));
+    }
+    let work = async {
+        while shared.ready.load(Ordering::Acquire) < watchers {
+            shared.progress.notified().await;
+        }
+        let stopwatch = Stopwatch::start(&cluster.pids);
+        let mut failed = 0;
+        for number in 0..WRITES {
+            let body = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("fan-{number}")}}).to_string();
+            failed += usize::from(!send(&cluster.clients[0], Method::POST, &collection, "application/json", body.into()).await);
+            let _ = shared.answered[number].set(Instant::now());
+            while shared.seen[number].load(Ordering::Acquire) < watchers {
+                shared.progress.notified().await;
+            }
+        }
+        let mut latencies = Vec::new();
+        while let Some(done) = tasks.join_next().await {
+            latencies.extend(done.unwrap_or_default());
+        }
+        stopwatch.figure(format!("watch events, {watchers} watchers"), &cluster.name, watchers * WRITES, failed, latencies)
+    };
+    let figure = tokio::time::timeout(PATIENCE, work).await.map_err(|_| BenchError::Late(collection.clone()))?;
+    send(&cluster.clients[0], Method::DELETE, &collection, "application/json", Bytes::new()).await;
+    Ok(figure)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn finds_the_number() {
+        assert_eq!(super::number(br#"{"type":"ADDED","object":{"metadata":{"name":"fan-17","x":1}}}"#), Some(17));
+        assert_eq!(super::number(br#"{"metadata":{"name":"default-token"}}"#), None);
+    }
+}

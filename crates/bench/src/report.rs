@@ -1,0 +1,58 @@
+//! The figures as a table, or as JSON for other programs. With two clusters each line has its twin and their ratio.
+
+use std::fmt::Write;
+
+use crate::measure::Figure;
+
+const HEAD: &str = "WHAT                                CLUSTER        COUNT   FAILED       /s    p50 ms    p99 ms    max ms   CPU ms each   RATIO";
+
+/// `first` is the name of the cluster that ratios are told for: how many times as fast as the other it was.
+pub fn table(figures: &[Figure], first: &str) -> String {
+    let mut text = String::from(HEAD);
+    text.push('\n');
+    for figure in figures {
+        let cpu = figure.cpu_ms_each.map_or_else(|| "-".to_owned(), |cpu| format!("{cpu:.3}"));
+        let twin = figures.iter().find(|other| other.what == figure.what && other.cluster != figure.cluster).filter(|_| figure.cluster == first);
+        let ratio = twin.map_or_else(String::new, |twin| format!("{:.1}x", figure.per_second / twin.per_second));
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "{:<36}{:<11}{:>9}{:>9}{:>9.0}{:>10.2}{:>10.2}{:>10.2}{:>14}{:>8}",
+            figure.what, figure.cluster, figure.count, figure.failed, figure.per_second, figure.p50_ms, figure.p99_ms, figure.max_ms, cpu, ratio
+        );
+    }
+    text
+}
+
+/// The median of several rounds of one figure, by its rate.
+pub fn medians(figures: Vec<Figure>) -> Vec<Figure> {
+    let mut groups: Vec<Vec<Figure>> = Vec::new();
+    for figure in figures {
+        match groups.iter_mut().find(|group| group[0].what == figure.what && group[0].cluster == figure.cluster) {
+            Some(group) => group.push(figure),
+            None => groups.push(vec![figure]),
+        }
+    }
+    groups
+        .into_iter()
+        .filter_map(|mut group| {
+            group.sort_by(|a, b| a.per_second.total_cmp(&b.per_second));
+            let middle = group.len() / 2;
+            group.into_iter().nth(middle)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::Stopwatch;
+
+    #[test]
+    fn medians_and_ratios() {
+        let figure = |cluster: &str, rate: f64| Figure { per_second: rate, ..Stopwatch::start(&[]).figure("create", cluster, 1, 0, Vec::new()) };
+        let figures = medians(vec![figure("a", 10.0), figure("b", 3.0), figure("a", 30.0), figure("b", 1.0), figure("a", 20.0), figure("b", 2.0)]);
+        assert_eq!(figures.iter().map(|figure| figure.per_second).collect::<Vec<_>>(), [20.0, 2.0]);
+        assert!(table(&figures, "a").contains("10.0x"));
+    }
+}
