@@ -91,6 +91,7 @@ impl Mapper {
         Ok(Self { resources })
     }
 
+    #[cfg(test)]
     pub fn of(resources: Vec<Resource>) -> Self {
         Self { resources }
     }
