@@ -34,7 +34,7 @@ pub trait Set: Metadata<Ty = ObjectMeta> + Serialize + Clone {
     fn template(&self) -> Option<&PodTemplateSpec>;
     fn selects(&self, pod: &Pod) -> bool;
     fn counts(&self) -> Counts;
-    fn failure(&self) -> Option<(&str, &str)>;
+    fn shows_failure(&self) -> bool;
     /// A copy with this status.
     fn with(&self, counts: &Counts, failure: Option<&Failure>, now: Timestamp) -> Self;
 }
@@ -83,8 +83,8 @@ pub fn plan<S: Set>(view: &View<S>, now: Timestamp) -> Plan {
     }
 
     let counts = count(set, &owned, &active, now);
-    let known = view.last_failure.as_ref().map(|failure| (failure.reason, failure.message.as_str()));
-    if set.counts() != counts || set.failure() != known {
+    // The first failure stands until it is over: the next try names another pod, and to write that down would wake us at once, for ever.
+    if set.counts() != counts || set.shows_failure() != view.last_failure.is_some() {
         plan.push(Op::status(&set.with(&counts, view.last_failure.as_ref(), now)));
     }
     if let Some(next) = active.iter().filter_map(|pod| until(pods::available_at(pod, set.min_ready_seconds())?, now)).min() {
@@ -190,23 +190,22 @@ impl Set for ReplicaSet {
         }
     }
 
-    fn failure(&self) -> Option<(&str, &str)> {
-        let condition = self.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == "ReplicaFailure")?;
-        Some((condition.reason.as_deref().unwrap_or(""), condition.message.as_deref().unwrap_or("")))
+    fn shows_failure(&self) -> bool {
+        self.status.iter().flat_map(|status| status.conditions.iter().flatten()).any(|condition| condition.type_ == "ReplicaFailure")
     }
 
     fn with(&self, counts: &Counts, failure: Option<&Failure>, now: Timestamp) -> Self {
         let mut conditions = self.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-        let since =
-            conditions.iter().find(|condition| condition.type_ == "ReplicaFailure").and_then(|condition| condition.last_transition_time.clone());
-        conditions.retain(|condition| condition.type_ != "ReplicaFailure");
-        if let Some(failure) = failure {
+        if failure.is_none() {
+            conditions.retain(|condition| condition.type_ != "ReplicaFailure");
+        }
+        if let Some(failure) = failure.filter(|_| !self.shows_failure()) {
             conditions.push(ReplicaSetCondition {
                 type_: "ReplicaFailure".into(),
                 status: "True".into(),
                 reason: Some(failure.reason.into()),
                 message: Some(failure.message.clone()),
-                last_transition_time: Some(since.unwrap_or_else(|| time(now))),
+                last_transition_time: Some(time(now)),
             });
         }
         Self {
@@ -256,23 +255,22 @@ impl Set for ReplicationController {
         }
     }
 
-    fn failure(&self) -> Option<(&str, &str)> {
-        let condition = self.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == "ReplicaFailure")?;
-        Some((condition.reason.as_deref().unwrap_or(""), condition.message.as_deref().unwrap_or("")))
+    fn shows_failure(&self) -> bool {
+        self.status.iter().flat_map(|status| status.conditions.iter().flatten()).any(|condition| condition.type_ == "ReplicaFailure")
     }
 
     fn with(&self, counts: &Counts, failure: Option<&Failure>, now: Timestamp) -> Self {
         let mut conditions = self.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-        let since =
-            conditions.iter().find(|condition| condition.type_ == "ReplicaFailure").and_then(|condition| condition.last_transition_time.clone());
-        conditions.retain(|condition| condition.type_ != "ReplicaFailure");
-        if let Some(failure) = failure {
+        if failure.is_none() {
+            conditions.retain(|condition| condition.type_ != "ReplicaFailure");
+        }
+        if let Some(failure) = failure.filter(|_| !self.shows_failure()) {
             conditions.push(ReplicationControllerCondition {
                 type_: "ReplicaFailure".into(),
                 status: "True".into(),
                 reason: Some(failure.reason.into()),
                 message: Some(failure.message.clone()),
-                last_transition_time: Some(since.unwrap_or_else(|| time(now))),
+                last_transition_time: Some(time(now)),
             });
         }
         Self {
@@ -410,13 +408,17 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_shows_as_a_condition() {
-        let view = View {
-            set: Arc::new(set(0)),
+    fn a_failure_shows_as_a_condition_and_is_told_once() {
+        let view = |set: ReplicaSet, message: Option<&str>| View {
+            set: Arc::new(set),
             pods: Vec::new(),
             related: Vec::new(),
-            last_failure: Some(Failure { reason: "FailedCreate", message: "no".into() }),
+            last_failure: message.map(|message| Failure { reason: "FailedCreate", message: message.into() }),
         };
-        assert!(plan(&view, NOW.parse().unwrap()).to_string().contains(r#""reason":"FailedCreate","status":"True","type":"ReplicaFailure""#));
+        let told = plan(&view(set(0), Some("pods \"web-a\" is forbidden")), NOW.parse().unwrap()).to_string();
+        assert!(told.contains(r#""reason":"FailedCreate","status":"True","type":"ReplicaFailure""#));
+        let failed = set(0).with(&count(&set(0), &[], &[], NOW.parse().unwrap()), view(set(0), Some("pods \"web-a\" is forbidden")).last_failure.as_ref(), NOW.parse().unwrap());
+        assert_eq!(plan(&view(failed.clone(), Some("pods \"web-b\" is forbidden")), NOW.parse().unwrap()).to_string(), "");
+        assert!(!plan(&view(failed, None), NOW.parse().unwrap()).to_string().contains("ReplicaFailure"));
     }
 }

@@ -19,6 +19,8 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(15 * 60);
 /// How long nothing may be written then but heartbeats, after a while in which late news may still be told.
 const QUIET_FOR: Duration = Duration::from_secs(60 * 60);
 const LATE_NEWS: Duration = Duration::from_secs(10 * 60);
+/// What can never succeed is tried again, but ever more rarely: writes in an hour for two such Deployments, events about it included.
+const HOPELESS_WRITES: u64 = 150;
 const LOOK: Duration = Duration::from_millis(200);
 /// More would only repeat themselves.
 const MOST_COMPLAINTS: usize = 12;
@@ -225,6 +227,13 @@ pub async fn run(plan: Plan) -> Result<Report, Failure> {
         run.wrong.push(format!("{written} writes in {QUIET_FOR:?} of nothing to do, the last: {}", run.history.last_write));
     }
     run.wrong.extend(liveness::missing(&run.history.state, &user.model, plan.nodes));
+    let before = run.history.writes;
+    user.create_hopeless().await;
+    run.pass(QUIET_FOR, &user).await?;
+    let written = run.history.writes - before;
+    if written > HOPELESS_WRITES {
+        run.wrong.push(format!("{written} writes in {QUIET_FOR:?} about what cannot succeed, the last: {}", run.history.last_write));
+    }
     run.wrong.extend(run.history.lost(&run.world.ledger.writes()));
     run.verdict(&user)?;
     Ok(Report { revision: run.world.store.revision(), virtual_time: start.elapsed(), settled_after })

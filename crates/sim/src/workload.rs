@@ -193,6 +193,17 @@ impl User {
         }
     }
 
+    /// Two that never come up: pods that are refused, and pods that fit nowhere. Not in the model.
+    pub async fn create_hopeless(&mut self) {
+        for (base, field, value) in [("refused", "serviceAccountName", json!("missing")), ("huge", "nodeSelector", json!({"no": "such"}))] {
+            let name = self.fresh(base);
+            let mut template = Self::template(&name, 1);
+            template["spec"][field] = value;
+            let spec = json!({"replicas": 2, "selector": {"matchLabels": {"app": name}}, "template": template});
+            self.create(kind_target("Deployment", "default", &name), json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec})).await;
+        }
+    }
+
     async fn scale(&mut self) {
         let Some(key) = self.some("Deployment") else { return };
         let wanted = self.random.below(MOST_REPLICAS + 1) as i32;
