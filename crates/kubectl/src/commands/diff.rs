@@ -85,10 +85,10 @@ async fn one(session: &Session, args: &Args, wanted: &Wanted) -> Result<Change> 
         }
         None => {
             let collection = wanted.resource.collection(wanted.namespace.as_deref());
-            session.post(&query(collection).end(), &apply::annotated(&document)).await?
+            session.post(&query(collection).end(), &document).await?
         }
         Some(live) => {
-            let (kind, patch) = apply::three_way(wanted, live, &apply::annotated(&document), true)?;
+            let (kind, patch) = apply::three_way(wanted, live, &document, true)?;
             session.patch(&query(wanted.path()).end(), kind, &patch).await?
         }
     };

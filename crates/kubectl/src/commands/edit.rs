@@ -32,7 +32,7 @@ fn editor(file: &std::path::Path) -> Result<()> {
     let status = Process::new(&shell).arg("-c").arg(format!("{program} {quoted:?}")).status();
     match status {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => fail(format!("there was a problem with the editor {program:?}: exit status {}", status.code().unwrap_or(-1))),
+        Ok(_) => fail(format!("there was a problem with the editor {program:?}")),
         Err(error) => fail(format!("unable to launch the editor {program:?}: {error}")),
     }
 }
@@ -81,14 +81,28 @@ async fn edit(session: &Session, args: &Args, found: &Found) -> Result<()> {
             return fail("Edit cancelled, no valid changes were saved.");
         }
         last = edited.clone();
-        let outcome = match yaml::parse(&edited) {
-            Err(error) => Err(Error::Message(format!("The edited file had a syntax error: error parsing edited-file: error converting YAML to JSON: yaml: {error}"))),
-            Ok(modified) => submit(session, args, found, &original, modified).await,
+        let name = format!("{} {:?}", found.resource.qualified(), found.name);
+        let note = match yaml::parse(&edited) {
+            Err(error) => format!("# The edited file had a syntax error: error parsing edited-file: error converting YAML to JSON: yaml: {}\n", error.replace('\n', "\n# ")),
+            Ok(modified) => match submit(session, args, found, &original, modified).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.status().is_some_and(|status| status.reason == api::Reason::Invalid) => {
+                    output::complain(format!("error: {name} is invalid"));
+                    let causes = error.status().map(|status| status.details.causes.as_slice()).unwrap_or_default();
+                    let causes: String = causes.iter().map(|cause| format!("# * {}: {}\n", cause.field, cause.message)).collect();
+                    format!("# {name} was not valid:\n{causes}")
+                }
+                Err(error) if error.status().is_some_and(|status| status.code == 404) => return Err(error),
+                Err(error) => {
+                    output::complain(format!("error: {name} could not be patched: {error}"));
+                    if let Ok((_, path)) = file.keep() {
+                        output::complain(format!("You can run `kubectl replace -f {}` to try this update again.", path.display()));
+                    }
+                    return Err(Error::Silent(1));
+                }
+            },
         };
-        let Err(error) = outcome else { return Ok(()) };
-        output::complain(error.told().trim_end());
-        let note: String = error.told().lines().map(|line| format!("# {line}\n")).collect();
-        text = format!("{HEADER}# {} {:?} was not valid:\n{note}#\n{edited}", found.resource.qualified(), found.name);
+        text = format!("{HEADER}{note}#\n{edited}");
     }
 }
 

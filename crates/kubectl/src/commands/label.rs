@@ -37,11 +37,38 @@ async fn annotate(session: &Session, args: &Args) -> Result<()> {
     metadata(session, args, "annotations").await
 }
 
+/// What can be told without asking the server.
+fn check(changes: &[String], what: &str) -> Result<()> {
+    for change in changes {
+        match change.split_once('=') {
+            Some((key, value)) => {
+                if changes.iter().any(|other| other.strip_suffix('-') == Some(key)) {
+                    return fail(format!("can not both modify and remove {} {what} in the same command", if what == "label" { "a" } else { "an" }));
+                }
+                let word = |c: char| c.is_ascii_alphanumeric();
+                let fine = value.is_empty() || value.len() <= LABEL_MAX && value.starts_with(word) && value.ends_with(word) && value.chars().all(|c| word(c) || "-_.".contains(c));
+                if what == "label" && !fine {
+                    return fail(format!("invalid label value: {change:?}: {LABEL_RULE}"));
+                }
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+const LABEL_MAX: usize = 63;
+const LABEL_RULE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+
 async fn metadata(session: &Session, args: &Args, field: &str) -> Result<()> {
     let what = field.trim_end_matches('s');
     let (words, changes): (Vec<String>, Vec<String>) = args.positional.iter().cloned().partition(|word| !(word.contains('=') || word.ends_with('-') && word.len() > 1));
     if changes.is_empty() && !args.on("list") {
         return fail(format!("at least one {what} update is required"));
+    }
+    check(&changes, what)?;
+    if words.is_empty() && !builder::has_files(args) {
+        return fail("one or more resources must be specified as <resource> <name> or <resource>/<name>");
     }
     let mut errors = Vec::new();
     for found in builder::resolve(session, args, &words).await? {
@@ -74,7 +101,7 @@ async fn metadata(session: &Session, args: &Args, field: &str) -> Result<()> {
                         let key = change.trim_end_matches('-');
                         if current.contains_key(key) {
                             patch.insert(key.to_owned(), Value::Null);
-                        } else {
+                        } else if what == "label" {
                             output::complain(format!("{what} {key:?} not found."));
                         }
                     }
@@ -116,7 +143,7 @@ async fn patch_objects(session: &Session, args: &Args) -> Result<()> {
         "json" => "application/json-patch+json",
         "merge" => "application/merge-patch+json",
         "strategic" => "application/strategic-merge-patch+json",
-        other => return Err(args.wrong(format!("--type must be one of [json merge strategic], not {other:?}"))),
+        other => return fail(format!("--type must be one of [json merge strategic], not {other:?}")),
     };
     let body = yaml::parse(&text).map_err(|error| Error::Message(format!("unable to parse {text:?}: {error}")))?;
     let mut errors = Vec::new();

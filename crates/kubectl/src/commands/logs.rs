@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::changing::usage;
 use super::pods::{self, Preference, array, containers, text as at};
-use crate::builder::Found;
+use crate::builder;
 use crate::command::command;
 use crate::error::{Error, Result, fail};
 use crate::flags::{Args, Flag, switch, text};
@@ -120,7 +120,13 @@ async fn find(session: &Session, args: &Args) -> Result<Vec<Value>> {
         return listed(session, &namespace, selector).await;
     }
     let Some(word) = args.positional.first() else { return Ok(Vec::new()) };
-    let found = pods::one(session, word, "logs").await?;
+    let found = match builder::one(session, word, "pods").await {
+        Err(error) if error.is_not_found() => {
+            let told = Error::Message(format!("error from server (NotFound): {error} in namespace {namespace:?}"));
+            return Err(pods::hinted(session, told, word, "logs").await);
+        }
+        other => other?,
+    };
     if found.resource.kind == "Pod" {
         return Ok(vec![found.object]);
     }
@@ -205,11 +211,4 @@ fn write(prefix: &str, lines: &[u8]) {
         out.extend_from_slice(line);
     }
     output::write(&out);
-}
-
-/// For `kubectl run` and `attach`: what a container has already said.
-pub async fn all_of(session: &Session, found: &Found, container: &str) -> Result<()> {
-    let path = Query::of(found.sub("log")).with("container", container).end();
-    output::write(&session.text(&path).await?);
-    Ok(())
 }

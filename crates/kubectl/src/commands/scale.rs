@@ -4,7 +4,7 @@
 
 use serde_json::json;
 
-use super::changing::{DRY_RUN, DryRun, dry_run};
+use super::apply::{DryRun, WRITE, dry_run};
 use super::{changing, pods, watching};
 use crate::builder::{self, FILES, Found, SELECT};
 use crate::command::command;
@@ -15,7 +15,6 @@ use crate::session::{Query, Session};
 
 const FLAGS: &[Flag] = &[
     text("current-replicas", "-1", "Precondition for current size. Requires that the current size of the resource match this value in order to scale. -1 (default) for no condition."),
-    DRY_RUN,
     text("replicas", "", "The new desired number of replicas. Required."),
     text("resource-version", "", "Precondition for resource version. Requires that the current resource version match this value in order to scale."),
     text("timeout", "0s", "The length of time to wait before giving up on a scale operation, zero means don't wait."),
@@ -23,7 +22,7 @@ const FLAGS: &[Flag] = &[
 
 command!(
     SCALE, "scale", [], "[--resource-version=version] [--current-replicas=count] --replicas=COUNT (-f FILENAME | TYPE NAME) [options]",
-    "Set a new size for a deployment, replica set, or replication controller", [FLAGS, FILES, SELECT, OUTPUT], run
+    "Set a new size for a deployment, replica set, or replication controller", [FLAGS, WRITE, FILES, SELECT, OUTPUT], run
 );
 
 pub async fn run(session: &Session, args: &Args) -> Result<()> {

@@ -6,7 +6,7 @@ use super::apply::WRITE;
 use super::change::{pod_spec, save};
 use crate::builder::{self, FILES, Found};
 use crate::command::{command, family};
-use crate::error::{Result, fail};
+use crate::error::{Error, Result, fail};
 use crate::flags::{Args, Flag, list, switch, text};
 use crate::output;
 use crate::printers::OUTPUT;
@@ -81,13 +81,14 @@ async fn image(session: &Session, args: &Args) -> Result<()> {
     let mut wanted = Vec::new();
     for setting in &settings {
         match setting.split_once('=') {
-            Some((name, image)) if !name.is_empty() && !image.is_empty() => wanted.push((name, image)),
+            Some((name, image)) if !name.is_empty() => wanted.push((name, image)),
             _ => return fail(format!("all images must be specified as <container>=<image>: {setting}")),
         }
     }
     if wanted.len() > 1 && wanted.iter().any(|(name, _)| *name == "*") {
         return fail("all containers are already specified by *, but saw more than one container_name=container_image pairs");
     }
+    let mut errors = Vec::new();
     for found in targets(session, args, &words).await? {
         let mut modified = found.object.clone();
         for (name, image) in &wanted {
@@ -99,12 +100,14 @@ async fn image(session: &Session, args: &Args) -> Result<()> {
                 }
             });
             if !known {
-                return fail(format!("unable to find container named {name:?}"));
+                errors.push(Error::Message(format!("unable to find container named {name:?}")));
             }
         }
-        save(session, args, &found, &modified, "image updated", "kubectl-set").await?;
+        if let Err(error) = save(session, args, &found, &modified, "image updated", "kubectl-set").await {
+            errors.push(Error::Message(format!("failed to patch image update to pod template: {error}")));
+        }
     }
-    Ok(())
+    builder::gather(errors)
 }
 
 fn env_key(prefix: &str, key: &str) -> String {
@@ -135,15 +138,14 @@ async fn env(session: &Session, args: &Args) -> Result<()> {
             variables.push(json!({"name": env_key(args.text("prefix"), key), "valueFrom": {field: {"name": source.name, "key": key}}}));
         }
     }
-    if variables.is_empty() && removals.is_empty() && !args.on("list") {
-        return fail("at least one environment variable must be provided");
-    }
     for found in targets(session, args, &words).await? {
         let mut modified = found.object.clone();
+        let mut any = false;
         each_container(&mut modified, &found.resource.kind, &["containers", "initContainers"], |container| {
             if !fits(args.text("containers"), container["name"].as_str().unwrap_or("")) {
                 return;
             }
+            any = true;
             let mut list = container["env"].as_array().cloned().unwrap_or_default();
             list.retain(|entry| !removals.iter().any(|name| entry["name"] == *name));
             for variable in &variables {
@@ -160,9 +162,13 @@ async fn env(session: &Session, args: &Args) -> Result<()> {
                 container["env"] = list.into();
             }
         });
+        if !any {
+            output::complain(format!("Warning: {}/{} does not have any containers matching {:?}", found.resource.kind, found.name, args.text("containers")));
+            continue;
+        }
         if args.on("list") {
             each_container(&mut modified, &found.resource.kind, &["containers", "initContainers"], |container| {
-                output::line(format!("# {} {}, container {}", found.resource.plural, found.name, container["name"].as_str().unwrap_or("")));
+                output::line(format!("# {} {}, container {}", found.resource.kind, found.name, container["name"].as_str().unwrap_or("")));
                 for entry in container["env"].as_array().into_iter().flatten() {
                     let name = entry["name"].as_str().unwrap_or("");
                     output::line(match entry.get("valueFrom").and_then(Value::as_object).and_then(|from| from.iter().next()) {

@@ -22,6 +22,7 @@ const FLAGS: &[Flag] = &[
 
 command!(TAINT, "taint", [], "NODE NAME KEY_1=VAL_1:TAINT_EFFECT_1 ... KEY_N=VAL_N:TAINT_EFFECT_N [options]", "Update the taints on one or more nodes", [FLAGS, WRITE, OUTPUT], run);
 
+const NAME_RULE: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +41,9 @@ fn parse(text: &str) -> Result<Taint, String> {
     };
     if !effect.is_empty() && !EFFECTS.contains(&effect) {
         return Err(format!("invalid taint effect: {effect}, unsupported taint effect"));
+    }
+    if effect.is_empty() && key.contains('=') {
+        return Err(format!("invalid taint spec: {text}, {NAME_RULE}"));
     }
     let (key, value) = match key.split('=').collect::<Vec<_>>()[..] {
         [key] => (key, ""),
@@ -147,7 +151,7 @@ mod tests {
         let words = |text: &str| parse_all(&text.split(' ').map(str::to_owned).collect::<Vec<_>>());
         for (text, want) in [
             ("a=b:Foo", "invalid taint effect: Foo, unsupported taint effect"),
-            ("a=b", "invalid taint spec: a=b"),
+            ("a", "invalid taint spec: a"),
             ("a=b:NoSchedule a:NoSchedule-", "can not both modify and remove the following taint(s) in the same command: a=NoSchedule"),
             ("a=b:NoSchedule a=c:NoSchedule", "duplicated taints with the same key and effect: a=c:NoSchedule"),
         ] {

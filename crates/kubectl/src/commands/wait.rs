@@ -77,6 +77,8 @@ async fn run(session: &Session, args: &Args) -> Result<()> {
     if let (Goal::Created | Goal::Deleted, false) = (&goal, builder::has_files(args)) {
         for wanted in builder::arguments(session, &args.positional, args.on("all-namespaces")).await? {
             match &wanted.name {
+                // What is not there needs no waiting to be gone.
+                Some(_) if matches!(goal, Goal::Deleted) && session.get(&wanted.path()).await.is_err_and(|error| error.is_not_found()) => {}
                 Some(name) => targets.push(Found { resource: wanted.resource.clone(), namespace: wanted.namespace.clone(), name: name.clone(), object: Value::Null, source: String::new() }),
                 None => {
                     let list = session.get(&builder::list_path(&wanted, args)).await?;
@@ -116,6 +118,7 @@ async fn run(session: &Session, args: &Args) -> Result<()> {
                 None => output::line(format!("{} condition met", target.label())),
             },
             Ok(Err(error)) => errors.push(error),
+            Err(_) if matches!(goal, Goal::Created) => errors.push(Error::Message("timed out waiting for the condition".to_owned())),
             Err(_) => errors.push(Error::Message(format!("timed out waiting for the condition on {}/{}", target.resource.plural, target.name))),
         }
     }
