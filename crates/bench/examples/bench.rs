@@ -13,10 +13,7 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     match bench::run(Arguments::parse().options).await {
-        Ok(text) => {
-            println!("{text}");
-            ExitCode::SUCCESS
-        }
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE

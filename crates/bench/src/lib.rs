@@ -109,8 +109,14 @@ pub struct Options {
 const FIRST: &str = "this";
 const SECOND: &str = "other";
 
+/// The command: measures and prints.
+pub async fn run(options: Options) -> Result<(), BenchError> {
+    println!("{}", report(options).await?.trim_end());
+    Ok(())
+}
+
 /// Measures, and gives what is to be printed.
-pub async fn run(options: Options) -> Result<String, BenchError> {
+pub async fn report(options: Options) -> Result<String, BenchError> {
     let mut clusters = vec![Cluster::open(FIRST, options.kubeconfig.as_deref(), options.clients, options.pids.clone()).await?];
     if let Some(against) = &options.against {
         clusters.push(Cluster::open(SECOND, Some(against), options.clients, options.against_pids.clone()).await?);
@@ -120,14 +126,14 @@ pub async fn run(options: Options) -> Result<String, BenchError> {
     for cluster in &clusters {
         closed = closed.and(cluster.close().await);
     }
-    let figures = report::medians(measured?);
+    let figures = crate::report::medians(measured?);
     closed?;
     let memory: Vec<(&str, u64)> = clusters.iter().filter(|cluster| !cluster.pids.is_empty()).map(|cluster| (cluster.name.as_str(), process::pss_kib(&cluster.pids))).collect();
     if options.json {
         let memory: serde_json::Map<String, serde_json::Value> = memory.into_iter().map(|(name, kib)| (name.to_owned(), kib.into())).collect();
         return Ok(json!({"figures": figures, "pssKiB": memory}).to_string());
     }
-    let mut text = report::table(&figures, FIRST);
+    let mut text = crate::report::table(&figures, FIRST);
     for (name, kib) in memory {
         text.push_str(&format!("memory (PSS) of {name}: {:.1} MiB\n", kib as f64 / 1024.0));
     }
