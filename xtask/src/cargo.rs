@@ -5,12 +5,6 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Profile {
-    Dev,
-    Release,
-}
-
 /// The cargo that runs us.
 pub fn command() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -18,25 +12,39 @@ pub fn command() -> Command {
     command
 }
 
-/// Builds one program of each package, named as the package, and returns their paths in that order. Cargo's progress goes to stderr.
-pub fn build(packages: &[&str], profile: Profile) -> Result<Vec<PathBuf>> {
-    let mut command = command();
-    command.args(["build", "--message-format=json-render-diagnostics"]).stderr(Stdio::inherit());
-    if profile == Profile::Release {
-        command.arg("--release");
-    }
-    packages.iter().for_each(|name| _ = command.args(["-p", name]));
-    let output = command.output().context("cannot run cargo build")?;
+/// Builds one program of each package for release, named as the package, and returns their paths in that order. Cargo's progress goes to stderr.
+pub fn build_release(packages: &[&str]) -> Result<Vec<PathBuf>> {
+    let mut arguments = vec!["build", "--release"];
+    packages.iter().for_each(|name| arguments.extend(["-p", name]));
+    programs(&arguments, packages)
+}
+
+/// The programs as the tests of the whole workspace use them: built with what those are built with, so that nothing is compiled twice.
+pub fn build_with_tests(names: &[&str], jobs: u64) -> Result<Vec<PathBuf>> {
+    programs(&["test", "--workspace", "--no-run", "--jobs", &jobs.to_string()], names)
+}
+
+fn programs(arguments: &[&str], names: &[&str]) -> Result<Vec<PathBuf>> {
+    let output = command()
+        .args(arguments)
+        .arg("--message-format=json-render-diagnostics")
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot run cargo {}", arguments[0]))?;
     if !output.status.success() {
-        bail!("cargo build of {} failed", packages.join(", "));
+        bail!("cargo {} of {} failed", arguments[0], names.join(", "));
     }
-    let mut programs = vec![None; packages.len()];
+    let mut found = vec![None; names.len()];
     for line in output.stdout.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
         let message: serde_json::Value = serde_json::from_slice(line).context("cargo's messages")?;
+        // The program itself, not its tests.
+        if message["target"]["kind"][0] != "bin" || message["profile"]["test"] == true {
+            continue;
+        }
         let name = message["target"]["name"].as_str().unwrap_or_default();
-        if let (Some(executable), Some(at)) = (message["executable"].as_str(), packages.iter().position(|p| *p == name)) {
-            programs[at] = Some(PathBuf::from(executable));
+        if let (Some(executable), Some(at)) = (message["executable"].as_str(), names.iter().position(|n| *n == name)) {
+            found[at] = Some(PathBuf::from(executable));
         }
     }
-    programs.into_iter().zip(packages).map(|(path, name)| path.with_context(|| format!("cargo did not say where {name} is"))).collect()
+    found.into_iter().zip(names).map(|(path, name)| path.with_context(|| format!("cargo did not say where {name} is"))).collect()
 }

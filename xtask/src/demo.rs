@@ -58,7 +58,9 @@ fn options(arguments: &[String]) -> Result<Options> {
         }
     }
     if let Some(seconds) = options.seconds.filter(|s| *s < SECONDS_MIN) {
-        bail!("--seconds {seconds} is too short\nhint: a worker reports once a second, so that the rate can be told to 5 % only over {SECONDS_MIN} s or more");
+        bail!(
+            "--seconds {seconds} is too short\nhint: a worker reports once a second, so that the rate can be told to 5 % only over {SECONDS_MIN} s or more"
+        );
     }
     Ok(options)
 }
@@ -80,7 +82,7 @@ pub fn command(arguments: &[String]) -> Result<()> {
 fn run(options: &Options, interrupt: &Interrupt) -> Result<()> {
     let screen = Screen::new();
     screen.step("building Coracle");
-    let coracle = cargo::build(&["coracle"], cargo::Profile::Release)?.remove(0);
+    let coracle = cargo::build_release(&["coracle"])?.remove(0);
     screen.step("making the images");
     let archives = images::make_all(&crate::root().join("target/images"), &mut std::io::stdout())?;
 
@@ -176,7 +178,10 @@ fn describe(reading: &Reading, seconds: Option<u64>) -> String {
 /// A clear word before something fails in the middle.
 fn free(port: u16, whose: &str) -> Result<()> {
     let taken = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), Duration::from_secs(1)).is_ok();
-    ensure!(!taken, "port {port}, which {whose} needs, is taken\nhint: `ss -ltnp sport = :{port}` shows by whom; another cluster ends with `coracle down`");
+    ensure!(
+        !taken,
+        "port {port}, which {whose} needs, is taken\nhint: `ss -ltnp sport = :{port}` shows by whom; another cluster ends with `coracle down`"
+    );
     Ok(())
 }
 
@@ -195,13 +200,23 @@ impl Cluster {
     /// Quiet, unless it fails.
     fn run(&self, arguments: &[&str]) -> Result<()> {
         let output = self.command(arguments).output().context("cannot run coracle")?;
-        ensure!(output.status.success(), "coracle {}: {}", arguments[0], String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("error: "));
+        ensure!(
+            output.status.success(),
+            "coracle {}: {}",
+            arguments[0],
+            String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("error: ")
+        );
         Ok(())
     }
 
     fn show(&self, arguments: &[&str]) -> Result<()> {
         let output = self.command(arguments).stdout(Stdio::inherit()).output().context("cannot run coracle")?;
-        ensure!(output.status.success(), "coracle {}: {}", arguments[0], String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("error: "));
+        ensure!(
+            output.status.success(),
+            "coracle {}: {}",
+            arguments[0],
+            String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("error: ")
+        );
         Ok(())
     }
 

@@ -106,7 +106,9 @@ fn fetch_proto() -> Result<()> {
     let dir = std::env::temp_dir().join(format!("coracle-gen-{}", std::process::id()));
     std::fs::create_dir_all(dir.join("src"))?;
     std::fs::write(dir.join("src/lib.rs"), "")?;
-    let manifest = format!("[package]\nname = \"gen\"\nversion = \"0.0.0\"\nedition = \"2024\"\n[dependencies]\nk8s-pb = \"{PROTO_REQUIREMENT}\"\n[workspace]\n");
+    let manifest = format!(
+        "[package]\nname = \"gen\"\nversion = \"0.0.0\"\nedition = \"2024\"\n[dependencies]\nk8s-pb = \"{PROTO_REQUIREMENT}\"\n[workspace]\n"
+    );
     std::fs::write(dir.join("Cargo.toml"), manifest)?;
     let status = Command::new(env!("CARGO")).arg("fetch").current_dir(&dir).status();
     std::fs::remove_dir_all(&dir)?;

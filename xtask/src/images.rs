@@ -56,7 +56,7 @@ pub fn make_all(out: &Path, progress: &mut dyn Write) -> Result<Vec<PathBuf>> {
         })?);
         base.push(key);
     }
-    let binaries = cargo::build(COINS, cargo::Profile::Release)?;
+    let binaries = cargo::build_release(COINS)?;
     for (name, binary) in COINS.iter().zip(&binaries) {
         let recipe = crate::root().join("dockercoins").join(name);
         let tags = COIN_TAGS.iter().map(|tag| format!("dockercoins/{name}:{tag}")).collect();
@@ -133,9 +133,26 @@ fn fill_alpine(work: &Path, rootfs: &Path) -> Result<()> {
     packages.add(&["busybox-static".to_owned()])?;
     let busybox = packages.root.join("bin/busybox");
     for (folder, mode) in [
-        ("bin", 0o755), ("sbin", 0o755), ("usr/bin", 0o755), ("usr/sbin", 0o755), ("usr/local/bin", 0o755), ("lib", 0o755),
-        ("etc", 0o755), ("root", 0o700), ("home", 0o755), ("tmp", 0o1777), ("var/tmp", 0o1777), ("var/log", 0o755), ("var/www", 0o755),
-        ("run", 0o755), ("dev", 0o755), ("proc", 0o555), ("sys", 0o555), ("mnt", 0o755), ("opt", 0o755), ("srv", 0o755),
+        ("bin", 0o755),
+        ("sbin", 0o755),
+        ("usr/bin", 0o755),
+        ("usr/sbin", 0o755),
+        ("usr/local/bin", 0o755),
+        ("lib", 0o755),
+        ("etc", 0o755),
+        ("root", 0o700),
+        ("home", 0o755),
+        ("tmp", 0o1777),
+        ("var/tmp", 0o1777),
+        ("var/log", 0o755),
+        ("var/www", 0o755),
+        ("run", 0o755),
+        ("dev", 0o755),
+        ("proc", 0o555),
+        ("sys", 0o555),
+        ("mnt", 0o755),
+        ("opt", 0o755),
+        ("srv", 0o755),
     ] {
         let folder = rootfs.join(folder);
         fs::create_dir_all(&folder)?;

@@ -140,7 +140,11 @@ mod tests {
 
     #[test]
     fn now_forgets() {
-        let looks: Vec<(f64, u64)> = (0..10).map(|i| (f64::from(i), 4 * i as u64)).chain((10..20).map(|i| (f64::from(i), 36))).chain([(20.0, 37), (21.0, 38), (22.0, 39)]).collect();
+        let looks: Vec<(f64, u64)> = (0..10)
+            .map(|i| (f64::from(i), 4 * i as u64))
+            .chain((10..20).map(|i| (f64::from(i), 36)))
+            .chain([(20.0, 37), (21.0, 38), (22.0, 39)])
+            .collect();
         let reading = meter(&looks);
         assert!(reading.now.is_some_and(|now| now < 1.1), "{reading:?}");
     }

@@ -100,7 +100,7 @@ fn unit_tests() -> Result<Tally> {
 fn workshop(stages: &[String], kubectl: Option<&Path>) -> Result<Tally> {
     let images = crate::root().join("target/images");
     images::make_all(&images, &mut std::io::stdout()).context("making the images")?;
-    let coracle = cargo::build(&["coracle"], cargo::Profile::Dev)?.remove(0);
+    let coracle = cargo::build_with_tests(&["coracle"], jobs()?)?.remove(0);
     let mut command = Command::new(crate::root().join("tests-e2e/run.sh"));
     command.args(stages).env("CORACLE", coracle).env("IMAGES", images).env("ARTIFACTS", artifacts());
     if let Some(kubectl) = kubectl {
@@ -152,7 +152,8 @@ fn tally_of(text: &str) -> Option<Tally> {
 fn jobs() -> Result<u64> {
     let cores = std::thread::available_parallelism()?.get() as u64;
     let text = std::fs::read_to_string("/proc/meminfo")?;
-    let kib = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok()).context("/proc/meminfo")?;
+    let kib =
+        text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok()).context("/proc/meminfo")?;
     Ok((kib * 1024 / BYTES_PER_JOB).clamp(1, cores))
 }
 

@@ -137,7 +137,8 @@ fn rename_map_keys(types: &mut Types) {
         let Some(keys) = field.list.as_deref().and_then(|list| list.strip_prefix("map:")) else { continue };
         let item = field.ty.strip_prefix("[]").and_then(|name| known.get(name));
         let json = |rust: &str| {
-            item.and_then(|item| item.fields.iter().find(|field| plain(&field.rust) == plain(rust))).map_or_else(|| rust.to_owned(), |field| field.json.clone())
+            item.and_then(|item| item.fields.iter().find(|field| plain(&field.rust) == plain(rust)))
+                .map_or_else(|| rust.to_owned(), |field| field.json.clone())
         };
         field.list = Some(format!("map:{}", keys.split(',').map(json).collect::<Vec<_>>().join(",")));
     }

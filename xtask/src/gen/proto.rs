@@ -95,7 +95,12 @@ fn push(current: &mut Option<(String, Message)>, line: &str, tag: &mut String, m
     let Some((name, ty)) = line.trim_start_matches("pub ").split_once(':') else { return };
     let inner = ty.trim().trim_end_matches(',').trim_start_matches("::core::option::Option<").trim_end_matches('>');
     let inner = inner.rsplit("::").next().unwrap_or("").to_owned();
-    message.fields.push(Part { name: name.trim_start_matches("r#").to_owned(), tag: std::mem::take(tag), message: inner, marks: std::mem::take(marks) });
+    message.fields.push(Part {
+        name: name.trim_start_matches("r#").to_owned(),
+        tag: std::mem::take(tag),
+        message: inner,
+        marks: std::mem::take(marks),
+    });
 }
 
 /// A field by its plain name, in the message or in one that Go embeds in it (such a message's own name is no JSON field).

@@ -32,7 +32,14 @@ fn write_type(text: &mut String, name: &str, ty: &Type) {
                 let _ = write!(text, " {word}");
             }
         }
-        for (name, value) in [("list", &field.list), ("merge", &field.merge_key), ("strategy", &field.strategy), ("go", &field.go), ("enum", &field.choices), ("default", &field.default)] {
+        for (name, value) in [
+            ("list", &field.list),
+            ("merge", &field.merge_key),
+            ("strategy", &field.strategy),
+            ("go", &field.go),
+            ("enum", &field.choices),
+            ("default", &field.default),
+        ] {
             if let Some(value) = value {
                 let _ = write!(text, " {name}={value}");
             }
