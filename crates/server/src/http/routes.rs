@@ -7,6 +7,7 @@ use ::api::{Status, discovery, openapi};
 use http::header::{ACCEPT, AUTHORIZATION};
 use http::request::Parts;
 use http::{Method, Request};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::json;
@@ -37,7 +38,7 @@ pub async fn handle(api: Arc<Api>, certificate: Option<Arc<User>>, request: Requ
     let (head, gzip) = (parts.method == Method::HEAD, compress::accepted(&parts));
     let mut body = Some(body);
     let mut answer = route(api, certificate, parts, &mut body).await.unwrap_or_else(|status| answer::status(&status));
-    if let Some(unread) = body {
+    if let Some(unread) = body.filter(|body| !body.is_end_stream()) {
         drain(unread).await;
     }
     if head {

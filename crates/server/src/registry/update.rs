@@ -119,7 +119,7 @@ impl Api {
     /// Everything between the wanted object and the bytes: server-owned fields, strategy, admission, validation.
     fn settle(&self, row: &Resource, namespace: Option<&str>, name: &str, part: Part, new: &mut Value, old: &Value, cx: &Context) -> Result<special::Reserved, Status> {
         let strategy = policy(row);
-        let context = self.strategy_context(cx);
+        let context = self.strategy_context(row, cx);
         {
             let old_meta = old.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
             let meta = metadata(new);

@@ -136,7 +136,7 @@ pub fn settle_subresource(api: &Api, row: &Resource, subresource: &str, new: &mu
             Ok(kinds::pod::validate_resize(new, old))
         }
         ("certificates.k8s.io", "certificatesigningrequests", "approval") => {
-            kinds::certificates::prepare_approval(new, old, &api.strategy_context(cx));
+            kinds::certificates::prepare_approval(new, old, &api.strategy_context(row, cx));
             Ok(kinds::certificates::validate_approval(new, old))
         }
         _ => Err(Status::no_route()),
