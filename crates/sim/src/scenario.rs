@@ -186,7 +186,7 @@ pub async fn run(plan: Plan) -> Result<Report, Failure> {
                 if plan.scenario == Scenario::Calm {
                     return tokio::time::sleep(LOOK).await;
                 }
-                tokio::time::sleep(trouble.millis(100, 40_000)).await;
+                tokio::time::sleep(trouble.millis(100, 12_000)).await;
                 run.trouble(&trouble).await;
             };
             tokio::select! {
