@@ -111,7 +111,7 @@ async fn one(session: &Session, args: &Args, wanted: &Wanted) -> Result<Change> 
 fn mask(live: &mut Value, merged: &mut Value) {
     let before = live["data"].clone();
     let after = merged["data"].clone();
-    let mut hide = |object: &mut Value, other: &Value, word: &str| {
+    let hide = |object: &mut Value, other: &Value, word: &str| {
         for (key, value) in object.get_mut("data").and_then(Value::as_object_mut).into_iter().flatten() {
             let text = match other.get(key) {
                 Some(same) if same == value => "***".to_owned(),

@@ -40,18 +40,14 @@ async fn annotate(session: &Session, args: &Args) -> Result<()> {
 /// What can be told without asking the server.
 fn check(changes: &[String], what: &str) -> Result<()> {
     for change in changes {
-        match change.split_once('=') {
-            Some((key, value)) => {
-                if changes.iter().any(|other| other.strip_suffix('-') == Some(key)) {
-                    return fail(format!("can not both modify and remove {} {what} in the same command", if what == "label" { "a" } else { "an" }));
-                }
-                let word = |c: char| c.is_ascii_alphanumeric();
-                let fine = value.is_empty() || value.len() <= LABEL_MAX && value.starts_with(word) && value.ends_with(word) && value.chars().all(|c| word(c) || "-_.".contains(c));
-                if what == "label" && !fine {
-                    return fail(format!("invalid label value: {change:?}: {LABEL_RULE}"));
-                }
-            }
-            None => {}
+        let Some((key, value)) = change.split_once('=') else { continue };
+        if changes.iter().any(|other| other.strip_suffix('-') == Some(key)) {
+            return fail(format!("can not both modify and remove {} {what} in the same command", if what == "label" { "a" } else { "an" }));
+        }
+        let word = |c: char| c.is_ascii_alphanumeric();
+        let fine = value.is_empty() || value.len() <= LABEL_MAX && value.starts_with(word) && value.ends_with(word) && value.chars().all(|c| word(c) || "-_.".contains(c));
+        if what == "label" && !fine {
+            return fail(format!("invalid label value: {change:?}: {LABEL_RULE}"));
         }
     }
     Ok(())
@@ -179,4 +175,19 @@ async fn patch_objects(session: &Session, args: &Args) -> Result<()> {
         }
     }
     builder::gather(errors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_checked_here() {
+        let words = |text: &str| text.split('|').map(str::to_owned).collect::<Vec<_>>();
+        assert!(check(&words("a=b|c-|d="), "label").is_ok());
+        assert_eq!(check(&words("a=b|a-"), "label").unwrap_err().to_string(), "can not both modify and remove a label in the same command");
+        assert_eq!(check(&words("a=b|a-"), "annotation").unwrap_err().to_string(), "can not both modify and remove an annotation in the same command");
+        assert!(check(&words("a=b c"), "label").unwrap_err().to_string().starts_with("invalid label value: \"a=b c\": a valid label must be"));
+        assert!(check(&words("a=b c"), "annotation").is_ok());
+    }
 }

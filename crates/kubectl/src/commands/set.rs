@@ -243,3 +243,29 @@ async fn serviceaccount(session: &Session, args: &Args) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        for (pattern, name, want) in [("*", "web", true), ("web", "web", true), ("w*", "web", true), ("*b", "web", true), ("w*x", "web", false), ("a", "web", false), ("*e*", "web", true)] {
+            assert_eq!(fits(pattern, name), want, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn only_the_named_container_is_in_the_patch() {
+        let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"template": {"spec": {"containers": [{"name": "a", "image": "x:1"}, {"name": "b", "image": "y:1"}]}}}});
+        let mut modified = object.clone();
+        each_container(&mut modified, "Deployment", &["containers"], |container| {
+            if container["name"] == "b" {
+                container["image"] = "y:2".into();
+            }
+        });
+        let schema = api::table::table().find("apps", "v1", "deployments").and_then(|row| api::schema::of(&row.schema));
+        let patch = patch::two_way(&object, &modified, schema).unwrap();
+        assert_eq!(patch["spec"]["template"]["spec"]["containers"], json!([{"image": "y:2", "name": "b"}]));
+    }
+}

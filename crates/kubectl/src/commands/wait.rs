@@ -124,3 +124,26 @@ async fn run(session: &Session, args: &Args) -> Result<()> {
     }
     builder::gather(errors)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn goals() {
+        let object = json!({
+            "metadata": {"name": "w", "generation": 2},
+            "spec": {"replicas": 2},
+            "status": {"observedGeneration": 2, "conditions": [{"type": "Available", "status": "True"}, {"type": "Old", "status": "True", "observedGeneration": 1}, {"type": "Bad", "status": "False"}]}
+        });
+        for (text, want) in [
+            ("condition=Available", true), ("condition=available=TRUE", true), ("condition=Available=false", false), ("condition=Old", false), ("condition=bad=false", true), ("condition=nope", false),
+            ("jsonpath={.spec.replicas}=2", true), ("jsonpath='{.spec.replicas}'=3", false), ("jsonpath={.metadata.name}", true), ("jsonpath={.x.y}=1", false), ("create", true), ("delete", false),
+        ] {
+            assert_eq!(Goal::parse(text).unwrap().met(Some(&object)), want, "{text}");
+        }
+        assert!(Goal::parse("delete").unwrap().met(None));
+        assert_eq!(Goal::parse("foo").err().map(|error| error.to_string()).as_deref(), Some("unrecognized condition: \"foo\""));
+    }
+}
