@@ -56,17 +56,22 @@ pub(crate) fn has_finalizers(value: &Value) -> bool {
         || value.pointer("/kind").and_then(Value::as_str) == Some("Namespace") && value.pointer("/spec/finalizers").and_then(Value::as_array).is_some_and(|list| !list.is_empty())
 }
 
+/// A part of an object as managers know it: its subresource, and the top-level fields that a write of it cannot change.
+pub(crate) fn written(row: &Resource, part: Part) -> (&'static str, &'static [&'static str]) {
+    match part {
+        Part::Main if row.subresource("status").is_some() => ("", &["status"]),
+        Part::Main => ("", &[]),
+        Part::Status => ("status", &["spec", "metadata"]),
+        Part::Other(name) => (name, &[]),
+    }
+}
+
 /// Notes in `metadata.managedFields` who changed what (server-side apply's other half).
 pub(crate) fn track(row: &Resource, part: Part, old: Option<&Value>, new: &mut Value, cx: &Context, now: &str) {
     if cx.applied || special::convert::converts(row) {
         return;
     }
-    let (subresource, reset): (&str, &[&str]) = match part {
-        Part::Main if row.subresource("status").is_some() => ("", &["status"]),
-        Part::Main => ("", &[]),
-        Part::Status => ("status", &["spec", "metadata"]),
-        Part::Other(name) => (name, &[]),
-    };
+    let (subresource, reset) = written(row, part);
     let manager = if cx.field_manager.is_empty() { "unknown" } else { &cx.field_manager };
     let writer = Writer { manager, api_version: &row.api_version(), subresource, now, reset };
     ::patch::apply::track(old, new, schema::of(&row.schema), &writer);

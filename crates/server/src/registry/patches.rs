@@ -7,7 +7,7 @@ use ::patch::apply::Writer;
 use client::PatchKind;
 use serde_json::Value;
 
-use super::{Part, metadata, text};
+use super::{Part, metadata, text, written};
 use crate::api::{Api, Context};
 use crate::decode;
 
@@ -54,12 +54,7 @@ impl Api {
             metadata(&mut config).insert("namespace".into(), namespace.into());
         }
         let (now, api_version) = (self.now(), row.api_version());
-        let (subresource, reset): (&str, &[&str]) = match part {
-            Part::Main if row.subresource("status").is_some() => ("", &["status"]),
-            Part::Main => ("", &[]),
-            Part::Status => ("status", &["spec", "metadata"]),
-            Part::Other(name) => (name, &[]),
-        };
+        let (subresource, reset) = written(row, part);
         let writer = Writer { manager: &cx.field_manager, api_version: &api_version, subresource, now: &now, reset };
         let merge = |live: Option<&Value>| -> Result<Value, Status> {
             let merged = ::patch::apply::apply(live, &config, schema::of(&row.schema), &writer, cx.force).map_err(|error| error.status())?;

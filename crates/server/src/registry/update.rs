@@ -37,7 +37,7 @@ impl Api {
                 return Err(Status::modified(&row.group, &row.plural, name));
             }
             let old = stored.value().map_err(Status::internal)?;
-            self.same_object(row, namespace, name, &new, &old)?;
+            self.same_object(row, name, &new, &old)?;
             if part == Part::Main {
                 policy(row).default(&mut new);
             }
@@ -107,12 +107,11 @@ impl Api {
         }
     }
 
-    fn same_object(&self, row: &Resource, namespace: Option<&str>, name: &str, new: &Value, old: &Value) -> Result<(), Status> {
+    fn same_object(&self, row: &Resource, name: &str, new: &Value, old: &Value) -> Result<(), Status> {
         let (given, known) = (text(new, "/metadata/uid"), text(old, "/metadata/uid"));
         if !given.is_empty() && given != known {
             return Err(Status::conflict(&row.group, &row.plural, name, &format!("Precondition failed: UID in precondition: {given}, UID in object meta: {known}")));
         }
-        let _ = namespace;
         Ok(())
     }
 
