@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::cargo;
 use crate::images;
@@ -84,7 +84,7 @@ fn run(options: &Options, interrupt: &Interrupt) -> Result<()> {
     screen.step("building Coracle");
     let coracle = cargo::build_release(&["coracle"])?.remove(0);
     screen.step("making the images");
-    let archives = images::make_all(&crate::root().join("target/images"), &mut std::io::stdout())?;
+    let archives = images::make_all(&coracle, &crate::root().join("target/images"))?;
 
     // What an earlier demo left behind when it was killed.
     let cluster = Cluster { coracle, data: options.data.clone() };
@@ -123,8 +123,8 @@ fn run(options: &Options, interrupt: &Interrupt) -> Result<()> {
         cluster.0.diagnose();
     }
     screen.step("taking the cluster down");
-    drop(cluster);
-    outcome
+    // What is left behind is a failure too, but the rate's is told first.
+    outcome.and(cluster.end())
 }
 
 /// Shows the rate until Ctrl-C, or measures for `seconds` and judges.
@@ -253,10 +253,23 @@ fn tail(path: &Path) -> String {
 /// A started cluster: gone when dropped, with everything it made.
 struct Running(Cluster);
 
+impl Running {
+    fn end(self) -> Result<()> {
+        let ended = self.reset();
+        // Its drop would only try the same again.
+        std::mem::forget(self);
+        ended
+    }
+
+    fn reset(&self) -> Result<()> {
+        self.0.run(&["reset"]).map_err(|error| anyhow!("{error:#}\nhint: coracle reset --data-dir {}", self.0.data.display()))
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Err(error) = self.0.run(&["reset"]) {
-            eprintln!("error: {error:#}\nhint: coracle reset --data-dir {}", self.0.data.display());
+        if let Err(error) = self.reset() {
+            eprintln!("error: {error:#}");
         }
     }
 }

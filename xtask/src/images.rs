@@ -1,16 +1,14 @@
 //! `cargo xtask images`: the base images from Debian's packages, and DockerCoins, as archives that any engine loads.
 //!
-//! Built by our own builder, in a store of their own below the output folder; an image whose inputs did not change is
+//! Built by `coracle build`, in a store of their own below the output folder; an image whose inputs did not change is
 //! left as it is. Each build context stays beside the archives, so that a learner can edit its Dockerfile and build it.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
-use image::{BuildOptions, ChrootRunner, Store, build};
+use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
 use crate::cargo;
@@ -22,7 +20,7 @@ const BASES: &[(&str, Fill)] = &[("alpine", fill_alpine), ("redis", fill_redis)]
 const COINS: &[&str] = &["rng", "hasher", "worker", "webui"];
 const COIN_TAGS: &[&str] = &["latest", "v0.1"];
 /// Raised when this file makes something else of the same inputs.
-const GENERATION: u32 = 1;
+const GENERATION: u32 = 2;
 
 pub fn command(arguments: &[String]) -> Result<()> {
     let out = match arguments {
@@ -31,24 +29,24 @@ pub fn command(arguments: &[String]) -> Result<()> {
         [flag] if flag.starts_with("--out=") => PathBuf::from(&flag["--out=".len()..]),
         _ => bail!("usage: cargo xtask images [--out DIR]"),
     };
-    make_all(&out, &mut std::io::stdout())?;
+    let coracle = cargo::build_release(&["coracle"])?.remove(0);
+    make_all(&coracle, &out)?;
     Ok(())
 }
 
-/// Makes every image and returns the archives. Prints one line per image, and the build's own lines for what is built.
-pub fn make_all(out: &Path, progress: &mut dyn Write) -> Result<Vec<PathBuf>> {
+/// Makes every image with this program and returns the archives. Prints one line per image, and the build's own lines for what is built.
+pub fn make_all(coracle: &Path, out: &Path) -> Result<Vec<PathBuf>> {
     fs::create_dir_all(out)?;
     let out = fs::canonicalize(out)?;
-    let store = Store::open(out.join("store"))?;
     let mut archives = Vec::new();
     let mut base = Vec::new();
     for (name, fill) in BASES {
         let recipe = crate::root().join("images").join(name);
-        let mut image = Making { out: &out, store: &store, name, tags: vec![format!("{name}:latest")], stamp: Sha256::new() };
+        let mut image = Making { coracle, out: &out, name, tags: vec![format!("{name}:latest")], stamp: Sha256::new() };
         base.iter().for_each(|previous: &Vec<u8>| image.stamp.update(previous));
         image.stamp_folder(&recipe)?;
         let key = image.stamp.clone().finalize().to_vec();
-        archives.push(image.make(progress, |context| {
+        archives.push(image.make(|context| {
             copy_folder(&recipe, context)?;
             let rootfs = context.join("rootfs");
             fs::create_dir(&rootfs)?;
@@ -60,13 +58,13 @@ pub fn make_all(out: &Path, progress: &mut dyn Write) -> Result<Vec<PathBuf>> {
     for (name, binary) in COINS.iter().zip(&binaries) {
         let recipe = crate::root().join("dockercoins").join(name);
         let tags = COIN_TAGS.iter().map(|tag| format!("dockercoins/{name}:{tag}")).collect();
-        let mut image = Making { out: &out, store: &store, name, tags, stamp: Sha256::new() };
+        let mut image = Making { coracle, out: &out, name, tags, stamp: Sha256::new() };
         base.iter().for_each(|previous| image.stamp.update(previous));
         for input in coin_files(&recipe) {
             image.stamp_folder(&input)?;
         }
         image.stamp_folder(binary)?;
-        archives.push(image.make(progress, |context| {
+        archives.push(image.make(|context| {
             for input in coin_files(&recipe) {
                 copy_folder(&input, &context.join(input.file_name().unwrap_or_default()))?;
             }
@@ -82,8 +80,8 @@ fn coin_files(recipe: &Path) -> Vec<PathBuf> {
 }
 
 struct Making<'a> {
+    coracle: &'a Path,
     out: &'a Path,
-    store: &'a Store,
     name: &'a str,
     tags: Vec<String>,
     stamp: Sha256,
@@ -99,14 +97,14 @@ impl Making<'_> {
         Ok(())
     }
 
-    fn make(self, progress: &mut dyn Write, prepare: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    fn make(self, prepare: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let archive = self.out.join(format!("{}.tar", self.name));
         let stamp_file = self.out.join(format!("{}.stamp", self.name));
-        let digest = self.stamp.finalize();
+        let digest = self.stamp.clone().finalize();
         let stamp = format!("{GENERATION} {}\n", digest.iter().map(|b| format!("{b:02x}")).collect::<String>());
         let known = fs::read_to_string(&stamp_file).unwrap_or_default();
-        if known == stamp && archive.exists() && self.store.resolve(&self.tags[0])?.is_some() {
-            writeln!(progress, "{} is up to date", self.tags[0])?;
+        if known == stamp && archive.exists() && self.out.join("store").exists() {
+            println!("{} is up to date", self.tags[0]);
             return Ok(archive);
         }
         let context = self.out.join(self.name);
@@ -115,14 +113,31 @@ impl Making<'_> {
         }
         fs::create_dir_all(&context)?;
         prepare(&context).with_context(|| format!("preparing {}", self.name))?;
-        let options = BuildOptions { context, tags: self.tags.clone(), ..BuildOptions::default() };
-        build(self.store, &options, &ChrootRunner, progress).with_context(|| format!("building {}", self.name))?;
+        let tags = self.tags.iter().flat_map(|tag| ["--tag", tag]);
+        self.coracle(&["build"]).args(tags).arg(&context).succeed()?;
         let partial = archive.with_extension("partial");
-        let tags: Vec<&str> = self.tags.iter().map(String::as_str).collect();
-        self.store.save(&tags, BufWriter::new(File::create(&partial)?))?;
+        self.coracle(&["image", "save"]).arg("--output").arg(&partial).args(&self.tags).succeed()?;
         fs::rename(&partial, &archive)?;
         fs::write(&stamp_file, stamp)?;
         Ok(archive)
+    }
+
+    fn coracle(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.coracle);
+        command.args(arguments).arg("--data-dir").arg(self.out.join("store"));
+        command
+    }
+}
+
+trait Succeed {
+    fn succeed(&mut self) -> Result<()>;
+}
+
+impl Succeed for Command {
+    fn succeed(&mut self) -> Result<()> {
+        let status = self.status().with_context(|| format!("cannot run {self:?}"))?;
+        ensure!(status.success(), "{self:?} failed");
+        Ok(())
     }
 }
 

@@ -99,8 +99,8 @@ fn unit_tests() -> Result<Tally> {
 
 fn workshop(stages: &[String], kubectl: Option<&Path>) -> Result<Tally> {
     let images = crate::root().join("target/images");
-    images::make_all(&images, &mut std::io::stdout()).context("making the images")?;
     let coracle = cargo::build_with_tests(&["coracle"], jobs()?)?.remove(0);
+    images::make_all(&coracle, &images).context("making the images")?;
     let mut command = Command::new(crate::root().join("tests-e2e/run.sh"));
     command.args(stages).env("CORACLE", coracle).env("IMAGES", images).env("ARTIFACTS", artifacts());
     if let Some(kubectl) = kubectl {

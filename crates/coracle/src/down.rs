@@ -1,23 +1,42 @@
 //! `coracle down`: asks the running process to stop, and waits until it has.
 
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::fs::FlockOperation;
 
 use crate::cli::Folder;
 use crate::paths::Paths;
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// The running cluster's process, if one runs.
+/// The running cluster's process, if one runs: it holds the lock of its file (`hold`), whatever its program is called, and the kernel takes the
+/// lock from a dead one. The number alone could have been given to another program since.
 pub fn running(paths: &Paths) -> Option<Pid> {
-    let pid: i32 = std::fs::read_to_string(paths.pid_file()).ok()?.trim().parse().ok()?;
-    // A process id may have been given to another program since.
-    let name = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-    name.file_name()?.to_str()?.starts_with("coracle").then_some(Pid::from_raw(pid))
+    let file = File::open(paths.pid_file()).ok()?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => None,
+        Err(_) => Some(Pid::from_raw(std::io::read_to_string(file).ok()?.trim().parse().ok()?)),
+    }
+}
+
+/// Makes this process the running one, for as long as the result lives.
+pub fn hold(paths: &Paths) -> Result<File> {
+    let path = paths.pid_file();
+    std::fs::create_dir_all(paths.run())?;
+    let mut file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        bail!("a cluster already runs in {}\nhint: `coracle status` shows it, `coracle down` stops it", paths.data.display());
+    }
+    file.set_len(0)?;
+    file.write_all(std::process::id().to_string().as_bytes())?;
+    Ok(file)
 }
 
 pub fn run(folder: &Folder) -> Result<()> {

@@ -8,8 +8,22 @@ pub struct Paths {
 }
 
 impl Paths {
+    /// The kernel's mount table knows only absolute paths without `..` and links: so must whoever compares with it, and two spellings of one
+    /// folder are one cluster. What does not exist yet is added as it is spelt.
     pub fn new(data: &Path) -> Self {
-        Self { data: data.to_owned() }
+        let absolute = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
+        let mut rest = Vec::new();
+        let mut existing = absolute.as_path();
+        loop {
+            if let Ok(mut real) = std::fs::canonicalize(existing) {
+                real.extend(rest.iter().rev());
+                return Self { data: real };
+            }
+            let (Some(name), Some(parent)) = (existing.components().next_back(), existing.parent()) else { break };
+            rest.push(name.as_os_str().to_owned());
+            existing = parent;
+        }
+        Self { data: absolute }
     }
 
     pub fn pki(&self) -> PathBuf {
@@ -59,5 +73,21 @@ impl Paths {
 
     pub fn pod_logs(&self) -> PathBuf {
         PathBuf::from("/var/log/pods")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_folder_has_one_name() {
+        let folder = std::env::temp_dir().canonicalize().unwrap().join(format!("coracle-paths-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("a")).unwrap();
+        std::os::unix::fs::symlink(folder.join("a"), folder.join("link")).unwrap();
+        for (spelt, name) in [("a", "a"), ("link", "a"), ("a/../a/new", "a/new"), ("link/new/er", "a/new/er"), ("new", "new")] {
+            assert_eq!(Paths::new(&folder.join(spelt)).data, folder.join(name), "{spelt}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -12,8 +12,8 @@ use server::{Api, Local, Pki};
 use tokio::sync::watch;
 
 use crate::cli::{Folder, cidr};
-use crate::credentials::{Credentials, Names, write_private};
 use crate::agents::{self, Agents};
+use crate::credentials::{Credentials, Names, write_private};
 use crate::machine::{Machine, MachineConfig};
 use crate::paths::Paths;
 use crate::{detach, down, system};
@@ -62,6 +62,11 @@ pub fn run(options: Options) -> Result<()> {
         return Ok(());
     }
     tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into())).with_writer(std::io::stderr).init();
+    // Whoever started this process may have blocked them, and a blocked signal would be lost.
+    let mut asked = nix::sys::signal::SigSet::empty();
+    asked.add(nix::sys::signal::Signal::SIGTERM);
+    asked.add(nix::sys::signal::Signal::SIGINT);
+    asked.thread_unblock().context("cannot unblock signals")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(serve(options, paths, started))
 }
@@ -84,8 +89,10 @@ pub fn nth(range: (IpAddr, u8), offset: u32) -> IpAddr {
 }
 
 async fn serve(options: Options, paths: Paths, started: Instant) -> Result<()> {
-    std::fs::create_dir_all(paths.run())?;
-    write_private(&paths.pid_file(), std::process::id().to_string().as_bytes())?;
+    let held = down::hold(&paths)?;
+    // From here on, so that a stop while starting is a stop too.
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let clock: Arc<dyn api::Clock> = Arc::new(SystemClock);
     let name = node_name(&options);
     let address = advertise_address(&options);
@@ -144,10 +151,9 @@ async fn serve(options: Options, paths: Paths, started: Instant) -> Result<()> {
     };
 
     detach::say_ready();
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
         _ = terminate.recv() => {}
-        done = tokio::signal::ctrl_c() => done?,
+        _ = interrupt.recv() => {}
     }
     tracing::info!("stopping");
     let _ = stop.send(true);
@@ -156,5 +162,6 @@ async fn serve(options: Options, paths: Paths, started: Instant) -> Result<()> {
         machine.node.shutdown();
     }
     let _ = std::fs::remove_file(paths.pid_file());
+    drop(held);
     Ok(())
 }
