@@ -92,7 +92,7 @@ impl<C: Controller> Loop<C> {
             }
         };
         if !plan.ops.is_empty() {
-            tracing::trace!(controller = C::NAME, %key, %plan, "planned");
+            tracing::debug!(controller = C::NAME, %key, %plan, "planned");
         }
         let requeue_after = plan.requeue_after;
         match apply(&self.context, &self.recorder, plan.ops).await {

@@ -11,6 +11,7 @@ use network::IpNet;
 use node::Node;
 use node::networking::{Networking, NetworkingConfig};
 use sandbox::Embedded;
+use sandbox::cri::Runtime;
 
 use crate::images::LocalImages;
 use crate::paths::Paths;
@@ -66,6 +67,10 @@ impl Machine {
     pub async fn start(config: MachineConfig, paths: &Paths, client: &Client, clock: Arc<dyn Clock>) -> Result<Self> {
         let mut networking = Networking::open(networking_config(&config, paths)?).await.context("cannot set up the pod network")?;
         let runtime = Embedded::open(runtime_config(paths, networking.pod_network())?).context("cannot open the container runtime")?;
+        let sandboxes = runtime.list_pod_sandboxes().await.context("cannot list what already runs")?;
+        networking.retain(&sandboxes).await.context("cannot give back addresses")?;
+        tracing::info!(target: "network", addresses = ?networking.pods().gateways(), "the pod network is up");
+        tracing::info!(target: "dns", addresses = ?networking.dns_addresses(), domain = "cluster.local", "names are answered");
         let store = Arc::new(Store::open(paths.images()).context("cannot open the image store")?);
         let registry = Registry::new(RegistryOptions::default()).context("cannot set up registries")?;
         networking.follow(client).context("cannot program Services")?;

@@ -3,7 +3,9 @@
 //! One binary, many names (decision 8 of the design): called as `kubectl` it is kubectl.
 
 mod agents;
+mod allocator;
 mod cli;
+mod component_logs;
 mod credentials;
 mod detach;
 mod down;
@@ -19,7 +21,7 @@ mod up;
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 fn main() -> ExitCode {
     cli::run(std::env::args_os().collect())

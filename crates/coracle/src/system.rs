@@ -2,30 +2,37 @@
 //!
 //! The parts are tasks of this process. Their pods say so: they carry kubeadm's names and labels and an image that is this binary.
 
-use anyhow::Result;
-use api::k8s::api::core::v1::{Pod, Service};
+use std::net::IpAddr;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use api::Status;
+use api::k8s::api::core::v1::{Endpoints, Pod, Service};
+use api::k8s::api::discovery::v1::EndpointSlice;
 use client::{Client, PatchKind};
 use serde_json::{Value, json};
+
+use crate::component_logs::ComponentLogs;
 
 const NAMESPACE: &str = "kube-system";
 /// Marks a pod whose containers are tasks of the Coracle process: the node agent leaves it alone.
 pub const COMPONENT: &str = "coracle.dev/component";
 
-/// Component, label, port of the thing it stands for.
-fn components(node: &str) -> Vec<(String, Value)> {
+/// Component and labels of the thing it stands for.
+fn components() -> [(&'static str, Value); 6] {
     let tier = |component: &str| json!({"component": component, "tier": "control-plane"});
-    vec![
-        (format!("etcd-{node}"), tier("etcd")),
-        (format!("kube-apiserver-{node}"), tier("kube-apiserver")),
-        (format!("kube-controller-manager-{node}"), tier("kube-controller-manager")),
-        (format!("kube-scheduler-{node}"), tier("kube-scheduler")),
-        (format!("kube-proxy-{node}"), json!({"k8s-app": "kube-proxy"})),
-        (format!("coredns-{node}"), json!({"k8s-app": "kube-dns"})),
+    [
+        ("etcd", tier("etcd")),
+        ("kube-apiserver", tier("kube-apiserver")),
+        ("kube-controller-manager", tier("kube-controller-manager")),
+        ("kube-scheduler", tier("kube-scheduler")),
+        ("kube-proxy", json!({"k8s-app": "kube-proxy"})),
+        ("coredns", json!({"k8s-app": "kube-dns"})),
     ]
 }
 
 /// The `kube-dns` Service at its well-known address.
-pub async fn dns_service(client: &Client, address: std::net::IpAddr) -> Result<()> {
+pub async fn dns_service(client: &Client, address: IpAddr) -> Result<()> {
     let service: Service = serde_json::from_value(json!({
         "metadata": {"name": "kube-dns", "namespace": NAMESPACE, "labels": {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"},
             "annotations": {"prometheus.io/port": "9153", "prometheus.io/scrape": "true"}},
@@ -42,28 +49,69 @@ pub async fn dns_service(client: &Client, address: std::net::IpAddr) -> Result<(
     }
 }
 
-/// The mirror pods, Running since `now`.
-pub async fn mirror_pods(client: &Client, node: &str, address: std::net::IpAddr, now: &str) -> Result<()> {
+/// Where the mirror pods' things lie.
+pub struct Places<'a> {
+    pub logs: &'a ComponentLogs,
+    /// `/var/log/pods`.
+    pub log_dir: &'a Path,
+    /// The node's folder of pods: what has a place there is removed by `reset`, its logs as well.
+    pub pods_dir: &'a Path,
+}
+
+/// The mirror pods, Running since `now`, each with its component's log. A later start of the process is a restart of their containers.
+pub async fn mirror_pods(client: &Client, node: &str, address: IpAddr, now: &str, places: Places<'_>) -> Result<()> {
     let pods = client.of::<Pod>(Some(NAMESPACE));
-    for (name, labels) in components(node) {
-        let container = name.trim_end_matches(&format!("-{node}")).to_owned();
+    for (component, labels) in components() {
+        let name = format!("{component}-{node}");
         let pod: Pod = serde_json::from_value(json!({
-            "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels, "annotations": {"kubernetes.io/config.mirror": "coracle", "kubernetes.io/config.source": "coracle", (COMPONENT): container}},
+            "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels, "annotations": {"kubernetes.io/config.mirror": "coracle", "kubernetes.io/config.source": "coracle", (COMPONENT): component}},
             "spec": {"nodeName": node, "hostNetwork": true, "priorityClassName": "system-node-critical", "restartPolicy": "Always", "enableServiceLinks": false,
                 "tolerations": [{"operator": "Exists"}],
-                "containers": [{"name": container, "image": "coracle", "imagePullPolicy": "Never", "command": ["coracle", "up"]}]}
+                "containers": [{"name": component, "image": "coracle", "imagePullPolicy": "Never", "command": ["coracle", "up"]}]}
         }))?;
-        match pods.create(&pod).await {
-            Err(status) if !status.is_already_exists() => return Err(status.into()),
-            _ => {}
-        }
+        let pod = match pods.create(&pod).await {
+            Err(status) if status.is_already_exists() => pods.get(&name).await?,
+            created => created?,
+        };
+        let before = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten()).next();
+        let attempt = before.map_or(0, |before| before.restart_count + 1);
+        std::fs::create_dir_all(places.pods_dir.join(node::pod::uid(&pod)))?;
+        let log = |attempt| node::pod::log_file(places.log_dir, &pod, component, attempt);
+        places.logs.open(component, log(attempt)).with_context(|| format!("cannot open the log of {component}"))?;
+        // As the node keeps it with containers: the log of the last one before stays.
+        let _ = std::fs::remove_file(log(attempt - 2));
+        let last = before.map(|before| {
+            let started = before.state.as_ref().and_then(|state| state.running.as_ref()).and_then(|running| running.started_at.clone());
+            json!({"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown", "containerID": before.container_id, "startedAt": started, "finishedAt": now,
+                "message": "The container could not be located when the pod was terminated"}})
+        });
         let condition = |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": now});
-        let status = json!({"status": {
-            "phase": "Running", "startTime": now, "hostIP": address.to_string(), "hostIPs": [{"ip": address.to_string()}], "podIP": address.to_string(), "podIPs": [{"ip": address.to_string()}],
-            "conditions": [condition("PodReadyToStartContainers"), condition("Initialized"), condition("Ready"), condition("ContainersReady"), condition("PodScheduled")],
-            "containerStatuses": [{"name": container, "image": "coracle", "imageID": "", "containerID": format!("coracle://{}", std::process::id()), "ready": true, "started": true, "restartCount": 0, "state": {"running": {"startedAt": now}}}]
-        }});
-        pods.patch_status(&name, PatchKind::Merge, status).await?;
+        let mut status = addresses(address);
+        status["phase"] = json!("Running");
+        status["startTime"] = json!(now);
+        status["conditions"] = json!([condition("PodReadyToStartContainers"), condition("Initialized"), condition("Ready"), condition("ContainersReady"), condition("PodScheduled")]);
+        status["containerStatuses"] = json!([{"name": component, "image": "coracle", "imageID": "", "containerID": format!("coracle://{}-{attempt}", node::pod::uid(&pod)),
+            "ready": true, "started": true, "restartCount": attempt, "state": {"running": {"startedAt": now}}, "lastState": last.unwrap_or(json!({}))}]);
+        pods.patch_status(&name, PatchKind::Merge, json!({"status": status})).await?;
     }
+    Ok(())
+}
+
+fn addresses(address: IpAddr) -> Value {
+    let (text, list) = (address.to_string(), json!([{"ip": address.to_string()}]));
+    json!({"hostIP": text, "hostIPs": list, "podIP": text, "podIPs": list})
+}
+
+/// The machine has another address: so have the mirror pods, and so has the API server, which pods find by `kubernetes.default`.
+pub async fn moved(client: &Client, node: &str, address: IpAddr, port: u16) -> Result<(), Status> {
+    let pods = client.of::<Pod>(Some(NAMESPACE));
+    for (component, _) in components() {
+        pods.patch_status(&format!("{component}-{node}"), PatchKind::Merge, json!({"status": addresses(address)})).await?;
+    }
+    let ports = json!([{"name": "https", "port": port, "protocol": "TCP"}]);
+    let subsets = json!({"subsets": [{"addresses": [{"ip": address.to_string()}], "ports": ports}]});
+    let endpoints = json!({"endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}], "ports": ports});
+    client.of::<Endpoints>(Some("default")).patch("kubernetes", PatchKind::Merge, subsets).await?;
+    client.of::<EndpointSlice>(Some("default")).patch("kubernetes", PatchKind::Merge, endpoints).await?;
     Ok(())
 }

@@ -10,8 +10,12 @@ use clap::Args;
 use client::Client;
 use server::{Api, Local, Pki};
 use tokio::sync::watch;
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::cli::{Folder, cidr};
+use crate::component_logs::ComponentLogs;
 use crate::agents::{self, Agents};
 use crate::credentials::{Credentials, Names, write_private};
 use crate::machine::{Machine, MachineConfig};
@@ -20,6 +24,8 @@ use crate::{detach, down, system};
 
 /// The cluster's DNS is the tenth address of the Services' range, as kubeadm has it.
 pub const DNS_OFFSET: u32 = 10;
+/// Links of the pod network: no way to this machine.
+const OWN_LINKS: [&str; 2] = ["coracle", "cor"];
 
 #[derive(Args, Clone)]
 pub struct Options {
@@ -61,14 +67,16 @@ pub fn run(options: Options) -> Result<()> {
         println!("kubeconfig: {}", paths.admin_kubeconfig().display());
         return Ok(());
     }
-    tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into())).with_writer(std::io::stderr).init();
+    let logs = ComponentLogs::default();
+    let wanted = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::registry().with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(wanted)).with(logs.layer()).init();
     // Whoever started this process may have blocked them, and a blocked signal would be lost.
     let mut asked = nix::sys::signal::SigSet::empty();
     asked.add(nix::sys::signal::Signal::SIGTERM);
     asked.add(nix::sys::signal::Signal::SIGINT);
     asked.thread_unblock().context("cannot unblock signals")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(serve(options, paths, started))
+    runtime.block_on(serve(options, paths, started, logs))
 }
 
 /// A name the API accepts: the host's, lower case.
@@ -77,7 +85,7 @@ fn node_name(options: &Options) -> String {
 }
 
 fn advertise_address(options: &Options) -> IpAddr {
-    options.advertise_address.or_else(|| network::host_addresses(&["coracle", "cor"]).ok().and_then(|addresses| addresses.primary())).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    options.advertise_address.or_else(|| network::host_addresses(&OWN_LINKS).ok().and_then(|addresses| addresses.primary())).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
 /// The n-th address of a range.
@@ -88,7 +96,21 @@ pub fn nth(range: (IpAddr, u8), offset: u32) -> IpAddr {
     }
 }
 
-async fn serve(options: Options, paths: Paths, started: Instant) -> Result<()> {
+/// Who was given no address keeps the one that was found, until the machine no longer has it.
+fn follow_addresses(node: &Arc<node::Node>, client: Client, name: String, port: u16) -> Result<()> {
+    let seen = network::watch_host_addresses(OWN_LINKS.map(str::to_owned).to_vec()).context("cannot follow this machine's addresses")?;
+    node.follow_addresses(seen, move |address| {
+        let (client, name) = (client.clone(), name.clone());
+        tokio::spawn(async move {
+            if let Err(error) = system::moved(&client, &name, address, port).await {
+                tracing::warn!(%error, %address, "cannot tell of the new address");
+            }
+        });
+    });
+    Ok(())
+}
+
+async fn serve(options: Options, paths: Paths, started: Instant, logs: ComponentLogs) -> Result<()> {
     let held = down::hold(&paths)?;
     // From here on, so that a stop while starting is a stop too.
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -101,6 +123,7 @@ async fn serve(options: Options, paths: Paths, started: Instant) -> Result<()> {
     let credentials = Credentials::open(&paths, &names, clock.now().as_second())?;
 
     let store = store::Embedded::open(store::Config::new(paths.store())).context("cannot open the store")?;
+    tracing::info!(target: "store", folder = %paths.store().display(), "the store is open");
     let mut config = server::Config::new(credentials.token_key.clone(), credentials.authority.identity.certificate_pem.clone());
     config.advertise_address = address;
     config.secure_port = options.secure_port;
@@ -122,12 +145,14 @@ async fn serve(options: Options, paths: Paths, started: Instant) -> Result<()> {
     let serving = tokio::spawn(server::serve(api.clone(), server::ServeConfig { listener, tls }, stopped.clone()));
     let url = format!("https://{}", SocketAddr::new(address, options.secure_port));
     write_private(&paths.admin_kubeconfig(), credentials.kubeconfig(&url).as_bytes())?;
-    tracing::info!(milliseconds = started.elapsed().as_millis() as u64, %url, "the API server is ready");
+    tracing::info!(target: "server", milliseconds = started.elapsed().as_millis() as u64, %url, "the API server is ready");
 
     let client = Client::new(Arc::new(Local::new(api.clone(), "system:coracle")), "coracle");
+    tracing::info!(target: "scheduler", "the scheduler starts");
     tokio::spawn(scheduler::run(client.clone(), clock.clone(), stopped.clone()));
     let controllers = controllers::Config { cluster_cidrs: Vec::new(), root_ca: credentials.authority.identity.certificate_pem.clone(), clock: clock.clone() };
     let mut until_stopped = stopped.clone();
+    tracing::info!(target: "controllers", "the controllers start");
     tokio::spawn(controllers::run(client.clone(), controllers, async move {
         // The sender's end is a stop too.
         let _ = until_stopped.wait_for(|stop| *stop).await;
@@ -145,7 +170,11 @@ async fn serve(options: Options, paths: Paths, started: Instant) -> Result<()> {
             Ok(listener) => drop(tokio::spawn(agents::serve(listener, credentials.tls(&identity)?, machine.node.clone(), stopped.clone()))),
             Err(error) => tracing::warn!(%error, port = node::KUBELET_PORT, "the kubelet's port is taken: other machines cannot reach this node's agent"),
         }
-        system::mirror_pods(&client, &name, address, &api::world::rfc3339(clock.now())).await?;
+        let places = system::Places { logs: &logs, log_dir: &paths.pod_logs(), pods_dir: &paths.kubelet().join("pods") };
+        system::mirror_pods(&client, &name, address, &api::world::rfc3339(clock.now()), places).await?;
+        if options.advertise_address.is_none() {
+            follow_addresses(&machine.node, client.clone(), name.clone(), options.secure_port)?;
+        }
         tracing::info!(milliseconds = started.elapsed().as_millis() as u64, node = %name, "the node is up");
         Some(machine)
     };

@@ -14,7 +14,7 @@ pub struct Config {
     pub node_name: String,
     /// `hostname` label and address; the node's name when empty.
     pub hostname: String,
-    /// Primary first.
+    /// At the start, primary first; [`crate::Node::set_addresses`] tells of others.
     pub node_ips: Vec<IpAddr>,
     /// `v1.36.2`.
     pub version: String,
@@ -59,11 +59,6 @@ impl Config {
 
     pub fn hostname(&self) -> &str {
         if self.hostname.is_empty() { &self.node_name } else { &self.hostname }
-    }
-
-    /// The primary address as text; empty without one.
-    pub fn node_ip(&self) -> String {
-        self.node_ips.first().map(ToString::to_string).unwrap_or_default()
     }
 
     pub fn pod_dir(&self, uid: &str) -> PathBuf {

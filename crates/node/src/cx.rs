@@ -98,7 +98,7 @@ impl Cx {
     /// The pod's addresses as far as they are known.
     pub fn pod_ips(&self) -> Vec<String> {
         if pod::host_network(&self.pod) {
-            return self.node.config.node_ips.iter().map(ToString::to_string).collect();
+            return self.node.addresses().iter().map(ToString::to_string).collect();
         }
         let memory = self.shared.lock();
         memory.runtime.sandbox().map(|s| s.ips.iter().map(ToString::to_string).collect()).unwrap_or_default()

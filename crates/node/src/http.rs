@@ -3,9 +3,10 @@
 //! Paths and answers mirror upstream's pkg/kubelet/server. Errors are `metav1.Status`, so that what the API server passes on is what clients know.
 
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use api::k8s::api::core::v1::ContainerStatus as ApiStatus;
+use api::k8s::api::core::v1::{ContainerStatus as ApiStatus, Pod};
 use api::{Reason, Status};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -13,7 +14,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use jiff::{SignedDuration, Timestamp};
-use sandbox::cri::{ContainerState, StreamOptions, Streams};
+use sandbox::cri::{ContainerState, Runtime, StreamOptions, Streams};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -143,9 +144,13 @@ impl Node {
     }
 
     async fn container_logs(self: &Arc<Self>, namespace: &str, name: &str, container: &str, query: &Query) -> Result<Answer, Status> {
+        if let Some(pod) = self.mirror(namespace, name) {
+            let path = self.mirror_log(&pod, container, query.flag("previous"))?;
+            return self.log_answer(None, container.to_owned(), path, query, !query.flag("previous"));
+        }
         let cx = self.pod(namespace, name)?;
         if pod::container(&cx.pod, container).is_none() {
-            return Err(Status::failure(404, Reason::NotFound, format!("container {container:?} not found in pod {name:?}")));
+            return Err(no_container(container, name));
         }
         let previous = query.flag("previous");
         let status = cx.shared.lock().status.clone();
@@ -156,6 +161,27 @@ impl Node {
             // Newer than what was last seen.
             None => self.runtime.container_status(&id).await.map_err(|error| Status::bad_request(error.to_string()))?,
         };
+        self.log_answer(Some(self.runtime.clone()), id, found.log_path, query, found.state != ContainerState::Exited)
+    }
+
+    /// The file a part of this process writes to in place of the container its mirror pod shows.
+    fn mirror_log(&self, pod: &Pod, container: &str, previous: bool) -> Result<PathBuf, Status> {
+        let name = pod::name(pod);
+        if pod::container(pod, container).is_none() {
+            return Err(no_container(container, name));
+        }
+        let status = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten()).find(|status| status.name == container);
+        let attempt = status.map_or(0, |status| status.restart_count) - i32::from(previous);
+        let path = pod::log_file(&self.config.log_dir, pod, container, attempt);
+        match (attempt >= 0 && path.exists(), previous) {
+            (true, _) => Ok(path),
+            (false, true) => Err(Status::bad_request(format!("previous terminated container {container:?} in pod {name:?} not found"))),
+            (false, false) => Err(Status::bad_request(format!("container {container:?} in pod {name:?} is not available"))),
+        }
+    }
+
+    /// `runtime` and `id` tell when the container ends; without a runtime it lives as long as this process.
+    fn log_answer(&self, runtime: Option<Arc<dyn Runtime>>, id: String, path: PathBuf, query: &Query, grows: bool) -> Result<Answer, Status> {
         let number = |name: &str| query.get(name).and_then(|v| v.parse::<u64>().ok());
         let since = match (number("sinceSeconds"), query.get("sinceTime")) {
             (Some(seconds), _) => self.now().checked_sub(SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX))).ok(),
@@ -166,10 +192,10 @@ impl Node {
         let options = logs::Options {
             wanted: Wanted { since, timestamps: query.flag("timestamps"), stream, limit_bytes: number("limitBytes") },
             tail_lines: number("tailLines"),
-            follow: query.flag("follow") && found.state != ContainerState::Exited,
+            follow: query.flag("follow") && grows,
         };
         let (sender, receiver) = mpsc::channel(LOG_BACKLOG);
-        tokio::spawn(logs::read(self.runtime.clone(), id, found.log_path, options, sender));
+        tokio::spawn(logs::read(runtime, id, path, options, sender));
         let frames = futures_util::stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|bytes| (Ok(Frame::data(bytes)), receiver)) });
         let mut answer = Response::new(StreamBody::new(frames).boxed_unsync());
         answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
@@ -220,6 +246,10 @@ impl Node {
 
 fn websocket_only(request: &Request<Incoming>) -> Result<(), Status> {
     if channels::is_websocket(request.headers()) { Ok(()) } else { Err(Status::bad_request("unable to upgrade: only WebSocket connections are served")) }
+}
+
+fn no_container(container: &str, pod: &str) -> Status {
+    Status::failure(404, Reason::NotFound, format!("container {container:?} not found in pod {pod:?}"))
 }
 
 /// The ID of the container whose log is meant; else upstream's words of why there is none.

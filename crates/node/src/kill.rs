@@ -10,7 +10,8 @@ use crate::hooks;
 use crate::pod::{self, Sort};
 use crate::sync::KillReason;
 
-/// A container always gets this long, so that a needless SIGKILL is avoided.
+/// What a container is left with at least when its hook used up its grace, so that a needless SIGKILL is avoided. Upstream lengthens every
+/// shorter grace to this; here one that was asked for is kept: 1 is one second, and 0 is SIGKILL, as the API's description has it.
 const MINIMUM_GRACE_SECONDS: i64 = 2;
 
 fn grace(cx: &Cx, name: &str, why: KillReason) -> i64 {
@@ -39,6 +40,7 @@ async fn stop(cx: &Cx, id: &str, name: &str, message: &str, grace_seconds: i64) 
     }
     let deadline = Instant::now() + Duration::from_secs(u64::try_from(grace_seconds).unwrap_or(0));
     let container = pod::container(&cx.pod, name).map(|(_, c)| c.into_owned());
+    let mut left = grace_seconds;
     if grace_seconds > 0
         && let Some(container) = &container
         && let Some(handler) = container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref())
@@ -48,9 +50,9 @@ async fn stop(cx: &Cx, id: &str, name: &str, message: &str, grace_seconds: i64) 
             Ok(Err(_)) => cx.node.events.warning(&cx.about(Some(name)), "FailedPreStopHook", "PreStopHook failed"),
             Err(_) => tracing::debug!(container = name, "preStop hook not completed in grace period"),
         }
+        left = (deadline.saturating_duration_since(Instant::now()).as_secs_f64().ceil() as i64).max(MINIMUM_GRACE_SECONDS);
     }
-    let left = deadline.saturating_duration_since(Instant::now()).as_secs_f64().ceil() as i64;
-    if let Err(error) = cx.node.runtime.stop_container(id, left.max(MINIMUM_GRACE_SECONDS)).await {
+    if let Err(error) = cx.node.runtime.stop_container(id, left).await {
         tracing::warn!(pod = pod::full(&cx.pod), container = name, %error, "cannot stop the container");
     }
 }
@@ -70,7 +72,8 @@ pub async fn all(cx: Cx) {
     let order: Vec<&str> = pod::init_containers(&cx.pod).iter().rev().map(|c| c.name.as_str()).collect();
     for wanted in order {
         for (id, name) in sidecars.iter().filter(|(_, name)| name == wanted) {
-            let left = deadline.saturating_duration_since(Instant::now()).as_secs_f64().ceil() as i64;
+            // The others may have used all of it up.
+            let left = (deadline.saturating_duration_since(Instant::now()).as_secs_f64().ceil() as i64).max(MINIMUM_GRACE_SECONDS.min(grace_seconds));
             stop(&cx, id, name, &format!("Stopping container {name}"), left).await;
         }
     }

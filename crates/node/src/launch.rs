@@ -153,7 +153,7 @@ async fn try_start(cx: &Cx, container: &Container, sort: Sort, attempt: u32) -> 
 }
 
 async fn configure(cx: &Cx, container: &Container, sort: Sort, attempt: u32, image: &ImageInfo) -> Result<ContainerConfig, String> {
-    let facts = Facts { host_ip: cx.node.config.node_ip(), pod_ips: cx.pod_ips(), allocatable: cx.node.allocatable.clone() };
+    let facts = Facts { host_ip: cx.node.node_ip(), pod_ips: cx.pod_ips(), allocatable: cx.node.allocatable.clone() };
     let found = fetch(cx, container).await?;
     cx.node.services.synced().await;
     let mut services = cx.node.services.cache().list_in(pod::namespace(&cx.pod));

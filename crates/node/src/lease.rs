@@ -24,6 +24,10 @@ pub async fn keep(node: Arc<Node>) {
         match renew(&node, last.as_deref()).await {
             Ok(lease) => {
                 last = Some(lease);
+                if pause > RETRY {
+                    // The server answers again: what could not be told meanwhile is told now.
+                    node.status_changed.notify_one();
+                }
                 pause = RETRY;
                 tokio::time::sleep(RENEW_PERIOD).await;
                 // Pressure on memory, disk and processes is measured with the heartbeat.

@@ -1,5 +1,6 @@
 //! The node agent: runs the pods bound to this node, as the kubelet does. See README.md.
 
+mod addresses;
 mod backoff;
 mod channels;
 mod conditions;
@@ -28,7 +29,7 @@ mod node;
 mod objects;
 mod observe;
 mod patch;
-mod pod;
+pub mod pod;
 mod probe;
 mod probe_http;
 mod probes;
@@ -37,7 +38,7 @@ mod pull;
 mod quantity;
 mod register;
 mod resources;
-mod rotate;
+pub mod rotate;
 mod sandbox_config;
 mod security;
 pub mod services;

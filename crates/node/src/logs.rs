@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rustix::fs::inotify;
-use sandbox::cri::{ContainerEventKind, ContainerState, Runtime};
-use tokio::sync::mpsc;
+use sandbox::cri::{ContainerEvent, ContainerEventKind, ContainerState, Runtime};
+use tokio::sync::{broadcast, mpsc};
 
 use crate::fd::Fd;
 use crate::log_line::{Printer, Wanted};
@@ -138,16 +138,23 @@ fn same_file(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Sends the log to `out` until its end, or as long as the container lives when following.
-pub async fn read(runtime: Arc<dyn Runtime>, container_id: String, path: PathBuf, options: Options, out: mpsc::Sender<Bytes>) {
-    if let Err(error) = try_read(runtime, &container_id, &path, options, &out).await {
+/// Sends the log to `out` until its end, or as long as the container lives when following. Without a runtime it is a part of this very process.
+pub async fn read(runtime: Option<Arc<dyn Runtime>>, container_id: String, path: PathBuf, options: Options, out: mpsc::Sender<Bytes>) {
+    if let Err(error) = try_read(runtime.as_ref(), &container_id, &path, options, &out).await {
         let _ = out.send(Bytes::from(format!("unable to retrieve container logs for {container_id}: {error}\n"))).await;
     }
 }
 
-async fn try_read(runtime: Arc<dyn Runtime>, id: &str, path: &Path, options: Options, out: &mpsc::Sender<Bytes>) -> io::Result<()> {
+async fn next_event(events: &mut Option<broadcast::Receiver<ContainerEvent>>) -> Result<ContainerEvent, broadcast::error::RecvError> {
+    match events {
+        Some(events) => events.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn try_read(runtime: Option<&Arc<dyn Runtime>>, id: &str, path: &Path, options: Options, out: &mpsc::Sender<Bytes>) -> io::Result<()> {
     // Both before the first look, so that nothing falls in between.
-    let mut events = runtime.events();
+    let mut events = runtime.map(|runtime| runtime.events());
     let watch = if options.follow { Some(Watch::new(path)?) } else { None };
     let mut file = File::open(path)?;
     if let Some(lines) = options.tail_lines {
@@ -155,7 +162,12 @@ async fn try_read(runtime: Arc<dyn Runtime>, id: &str, path: &Path, options: Opt
         file.seek(SeekFrom::Start(start))?;
     }
     let mut reader = Reader { file, rest: Vec::new(), printer: Printer::new(options.wanted) };
-    let running = || async { runtime.container_status(id).await.is_ok_and(|s| matches!(s.state, ContainerState::Running | ContainerState::Created)) };
+    let running = || async {
+        match runtime {
+            Some(runtime) => runtime.container_status(id).await.is_ok_and(|s| matches!(s.state, ContainerState::Running | ContainerState::Created)),
+            None => true,
+        }
+    };
     let mut alive = options.follow && running().await;
     loop {
         if let Step::Enough = reader.drain(out).await? {
@@ -173,7 +185,7 @@ async fn try_read(runtime: Arc<dyn Runtime>, id: &str, path: &Path, options: Opt
         tokio::select! {
             changed = watch.changed() => changed?,
             () = out.closed() => return Ok(()),
-            event = events.recv() => match event {
+            event = next_event(&mut events) => match event {
                 // The runtime tells of the end after the last byte of the log.
                 Ok(event) if event.container_id.as_deref() == Some(id) && matches!(event.kind, ContainerEventKind::Stopped | ContainerEventKind::Deleted) => alive = false,
                 Ok(_) => {}

@@ -3,6 +3,7 @@
 //! [`Networking::open`] makes everything that needs no API server; [`Networking::follow`] starts following one. Pods ask the DNS Service's
 //! address, which this node answers itself on its own address in the pod range, without leaving the node.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -84,6 +85,14 @@ impl Networking {
     /// Which sandbox has which address.
     pub fn pods(&self) -> &Arc<PodNet> {
         &self.pods
+    }
+
+    /// Gives back what is held for sandboxes that no longer run: they ended while nobody looked (the machine restarted, say).
+    /// Call it before the first new pod.
+    pub async fn retain(&self, sandboxes: &[cri::PodSandboxStatus]) -> Result<(), NetworkingError> {
+        let alive: HashSet<String> = sandboxes.iter().filter(|s| s.state == cri::SandboxState::Ready).map(|s| s.id.clone()).collect();
+        let pods = self.pods.clone();
+        Ok(tokio::task::spawn_blocking(move || pods.retain(|id| alive.contains(id))).await??)
     }
 
     /// Starts following the API's Services, in maps and in names.

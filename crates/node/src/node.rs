@@ -1,6 +1,7 @@
 //! The node itself: starts everything, hands pods to their workers and the runtime's events to the pods they are about.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::Clock;
@@ -18,7 +19,7 @@ use crate::machine::{self, Machine};
 use crate::objects::Objects;
 use crate::volumes::Volumes;
 use crate::worker::{Desired, Handle, Worker};
-use crate::{dns, lease, observe, quantity, register, rotate};
+use crate::{dns, lease, observe, pod, quantity, register, rotate};
 
 pub struct Node {
     pub config: Config,
@@ -35,6 +36,9 @@ pub struct Node {
     /// Why the node takes no pods; `None` when it does.
     pub(crate) not_ready: Mutex<Option<String>>,
     pub(crate) uid: Mutex<String>,
+    addresses: Mutex<Vec<IpAddr>>,
+    /// Pods which show what runs here by other means, by namespace and name.
+    mirrors: Mutex<HashMap<(String, String), Arc<Pod>>>,
     clock: Arc<dyn Clock>,
     container_id_scheme: String,
     pods: Mutex<HashMap<String, Handle>>,
@@ -43,6 +47,10 @@ pub struct Node {
 
 /// On pods that mirror what is not run by the API's will.
 const MIRROR: &str = "kubernetes.io/config.mirror";
+
+fn is_mirror(pod: &Pod) -> bool {
+    pod.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(MIRROR))
+}
 
 impl Node {
     /// Registers the node and runs the pods bound to it, until [`Node::shutdown`]. Returns at once.
@@ -62,6 +70,8 @@ impl Node {
             status_changed: Notify::new(),
             not_ready: Mutex::new(None),
             uid: Mutex::default(),
+            addresses: Mutex::new(config.node_ips.clone()),
+            mirrors: Mutex::default(),
             pods: Mutex::default(),
             tasks: Mutex::default(),
             config,
@@ -93,6 +103,33 @@ impl Node {
     pub fn set_not_ready(&self, why: Option<String>) {
         *self.not_ready.lock() = why;
         self.status_changed.notify_one();
+    }
+
+    /// The machine's addresses, primary first.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        self.addresses.lock().clone()
+    }
+
+    /// The primary address as text; empty without one.
+    pub(crate) fn node_ip(&self) -> String {
+        self.addresses.lock().first().map(ToString::to_string).unwrap_or_default()
+    }
+
+    /// The machine's addresses changed: told to the API at once, for the node and for its pods.
+    pub fn set_addresses(&self, addresses: Vec<IpAddr>) {
+        if std::mem::replace(&mut *self.addresses.lock(), addresses.clone()) != addresses {
+            self.status_changed.notify_one();
+            self.pods.lock().values().for_each(|handle| handle.shared.wake.notify_one());
+        }
+    }
+
+    /// Ends the task with the node.
+    pub(crate) fn own(&self, task: tokio::task::JoinHandle<()>) {
+        self.tasks.lock().push(task.abort_handle());
+    }
+
+    pub(crate) fn mirror(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        self.mirrors.lock().get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -199,6 +236,16 @@ impl Node {
     fn apply(self: &Arc<Self>, change: &client::Change, adopted: &mut HashMap<String, Vec<sandbox::cri::PodSandboxStatus>>) {
         let typed = |object: &Option<Arc<api::Object>>| object.as_ref().and_then(|o| o.typed::<Pod>().ok());
         let (old, new) = (typed(&change.old), typed(&change.new));
+        if let Some(pod) = new.as_ref().or(old.as_ref()).filter(|pod| is_mirror(pod)) {
+            // Shows what runs here by other means; the API holds no wish about it.
+            let key = (pod::namespace(pod).to_owned(), pod::name(pod).to_owned());
+            let mut mirrors = self.mirrors.lock();
+            match &new {
+                Some(pod) => drop(mirrors.insert(key, pod.clone())),
+                None => drop(mirrors.remove(&key)),
+            }
+            return;
+        }
         let uid = |pod: &Option<Arc<Pod>>| pod.as_ref().and_then(|p| p.metadata.uid.clone()).unwrap_or_default();
         let mut pods = self.pods.lock();
         if let Some(old) = &old
@@ -211,10 +258,6 @@ impl Node {
             });
         }
         let Some(pod) = new else { return };
-        if pod.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(MIRROR)) {
-            // Shows what runs here by other means; the API holds no wish about it.
-            return;
-        }
         let key = pod.metadata.uid.clone().unwrap_or_default();
         match pods.get(&key) {
             Some(handle) => drop(handle.desired.send_replace(Desired { pod, gone: false })),

@@ -1,6 +1,7 @@
 //! Small facts about pods that everyone in the node needs: names, containers of every sort, classes of service.
 
 use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 
 use api::k8s::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
 use api::k8s::apimachinery::pkg::apis::meta::v1::Time;
@@ -41,6 +42,11 @@ pub fn full(pod: &Pod) -> String {
 /// The folder of a pod's logs below `/var/log/pods`.
 pub fn log_folder(namespace: &str, name: &str, uid: &str) -> String {
     format!("{namespace}_{name}_{uid}")
+}
+
+/// Where the log of a container's n-th start lies.
+pub fn log_file(log_dir: &Path, pod: &Pod, container: &str, attempt: i32) -> PathBuf {
+    log_dir.join(log_folder(namespace(pod), name(pod), uid(pod))).join(container).join(format!("{attempt}.log"))
 }
 
 pub fn spec(pod: &Pod) -> Cow<'_, PodSpec> {

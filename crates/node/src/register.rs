@@ -10,7 +10,7 @@ use std::time::Duration;
 use api::Status;
 use api::k8s::api::core::v1::Node as ApiNode;
 use api::world::rfc3339;
-use client::PatchKind;
+use client::{Informer, PatchKind};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -137,7 +137,7 @@ fn conditions(pressure: Pressure, not_ready: Option<&str>, old: &[Value], now: T
 pub async fn status(node: &Node, pressure: Pressure, old: &[Value], now: Timestamp) -> Value {
     let machine = &node.machine;
     let disk = machine::disk(&node.config.root_dir).0;
-    let mut addresses: Vec<Value> = node.config.node_ips.iter().map(|ip| json!({"type": "InternalIP", "address": ip.to_string()})).collect();
+    let mut addresses: Vec<Value> = node.addresses().iter().map(|ip| json!({"type": "InternalIP", "address": ip.to_string()})).collect();
     addresses.push(json!({"type": "Hostname", "address": node.config.hostname()}));
     let not_ready = node.not_ready.lock().clone();
     json!({
@@ -237,31 +237,51 @@ fn same(a: &Value, b: &Value) -> bool {
     strip(a) == strip(b)
 }
 
-/// Keeps the status true: on a change at once, else every five minutes.
+/// Whether the API says something else of the node than was written: a controller gave up on it while it could not be heard, say.
+fn contradicts(node: &ApiNode, written: &Value) -> bool {
+    let Some(Ok(status)) = node.status.as_ref().map(serde_json::to_value) else { return true };
+    let verdict = |list: &Value, kind: &Value| list.as_array().into_iter().flatten().find(|c| c["type"] == *kind).map(|c| c["status"].clone());
+    let ours = written["conditions"].as_array().into_iter().flatten();
+    let conditions = ours.map(|c| &c["type"]).any(|kind| verdict(&status["conditions"], kind) != verdict(&written["conditions"], kind));
+    conditions || status["addresses"] != written["addresses"]
+}
+
+/// Keeps the status true: at once when it changed, or when the API has another one than was written (it does, once the server answers again
+/// after the node was given up); else every five minutes. What could not be written is tried again with the next renewal of the lease.
 pub async fn keep(node: Arc<Node>, mut written: Value) {
+    let own = Informer::<ApiNode>::of(&node.client, None).fields(&format!("metadata.name={}", node.config.node_name)).start();
+    let mut changes = own.subscribe();
     let mut at = tokio::time::Instant::now();
+    let mut owed = false;
     announce(&node, &Value::Null, &written);
     loop {
-        let periodic = tokio::select! {
-            () = node.status_changed.notified() => false,
-            () = tokio::time::sleep_until(at + STATUS_REPORT_PERIOD) => true,
-        };
+        tokio::select! {
+            () = node.status_changed.notified() => {}
+            change = changes.next() => {
+                let seen = change.new.as_ref().and_then(|object| object.typed::<ApiNode>().ok());
+                if !seen.is_some_and(|seen| contradicts(&seen, &written)) {
+                    continue;
+                }
+                owed = true;
+            }
+            () = tokio::time::sleep_until(at + STATUS_REPORT_PERIOD) => owed = true,
+        }
         let pressure = Pressure::measure(&node.config.root_dir);
         let old = written["conditions"].as_array().cloned().unwrap_or_default();
         let wanted = status(&node, pressure, &old, node.now()).await;
-        if !periodic && same(&wanted, &written) {
+        if !owed && same(&wanted, &written) {
             continue;
         }
+        at = tokio::time::Instant::now();
         match write(&node, &wanted).await {
             Ok(()) => {
                 announce(&node, &written, &wanted);
                 written = wanted;
-                at = tokio::time::Instant::now();
+                owed = false;
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot write the node's status");
-                // The next lease renewal looks again.
-                at = tokio::time::Instant::now();
+                owed = true;
             }
         }
     }

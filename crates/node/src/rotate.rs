@@ -3,10 +3,12 @@
 //! A full log is renamed to `<log>.<time>`, the runtime reopens its file, the one before is compressed by nobody: space is bounded by count.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use sandbox::cri::ContainerState;
 
 use crate::node::Node;
@@ -34,18 +36,29 @@ pub async fn keep(node: Arc<Node>) {
 }
 
 async fn rotate(node: &Node, id: &str, path: &Path) -> Result<(), String> {
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let aside = path.with_file_name(format!("{name}.{}", node.now().strftime("%Y%m%d-%H%M%S")));
-    fs::rename(path, &aside).map_err(|e| e.to_string())?;
+    let aside = set_aside(path, node.now()).map_err(|e| e.to_string())?;
     if let Err(error) = node.runtime.reopen_container_log(id).await {
         // Back, or the container's output would go to a file nobody finds.
         fs::rename(&aside, path).map_err(|e| e.to_string())?;
         return Err(error.to_string());
     }
-    for old in surplus(path, &name) {
-        fs::remove_file(old).map_err(|e| e.to_string())?;
-    }
-    Ok(())
+    prune(path).map_err(|e| e.to_string())
+}
+
+/// Renames a full log to `<log>.<time>`.
+pub fn set_aside(path: &Path, now: Timestamp) -> io::Result<PathBuf> {
+    let aside = path.with_file_name(format!("{}.{}", file_name(path), now.strftime("%Y%m%d-%H%M%S")));
+    fs::rename(path, &aside)?;
+    Ok(aside)
+}
+
+/// Removes the oldest of what was set aside, if it is too much.
+pub fn prune(path: &Path) -> io::Result<()> {
+    surplus(path, &file_name(path)).into_iter().try_for_each(fs::remove_file)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// The oldest rotated files beyond the limit (the living log is one of the five).

@@ -270,7 +270,7 @@ impl Worker {
         if self.desired.borrow().gone || self.write.is_some() || self.write_again_at.is_some() {
             return;
         }
-        let node_ips: Vec<String> = self.node.config.node_ips.iter().map(ToString::to_string).collect();
+        let node_ips: Vec<String> = self.node.addresses().iter().map(ToString::to_string).collect();
         let computed = {
             let mut memory = self.shared.lock();
             let status::Computed { status: computed, over } = status::compute(&status::View {

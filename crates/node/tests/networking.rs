@@ -146,15 +146,48 @@ async fn scenario() {
     assert!(!dir.path().join("network").exists());
 }
 
+/// The machine restarted: the files are there, the kernel knows nothing, and no pod runs any more.
+async fn restarted() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let owners = |networking: &Networking| networking.pods().addresses().into_values().collect::<Vec<_>>();
+    let sandbox = |id: &str, state: &str| -> sandbox::cri::PodSandboxStatus {
+        let value = json!({"id": id, "metadata": {"name": id, "namespace": "default", "uid": id, "attempt": 0}, "state": state, "created_at": 0, "ips": [], "network_namespace": null,
+            "namespaces": sandbox::cri::NamespaceOptions::default(), "labels": {}, "annotations": {}});
+        serde_json::from_value(value).expect("status")
+    };
+    let networking = Networking::open(config(dir.path())).await.expect("open");
+    for name in ["alive", "dead", "unknown"] {
+        pod(&networking, name).await;
+    }
+    drop(networking);
+    let networking = Networking::open(config(dir.path())).await.expect("open again");
+    assert_eq!(owners(&networking), ["alive", "dead", "unknown"]);
+    networking.retain(&[sandbox("alive", "Ready"), sandbox("dead", "NotReady")]).await.expect("retain");
+    assert_eq!(owners(&networking), ["alive"]);
+    networking.retain(&[]).await.expect("retain nothing");
+    assert!(owners(&networking).is_empty());
+    drop(networking);
+    Networking::reset(&config(dir.path())).expect("reset");
+}
+
+#[test]
+fn allocations_of_the_dead_are_given_back() {
+    in_a_namespace(restarted());
+}
+
 #[test]
 fn services_from_the_api_reach_packets_and_names() {
+    in_a_namespace(scenario());
+}
+
+fn in_a_namespace(scenario: impl Future<Output = ()> + Send) {
     let namespace = network::netns::create().expect("namespace");
     network::netns::run_in(&namespace, || {
         let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("iproute2");
         assert!(up.success());
         // Threads of the runtime are born in this thread's namespace.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
-        runtime.block_on(scenario());
+        runtime.block_on(scenario);
     })
     .expect("test");
 }

@@ -189,6 +189,7 @@ impl Scheduler {
             }
             Placement::Nowhere(refusal) => {
                 let message = refusal.message();
+                tracing::debug!(pod = %format_args!("{}/{}", pod.namespace, pod.name), message, "no node fits");
                 self.recorder.record(&reference(&*typed), EventType::Warning, "FailedScheduling", message.clone());
                 self.note(&typed, message);
                 self.waiting.park(pod);
@@ -201,7 +202,10 @@ impl Scheduler {
             return tracing::error!("a binding panicked");
         };
         match outcome {
-            Ok(()) => self.recorder.record(&reference(&*typed), EventType::Normal, "Scheduled", format!("Successfully assigned {}/{} to {node}", pod.namespace, pod.name)),
+            Ok(()) => {
+                tracing::debug!(pod = %format_args!("{}/{}", pod.namespace, pod.name), %node, "bound");
+                self.recorder.record(&reference(&*typed), EventType::Normal, "Scheduled", format!("Successfully assigned {}/{} to {node}", pod.namespace, pod.name));
+            }
             Err(status) => {
                 self.snapshot.remove_pod(&pod.uid);
                 if status.is_not_found() {

@@ -136,7 +136,7 @@ impl Shown {
                     None => return Err(format!("secret {:?} not found", projection.name)),
                 }
             } else if let Some(projection) = &source.downward_api {
-                let facts = Facts { host_ip: cx.node.config.node_ip(), pod_ips: cx.pod_ips(), allocatable: cx.node.allocatable.clone() };
+                let facts = Facts { host_ip: cx.node.node_ip(), pod_ips: cx.pod_ips(), allocatable: cx.node.allocatable.clone() };
                 // The pod as it is now: labels and annotations change.
                 let now = cx.node.find(namespace, pod::name(&cx.pod), Some(pod::uid(&cx.pod))).map_or_else(|| cx.pod.clone(), |found| found.pod);
                 out.extend(payload::downward_api(&now, &facts, projection.items.as_deref().unwrap_or_default(), self.default_mode)?);

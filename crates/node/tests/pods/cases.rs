@@ -28,7 +28,7 @@ macro_rules! cases {
     };
 }
 
-cases!(registers, runs_and_ends, env_and_restart, succeeds, init_and_volumes, probes, images, config_errors, logs, exec, forwards, hooks_and_grace, sidecars, deadline, limits, secrets, many, adopted, sandbox_dies, leaves_nothing);
+cases!(registers, speaks_up, moves, mirrors, exact_grace, runs_and_ends, env_and_restart, succeeds, init_and_volumes, probes, images, config_errors, logs, exec, forwards, hooks_and_grace, sidecars, deadline, limits, secrets, many, adopted, sandbox_dies, leaves_nothing);
 
 fn sh(script: &str) -> serde_json::Value {
     json!({"name": "c", "image": "busybox", "command": ["sh", "-c", script]})
@@ -46,7 +46,6 @@ async fn logged(world: &World, pod: &Pod, end: &str) {
 async fn registers(world: &mut World) {
     let nodes = Informer::<Node>::of(&world.client, None).start();
     let begun = Instant::now();
-    let is_ready = |n: &Node| n.status.iter().flat_map(|s| s.conditions.iter().flatten()).any(|c| c.type_ == "Ready" && c.status == "True");
     tokio::time::timeout(PATIENCE, nodes.until(|cache| cache.get("", "node1").is_some_and(|n| is_ready(&n)))).await.expect("ready");
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     let node = nodes.cache().get("", "node1").unwrap();
@@ -54,6 +53,92 @@ async fn registers(world: &mut World) {
     assert_eq!(node.status.as_ref().unwrap().node_info.as_ref().unwrap().kubelet_version, "v1.36.2");
     let leases = Informer::<Lease>::of(&world.client, Some("kube-node-lease")).start();
     tokio::time::timeout(PATIENCE, leases.until(|cache| cache.contains("kube-node-lease", "node1"))).await.expect("lease");
+}
+
+fn is_ready(node: &Node) -> bool {
+    node.status.iter().flat_map(|s| s.conditions.iter().flatten()).any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+/// Given up by the node life-cycle controller while it could not be heard, it says at once that it is well.
+async fn speaks_up(world: &mut World) {
+    let nodes = Informer::<Node>::of(&world.client, None).start();
+    nodes.synced().await;
+    // The status is patched as the controller does it, then waited for; which of the two changes an informer shows first does not matter.
+    let patch = json!({"status": {"conditions": [{"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "message": "Kubelet stopped posting node status."}]}});
+    let given_up = world.client.of::<Node>(None).patch_status("node1", PatchKind::Strategic, patch).await.expect("patch");
+    assert!(!is_ready(&given_up));
+    let version = |node: &Node| node.metadata.resource_version.as_deref().and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
+    let well = nodes.until(|cache| cache.get("", "node1").is_some_and(|node| is_ready(&node) && version(&node) > version(&given_up)));
+    tokio::time::timeout(Duration::from_secs(2), well).await.expect("Ready long before the next report is due");
+}
+
+/// Another address of the machine is the node's, and its pods'.
+async fn moves(world: &mut World) {
+    world.create("moved", json!({"terminationGracePeriodSeconds": 0, "hostNetwork": true, "containers": [sh("sleep 1000")]})).await;
+    world.until("moved", "ready", ready).await;
+    let addresses = |address: [u8; 4]| network::HostAddresses { ipv4: Some(address.into()), ..network::HostAddresses::default() };
+    let (sender, receiver) = tokio::sync::watch::channel(addresses([127, 0, 0, 1]));
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    world.node.follow_addresses(receiver, move |address| told.send(address).expect("listening"));
+    let nodes = Informer::<Node>::of(&world.client, None).start();
+    let internal = |node: &Node, ip: &str| node.status.iter().flat_map(|s| s.addresses.iter().flatten()).filter(|a| a.type_ == "InternalIP").map(|a| a.address.as_str()).eq([ip]);
+    for address in [[127, 0, 0, 2], [127, 0, 0, 1]] {
+        let text = std::net::Ipv4Addr::from(address).to_string();
+        sender.send_replace(addresses(address));
+        assert_eq!(heard.recv().await, Some(address.into()));
+        tokio::time::timeout(PATIENCE, nodes.until(|cache| cache.get("", "node1").is_some_and(|node| internal(&node, &text)))).await.expect("the node's new address");
+        world.until("moved", "elsewhere", |pod| pod.status.as_ref().is_some_and(|s| s.host_ip.as_ref() == Some(&text) && s.pod_ip.as_ref() == Some(&text))).await;
+    }
+    world.delete("moved", 0).await;
+    world.gone("moved").await;
+}
+
+/// A mirror pod's log is what the part of this process writes that it stands for.
+async fn mirrors(world: &mut World) {
+    let pod = json!({"metadata": {"name": "part-node1", "namespace": "default", "annotations": {"kubernetes.io/config.mirror": "x"}},
+        "spec": {"nodeName": "node1", "containers": [{"name": "part", "image": "none"}]}});
+    let pod = world.client.of::<Pod>(Some("default")).create(&serde_json::from_value(pod).unwrap()).await.expect("create");
+    let status = json!({"status": {"phase": "Running", "containerStatuses": [{"name": "part", "image": "none", "imageID": "", "ready": true, "restartCount": 1}]}});
+    world.client.of::<Pod>(Some("default")).patch_status("part-node1", PatchKind::Merge, status).await.expect("status");
+    let path = |attempt| node::pod::log_file(&world.dir.join("logs"), &pod, "part", attempt);
+    std::fs::create_dir_all(path(0).parent().unwrap()).unwrap();
+    let line = |text: &str| format!("{:.9} stderr F {text}\n", jiff::Timestamp::now());
+    std::fs::write(path(0), line("before")).unwrap();
+    std::fs::write(path(1), line("one") + &line("two")).unwrap();
+    // The node hears of the status a moment later.
+    let begun = Instant::now();
+    while world.get("/containerLogs/default/part-node1/part").await != (200, "one\ntwo\n".to_owned()) {
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.get("/containerLogs/default/part-node1/part?tailLines=1&sinceSeconds=60").await.1, "two\n");
+    assert_eq!(world.get("/containerLogs/default/part-node1/part?previous=true").await.1, "before\n");
+    assert_eq!(world.get("/containerLogs/default/part-node1/none").await.0, 404);
+    // Following shows what comes, and ends only with its reader.
+    let mut lines = world.stream("/containerLogs/default/part-node1/part?follow=true&tailLines=1").await;
+    let mut next = async || String::from_utf8(tokio::time::timeout(PATIENCE, lines.recv()).await.expect("in time").expect("a line").to_vec()).unwrap();
+    assert_eq!(next().await, "two\n");
+    std::io::Write::write_all(&mut std::fs::File::options().append(true).open(path(1)).unwrap(), line("three").as_bytes()).unwrap();
+    assert_eq!(next().await, "three\n");
+    world.delete("part-node1", 0).await;
+    world.gone("part-node1").await;
+    std::fs::remove_dir_all(path(0).parent().unwrap().parent().unwrap()).unwrap();
+}
+
+/// Grace is kept to the second: not shortened, not lengthened, and not waited for when the process ends by itself.
+async fn exact_grace(world: &mut World) {
+    let polite = sh("trap 'exit 0' TERM; while true; do sleep 0.01; done");
+    for (name, container, grace, least, most) in [("deaf", sh("sleep 1000"), 1, 1000, 1100), ("polite", polite, 5, 0, 300), ("forced", sh("sleep 1000"), 0, 0, 100)] {
+        world.create(name, json!({"containers": [container]})).await;
+        world.until(name, "ready", ready).await;
+        let begun = Instant::now();
+        world.delete(name, grace).await;
+        world.gone(name).await;
+        let took = begun.elapsed();
+        eprint!("({name} {took:?}) ");
+        // A busy machine is slow, but not by a whole second of grace.
+        assert!(took >= Duration::from_millis(least) && took < Duration::from_millis(most + 700), "{name}: {took:?}");
+    }
 }
 
 async fn runs_and_ends(world: &mut World) {

@@ -214,6 +214,24 @@ impl World {
         (status, String::from_utf8_lossy(&body).into_owned())
     }
 
+    /// The frames of an answer, as they come.
+    pub async fn stream(&self, path: &str) -> tokio::sync::mpsc::UnboundedReceiver<bytes::Bytes> {
+        use http_body_util::BodyExt;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(self.dial())).await.expect("handshake");
+        tokio::spawn(connection);
+        let request = hyper::Request::get(path).header("host", "node1").body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
+        let mut body = sender.send_request(request).await.expect("answer").into_body();
+        let (out, frames) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(Ok(frame)) = body.frame().await {
+                if frame.into_data().is_ok_and(|data| out.send(data).is_err()) {
+                    return;
+                }
+            }
+        });
+        frames
+    }
+
     pub async fn websocket(&self, path: &str, protocol: &str) -> tokio_tungstenite::WebSocketStream<tokio::io::DuplexStream> {
         let request = http::Request::get(format!("ws://node1{path}"))
             .header("Host", "node1")
