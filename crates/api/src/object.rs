@@ -69,6 +69,7 @@ struct Head {
 pub struct Object {
     bytes: Bytes,
     resource_version: u64,
+    archived: bool,
     head: OnceLock<Box<Head>>,
     typed: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
@@ -76,7 +77,27 @@ pub struct Object {
 impl Object {
     /// `bytes` is one JSON object which already carries `resource_version`.
     pub fn new(bytes: Bytes, resource_version: u64) -> Self {
-        Self { bytes, resource_version, head: OnceLock::new(), typed: OnceLock::new() }
+        Self { bytes, resource_version, archived: false, head: OnceLock::new(), typed: OnceLock::new() }
+    }
+
+    /// The same revision for an archive: its bytes, and nothing decoded of them.
+    pub fn archived(&self) -> Self {
+        Self { archived: true, ..Self::new(self.bytes.clone(), self.resource_version) }
+    }
+
+    /// What may be decoded: the object itself, or a copy of its own of an archived one, which would keep what is decoded as long as the archive.
+    pub fn readable(self: &Arc<Self>) -> Arc<Self> {
+        if self.archived { Arc::new(Self::new(self.bytes.clone(), self.resource_version)) } else { Arc::clone(self) }
+    }
+
+    /// Whether this is an archive's copy.
+    pub fn is_archived(&self) -> bool {
+        self.archived
+    }
+
+    /// Whether anything decoded is kept with it.
+    pub fn is_decoded(&self) -> bool {
+        self.head.get().is_some() || self.typed.get().is_some()
     }
 
     /// From a peer: the resource version is read from the metadata.
@@ -165,6 +186,17 @@ mod tests {
         let first = object.typed::<ConfigMap>().unwrap();
         let second = object.typed::<ConfigMap>().unwrap();
         assert!(Arc::ptr_eq(&first, &second));
+    }
+
+    #[test]
+    fn an_archive_keeps_bytes_only() {
+        let object = Object::decode(Bytes::from_static(JSON.as_bytes())).unwrap();
+        assert!(object.is_decoded() && !object.is_archived());
+        let archived = Arc::new(object.archived());
+        let read = archived.readable();
+        assert_eq!((read.meta().name.as_str(), read.resource_version()), ("a", 7));
+        assert!(archived.is_archived() && !archived.is_decoded());
+        assert!(Arc::ptr_eq(&read.readable(), &read));
     }
 
     #[test]

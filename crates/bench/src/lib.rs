@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod bound;
 mod cluster;
 mod fanout;
 mod measure;
@@ -8,6 +9,7 @@ mod pods;
 mod process;
 mod report;
 mod schedule;
+mod start;
 
 use std::path::PathBuf;
 
@@ -34,6 +36,12 @@ pub enum BenchError {
     Ended(String),
     #[error("nothing came of {0} in ten minutes")]
     Late(String),
+    #[error("cannot {action}: {error}")]
+    Program { action: &'static str, error: std::io::Error },
+    #[error("`coracle {0}` failed")]
+    Failed(&'static str),
+    #[error("--only {0} needs {1}")]
+    Needs(&'static str, &'static str),
 }
 
 impl BenchError {
@@ -54,6 +62,10 @@ pub enum Part {
     Pods,
     /// A Deployment of many pods (needs a real node)
     Deployment,
+    /// Pods bound to simulated nodes, ten each, and what the cluster costs when nothing happens (needs --pid)
+    Bound,
+    /// A fresh `coracle up` of this program in a folder of its own, on this host's network: to readyz, node Ready, DNS in a pod (needs --image-archive; no cluster)
+    Start,
 }
 
 /// Measures any Kubernetes through its API; removes what it made
@@ -89,6 +101,12 @@ pub struct Options {
     /// Image of real pods; must be there already and have `sleep`
     #[arg(long, default_value = "alpine")]
     pub image: String,
+    /// With --only start: an archive with --image, which must have `nslookup`
+    #[arg(long, value_name = "FILE")]
+    pub image_archive: Option<PathBuf>,
+    /// With --only start: the API server's port
+    #[arg(long, default_value_t = 16443)]
+    pub start_port: u16,
     /// Pods started one at a time
     #[arg(long, default_value_t = 20)]
     pub starts: usize,
@@ -117,6 +135,18 @@ pub async fn run(options: Options) -> Result<(), BenchError> {
 
 /// Measures, and gives what is to be printed.
 pub async fn report(options: Options) -> Result<String, BenchError> {
+    let (starts, parts): (Vec<Part>, Vec<Part>) = options.only.iter().partition(|part| **part == Part::Start);
+    if !starts.is_empty() {
+        let mut figures = Vec::new();
+        for _ in 0..options.rounds.max(1) {
+            figures.extend(start::run(&options).await?);
+        }
+        let figures = crate::report::medians(figures);
+        if parts.is_empty() {
+            return Ok(if options.json { json!({"figures": figures}).to_string() } else { crate::report::table(&figures, FIRST) });
+        }
+        print!("{}", crate::report::table(&figures, FIRST));
+    }
     let mut clusters = vec![Cluster::open(FIRST, options.kubeconfig.as_deref(), options.clients, options.pids.clone()).await?];
     if let Some(against) = &options.against {
         clusters.push(Cluster::open(SECOND, Some(against), options.clients, options.against_pids.clone()).await?);
@@ -155,6 +185,9 @@ async fn measure(options: &Options, clusters: &[Cluster]) -> Result<Vec<Figure>,
                     }
                     Part::Schedule => figures.extend(schedule::run(cluster, options.nodes, options.pods).await?),
                     Part::Pods => figures.extend(pods::one_at_a_time(cluster, &options.image, options.starts).await?),
+                    Part::Bound => figures.push(bound::run(cluster, options.pods).await?),
+                    // Before any cluster was opened.
+                    Part::Start => {}
                     Part::Deployment => figures.extend(pods::deployment(cluster, &options.image, options.replicas).await?),
                 }
             }

@@ -19,6 +19,16 @@ pub struct Figure {
     pub max_ms: f64,
     /// CPU milliseconds of the processes given with `--pid`, for each operation.
     pub cpu_ms_each: Option<f64>,
+    /// What the processes cost while nothing happened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle: Option<Idle>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Idle {
+    pub pss_mib: f64,
+    /// Of one core.
+    pub cpu_percent: f64,
 }
 
 /// Runs from its making to `figure`.
@@ -50,6 +60,7 @@ impl<'a> Stopwatch<'a> {
             p99_ms: at(0.99),
             max_ms: at(1.0),
             cpu_ms_each: (!self.pids.is_empty()).then(|| cpu * 1e3 / count.max(1) as f64),
+            idle: None,
         }
     }
 }

@@ -20,6 +20,9 @@ pub fn table(figures: &[Figure], first: &str) -> String {
             "{:<36}{:<11}{:>9}{:>9}{:>9.0}{:>10.2}{:>10.2}{:>10.2}{:>14}{:>8}",
             figure.what, figure.cluster, figure.count, figure.failed, figure.per_second, figure.p50_ms, figure.p99_ms, figure.max_ms, cpu, ratio
         );
+        if let Some(idle) = figure.idle {
+            let _ = writeln!(text, "    then idle over {:.0} s: {:.1} MiB PSS, {:.2} % of a core", figure.seconds, idle.pss_mib, idle.cpu_percent);
+        }
     }
     text
 }

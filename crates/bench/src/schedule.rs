@@ -95,7 +95,7 @@ async fn schedule(cluster: &Cluster, pods: usize) -> Result<Vec<Figure>, BenchEr
 }
 
 /// Nodes and their leases; what does not go is left to the cluster's own garbage collection.
-async fn remove(cluster: &Cluster) {
+pub async fn remove(cluster: &Cluster) {
     let nodes = target("", "nodes", None, None);
     let listed = cluster.transport.list(&nodes, &ListOptions { label_selector: LABEL.into(), ..ListOptions::default() }).await.unwrap_or_default();
     let options = DeleteOptions::default();

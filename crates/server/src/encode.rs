@@ -12,12 +12,10 @@ pub fn at_rest(value: &Value) -> Bytes {
     let empty = serde_json::Map::new();
     let map = value.as_object().unwrap_or(&empty);
     out.push(b'{');
-    let mut first = true;
-    let mut field = |out: &mut Vec<u8>, key: &str, value: &Value| {
-        if !first {
+    let field = |out: &mut Vec<u8>, key: &str, value: &Value| {
+        if out.len() > 1 {
             out.push(b',');
         }
-        first = false;
         write(out, &key);
         out.push(b':');
         write(out, value);
@@ -27,12 +25,7 @@ pub fn at_rest(value: &Value) -> Bytes {
             field(&mut out, key, value);
         }
     }
-    let mut metadata = map.get("metadata").cloned().unwrap_or_else(|| Value::Object(Default::default()));
-    if let Some(metadata) = metadata.as_object_mut() {
-        metadata.remove("resourceVersion");
-        metadata.remove("selfLink");
-    }
-    field(&mut out, "metadata", &metadata);
+    metadata(&mut out, map.get("metadata"));
     for (key, value) in map {
         if !matches!(key.as_str(), "apiVersion" | "kind" | "metadata") {
             field(&mut out, key, value);
@@ -40,6 +33,21 @@ pub fn at_rest(value: &Value) -> Bytes {
     }
     out.push(b'}');
     out.into()
+}
+
+/// Last of the three fields of the head; something always stands before it.
+fn metadata(out: &mut Vec<u8>, metadata: Option<&Value>) {
+    out.extend_from_slice(if out.len() > 1 { b",\"metadata\":{" } else { b"\"metadata\":{" });
+    let mut first = true;
+    for (key, value) in metadata.and_then(Value::as_object).into_iter().flatten().filter(|(key, _)| !matches!(key.as_str(), "resourceVersion" | "selfLink")) {
+        if !std::mem::take(&mut first) {
+            out.push(b',');
+        }
+        write(out, key);
+        out.push(b':');
+        write(out, value);
+    }
+    out.push(b'}');
 }
 
 /// A value as it is; serialising a value into memory cannot fail.

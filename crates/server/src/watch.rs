@@ -135,22 +135,24 @@ impl Watching {
                 return Some(Change::Failed(too_old(compacted)));
             }
         };
+        // One that is far behind reads an archive; what it decodes is its own.
+        let (object, previous) = (event.object.readable(), event.previous.as_ref().map(Object::readable));
         let matched = |object: &Object| self.selection.is_everything() || self.selection.matches(&self.row, object);
         let show = |object: &Arc<Object>| convert::from_storage(&self.row, object.clone());
         let change = match event.kind {
-            EventKind::Created => matched(&event.object).then(|| show(&event.object).map(Change::Added)),
+            EventKind::Created => matched(&object).then(|| show(&object).map(Change::Added)),
             EventKind::Updated => {
-                let before = event.previous.as_deref().is_some_and(matched);
-                match (before, matched(&event.object)) {
-                    (true, true) => Some(show(&event.object).map(Change::Modified)),
-                    (false, true) => Some(show(&event.object).map(Change::Added)),
-                    (true, false) => Some(show(&event.object).map(Change::Deleted)),
+                let before = previous.as_deref().is_some_and(matched);
+                match (before, matched(&object)) {
+                    (true, true) => Some(show(&object).map(Change::Modified)),
+                    (false, true) => Some(show(&object).map(Change::Added)),
+                    (true, false) => Some(show(&object).map(Change::Deleted)),
                     (false, false) => None,
                 }
             }
             EventKind::Deleted => {
-                let before = event.previous.as_deref().unwrap_or(&event.object);
-                matched(before).then(|| show(&event.object).map(Change::Deleted))
+                let before = previous.as_deref().unwrap_or(&object);
+                matched(before).then(|| show(&object).map(Change::Deleted))
             }
         };
         change.map(|change| {

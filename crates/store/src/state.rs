@@ -1,5 +1,8 @@
 //! The key space in memory: what is there now, and the recent events that lead back from it.
 //!
+//! The newest events share their objects with all who read them, and what was decoded of them; older ones keep an archive's copies,
+//! which are bytes only. So the history costs what its bytes cost, however much was decoded when they were new.
+//!
 //! Only the one writer changes it, in revision order, when a batch is durable; readers hold the lock for a look-up or one pass over a range.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -13,8 +16,12 @@ use crate::types::{Compacted, Event, EventKind, Page, Revision};
 
 /// etcd's first write is revision 2: an empty store stands at 1.
 pub const FIRST_REVISION: Revision = 1;
-/// What an event costs beside the objects it keeps alive.
+/// What an event costs beside the objects it keeps alive: itself, and its places in the history and in the runs of watches.
 const EVENT_BYTES: usize = 160;
+/// What an archived object costs beside its bytes.
+const ARCHIVED_BYTES: usize = 128;
+/// Events that still share what was decoded of their objects: watches are rarely further behind, and those that are decode for themselves.
+const WARM_EVENTS: u64 = 256;
 
 pub struct State {
     objects: BTreeMap<Arc<str>, Arc<Object>>,
@@ -23,7 +30,18 @@ pub struct State {
     history_bytes: usize,
     revision: Revision,
     oldest: Revision,
+    /// Events up to here are archived, but for objects that are still there.
+    archived: Revision,
     object_bytes: u64,
+}
+
+/// What archiving did.
+#[derive(Default)]
+pub struct Archived {
+    /// In place of the events of the same revisions.
+    pub events: Vec<Arc<Event>>,
+    /// Those, to be dropped when no lock is held: the last holders of decoded values, mostly.
+    pub replaced: Vec<Arc<Event>>,
 }
 
 /// A change that is accepted: what the key becomes.
@@ -35,7 +53,7 @@ pub enum Change {
 
 impl State {
     pub fn new(revision: Revision) -> Self {
-        Self { objects: BTreeMap::new(), history: VecDeque::new(), history_bytes: 0, revision, oldest: revision, object_bytes: 0 }
+        Self { objects: BTreeMap::new(), history: VecDeque::new(), history_bytes: 0, revision, oldest: revision, archived: revision, object_bytes: 0 }
     }
 
     /// An object of a snapshot: it has no history.
@@ -99,6 +117,43 @@ impl State {
         event
     }
 
+    /// Archives what has left the newest events, and what the `fresh` ones have replaced of older ones.
+    pub fn archive(&mut self, fresh: &[Arc<Event>]) -> Archived {
+        let mut done = Archived::default();
+        for event in fresh {
+            if let Some(previous) = &event.previous
+                && previous.resource_version() <= self.archived
+            {
+                self.archive_one(previous.resource_version(), &mut done);
+            }
+        }
+        while self.archived + WARM_EVENTS < self.revision {
+            self.archived += 1;
+            self.archive_one(self.archived, &mut done);
+        }
+        done
+    }
+
+    fn index(&self, revision: Revision) -> Option<usize> {
+        usize::try_from(revision.checked_sub(self.oldest + 1)?).ok().filter(|index| *index < self.history.len())
+    }
+
+    fn archive_one(&mut self, revision: Revision, done: &mut Archived) {
+        let Some(index) = self.index(revision) else { return };
+        let event = &self.history[index];
+        let present = self.objects.get(&event.key).is_some_and(|object| Arc::ptr_eq(object, &event.object));
+        let copy = |object: &Arc<Object>| if object.is_archived() { Arc::clone(object) } else { Arc::new(object.archived()) };
+        let object = if present { Arc::clone(&event.object) } else { copy(&event.object) };
+        // The event that made what this one replaced has its copy already, unless the history has forgotten it.
+        let previous = event.previous.as_ref().map(|previous| {
+            let made = self.index(previous.resource_version()).map(|index| &self.history[index].object);
+            made.filter(|made| made.is_archived() && made.resource_version() == previous.resource_version()).cloned().unwrap_or_else(|| copy(previous))
+        });
+        let event = Arc::new(Event { object, previous, key: Arc::clone(&event.key), ..**event });
+        done.events.push(Arc::clone(&event));
+        done.replaced.push(std::mem::replace(&mut self.history[index], event));
+    }
+
     /// Takes out what exceeds the limits, or lies at or before `through`. The caller drops it when the lock is released.
     pub fn trim(&mut self, limits: &Limits, through: Option<Revision>) -> Vec<Arc<Event>> {
         let mut gone = Vec::new();
@@ -155,14 +210,14 @@ impl State {
 }
 
 fn cost(event: &Event) -> usize {
-    let kept = event.previous.as_ref().map_or(0, |object| object.bytes().len());
-    let tombstone = if event.kind == EventKind::Deleted { event.object.bytes().len() } else { 0 };
+    let kept = event.previous.as_ref().map_or(0, |object| ARCHIVED_BYTES + object.bytes().len());
+    let tombstone = if event.kind == EventKind::Deleted { ARCHIVED_BYTES + event.object.bytes().len() } else { 0 };
     EVENT_BYTES + event.key.len() + kept + tombstone
 }
 
 fn page<'a>(mut items: impl Iterator<Item = (&'a Arc<str>, &'a Arc<Object>)>, revision: Revision, limit: usize) -> Page {
     let most = if limit == 0 { usize::MAX } else { limit };
-    let taken = items.by_ref().take(most).map(|(key, object)| (Arc::clone(key), Arc::clone(object))).collect();
+    let taken = items.by_ref().take(most).map(|(key, object)| (Arc::clone(key), object.readable())).collect();
     let remaining = items.count() as u64;
     Page { items: taken, revision, more: remaining > 0, remaining }
 }

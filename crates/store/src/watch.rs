@@ -68,7 +68,8 @@ impl Hub {
     }
 
     /// Hands the batch to the groups. What it returns must be woken when the lock is released.
-    pub fn publish(&self, groups: &mut MutexGuard<'_, Groups>, events: &[Arc<Event>], trimmed: &[Arc<Event>], oldest: Revision) -> Wake {
+    /// Those of `archived` take the place of what the groups have of the same revisions.
+    pub fn publish(&self, groups: &mut MutexGuard<'_, Groups>, events: &[Arc<Event>], archived: &[Arc<Event>], trimmed: &[Arc<Event>], oldest: Revision) -> Wake {
         self.oldest.store(oldest, Ordering::Release);
         let mut wake: Vec<Arc<Group>> = Vec::new();
         if !groups.by_prefix.is_empty() {
@@ -78,6 +79,11 @@ impl Hub {
                     if !group.touched.swap(true, Ordering::Relaxed) {
                         wake.push(Arc::clone(group));
                     }
+                }
+            }
+            for event in archived {
+                for group in groups.of(&event.key) {
+                    group.run.write().replace(event);
                 }
             }
             for event in trimmed {
@@ -151,6 +157,12 @@ impl Wake {
 }
 
 impl Run {
+    fn replace(&mut self, event: &Arc<Event>) {
+        if let Ok(index) = self.events.binary_search_by_key(&event.revision, |event| event.revision) {
+            self.events[index] = Arc::clone(event);
+        }
+    }
+
     fn forget(&mut self, revision: Revision) {
         while self.events.front().is_some_and(|event| event.revision <= revision) {
             self.events.pop_front();

@@ -40,7 +40,9 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(state: State, limits: Limits) -> Self {
+    pub fn new(mut state: State, limits: Limits) -> Self {
+        // What was read from the disk is no news to anyone.
+        state.archive(&[]);
         Self {
             hub: Arc::new(Hub::new(state.revision(), state.oldest())),
             revision: AtomicU64::new(state.revision()),
@@ -53,18 +55,20 @@ impl Shared {
     pub fn publish(&self, changes: Vec<Change>, compact: Option<Revision>) -> Wake {
         let mut groups = self.hub.lock();
         let mut events: Vec<Arc<Event>> = Vec::with_capacity(changes.len());
-        let (mut trimmed, oldest);
+        let (mut trimmed, archived, oldest);
         {
             let mut state = self.state.write();
             events.extend(changes.into_iter().map(|change| state.apply(change)));
+            archived = state.archive(&events);
             trimmed = state.trim(&self.limits, compact);
             oldest = state.oldest();
             self.revision.store(state.revision(), Ordering::Release);
         }
-        let wake = self.hub.publish(&mut groups, &events, &trimmed, oldest);
+        let wake = self.hub.publish(&mut groups, &events, &archived.events, &trimmed, oldest);
         drop(groups);
         // The last holders of old objects, mostly: freed here, with no lock held.
         trimmed.clear();
+        drop(archived);
         wake
     }
 }

@@ -20,11 +20,13 @@ impl Api {
     /// `value` has its kind's shape (see `decode`).
     pub async fn create(&self, row: &Resource, namespace: Option<&str>, value: Value, cx: &Context) -> Result<Arc<Object>, Status> {
         let generated = text(&value, "/metadata/name").is_empty() && !text(&value, "/metadata/generateName").is_empty();
-        let attempts = if generated { MAX_NAME_ATTEMPTS } else { 1 };
+        if !generated {
+            return self.create_once(row, namespace, value, cx).await;
+        }
         let mut last = None;
-        for _ in 0..attempts {
+        for _ in 0..MAX_NAME_ATTEMPTS {
             match self.create_once(row, namespace, value.clone(), cx).await {
-                Err(status) if generated && status.is_already_exists() => last = Some(status),
+                Err(status) if status.is_already_exists() => last = Some(status),
                 done => return done,
             }
         }
