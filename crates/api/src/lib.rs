@@ -20,7 +20,7 @@ pub mod table;
 pub mod world;
 
 pub use k8s_openapi as k8s;
-pub use object::{Meta, Object, OwnerReference};
+pub use object::{Fields, Meta, Object, OwnerReference};
 pub use resource::{Resource, Scope, Subresource, Verb};
 pub use status::{Cause, Reason, Status};
 pub use world::Clock;

@@ -72,12 +72,16 @@ pub struct Object {
     archived: bool,
     head: OnceLock<Box<Head>>,
     typed: OnceLock<Arc<dyn Any + Send + Sync>>,
+    fields: OnceLock<Fields>,
 }
+
+/// Values of an object's fields by name.
+pub type Fields = Box<[(Box<str>, Box<str>)]>;
 
 impl Object {
     /// `bytes` is one JSON object which already carries `resource_version`.
     pub fn new(bytes: Bytes, resource_version: u64) -> Self {
-        Self { bytes, resource_version, archived: false, head: OnceLock::new(), typed: OnceLock::new() }
+        Self { bytes, resource_version, archived: false, head: OnceLock::new(), typed: OnceLock::new(), fields: OnceLock::new() }
     }
 
     /// The same revision for an archive: its bytes, and nothing decoded of them.
@@ -152,6 +156,11 @@ impl Object {
         let value: Arc<T> = Arc::new(parse(std::any::type_name::<T>(), &self.bytes)?);
         let _ = self.typed.set(value.clone());
         Ok(value)
+    }
+
+    /// The fields that selectors ask for, as `find` finds them in the object: once for all holders, who must all look for the same ones.
+    pub fn fields(&self, find: impl FnOnce(&Value) -> Fields) -> &[(Box<str>, Box<str>)] {
+        self.fields.get_or_init(|| self.value().map(|value| find(&value)).unwrap_or_default())
     }
 
     /// A fresh copy to change.

@@ -122,9 +122,12 @@ impl Cluster {
 pub async fn send(client: &HttpClient, method: Method, path: &str, content_type: &str, body: Bytes) -> bool {
     let headers: &[(&str, &str)] = if body.is_empty() { &[] } else { &[("content-type", content_type)] };
     match client.request(method, path, headers, body).await {
-        Ok(response) => {
-            let good = (200..300).contains(&response.status);
-            response.bytes().await.is_ok() && good
+        Ok(mut response) => {
+            let mut good = (200..300).contains(&response.status);
+            while let Some(chunk) = response.chunk().await {
+                good &= chunk.is_ok();
+            }
+            good
         }
         Err(_) => false,
     }

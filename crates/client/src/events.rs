@@ -1,17 +1,21 @@
 //! Records events (`v1 Event`) about objects, as `k8s.io/client-go/tools/record`.
 //!
 //! Promises: recording never waits and never fails the caller; the same event again raises the count of the first; many like events about one object are
-//! combined (`(combined from similar events): …`); one object cannot flood the server. What does not fit the buffer is dropped and logged.
+//! combined (`(combined from similar events): …`); one object cannot flood the server. Events about different objects are written at the same time, those about
+//! one object in order. What does not fit the buffer is dropped; how many were is logged, now and then.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use api::Clock;
 use api::k8s::Metadata;
 use api::k8s::api::core::v1::ObjectReference;
 use api::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use api::world::rfc3339;
+use futures_util::future::join_all;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -28,6 +32,10 @@ pub const SIMILAR_SECONDS: i64 = 600;
 /// Events about one object: at once, and then one every so many seconds.
 pub const BURST: f64 = 25.0;
 pub const REFILL_SECONDS: f64 = 300.0;
+/// Events taken out of the buffer and written together, at most.
+const WIDTH: usize = 64;
+/// Between two log lines about dropped events.
+const TELL_SECONDS: i64 = 60;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EventType {
@@ -71,6 +79,24 @@ struct Recorded {
 pub struct Recorder {
     sender: mpsc::Sender<Recorded>,
     clock: Arc<dyn Clock>,
+    dropped: Arc<Dropped>,
+}
+
+#[derive(Default)]
+struct Dropped {
+    count: AtomicU64,
+    /// The second of the next log line.
+    tell_from: AtomicI64,
+}
+
+impl Dropped {
+    /// How many there are to tell of, when it is time.
+    fn note(&self, now: i64) -> Option<u64> {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let from = self.tell_from.load(Ordering::Relaxed);
+        let mine = now >= from && self.tell_from.compare_exchange(from, now + TELL_SECONDS, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        mine.then(|| self.count.swap(0, Ordering::Relaxed))
+    }
 }
 
 impl Recorder {
@@ -79,9 +105,9 @@ impl Recorder {
     pub fn start(client: &Client, component: &str, host: &str, clock: Arc<dyn Clock>) -> Self {
         let (sender, receiver) = mpsc::channel(BUFFER);
         let writer =
-            Writer { client: client.named(component), component: component.to_owned(), host: host.to_owned(), memory: Memory::default(), unique: 0 };
+            Writer { client: client.named(component), component: component.to_owned(), host: host.to_owned(), memory: Mutex::default(), unique: Mutex::new(0) };
         tokio::spawn(writer.run(receiver));
-        Self { sender, clock }
+        Self { sender, clock, dropped: Arc::default() }
     }
 
     pub fn normal(&self, about: &ObjectReference, reason: &str, message: impl Into<String>) {
@@ -94,8 +120,11 @@ impl Recorder {
 
     pub fn record(&self, about: &ObjectReference, kind: EventType, reason: &str, message: impl Into<String>) {
         let recorded = Recorded { about: about.clone(), kind, reason: reason.to_owned(), message: message.into(), at: self.clock.now() };
-        if let Err(error) = self.sender.try_send(recorded) {
-            tracing::warn!(reason, %error, "event dropped");
+        let now = recorded.at.as_second();
+        if let Err(error) = self.sender.try_send(recorded)
+            && let Some(count) = self.dropped.note(now)
+        {
+            tracing::warn!(reason, count, %error, "events dropped");
         }
     }
 }
@@ -221,18 +250,30 @@ struct Writer {
     client: Client,
     component: String,
     host: String,
-    memory: Memory,
-    unique: i128,
+    memory: Mutex<Memory>,
+    unique: Mutex<i128>,
 }
 
 impl Writer {
-    async fn run(mut self, mut receiver: mpsc::Receiver<Recorded>) {
-        while let Some(recorded) = receiver.recv().await {
-            let Some(decision) = self.memory.decide(&recorded) else {
-                tracing::debug!(reason = recorded.reason, "event dropped: too many about this object");
-                continue;
-            };
-            self.write(recorded, decision).await;
+    async fn run(self, mut receiver: mpsc::Receiver<Recorded>) {
+        let mut taken = Vec::with_capacity(WIDTH);
+        while receiver.recv_many(&mut taken, WIDTH).await > 0 {
+            // What one event became decides about the next one of its object.
+            let mut objects: BTreeMap<(Option<String>, Option<String>, Option<String>), Vec<Recorded>> = BTreeMap::new();
+            for recorded in taken.drain(..) {
+                let about = &recorded.about;
+                objects.entry((about.kind.clone(), about.namespace.clone(), about.name.clone())).or_default().push(recorded);
+            }
+            join_all(objects.into_values().map(async |events| {
+                for recorded in events {
+                    let decision = self.memory.lock().decide(&recorded);
+                    match decision {
+                        Some(decision) => self.write(recorded, decision).await,
+                        None => tracing::debug!(reason = recorded.reason, "event dropped: too many about this object"),
+                    }
+                }
+            }))
+            .await;
         }
     }
 
@@ -240,26 +281,29 @@ impl Writer {
         Target { version: "v1".into(), plural: "events".into(), namespace: Some(namespace.to_owned()), name, ..Target::default() }
     }
 
-    async fn write(&mut self, recorded: Recorded, decision: Decision) {
+    async fn write(&self, recorded: Recorded, decision: Decision) {
         let namespace = recorded.about.namespace.clone().filter(|namespace| !namespace.is_empty()).unwrap_or_else(|| "default".to_owned());
         let options = WriteOptions { field_manager: self.component.clone(), ..WriteOptions::default() };
         let transport = self.client.transport().clone();
         if let Some((name, count)) = decision.known {
             let patch = json!({"count": count + 1, "message": decision.message, "lastTimestamp": rfc3339(recorded.at)});
             match transport.patch(&Self::target(&namespace, Some(name.clone())), PatchKind::Merge, Body::Value(patch), &options).await {
-                Ok(_) => return self.memory.written.set(decision.key, (name, count + 1)),
+                Ok(_) => return self.memory.lock().written.set(decision.key, (name, count + 1)),
                 // Expired meanwhile: a new one.
                 Err(status) if status.is_not_found() => {}
                 Err(status) => return tracing::debug!(error = %status, "event not counted"),
             }
         }
         // Upstream's name: the object's, and the time in nanoseconds. Virtual time stands still, so equal times are told apart.
-        let nanoseconds = recorded.at.as_nanosecond().max(self.unique + 1);
-        self.unique = nanoseconds;
+        let nanoseconds = {
+            let mut unique = self.unique.lock();
+            *unique = recorded.at.as_nanosecond().max(*unique + 1);
+            *unique
+        };
         let name = format!("{}.{nanoseconds:x}", recorded.about.name.as_deref().unwrap_or("unknown"));
         let event = self.event(&recorded, &decision.message, &namespace, &name);
         match transport.create(&Self::target(&namespace, None), Body::Value(event), &options).await {
-            Ok(_) => self.memory.written.set(decision.key, (name, 1)),
+            Ok(_) => self.memory.lock().written.set(decision.key, (name, 1)),
             Err(status) => tracing::debug!(error = %status, reason = recorded.reason, "event not written"),
         }
     }
@@ -311,6 +355,14 @@ mod tests {
         memory.written.set(first.key, ("a.1".into(), 1));
         assert_eq!(memory.decide(&recorded("x", 2)).unwrap().known, Some(("a.1".to_owned(), 1)));
         assert!(memory.decide(&recorded("y", 2)).unwrap().known.is_none());
+    }
+
+    #[test]
+    fn dropped_ones_are_told_now_and_then() {
+        let dropped = Dropped::default();
+        assert_eq!(dropped.note(1000), Some(1));
+        assert!((0..50).all(|_| dropped.note(1001).is_none()));
+        assert_eq!(dropped.note(1000 + TELL_SECONDS), Some(51));
     }
 
     #[test]

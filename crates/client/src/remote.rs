@@ -279,8 +279,8 @@ impl Transport for HttpTransport {
                 .add("fieldSelector", &options.field_selector)
                 .add("resourceVersion", &options.resource_version)
                 .add("allowWatchBookmarks", if options.allow_bookmarks { "true" } else { "" })
-                .add("sendInitialEvents", if options.send_initial_events { "true" } else { "" })
-                .add("resourceVersionMatch", if options.send_initial_events { "NotOlderThan" } else { "" })
+                .add("sendInitialEvents", options.send_initial_events.map_or("", |asked| if asked { "true" } else { "false" }))
+                .add("resourceVersionMatch", if options.send_initial_events.is_some() { "NotOlderThan" } else { "" })
                 .add("timeoutSeconds", &options.timeout_seconds.map(|seconds| seconds.to_string()).unwrap_or_default())
                 .0;
             let response = self.http.request(Method::GET, &path, &[("accept", "application/json")], Bytes::new()).await.map_err(unreachable)?;

@@ -70,7 +70,7 @@ pub struct WatchOptions {
     pub field_selector: String,
     pub resource_version: String,
     pub allow_bookmarks: bool,
-    pub send_initial_events: bool,
+    pub send_initial_events: Option<bool>,
     pub timeout_seconds: Option<u64>,
 }
 

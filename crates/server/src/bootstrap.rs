@@ -1,15 +1,18 @@
 //! What every cluster has from its first second: namespaces, priority classes, roles, the `kubernetes` Service.
 //!
-//! Each object is created only when it is missing; what people changed stays changed.
+//! Each object is created only when it is missing; what people changed stays changed, but default roles and bindings get back what they lack (`reconciliation.rs`).
 
 use std::sync::Arc;
 
 use ::api::Status;
+use client::DeleteOptions;
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
 use crate::api::{Api, Context};
 use crate::authentication::User;
+use crate::reconciliation::{Step, reconcile};
+use crate::registry::{Part, text};
 use crate::{decode, default_roles};
 
 pub async fn run(api: &Arc<Api>) -> Result<(), Status> {
@@ -25,10 +28,32 @@ pub async fn run(api: &Arc<Api>) -> Result<(), Status> {
     // All at once: the store makes one batch of them.
     try_join_all(default_roles::all().into_iter().map(|object| async move {
         let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str).map(str::to_owned);
-        ensure(api, namespace.as_deref(), object).await
+        ensure_role(api, namespace.as_deref(), object).await
     }))
     .await?;
     kubernetes_service(api).await
+}
+
+/// A default role or binding: created, or brought up to what this version expects of it.
+async fn ensure_role(api: &Arc<Api>, namespace: Option<&str>, expected: Value) -> Result<(), Status> {
+    let rows = api.serving.rows();
+    let kind = text(&expected, "/kind");
+    let row = rows.all().iter().find(|row| row.group == "rbac.authorization.k8s.io" && row.kind == kind).ok_or_else(|| Status::internal(format!("no row for {kind}")))?;
+    let name = text(&expected, "/metadata/name").to_owned();
+    let Some(stored) = api.store.get(&row.key(namespace, &name)) else { return ensure(api, namespace, expected).await };
+    let cx = Context { field_manager: "kube-apiserver".into(), ..Context::of(Arc::new(User::component("system:apiserver"))) };
+    match reconcile(&stored.value().map_err(Status::internal)?, &expected) {
+        Step::Nothing => Ok(()),
+        Step::Update(wanted) => {
+            tracing::info!(kind, name, "a default role or binding lacked something and was updated");
+            api.update(row, namespace, &name, Part::Main, wanted, &cx).await.map(drop)
+        }
+        Step::Recreate => {
+            tracing::info!(kind, name, "a default binding named another role and was made again");
+            api.delete(row, namespace, &name, &DeleteOptions::default(), &cx).await?;
+            ensure(api, namespace, expected).await
+        }
+    }
 }
 
 async fn ensure(api: &Arc<Api>, namespace: Option<&str>, object: Value) -> Result<(), Status> {

@@ -84,28 +84,65 @@ fn memchr_metadata(bytes: &[u8]) -> Option<usize> {
     bytes.get(..bytes.len().min(256))?.windows(NEEDLE.len()).position(|window| window == NEEDLE)
 }
 
-/// A list, spliced.
-pub fn list(row: &Resource, items: &[Arc<Object>], revision: u64, continue_token: &str, remaining: Option<u64>) -> Bytes {
-    let size: usize = items.iter().map(|item| item.bytes().len() + 2).sum();
-    let mut out = BytesMut::with_capacity(size + 256);
-    out.put_slice(format!("{{\"kind\":{},\"apiVersion\":{},\"metadata\":{{\"resourceVersion\":\"{revision}\"", quoted(&row.list_kind), quoted(&row.api_version())).as_bytes());
-    if !continue_token.is_empty() {
-        out.put_slice(format!(",\"continue\":{}", quoted(continue_token)).as_bytes());
-    }
-    if let Some(remaining) = remaining {
-        out.put_slice(format!(",\"remainingItemCount\":{remaining}").as_bytes());
-    }
-    out.put_slice(b"},\"items\":[");
-    for (index, object) in items.iter().enumerate() {
-        if index > 0 {
-            out.put_u8(b',');
+/// A list, spliced of what rests, in pieces.
+pub struct List {
+    row: Arc<Resource>,
+    head: Bytes,
+    items: Vec<Arc<Object>>,
+    /// Pieces given so far end before this item; the head goes with the first and the tail with the last.
+    next: usize,
+    /// Bytes to come.
+    left: usize,
+}
+
+const TAIL: &[u8] = b"]}\n";
+
+impl List {
+    pub fn new(row: Arc<Resource>, items: Vec<Arc<Object>>, revision: u64, continue_token: &str, remaining: Option<u64>) -> Self {
+        let mut head = format!("{{\"kind\":{},\"apiVersion\":{},\"metadata\":{{\"resourceVersion\":\"{revision}\"", quoted(&row.list_kind), quoted(&row.api_version()));
+        if !continue_token.is_empty() {
+            head.push_str(&format!(",\"continue\":{}", quoted(continue_token)));
         }
-        let (prefix, rest) = item_bytes(row, object);
-        out.put_slice(prefix);
-        out.put_slice(rest);
+        if let Some(remaining) = remaining {
+            head.push_str(&format!(",\"remainingItemCount\":{remaining}"));
+        }
+        head.push_str("},\"items\":[");
+        let bytes = items.iter().map(|item| item_bytes(&row, item)).map(|(prefix, rest)| prefix.len() + rest.len()).sum::<usize>();
+        let left = head.len() + bytes + items.len().saturating_sub(1) + TAIL.len();
+        Self { row, head: head.into(), items, next: 0, left }
     }
-    out.put_slice(b"]}\n");
-    out.freeze()
+
+    /// Of all pieces to come together.
+    pub fn left(&self) -> usize {
+        self.left
+    }
+
+    /// At least `size` bytes while there are so many; empty at the end.
+    pub fn piece(&mut self, size: usize) -> Bytes {
+        if self.left == 0 {
+            return Bytes::new();
+        }
+        let mut out = BytesMut::with_capacity(self.left.min(size + size / 4));
+        if self.next == 0 {
+            out.put_slice(&self.head);
+        }
+        while let Some(object) = self.items.get(self.next) {
+            if out.len() >= size {
+                self.left -= out.len();
+                return out.freeze();
+            }
+            if self.next > 0 {
+                out.put_u8(b',');
+            }
+            let (prefix, rest) = item_bytes(&self.row, object);
+            out.put_slice(prefix);
+            out.put_slice(rest);
+            self.next += 1;
+        }
+        self.left = 0;
+        out.put_slice(TAIL);
+        out.freeze()
+    }
 }
 
 pub fn quoted(text: &str) -> String {
@@ -127,6 +164,28 @@ pub fn event(kind: &str, object: &[u8]) -> Bytes {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_list_is_as_long_as_its_pieces() {
+        let row = ::api::table::table().find("", "v1", "configmaps").unwrap();
+        let item = |name: &str| Arc::new(Object::new(Bytes::from(format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}"}}}}"#)), 7));
+        for (names, size) in [(&[][..], 1), (&["a"][..], 1), (&["a", "b", "c"][..], 1), (&["a", "b", "c"][..], 120), (&["a", "b", "c"][..], 10_000)] {
+            let mut list = List::new(Arc::new(row.clone()), names.iter().map(|name| item(name)).collect(), 9, "", Some(2));
+            let length = list.left();
+            let mut whole = Vec::new();
+            loop {
+                let piece = list.piece(size);
+                if piece.is_empty() {
+                    break;
+                }
+                whole.extend_from_slice(&piece);
+            }
+            assert_eq!(whole.len(), length);
+            let value: Value = serde_json::from_slice(&whole).unwrap();
+            assert_eq!(value["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect::<Vec<_>>(), names);
+            assert_eq!(value["metadata"], json!({"resourceVersion": "9", "remainingItemCount": 2}));
+        }
+    }
 
     #[test]
     fn rest_form_has_a_fixed_head_and_no_version() {

@@ -87,6 +87,19 @@ fn missing(owner: &[Value], wanted: &[Value]) -> Vec<String> {
     lines.into_iter().collect()
 }
 
+/// The single grants that the owner's rules do not hold, a rule each: upstream's `Covers`.
+pub fn uncovered(owner: &[Value], wanted: &[Value]) -> Vec<Value> {
+    grants(wanted)
+        .into_iter()
+        .filter(|(object, verb)| !held(owner, object, verb))
+        .map(|(object, verb)| match object {
+            Object::Path(path) => serde_json::json!({"verbs": [verb], "nonResourceURLs": [path]}),
+            Object::Resource { group, resource, name: None } => serde_json::json!({"verbs": [verb], "apiGroups": [group], "resources": [resource]}),
+            Object::Resource { group, resource, name } => serde_json::json!({"verbs": [verb], "apiGroups": [group], "resources": [resource], "resourceNames": [name]}),
+        })
+        .collect()
+}
+
 /// Called with every create and update of a role or binding.
 pub fn check(api: &Api, row: &Resource, namespace: Option<&str>, new: &Value, old: Option<&Value>, cx: &Context) -> Result<(), Status> {
     if row.group != GROUP || cx.user.is_master() {

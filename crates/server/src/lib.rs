@@ -21,6 +21,7 @@ mod nodes;
 mod path;
 mod pki;
 mod reads;
+mod reconciliation;
 mod registry;
 mod rows;
 mod special;

@@ -5,11 +5,12 @@
 use std::sync::Arc;
 
 use ::api::selector::{FieldSelector, LabelSelector};
-use ::api::{Cause, Object, Resource, Status};
+use ::api::{Cause, Fields, Object, Resource, Status};
 use base64::{DecodeError, Engine};
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use client::ListOptions;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::api::Api;
 use crate::registry::policy;
@@ -57,16 +58,15 @@ impl Selection {
             return false;
         }
         let Some(fields) = &self.fields else { return true };
-        let mut value = None;
+        let find = |value: &Value| -> Fields { row.selectable_fields.iter().map(|field| ((**field).into(), policy(row).selectable(value, field).unwrap_or_default().into())).collect() };
         fields.matches(|field| match field {
             "metadata.name" => meta.name.clone(),
             "metadata.namespace" => meta.namespace.clone().unwrap_or_default(),
-            other => {
-                if value.is_none() {
-                    value = object.value().ok();
-                }
-                value.as_ref().and_then(|value| policy(row).selectable(value, other)).unwrap_or_default()
-            }
+            other => match object.fields(find).iter().find(|(field, _)| **field == *other) {
+                Some((_, value)) => value.to_string(),
+                // Another version of the kind, with other fields, was asked first.
+                None => object.value().ok().and_then(|value| policy(row).selectable(&value, other)).unwrap_or_default(),
+            },
         })
     }
 }

@@ -48,7 +48,9 @@ impl Api {
         let version = parse_version(&options.resource_version)?;
         let mut initial = VecDeque::new();
         let from = match version {
-            Some(version) if version > 0 && !options.send_initial_events => {
+            // From now on, or from wherever it suits.
+            None | Some(0) if options.send_initial_events == Some(false) => self.store.revision(),
+            Some(version) if version > 0 && options.send_initial_events != Some(true) => {
                 if version > self.store.revision() {
                     return Err(too_large(version, self.store.revision()));
                 }
@@ -57,7 +59,8 @@ impl Api {
             _ => {
                 let listed = self.list(&row, namespace, &ListOptions { label_selector: options.label_selector.clone(), field_selector: fields, ..ListOptions::default() })?;
                 initial.extend(listed.items.into_iter().map(Change::Added));
-                if options.send_initial_events && options.allow_bookmarks {
+                // Also when it was not asked for: upstream's default for a watch that names no version.
+                if options.allow_bookmarks {
                     initial.push_back(Change::Bookmark { revision: listed.revision, initial_end: true });
                 }
                 listed.revision

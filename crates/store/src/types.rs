@@ -40,7 +40,10 @@ pub enum CommitError {
     /// The precondition did not hold; `current` is what is there.
     #[error("precondition failed")]
     Precondition { current: Option<Arc<Object>> },
-    /// Nothing was written: the disk is full or failed. Reads go on.
+    /// Nothing was written: the disk is full. Reads go on, and writes again when there is room.
+    #[error("the disk is full ({0}); make room, reads go on")]
+    Full(String),
+    /// Nothing was written: the disk failed, or too much waits for it. Reads go on.
     #[error("the store cannot write: {0}")]
     Unavailable(String),
     #[error("the object is too large: {size} bytes, at most {limit}")]

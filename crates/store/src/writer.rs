@@ -152,11 +152,10 @@ impl Pending {
 }
 
 pub fn unavailable(error: &io::Error) -> CommitError {
-    let message = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => format!("the disk is full ({error}); make room, reads go on"),
-        _ => format!("the disk failed ({error}); reads go on"),
-    };
-    CommitError::Unavailable(message)
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => CommitError::Full(error.to_string()),
+        _ => CommitError::Unavailable(format!("the disk failed ({error}); reads go on")),
+    }
 }
 
 #[derive(Default)]

@@ -91,9 +91,12 @@ pub fn prepare_approval(new: &mut Value, old: &Value, cx: &Context) {
     let conditions = child(new, "status.conditions").cloned();
     crate::strategy::keep(new, old, "spec");
     crate::strategy::keep(new, old, "status");
-    if let (Some(conditions), Some(status)) = (conditions, super::json::ensure(new, "status")) {
-        status.insert("conditions".to_owned(), conditions);
-    }
+    let Some(status) = super::json::ensure(new, "status") else { return };
+    match conditions {
+        Some(conditions) => status.insert("conditions".to_owned(), conditions),
+        // Taken away, and perhaps refused for it: never silently kept.
+        None => status.remove("conditions"),
+    };
 }
 
 pub fn validate_approval(new: &Value, old: &Value) -> Vec<Cause> {
@@ -275,7 +278,10 @@ mod tests {
             json!({"metadata": {"name": "c"}, "spec": {"a": 1}, "status": {"conditions": [{"type": "Approved", "status": "True", "lastUpdateTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}})
         );
         assert!(validate_approval(&new, &old).is_empty());
-        let gone = validate_approval(&old, &new);
+        let mut emptied = json!({"metadata": {"name": "c"}, "status": {}});
+        prepare_approval(&mut emptied, &new, &cx);
+        assert_eq!(emptied["status"], json!({}), "what was taken away is not kept silently");
+        let gone = validate_approval(&emptied, &new);
         assert_eq!(lines(&gone), ["status.conditions: Forbidden: updates may not remove a condition of type \"Approved\""]);
     }
 }

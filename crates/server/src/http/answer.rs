@@ -12,6 +12,9 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 
+use super::pieces::Pieces;
+use crate::encode::List;
+
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 pub type Answer = Response<Body>;
 
@@ -23,7 +26,16 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
 }
 
 pub fn bytes(code: u16, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut response = Response::new(full(body));
+    whole(code, content_type, full(body))
+}
+
+/// A list, which is sent while it is made.
+pub fn list(list: List) -> Answer {
+    whole(200, JSON, Pieces::new(list).boxed_unsync())
+}
+
+fn whole(code: u16, content_type: &'static str, body: Body) -> Answer {
+    let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

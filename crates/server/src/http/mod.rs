@@ -6,6 +6,7 @@ mod connections;
 mod impersonation;
 mod negotiate;
 mod options;
+mod pieces;
 mod proxy;
 mod resource;
 mod routes;

@@ -169,7 +169,7 @@ pub fn watch(query: &Query) -> Result<WatchOptions, Status> {
         field_selector: query.text("fieldSelector"),
         resource_version: query.text("resourceVersion"),
         allow_bookmarks: query.flag("allowWatchBookmarks"),
-        send_initial_events: query.flag("sendInitialEvents"),
+        send_initial_events: initial.map(|_| query.flag("sendInitialEvents")),
         timeout_seconds: timeout.and_then(|seconds| u64::try_from(seconds).ok()),
     })
 }

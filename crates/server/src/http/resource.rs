@@ -215,7 +215,7 @@ impl Call {
         let Some(name) = name else {
             let items = self.api.delete_collection(&self.row, self.namespace(), &options, &options::list(&self.query, None)?, &dry).await?;
             let listed = Listed { items, revision: self.api.store.revision(), continue_token: String::new(), remaining: None };
-            return self.show_list(&listed);
+            return self.show_list(listed);
         };
         match self.api.delete(&self.row, self.namespace(), name, &options, &dry).await? {
             Deleted::Going(object) => self.show(200, &object),
@@ -231,7 +231,7 @@ impl Call {
     fn list(&self) -> Result<Answer, Status> {
         self.allow(Verb::List)?;
         let listed = self.api.list(&self.row, self.namespace(), &options::list(&self.query, self.name())?)?;
-        self.show_list(&listed)
+        self.show_list(listed)
     }
 
     fn watch(&self) -> Result<Answer, Status> {
@@ -256,18 +256,18 @@ impl Call {
         }
     }
 
-    fn show_list(&self, listed: &Listed) -> Result<Answer, Status> {
+    fn show_list(&self, listed: Listed) -> Result<Answer, Status> {
         let values = || listed.items.iter().map(|object| object.value().map_err(Status::internal)).collect::<Result<Vec<Value>, Status>>();
         let mut list = match self.wanted.shape {
             Shape::Table => columns::table(&self.row, &values()?, self.api.clock.now(), include(&self.query)),
             Shape::Metadata => json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "items": values()?.iter().map(partial).collect::<Vec<_>>()}),
             _ => {
-                let bytes = encode::list(&self.row, &listed.items, listed.revision, &listed.continue_token, listed.remaining);
+                let mut list = encode::List::new(self.row.clone(), listed.items, listed.revision, &listed.continue_token, listed.remaining);
                 if self.wanted.yaml {
-                    let value: Value = serde_json::from_slice(&bytes).map_err(Status::internal)?;
+                    let value: Value = serde_json::from_slice(&list.piece(list.left())).map_err(Status::internal)?;
                     return Ok(self.render(200, &value));
                 }
-                return Ok(answer::bytes(200, answer::JSON, bytes));
+                return Ok(answer::list(list));
             }
         };
         list["metadata"]["resourceVersion"] = listed.revision.to_string().into();

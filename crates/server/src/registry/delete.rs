@@ -95,7 +95,7 @@ impl Api {
         let already = !text(old, "/metadata/deletionTimestamp").is_empty();
         let known_grace = old.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64);
         let wanted = policy(row).delete_grace(old, options.grace_period_seconds);
-        let changed = encode::at_rest(new) != encode::at_rest(old);
+        let changed = new != old;
         if already {
             let grace = wanted.unwrap_or(0);
             if known_grace.unwrap_or(0) > grace && wanted.is_some() && options.grace_period_seconds.is_some() {

@@ -103,6 +103,8 @@ impl Api {
         match error {
             CommitError::Precondition { .. } => Status::modified(&row.group, &row.plural, name),
             CommitError::TooLarge { size, limit } => Status::too_large(format!("etcdserver: request is too large ({size} bytes, at most {limit})")),
+            // As upstream when etcd has no space: 500. The words say what to do about it.
+            CommitError::Full(why) => Status::internal(format!("no space: the disk of the cluster's data is full ({why}); nothing was written, reads go on; writes work again when there is room")),
             CommitError::Unavailable(why) => Status::unavailable(format!("the store cannot write: {why}")),
             CommitError::Unknown(why) => Status::timeout(why, 1),
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ::api::{Cause, Object, Resource, Status, validation};
+use ::api::{Cause, Object, Reason, Resource, Status, validation};
 use serde_json::Value;
 use store::{CommitError, Precondition, Write};
 
@@ -23,6 +23,21 @@ pub enum Part {
 /// Metadata that the server owns: what a client sends of it is overwritten with what is stored.
 const SERVER_FIELDS: [&str; 6] = ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"];
 
+/// The revision a write is held to; none and zero are no revision. Upstream's versioner does not make a Status of its error, so neither do we.
+fn version(text: &str) -> Result<Option<u64>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse::<u64>() {
+        Ok(version) if digits => Ok(Some(version).filter(|version| *version > 0)),
+        _ => {
+            let why = if digits { "value out of range" } else { "invalid syntax" };
+            Err(Status::failure(500, Reason::Unknown, format!("strconv.ParseUint: parsing {text:?}: {why}")))
+        }
+    }
+}
+
 impl Api {
     /// `change` makes the wanted object of the stored one; it is called again when another write came between.
     pub async fn change(&self, row: &Resource, namespace: Option<&str>, name: &str, part: Part, cx: &Context, change: impl Fn(&Value) -> Result<Value, Status>) -> Result<Arc<Object>, Status> {
@@ -30,13 +45,13 @@ impl Api {
         for _ in 0..MAX_CONFLICT_RETRIES {
             let stored = self.stored(row, namespace, name)?;
             let shown = special::convert::from_storage(row, stored.clone())?;
-            let old_shown = shown.value().map_err(Status::internal)?;
-            let mut new = change(&old_shown)?;
-            let pinned = text(&new, "/metadata/resourceVersion").to_owned();
-            if !pinned.is_empty() && pinned != stored.resource_version().to_string() {
+            let old = stored.value().map_err(Status::internal)?;
+            // Most kinds are shown as they are stored, and are decoded once.
+            let mut new = if Arc::ptr_eq(&shown, &stored) { change(&old)? } else { change(&shown.value().map_err(Status::internal)?)? };
+            let pinned = version(text(&new, "/metadata/resourceVersion"))?;
+            if pinned.is_some_and(|pinned| pinned != stored.resource_version()) {
                 return Err(Status::modified(&row.group, &row.plural, name));
             }
-            let old = stored.value().map_err(Status::internal)?;
             self.same_object(row, name, &new, &old)?;
             if part == Part::Main {
                 policy(row).default(&mut new);
@@ -44,10 +59,10 @@ impl Api {
             special::convert::to_storage(row, &mut new)?;
             let mut reserved = self.settle(row, namespace, name, part, &mut new, &old, cx)?;
             track(row, part, Some(&old), &mut new, cx, &self.now());
-            let bytes = encode::at_rest(&new);
-            if bytes == encode::at_rest(&old) {
+            if new == old {
                 return Ok(shown);
             }
+            let bytes = encode::at_rest(&new);
             if cx.dry_run {
                 return special::convert::from_storage(row, encode::unsaved(&new, Some(stored.resource_version())));
             }
@@ -66,7 +81,7 @@ impl Api {
                     }
                     return special::convert::from_storage(row, object);
                 }
-                Err(CommitError::Precondition { .. }) if pinned.is_empty() => {}
+                Err(CommitError::Precondition { .. }) if pinned.is_none() => {}
                 Err(other) => return Err(self.commit_status(row, name, other)),
             }
         }
@@ -83,7 +98,7 @@ impl Api {
             }
             return self.create(row, namespace, value, cx).await;
         }
-        if part == Part::Main && text(&value, "/metadata/resourceVersion").is_empty() && !policy(row).allow_unconditional_update() {
+        if part == Part::Main && version(text(&value, "/metadata/resourceVersion"))?.is_none() && !policy(row).allow_unconditional_update() {
             self.stored(row, namespace, name)?;
             let cause = Cause { reason: "FieldValueInvalid".into(), message: "Invalid value: 0: must be specified for an update".into(), field: "metadata.resourceVersion".into() };
             return Err(Status::invalid(&row.group, &row.kind, name, vec![cause]));

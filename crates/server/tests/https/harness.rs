@@ -77,12 +77,16 @@ impl Server {
     }
 
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_over(Arc::new(store::Embedded::open(store::Config::memory()).unwrap()), change).await
+    }
+
+    /// Over a store that may have been served before.
+    pub async fn start_over(store: Arc<dyn Store>, change: impl FnOnce(&mut Config)) -> Self {
         let now = jiff::Timestamp::now().as_second();
         let authority = Authority::generate("kubernetes", now).unwrap();
         let token_key = Arc::new(TokenKey::from_pkcs8(&TokenKey::generate().unwrap()).unwrap());
         let mut config = Config::new(token_key, authority.identity.certificate_pem.clone());
         change(&mut config);
-        let store: Arc<dyn Store> = Arc::new(store::Embedded::open(store::Config::memory()).unwrap());
         let chance: server::Chance = Arc::new(|buffer: &mut [u8]| getrandom::fill(buffer).unwrap());
         let api = Api::open(store.clone(), Arc::new(::api::world::SystemClock), chance, config, Arc::new(NodeDialer)).await.unwrap();
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();

@@ -3,8 +3,10 @@
 mod authorization;
 mod bad_input;
 mod deletion;
+mod full_disk;
 mod harness;
 mod kinds;
 mod reads;
+mod roles;
 mod services;
 mod writes;

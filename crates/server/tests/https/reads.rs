@@ -105,6 +105,10 @@ async fn a_watch_ends_when_its_time_is_up_and_streams_what_is_there() {
     assert_eq!((&bookmark["type"], &bookmark["object"]["kind"]), (&json!("BOOKMARK"), &json!("ConfigMap")));
     assert_eq!(bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
     assert_eq!(watch.line().await, "end");
+    // Without them, a watch begins now.
+    let mut later = server.watch(&format!("{CONFIG_MAPS}?watch=1&sendInitialEvents=false&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true")).await;
+    server.post(CONFIG_MAPS, config_map("b")).await.expect(201);
+    assert_eq!(later.line().await, "ADDED b");
 }
 
 #[tokio::test]

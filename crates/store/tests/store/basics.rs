@@ -159,6 +159,50 @@ fn only_a_watch_that_missed_something_expires() {
 }
 
 #[test]
+fn the_history_keeps_bytes_only() {
+    let store = Embedded::open(Config::memory()).unwrap();
+    let mut watch = store.watch("a/", 1).unwrap();
+    let decoded = |object: &std::sync::Arc<api::Object>| {
+        assert!(!object.meta().name.is_empty());
+        std::sync::Arc::downgrade(object)
+    };
+    let mut objects = Vec::new();
+    for index in 0..1000 {
+        put(&store, &format!("a/{}", index % 10), "1").unwrap();
+        objects.push(decoded(&store.get(&format!("a/{}", index % 10)).unwrap()));
+    }
+    // What is there now, and what the newest events share.
+    let alive = objects.iter().filter(|object| object.strong_count() > 0).count();
+    assert!((10..300).contains(&alive), "{alive}");
+    // The past is as it was, for watches and lists alike; reading it keeps nothing either.
+    let past = store.list("a/", Some(501), None, 0).unwrap();
+    assert_eq!(past.items.iter().map(|(_, object)| object.resource_version()).collect::<Vec<_>>(), (492..=501).collect::<Vec<_>>());
+    assert!(past.items.iter().all(|(_, object)| !object.is_archived()));
+    let mut late = store.watch("a/", 600).unwrap();
+    for revision in 2..=1001 {
+        let Some(WatchItem::Event(event)) = watch.try_next() else { panic!("no event {revision}") };
+        assert_eq!((event.revision, event.object.resource_version()), (revision, revision));
+        assert_eq!(event.previous.as_ref().map(|previous| previous.resource_version()), revision.checked_sub(10).filter(|revision| *revision > 1));
+        assert_eq!(event.object.is_archived(), revision <= 1001 - 256);
+        assert!(!event.object.readable().meta().name.is_empty());
+        assert!(revision > 1001 - 256 || !event.object.is_decoded());
+    }
+    assert!(matches!(late.try_next(), Some(WatchItem::Event(event)) if event.revision == 601 && event.object.is_archived()));
+    // An object that outlived its event's youth, and then is replaced.
+    put(&store, "b/1", "1").unwrap();
+    let old = decoded(&store.get("b/1").unwrap());
+    for _ in 0..600 {
+        put(&store, "a/1", "1").unwrap();
+    }
+    assert_eq!(old.strong_count(), 2, "the state's, and its event's");
+    delete(&store, "b/1").unwrap();
+    for _ in 0..300 {
+        put(&store, "a/1", "1").unwrap();
+    }
+    assert_eq!(old.strong_count(), 0);
+}
+
+#[test]
 fn history_is_bounded_by_bytes() {
     let limits = Limits { history_bytes: 100_000, ..Limits::default() };
     let store = Embedded::open(Config { limits, ..Config::memory() }).unwrap();

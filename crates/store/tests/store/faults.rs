@@ -12,7 +12,7 @@ use crate::support::{Armed, object, put, served, small, text, wait};
 
 fn refused(outcome: Result<Arc<api::Object>, CommitError>) -> String {
     match outcome {
-        Err(CommitError::Unavailable(message)) => message,
+        Err(error @ (CommitError::Unavailable(_) | CommitError::Full(_))) => error.to_string(),
         other => panic!("{other:?}"),
     }
 }
@@ -76,7 +76,7 @@ fn what_rested_on_a_failed_write_fails_with_it() {
     // In the same batch it failed too; in the next one the key is absent still. Never "it exists": it does not.
     match wait(second) {
         Ok(object) => assert_eq!(object.resource_version(), 2),
-        Err(CommitError::Unavailable(_)) => assert_eq!(store.revision(), 1),
+        Err(CommitError::Unavailable(_) | CommitError::Full(_)) => assert_eq!(store.revision(), 1),
         other => panic!("{other:?}"),
     }
 }
@@ -110,7 +110,7 @@ fn a_full_disk_stops_writes_only_and_only_while_it_is_full() {
     let message = loop {
         match put(&store, &format!("a/{written}"), &"x".repeat(3000)) {
             Ok(_) => written += 1,
-            Err(CommitError::Unavailable(message)) => break message,
+            Err(error @ CommitError::Full(_)) => break error.to_string(),
             Err(other) => panic!("{other}"),
         }
         assert!(written < 1000);
