@@ -102,29 +102,34 @@ fn run(options: &Options, interrupt: &Interrupt) -> Result<()> {
     cluster.0.run(&import)?;
     cluster.0.show(&["up", "--detach", "--node-name", "node1"])?;
 
-    screen.step("running DockerCoins");
-    // Each with its Service at once, the worker last: in the lesson's order it fails first and then waits for ten seconds.
-    for (name, image, port) in SERVICES {
-        cluster.0.kubectl(&["create", "deployment", name, &format!("--image={image}")])?;
-        if let Some(port) = port {
-            cluster.0.kubectl(&["expose", "deployment", name, "--port", &port.to_string()])?;
-        }
-    }
-    cluster.0.kubectl(&["create", "service", "nodeport", "webui", "--tcp=80", &format!("--node-port={WEB_PORT}")])?;
-    for (name, ..) in SERVICES {
-        cluster.0.kubectl(&["rollout", "status", &format!("deployment/{name}"), "--timeout", READY_TIMEOUT])?;
-    }
-
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, WEB_PORT));
-    screen.step(&format!("mining: the dashboard is at http://localhost:{WEB_PORT}/"));
-    screen.note(&format!("kubectl: export KUBECONFIG={}", cluster.0.data.join("admin.conf").display()));
-    let outcome = mine(&screen, interrupt, address, options.seconds);
+    let outcome = coins(&screen, interrupt, &cluster.0, options.seconds);
     if outcome.is_err() && !interrupt.came()? {
         cluster.0.diagnose();
     }
     screen.step("taking the cluster down");
     // What is left behind is a failure too, but the rate's is told first.
     outcome.and(cluster.end())
+}
+
+/// Starts it in a fresh cluster, by the lesson's commands, and watches it mine.
+fn coins(screen: &Screen, interrupt: &Interrupt, cluster: &Cluster, seconds: Option<u64>) -> Result<()> {
+    screen.step("running DockerCoins");
+    // Each with its Service at once, the worker last: in the lesson's order it fails first and then waits for ten seconds.
+    for (name, image, port) in SERVICES {
+        cluster.kubectl(&["create", "deployment", name, &format!("--image={image}")])?;
+        if let Some(port) = port {
+            cluster.kubectl(&["expose", "deployment", name, "--port", &port.to_string()])?;
+        }
+    }
+    cluster.kubectl(&["create", "service", "nodeport", "webui", "--tcp=80", &format!("--node-port={WEB_PORT}")])?;
+    for (name, ..) in SERVICES {
+        cluster.kubectl(&["rollout", "status", &format!("deployment/{name}"), "--timeout", READY_TIMEOUT])?;
+    }
+
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, WEB_PORT));
+    screen.step(&format!("mining: the dashboard is at http://localhost:{WEB_PORT}/"));
+    screen.note(&format!("kubectl: export KUBECONFIG={}", cluster.data.join("admin.conf").display()));
+    mine(screen, interrupt, address, seconds)
 }
 
 /// Shows the rate until Ctrl-C, or measures for `seconds` and judges.
