@@ -107,6 +107,11 @@ impl<T: ResourceConsts + DeserializeOwned + Serialize + Send + Sync + 'static> T
         decode(&*self.client.transport.patch(&self.at(name, None), kind, Body::Value(patch), &self.client.write_options()).await?)
     }
 
+    /// `resize`, `ephemeralcontainers` and their like.
+    pub async fn patch_subresource(&self, name: &str, subresource: &str, kind: PatchKind, patch: Value) -> Result<Arc<T>, Status> {
+        decode(&*self.client.transport.patch(&self.at(name, Some(subresource)), kind, Body::Value(patch), &self.client.write_options()).await?)
+    }
+
     pub async fn patch_status(&self, name: &str, kind: PatchKind, patch: Value) -> Result<Arc<T>, Status> {
         decode(&*self.client.transport.patch(&self.at(name, Some("status")), kind, Body::Value(patch), &self.client.write_options()).await?)
     }

@@ -5,9 +5,10 @@
 use api::k8s::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
 
 use crate::pod;
+use crate::resize::{self, PENDING as RESIZE_PENDING};
 use crate::status::View;
 
-const OWNED: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OWNED: [&str; 6] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", RESIZE_PENDING];
 
 struct Verdict {
     status: bool,
@@ -38,6 +39,8 @@ pub fn compute(view: &View, old: &PodStatus, status: &PodStatus) -> Vec<PodCondi
         ("PodScheduled", Verdict::yes()),
     ];
     let mut conditions: Vec<PodCondition> = made.into_iter().map(|(name, verdict)| condition(view, old, name, verdict)).collect();
+    let pending = old.conditions.iter().flatten().find(|c| c.type_ == RESIZE_PENDING);
+    conditions.extend(resize::condition(view.pod, view.infeasible, pending, view.now));
     conditions.extend(old.conditions.iter().flatten().filter(|c| !OWNED.contains(&c.type_.as_str())).cloned());
     conditions
 }

@@ -14,7 +14,7 @@ use crate::images::ImageInfo;
 use crate::pod::{self, Sort};
 use crate::status::{POST_START, Reason};
 use crate::sync::{Action, Plan};
-use crate::{hooks, kill, pull, sandbox_config};
+use crate::{hooks, kill, pull, resize, sandbox_config};
 
 /// Until the next try after an error that no back-off counts (upstream's `backOffPeriod`).
 pub const ERROR_RETRY_SECONDS: i64 = 10;
@@ -35,6 +35,7 @@ pub async fn carry_out(cx: Cx, plan: Plan) {
                 }
             }
             Action::Kill { id, name, message, why } => kill::one(&cx, &id, &name, &message, why).await,
+            Action::Resize { containers } => resize::carry_out(&cx, &containers).await,
             Action::Start { name, attempt, after } => start(&cx, &name, attempt, after).await,
         }
     }

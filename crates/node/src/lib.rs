@@ -1,6 +1,7 @@
 //! The node agent: runs the pods bound to this node, as the kubelet does. See README.md.
 
 mod addresses;
+mod admission;
 mod backoff;
 mod channels;
 mod conditions;
@@ -37,6 +38,7 @@ pub mod proxy;
 mod pull;
 mod quantity;
 mod register;
+mod resize;
 mod resources;
 pub mod rotate;
 mod sandbox_config;

@@ -66,12 +66,22 @@ fn conditions(old: Option<&Value>, new: &Value) -> Option<Value> {
         }
         changed.push(wanted);
     }
+    let stays = |kind: &Value| new.as_array().into_iter().flatten().any(|c| c["type"] == *kind);
+    changed.extend(old.iter().map(|c| &c["type"]).filter(|kind| !stays(kind)).map(|kind| json!({"$patch": "delete", "type": kind})));
     (!changed.is_empty()).then_some(Value::Array(changed))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_condition_goes() {
+        let of = |value: Value| serde_json::from_value::<PodStatus>(value).unwrap();
+        let (a, b) = (json!({"type": "A", "status": "True"}), json!({"type": "B", "status": "True"}));
+        let patch = between(&of(json!({"conditions": [a, b]})), &of(json!({"conditions": [a]})), "u").unwrap();
+        assert_eq!(patch["status"]["conditions"], json!([{"$patch": "delete", "type": "B"}]));
+    }
 
     fn of(value: Value) -> PodStatus {
         serde_json::from_value(value).unwrap()

@@ -12,6 +12,7 @@ use sandbox::cri;
 
 use crate::conditions;
 use crate::pod::{self, Sort};
+use crate::resize;
 use crate::sync::should_start;
 use crate::view::{PodRuntime, ProbeResults};
 
@@ -36,6 +37,8 @@ pub struct View<'a> {
     pub users: &'a HashMap<String, ContainerUser>,
     /// Primary first.
     pub node_ips: &'a [String],
+    /// Why a resize can never be.
+    pub infeasible: Option<&'a str>,
     /// `Failed` with reason and message decided by the node (a deadline passed, no room).
     pub verdict: Option<&'a Reason>,
     /// Nothing of the pod will run any more.
@@ -219,7 +222,7 @@ fn container_status(view: &View, container: &Container, sort: Sort, waiting: &st
             if sort == Sort::Init {
                 status.ready = false;
             }
-            resources(container, &mut status);
+            resources(view.pod, container, sort, found, old, &mut status);
             status.user = view.users.get(&found.id).cloned();
             // Until its postStart hook has run it has not started.
             if reason.is_some_and(|r| r.reason == POST_START) {
@@ -270,13 +273,16 @@ fn mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
     (!list.is_empty()).then_some(list)
 }
 
-fn resources(container: &Container, status: &mut ContainerStatus) {
-    if let Some(resources) = &container.resources {
-        status.allocated_resources.clone_from(&resources.requests);
-        status.resources = Some(resources.clone());
-    } else {
-        status.resources = Some(Default::default());
+/// What the container has: what the pod asks for, or until that is done what it had before.
+fn resources(pod: &Pod, container: &Container, sort: Sort, found: &cri::ContainerStatus, old: Option<&ContainerStatus>, status: &mut ContainerStatus) {
+    let before = old.filter(|old| old.container_id == status.container_id && old.resources.is_some());
+    if let Some(old) = before.filter(|_| resize::difference(pod, container, sort, found).any()) {
+        status.allocated_resources.clone_from(&old.allocated_resources);
+        status.resources.clone_from(&old.resources);
+        return;
     }
+    status.allocated_resources = container.resources.as_ref().and_then(|resources| resources.requests.clone());
+    status.resources = Some(container.resources.clone().unwrap_or_default());
 }
 
 /// Upstream's `getPhase`.

@@ -9,6 +9,7 @@ use sandbox::cri::{ContainerState, ContainerStatus};
 
 use crate::backoff::{BackOff, go_duration};
 use crate::pod::{self, Sort};
+use crate::resize;
 use crate::view::{PodRuntime, ProbeResults};
 
 pub struct View<'a> {
@@ -18,6 +19,8 @@ pub struct View<'a> {
     pub backoff: &'a BackOff,
     /// Not to be tried before: after an error of starting it. By container; `""` is the sandbox.
     pub retry_at: &'a std::collections::HashMap<String, Timestamp>,
+    /// What the pod asks for is more than the node has: its containers stay as they are.
+    pub infeasible: bool,
     pub now: Timestamp,
 }
 
@@ -30,6 +33,8 @@ pub enum Action {
     Kill { id: String, name: String, message: String, why: KillReason },
     /// `after` is when the last instance ended, for the back-off.
     Start { name: String, attempt: u32, after: Option<Timestamp> },
+    /// Gives running containers (ID and name) the resources the pod now asks for.
+    Resize { containers: Vec<(String, String)> },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +132,26 @@ pub fn sync(view: &View) -> Plan {
         Init::Failed => kill_rest(view, &mut plan),
         Init::Done => main_plan(view, &mut plan),
     }
+    resize_plan(view, &mut plan);
     plan
+}
+
+/// Once nothing else is to be done.
+fn resize_plan(view: &View, plan: &mut Plan) {
+    if !plan.actions.is_empty() || view.infeasible {
+        return;
+    }
+    let differs = |c: &&ContainerStatus| {
+        pod::container(view.pod, &c.metadata.name).is_some_and(|(sort, container)| sort != Sort::Ephemeral && resize::difference(view.pod, &container, sort, c).any())
+    };
+    let containers: Vec<_> = view.runtime.running().filter(differs).map(|c| (c.id.clone(), c.metadata.name.clone())).collect();
+    if containers.is_empty() {
+        return;
+    }
+    match view.retry_at.get(resize::RETRY_KEY).filter(|at| **at > view.now) {
+        Some(at) => plan.wake(*at),
+        None => plan.actions.push(Action::Resize { containers }),
+    }
 }
 
 fn sandbox_plan(view: &View, plan: &mut Plan) {
@@ -242,6 +266,11 @@ fn kill_rest(view: &View, plan: &mut Plan) {
 
 fn condemned(view: &View, container: &Container, sort: Sort, status: &ContainerStatus) -> Option<Action> {
     let verdicts = view.probes.of(&status.id);
+    let resized = resize::difference(view.pod, container, sort, status);
+    if !view.infeasible && resized.any() && resize::wants_restart(container, resized) {
+        let message = format!("Container {} resize requires restart", container.name);
+        return Some(Action::Kill { id: status.id.clone(), name: container.name.clone(), message, why: KillReason::Changed });
+    }
     let (why, text) = if container.image.as_deref().is_some_and(|image| image != status.image) && !status.image.is_empty() {
         (KillReason::Changed, format!("Container {} definition changed", container.name))
     } else if verdicts.liveness == Some(false) {

@@ -59,6 +59,7 @@ fn text(plan: &Plan) -> String {
         .actions
         .iter()
         .map(|action| match action {
+            Action::Resize { containers } => format!("resize {containers:?}"),
             Action::StopSandbox { id } => format!("stop {id}"),
             Action::CreateSandbox { attempt } => format!("sandbox {attempt}"),
             Action::Kill { id, message, .. } => format!("kill {id}: {message}"),
@@ -169,7 +170,7 @@ fn decisions() {
         for _ in 0..case.restarts {
             backoff.next("c", now, now);
         }
-        let plan = sync(&View { pod: &pod, runtime: &runtime, probes: &probes, backoff: &backoff, retry_at: &HashMap::new(), now });
+        let plan = sync(&View { pod: &pod, runtime: &runtime, probes: &probes, backoff: &backoff, retry_at: &HashMap::new(), infeasible: false, now });
         assert_eq!(text(&plan), case.expected, "{}", case.what);
     }
 }

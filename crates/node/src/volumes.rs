@@ -15,13 +15,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::k8s::api::core::v1::{Container, PersistentVolume, PersistentVolumeClaim, Volume};
+use api::k8s::api::core::v1::{Container, ImageVolumeSource, PersistentVolume, PersistentVolumeClaim, Volume};
 use parking_lot::Mutex;
 use sandbox::cri::{Mount, MountPropagation};
 use tokio::task::AbortHandle;
 
 use crate::cx::Cx;
-use crate::{pod, quantity};
+use crate::{pod, pull, quantity};
 
 struct Task(AbortHandle);
 
@@ -160,6 +160,9 @@ async fn set_up(cx: &Cx, volume: &Volume) -> Result<(PathBuf, Option<AbortHandle
         }
         return Ok((path, None));
     }
+    if let Some(source) = &volume.image {
+        return image(cx, name, source).await.map(|path| (path, None));
+    }
     if let Some(source) = &volume.host_path {
         host_path::check(source)?;
         return Ok((PathBuf::from(&source.path), None));
@@ -174,6 +177,15 @@ async fn set_up(cx: &Cx, volume: &Volume) -> Result<(PathBuf, Option<AbortHandle
         return shown.set_up(cx).await.map(|(path, task)| (path, Some(task)));
     }
     Err("this kind of volume is not supported by this node".to_owned())
+}
+
+/// An image's files, read-only (KEP-4639). Pulled by the rules and in the words of a container's image.
+async fn image(cx: &Cx, name: &str, source: &ImageVolumeSource) -> Result<PathBuf, String> {
+    let as_container = Container { name: name.to_owned(), image: source.reference.clone(), image_pull_policy: source.pull_policy.clone(), ..Container::default() };
+    let found = pull::ensure(cx, &as_container).await.map_err(|failure| format!("{}: {}", failure.reason.reason, failure.reason.message))?;
+    let path = folder_of(cx, "image", name);
+    mount::layers(&path, &found.layers)?;
+    Ok(path)
 }
 
 /// A claim bound to a volume that is a folder of this machine.

@@ -18,7 +18,7 @@ use crate::cx::{Cx, Shared};
 use crate::node::Node;
 use crate::probes::ProbeSet;
 use crate::status::Reason;
-use crate::{kill, launch, observe, patch, pod, status, sync};
+use crate::{admission, kill, launch, observe, patch, pod, resize, status, sync};
 
 /// The pod as the API has it; `gone` when it was deleted there.
 #[derive(Clone)]
@@ -118,6 +118,7 @@ impl Worker {
     async fn run(mut self) {
         let mut cx = self.cx();
         observe::adopt_probe_results(&cx).await;
+        self.admit(&cx);
         loop {
             observe::refresh(&cx).await;
             self.probes.update(&cx);
@@ -150,6 +151,19 @@ impl Worker {
         }
         self.node.forget(pod::uid(&cx.pod));
         observe::remove_pod(&cx).await;
+    }
+
+    /// What does not run yet and may not run here fails at once.
+    fn admit(&self, cx: &Cx) {
+        let mut memory = self.shared.lock();
+        if memory.sandbox_ids.is_empty()
+            && !pod::is_finished(&cx.pod)
+            && !pod::is_terminating(&cx.pod)
+            && let Some(refusal) = admission::refusal(&cx.pod, &self.node.allocatable)
+        {
+            self.node.events.warning(&cx.about(None), &refusal.reason, refusal.message.clone());
+            memory.verdict = Some(Reason { message: format!("Pod was rejected: {}", refusal.message), ..refusal });
+        }
     }
 
     fn know(&mut self, pod: &Pod) {
@@ -206,6 +220,7 @@ impl Worker {
                 probes: &memory.probes,
                 backoff: &memory.backoff,
                 retry_at: &memory.retry_at,
+                infeasible: resize::infeasible(&cx.pod, &self.node.allocatable).is_some(),
                 now: self.node.now(),
             })
         };
@@ -271,6 +286,7 @@ impl Worker {
             return;
         }
         let node_ips: Vec<String> = self.node.addresses().iter().map(ToString::to_string).collect();
+        let infeasible = resize::infeasible(&cx.pod, &self.node.allocatable);
         let computed = {
             let mut memory = self.shared.lock();
             let status::Computed { status: computed, over } = status::compute(&status::View {
@@ -282,6 +298,7 @@ impl Worker {
                 messages: &memory.messages,
                 users: &memory.users,
                 node_ips: &node_ips,
+                infeasible: infeasible.as_deref(),
                 verdict: memory.verdict.as_ref(),
                 ended: memory.ended,
                 now: self.node.now(),

@@ -334,6 +334,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// Kills what still runs, gives the network back. Idempotent.
     fn stop_pod_sandbox<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>>;
     fn remove_pod_sandbox<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>>;
+    /// The limits of the pod's own cgroup, around those of its containers.
+    fn update_pod_sandbox_resources<'a>(&'a self, id: &'a str, resources: LinuxResources) -> BoxFuture<'a, Result<()>>;
     fn pod_sandbox_status<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<PodSandboxStatus>>;
     fn list_pod_sandboxes(&self) -> BoxFuture<'_, Result<Vec<PodSandboxStatus>>>;
 

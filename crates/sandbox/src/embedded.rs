@@ -129,6 +129,13 @@ impl Runtime for Embedded {
         Box::pin(self.inner.remove_pod_sandbox(id))
     }
 
+    fn update_pod_sandbox_resources<'a>(&'a self, id: &'a str, resources: LinuxResources) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let sandbox = self.inner.sandbox(id)?;
+            self.inner.cgroups.update(&sandbox.cgroup(), &resources).map_err(failed("update pod sandbox resources"))
+        })
+    }
+
     fn pod_sandbox_status<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<PodSandboxStatus>> {
         Box::pin(async move { Ok(self.inner.sandbox(id)?.status(&self.inner.layout)) })
     }

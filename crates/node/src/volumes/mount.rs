@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
@@ -31,6 +31,26 @@ pub fn tmpfs(path: &Path, mode: u32, size_bytes: Option<i64>) -> Result<(), Stri
         options.push_str(&format!(",size={size}"));
     }
     mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(options.as_str())).map_err(|e| text(path, e))
+}
+
+/// Mounts the layers (topmost first) of an image one over the other, read-only, unless it is done already.
+pub fn layers(path: &Path, layers: &[PathBuf]) -> Result<(), String> {
+    // An overlay without an upper folder wants two lower ones at least. Never a bind mount: those of the same disk are not told from the folder
+    // they are on, and what takes a volume down would remove the layer itself.
+    let below = path.with_extension("empty");
+    for folder in [path, &below] {
+        fs::create_dir_all(folder).map_err(|e| text(folder, e))?;
+    }
+    if is_mount_point(path) {
+        return Ok(());
+    }
+    let mut options = "lowerdir=".to_owned();
+    for layer in layers {
+        options.push_str(&layer.to_string_lossy().replace('\\', "\\\\").replace(':', "\\:"));
+        options.push(':');
+    }
+    options.push_str(&below.to_string_lossy());
+    mount(Some("overlay"), path, Some("overlay"), MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(options.as_str())).map_err(|e| text(path, e))
 }
 
 /// Takes away a mount, if there is one.
@@ -62,6 +82,25 @@ pub fn give_to_group(path: &Path, group: u32) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn layers_are_shown_and_survive() {
+        let folder = tempfile::tempdir().unwrap();
+        let (lower, upper, path) = (folder.path().join("a:b"), folder.path().join("upper"), folder.path().join("v"));
+        for (layer, name) in [(&lower, "x"), (&lower, "y"), (&upper, "y")] {
+            fs::create_dir_all(layer).unwrap();
+            fs::write(layer.join(name), layer.to_string_lossy().as_bytes()).unwrap();
+        }
+        for stack in [vec![upper.clone(), lower.clone()], vec![lower.clone()]] {
+            layers(&path, &stack).unwrap();
+            layers(&path, &stack).unwrap();
+            assert!(is_mount_point(&path) && path.join("x").exists());
+            assert_eq!(fs::read_to_string(path.join("y")).unwrap(), stack[0].to_string_lossy());
+            assert!(fs::write(path.join("z"), "").is_err(), "read-only");
+            unmount(&path).unwrap();
+            assert!(!path.join("x").exists() && lower.join("x").exists());
+        }
+    }
 
     #[test]
     fn tmpfs_comes_and_goes() {

@@ -28,7 +28,7 @@ macro_rules! cases {
     };
 }
 
-cases!(registers, speaks_up, moves, mirrors, exact_grace, runs_and_ends, env_and_restart, succeeds, init_and_volumes, probes, images, config_errors, logs, exec, forwards, hooks_and_grace, sidecars, deadline, limits, secrets, many, adopted, sandbox_dies, leaves_nothing);
+cases!(registers, speaks_up, moves, mirrors, exact_grace, refused, image_volume, resized, runs_and_ends, env_and_restart, succeeds, init_and_volumes, probes, images, config_errors, logs, exec, forwards, hooks_and_grace, sidecars, deadline, limits, secrets, many, adopted, sandbox_dies, leaves_nothing);
 
 fn sh(script: &str) -> serde_json::Value {
     json!({"name": "c", "image": "busybox", "command": ["sh", "-c", script]})
@@ -139,6 +139,69 @@ async fn exact_grace(world: &mut World) {
         // A busy machine is slow, but not by a whole second of grace.
         assert!(took >= Duration::from_millis(least) && took < Duration::from_millis(most + 700), "{name}: {took:?}");
     }
+}
+
+/// A sysctl this node does not allow: it never starts, and says why.
+async fn refused(world: &mut World) {
+    world.create("unsafe", json!({"containers": [sh("true")], "securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "65536"}]}})).await;
+    let pod = world.until("unsafe", "failed", |pod| phase(pod) == "Failed").await;
+    let status = pod.status.as_ref().unwrap();
+    assert_eq!((status.reason.as_deref(), status.message.as_deref()), (Some("SysctlForbidden"), Some("Pod was rejected: forbidden sysctl: \"kernel.msgmax\" not allowlisted")));
+    world.event("unsafe", "SysctlForbidden: forbidden sysctl: \"kernel.msgmax\" not allowlisted").await;
+    world.delete("unsafe", 0).await;
+    world.gone("unsafe").await;
+}
+
+async fn image_volume(world: &mut World) {
+    let mut container = sh("ls -d /img/bin/busybox /part/busybox; touch /img/x 2>/dev/null || echo readonly");
+    container["volumeMounts"] = json!([{"name": "img", "mountPath": "/img"}, {"name": "img", "mountPath": "/part", "subPath": "bin"}]);
+    world.create("img", json!({"restartPolicy": "Never", "containers": [container], "volumes": [{"name": "img", "image": {"reference": "busybox", "pullPolicy": "IfNotPresent"}}]})).await;
+    let pod = world.until("img", "over", |pod| matches!(phase(pod), "Succeeded" | "Failed")).await;
+    assert_eq!(world.log(&pod, "c", 0), "/img/bin/busybox\n/part/busybox\nreadonly\n");
+    world.delete("img", 0).await;
+    world.gone("img").await;
+    assert!(world.dir.join("image/bin/busybox").exists(), "taking down the volume leaves the image");
+}
+
+/// In place, by restart, and not at all.
+async fn resized(world: &mut World) {
+    let resources = |cpu: &str, memory: &str| json!({"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu, "memory": memory}});
+    let mut container = sh("sleep 1000");
+    container["resources"] = resources("100m", "32Mi");
+    container["resizePolicy"] = json!([{"resourceName": "cpu", "restartPolicy": "NotRequired"}, {"resourceName": "memory", "restartPolicy": "RestartContainer"}]);
+    world.create("size", json!({"terminationGracePeriodSeconds": 0, "containers": [container]})).await;
+    let before = world.until("size", "ready", ready).await;
+    let uid = before.metadata.uid.clone().unwrap();
+    let has = |pod: &Pod| pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0].resources.as_ref().map(|r| serde_json::to_value(r).unwrap());
+    let id = |pod: &Pod| pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0].container_id.clone();
+    let resize = async |wanted: serde_json::Value| {
+        let pods = world.client.of::<Pod>(Some("default"));
+        let patch = json!({"spec": {"containers": [{"name": "c", "resources": wanted}]}});
+        pods.patch_subresource("size", "resize", PatchKind::Strategic, patch).await.expect("resize");
+    };
+    let wanted = resources("200m", "32Mi");
+    resize(wanted.clone()).await;
+    let pod = world.until("size", "resized", |pod| has(pod) == Some(wanted.clone())).await;
+    assert_eq!((restarts(&pod), id(&pod)), (0, id(&before)));
+    let quota = |id: &str| {
+        let own = format!("kubepods/pod{uid}");
+        let below = |root: &str, file: &str| std::fs::read_to_string(format!("{root}/{own}{id}/{file}")).ok();
+        below("/sys/fs/cgroup/cpu", "cpu.cfs_quota_us").or_else(|| below("/sys/fs/cgroup/cpu,cpuacct", "cpu.cfs_quota_us")).or_else(|| below("/sys/fs/cgroup", "cpu.max")).expect("a cgroup")
+    };
+    assert!(quota("").starts_with("20000"), "{}", quota(""));
+    assert!(quota(&format!("/{}", id(&pod).unwrap().trim_start_matches("coracle://"))).starts_with("20000"));
+    let wanted = resources("200m", "48Mi");
+    resize(wanted.clone()).await;
+    let pod = world.until("size", "restarted", |pod| restarts(pod) == 1 && ready(pod) && has(pod) == Some(wanted.clone())).await;
+    assert_ne!(id(&pod), id(&before));
+    resize(resources("5000", "48Mi")).await;
+    let pending = |pod: &Pod| pod.status.iter().flat_map(|s| s.conditions.iter().flatten()).any(|c| c.type_ == "PodResizePending" && c.reason.as_deref() == Some("Infeasible"));
+    let pod = world.until("size", "told that it cannot be", pending).await;
+    assert_eq!((has(&pod), restarts(&pod)), (Some(wanted.clone()), 1));
+    resize(wanted).await;
+    world.until("size", "content again", |pod| !pending(pod)).await;
+    world.delete("size", 0).await;
+    world.gone("size").await;
 }
 
 async fn runs_and_ends(world: &mut World) {
@@ -425,7 +488,7 @@ async fn limits(world: &mut World) {
 async fn secrets(world: &mut World) {
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "default"}, "data": {"key": "aHVzaA=="}});
     world.client.of::<api::k8s::api::core::v1::Secret>(Some("default")).create(&serde_json::from_value(secret).unwrap()).await.expect("secret");
-    let mut container = sh("cat /s/key; echo; id -u; stat -L -c '%a %g' /s/key; mount | grep -c ' /s type tmpfs'; stat -c %g /data; touch /data/x && echo wrote; touch /s/x || echo readonly");
+    let mut container = sh("cat /s/key; echo; id -u; stat -L -c '%a %g' /s/key; mount | grep -c ' /s type tmpfs'; stat -c %g /data; touch /data/x && echo wrote; touch /s/x 2>/dev/null || echo readonly");
     container["volumeMounts"] = json!([{"name": "s", "mountPath": "/s", "readOnly": true}, {"name": "data", "mountPath": "/data"}]);
     let spec = json!({"restartPolicy": "Never", "securityContext": {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 2000}, "containers": [container],
         "volumes": [{"name": "s", "secret": {"secretName": "s", "defaultMode": 256}}, {"name": "data", "emptyDir": {}}]});

@@ -1,0 +1,68 @@
+//! What this node refuses to run though it is bound to it: pure. Mirrors upstream's kubelet admit handlers (sysctl allowlist,
+//! resources; of these what the pod alone asks for, since pods that are here already came through the scheduler).
+
+use api::k8s::api::core::v1::Pod;
+
+use crate::status::Reason;
+use crate::{pod, quantity, resize};
+
+/// Namespaced and without effect on others: upstream's `SafeSysctlAllowlist`.
+const SAFE_SYSCTLS: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+];
+
+/// Why the pod may not run here, if so: reason and message of its failed status and of the event.
+pub fn refusal(pod: &Pod, allocatable: &quantity::List) -> Option<Reason> {
+    if let Some((name, asked, capacity)) = resize::shortage(pod, allocatable) {
+        return Some(Reason { reason: format!("OutOf{name}"), message: format!("Node didn't have enough resource: {name}, requested: {asked}, used: 0, capacity: {capacity}") });
+    }
+    let spec = pod::spec(pod);
+    let sysctls = spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten());
+    for name in sysctls.map(|sysctl| sysctl.name.replace('/', ".")) {
+        let of_host = (spec.host_network == Some(true) && name.starts_with("net.")).then_some("hostnet").or((spec.host_ipc == Some(true) && name.starts_with("kernel.")).then_some("hostipc"));
+        let why = match of_host {
+            Some(which) => format!("not allowed with host {} enabled", if which == "hostnet" { "net" } else { "ipc" }),
+            None if !SAFE_SYSCTLS.contains(&name.as_str()) => "not allowlisted".to_owned(),
+            None => continue,
+        };
+        return Some(Reason { reason: "SysctlForbidden".to_owned(), message: format!("forbidden sysctl: {name:?} {why}") });
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn more_than_the_node_has() {
+        let pod = pod::from_json(json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "3"}}}]}}));
+        let allocatable: quantity::List = serde_json::from_value(json!({"cpu": "2"})).unwrap();
+        let refused = refusal(&pod, &allocatable).unwrap();
+        assert_eq!((refused.reason.as_str(), refused.message.as_str()), ("OutOfcpu", "Node didn't have enough resource: cpu, requested: 3000, used: 0, capacity: 2000"));
+    }
+
+    #[test]
+    fn sysctls() {
+        let of = |name: &str, host: bool| {
+            let pod = pod::from_json(json!({"spec": {"hostNetwork": host, "containers": [], "securityContext": {"sysctls": [{"name": name, "value": "1"}]}}}));
+            refusal(&pod, &quantity::List::new()).map(|refused| refused.message)
+        };
+        assert_eq!(of("kernel.shm_rmid_forced", false), None);
+        assert_eq!(of("kernel/shm_rmid_forced", false), None);
+        assert_eq!(of("kernel.msgmax", false).as_deref(), Some("forbidden sysctl: \"kernel.msgmax\" not allowlisted"));
+        assert_eq!(of("net.ipv4.tcp_syncookies", true).as_deref(), Some("forbidden sysctl: \"net.ipv4.tcp_syncookies\" not allowed with host net enabled"));
+    }
+}
