@@ -2,6 +2,7 @@
 
 mod graph;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::resource::Verb;
@@ -15,20 +16,9 @@ use plan::replicaset::Failure;
 use plan::{At, Plan};
 
 use crate::apply::target;
+use crate::kinds::{self, Kind, KindName, Kinds};
 use crate::runner::Controller;
 use graph::{Graph, Node};
-
-/// One form of every kind that can be listed, watched and deleted; events expire by themselves and own nothing.
-pub fn kinds() -> Vec<&'static Resource> {
-    let mut seen = std::collections::HashSet::new();
-    let needed = [Verb::List, Verb::Watch, Verb::Delete];
-    api::table::table()
-        .rows()
-        .iter()
-        .filter(|row| needed.into_iter().all(|verb| row.allows(verb)) && row.plural != "events")
-        .filter(|row| seen.insert(row.prefix.clone()))
-        .collect()
-}
 
 pub fn collection(row: &Resource, namespace: Option<&str>) -> Target {
     Target {
@@ -43,33 +33,52 @@ pub fn collection(row: &Resource, namespace: Option<&str>) -> Target {
 /// Everything there is, by its metadata.
 pub struct Everything {
     graph: Arc<Mutex<Graph>>,
-    informers: Vec<Informer<Untyped>>,
+    informers: Arc<Mutex<HashMap<KindName, Informer<Untyped>>>>,
+    kinds: Arc<Kinds>,
     queue: Queue<String>,
 }
 
 impl Everything {
     /// `deleted` hears of every object that is gone.
-    pub fn watch(client: &Client, deleted: impl Fn(&ObjectKey) + Send + Sync + 'static) -> Self {
+    pub fn watch(client: &Client, kinds: Arc<Kinds>, deleted: impl Fn(&ObjectKey) + Send + Sync + 'static) -> Self {
         let (graph, queue, deleted) = (Arc::new(Mutex::new(Graph::default())), Queue::new(), Arc::new(deleted));
-        let informers = kinds()
-            .into_iter()
-            .map(|row| {
-                let (graph, queue, deleted) = (graph.clone(), queue.clone(), deleted.clone());
-                Informer::untyped(client, collection(row, None))
+        let informers: Arc<Mutex<HashMap<KindName, Informer<Untyped>>>> = Arc::default();
+        let start = {
+            let (client, graph, queue) = (client.clone(), graph.clone(), queue.clone());
+            move |row: &Arc<Resource>| {
+                let (graph, queue, deleted, row) = (graph.clone(), queue.clone(), deleted.clone(), row.clone());
+                Informer::untyped(&client, collection(&row, None))
                     .on_change(move |change| {
-                        graph.lock().change(row, change).into_iter().for_each(|uid| queue.add(uid));
+                        graph.lock().change(&row, change).into_iter().for_each(|uid| queue.add(uid));
                         if change.new.is_none() {
                             deleted(&change.key);
                         }
                     })
                     .start()
-            })
-            .collect();
-        Self { graph, informers, queue }
+            }
+        };
+        kinds.on_change({
+            let (informers, graph) = (informers.clone(), graph.clone());
+            move |change| match change {
+                // Events expire by themselves and own nothing.
+                Kind::Served(row) if row.allows(Verb::Watch) && row.plural != "events" => {
+                    informers.lock().insert(kinds::name(row), start(row));
+                }
+                Kind::Served(_) => {}
+                Kind::Gone(row) => {
+                    if informers.lock().remove(&kinds::name(row)).is_some() {
+                        graph.lock().forget(&row.group, &row.plural);
+                    }
+                }
+            }
+        });
+        Self { graph, informers, kinds, queue }
     }
 
     pub async fn synced(&self) {
-        join_all(self.informers.iter().map(Informer::synced)).await;
+        self.kinds.synced().await;
+        let informers: Vec<Informer<Untyped>> = self.informers.lock().values().cloned().collect();
+        join_all(informers.iter().map(Informer::synced)).await;
     }
 
     pub fn keys(&self) -> Queue<String> {
@@ -100,7 +109,7 @@ impl GarbageCollector {
             return Ok(if graph::waits(&owner.object) { Owner::Waiting } else { Owner::Present });
         }
         let (group, version) = reference.api_version.split_once('/').unwrap_or(("", &reference.api_version));
-        let Some(row) = api::table::table().find_kind(group, version, &reference.kind) else {
+        let Some(row) = self.everything.kinds.find(group, version, &reference.kind) else {
             // Of a kind we do not know nothing can be said.
             return Ok(Owner::Present);
         };
@@ -109,7 +118,7 @@ impl GarbageCollector {
             // An object of the whole cluster cannot have an owner in a namespace: the reference means nothing.
             return Ok(Owner::Present);
         }
-        let target = Target { name: Some(reference.name.clone()), ..collection(row, namespace) };
+        let target = Target { name: Some(reference.name.clone()), ..collection(&row, namespace) };
         match self.client.transport().get(&target).await {
             Ok(object) if object.meta().uid == reference.uid => Ok(if graph::waits(&object) { Owner::Waiting } else { Owner::Present }),
             Ok(_) => Ok(Owner::Absent),
@@ -144,7 +153,7 @@ impl GarbageCollector {
                     uid: meta.uid.clone(),
                     resource_version: meta.resource_version.clone(),
                     owners: meta.owner_references.clone(),
-                    deleting: meta.deletion_timestamp.is_some(),
+                    waiting: graph::waits(&node.object),
                 }
             })
             .collect();

@@ -12,6 +12,7 @@ use api::k8s::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, Secret, Service, ServiceAccount,
 };
 use api::k8s::api::discovery::v1::EndpointSlice;
+use api::k8s::api::policy::v1::PodDisruptionBudget;
 use client::{Change, Client, Informer, ObjectKey, Queue};
 
 use crate::context::Observed;
@@ -58,6 +59,7 @@ fn managed<T: 'static>(builder: Builder<T>) -> Builder<T> {
 }
 
 informers! {
+    budgets: PodDisruptionBudget => plain;
     claims: PersistentVolumeClaim => plain;
     config_maps: ConfigMap => |builder: Builder<ConfigMap>| builder.fields("metadata.name=kube-root-ca.crt");
     controller_revisions: ControllerRevision => managed;

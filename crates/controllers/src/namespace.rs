@@ -14,6 +14,7 @@ use plan::replicaset::Failure;
 
 use crate::garbage::collection;
 use crate::informers::{Informers, itself};
+use crate::kinds::Kinds;
 use crate::runner::Controller;
 
 /// Kinds emptied at the same time.
@@ -22,6 +23,7 @@ const WIDTH: usize = 16;
 pub struct Namespaces {
     pub informers: Arc<Informers>,
     pub client: Client,
+    pub kinds: Arc<Kinds>,
     pub queue: Queue<ObjectKey>,
 }
 
@@ -32,7 +34,7 @@ impl Namespaces {
     }
 
     /// Tells all objects of a kind to go; what is left of them.
-    async fn empty(&self, row: &'static api::Resource, namespace: &str) -> Result<Option<Left>, Status> {
+    async fn empty(&self, row: &api::Resource, namespace: &str) -> Result<Option<Left>, Status> {
         let target = collection(row, Some(namespace));
         let transport = self.client.transport();
         let list = transport.list(&target, &ListOptions::default()).await?;
@@ -60,14 +62,19 @@ impl Namespaces {
         let (mut left, mut errors) = (Vec::new(), Vec::new());
         if plan::meta::deleting(namespace.as_ref()) {
             // Events too, which the garbage collector does not look at.
-            let mut seen = std::collections::HashSet::new();
-            let kinds = api::table::table()
-                .rows()
-                .iter()
-                .filter(|row| row.namespaced() && row.allows(Verb::List) && row.allows(Verb::DeleteCollection))
-                .filter(|row| seen.insert(row.prefix.clone()));
+            let (pods, others): (Vec<_>, Vec<_>) = self.kinds.all().into_iter().filter(|row| row.namespaced() && row.allows(Verb::DeleteCollection)).partition(|row| row.group.is_empty() && row.plural == "pods");
+            for row in &pods {
+                match self.empty(row, name).await {
+                    Ok(some) => left.extend(some),
+                    Err(status) => errors.push(format!("failed to delete pods for namespace: {name}, err: {status}")),
+                }
+            }
+            // Nothing that a pod may still need goes before the last pod has gone (KEP 5080).
+            if !left.is_empty() || !errors.is_empty() {
+                return Some(View { namespace, left, errors });
+            }
             let work: Vec<BoxFuture<'_, Result<Option<Left>, Status>>> =
-                kinds.map(|row| Box::pin(self.empty(row, name)) as BoxFuture<'_, _>).collect();
+                others.iter().map(|row| Box::pin(self.empty(row, name)) as BoxFuture<'_, _>).collect();
             let mut results = stream::iter(work).buffered(WIDTH);
             while let Some(result) = results.next().await {
                 match result {

@@ -12,10 +12,12 @@ use crate::context::Context;
 use crate::cronjob::CronJobs;
 use crate::daemonset::DaemonSets;
 use crate::deployment::Deployments;
+use crate::disruption::Disruptions;
 use crate::endpoints::{EndpointSlices, LegacyEndpoints, MirroredEndpoints};
 use crate::garbage::{Everything, GarbageCollector};
 use crate::informers::Informers;
 use crate::job::Jobs;
+use crate::kinds::Kinds;
 use crate::namespace::Namespaces;
 use crate::node::{NodeIpam, NodeLifecycle, PodGarbage, TaintEviction};
 use crate::replicaset::{ReplicaSets, ReplicationControllers};
@@ -40,7 +42,8 @@ pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = 
         let client = client.named("kube-controller-manager");
         let informers = Arc::new(Informers::start(&client));
         let namespaces: Queue<ObjectKey> = Queue::new();
-        let everything = Arc::new(Everything::watch(&client, {
+        let kinds = Arc::new(Kinds::watch(&client));
+        let everything = Arc::new(Everything::watch(&client, kinds.clone(), {
             let (queue, cache) = (namespaces.clone(), informers.namespaces.cache().clone());
             move |key| {
                 // A namespace that is going waits for the last object in it.
@@ -83,7 +86,8 @@ pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = 
         start!(MirroredEndpoints(informers.clone()));
         start!(Tokens { informers: informers.clone(), client: client.clone(), certificate: config.root_ca.as_str().into() });
         start!(ServiceAccounts { informers: informers.clone(), certificate: config.root_ca.as_str().into() });
-        start!(Namespaces { informers: informers.clone(), client: client.clone(), queue: namespaces });
+        start!(Disruptions { informers: informers.clone(), client: client.clone(), kinds: kinds.clone() });
+        start!(Namespaces { informers: informers.clone(), client: client.clone(), kinds: kinds.clone(), queue: namespaces });
         // Last: nothing is called absent before everything was seen.
         let collector = GarbageCollector { everything: everything.clone(), client: client.clone() };
         let (queue, context) = (everything.keys(), context.clone());

@@ -52,6 +52,9 @@ pub struct Options {
     /// Control plane only: no node on this machine
     #[arg(long)]
     no_node: bool,
+    /// Nodes that only pretend to run their pods: for tests of the control plane
+    #[arg(long, hide = true, value_name = "COUNT", default_value_t = 0)]
+    hollow_nodes: usize,
 }
 
 pub fn run(options: Options) -> Result<()> {
@@ -178,6 +181,11 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
         tracing::info!(milliseconds = started.elapsed().as_millis() as u64, node = %name, "the node is up");
         Some(machine)
     };
+
+    if options.hollow_nodes > 0 {
+        let fleet = node::hollow::Options::new((0..options.hollow_nodes).map(|number| format!("hollow-{number}")).collect());
+        tokio::spawn(node::hollow::run(client.clone(), clock.clone(), fleet));
+    }
 
     detach::say_ready();
     tokio::select! {

@@ -30,7 +30,8 @@ pub struct Dependent {
     pub uid: String,
     pub resource_version: String,
     pub owners: Vec<OwnerReference>,
-    pub deleting: bool,
+    /// It is being deleted in the foreground: it waits for its own dependents.
+    pub waiting: bool,
 }
 
 pub struct View {
@@ -74,7 +75,11 @@ pub fn plan(view: &View) -> Plan {
         return plan;
     }
     if !waiting.is_empty() && !view.dependents.is_empty() {
-        // The owner waits for this one, which has dependents of its own. Should one of them block this one, it would wait for itself: unblock.
+        // The owner waits for this one, which has dependents of its own. If one of those waits too, this may be a circle: nobody waits for this one any more.
+        if view.dependents.iter().any(|dependent| dependent.waiting) && view.owners.iter().any(|(owner, _)| owner.block_owner_deletion == Some(true)) {
+            let unblocked: Vec<OwnerReference> = view.owners.iter().map(|(owner, _)| OwnerReference { block_owner_deletion: Some(false), ..owner.clone() }).collect();
+            plan.push(keep_owners(&view.at, &meta.uid, &meta.resource_version, &unblocked.iter().collect::<Vec<_>>()));
+        }
         plan.push(delete(view, Propagation::Foreground));
         return plan;
     }
@@ -186,7 +191,8 @@ mod tests {
                     uid: (*name).into(),
                     resource_version: "2".into(),
                     owners: vec![reference("me", *block), reference("other", false)],
-                    deleting: false,
+                    // By its name, to keep the cases short.
+                    waiting: *name == "waiting",
                 })
                 .collect(),
         };
@@ -197,7 +203,7 @@ mod tests {
     fn who_goes_and_who_stays() {
         use Owner::*;
         let other = r#""ownerReferences":[{"apiVersion":"v1","kind":"X","name":"other","uid":"other"}]"#;
-        let cases: [(String, String); 10] = [
+        let cases: [(String, String); 11] = [
             (lines(&[], false, &[], &[("d", true)]), String::new()),
             (lines(&[], false, &[("a", Present)], &[]), String::new()),
             (lines(&[], false, &[("a", Absent)], &[]), "delete ConfigMap ns/me\n".into()),
@@ -205,6 +211,10 @@ mod tests {
             (lines(&[], false, &[("a", Absent), ("b", Present)], &[]), r#"patch ConfigMap ns/me {"metadata":{"ownerReferences":[{"apiVersion":"v1","blockOwnerDeletion":true,"kind":"X","name":"b","uid":"b"}]}}"#.to_owned() + "\n"),
             (lines(&[], false, &[("a", Waiting)], &[]), "delete ConfigMap ns/me\n".into()),
             (lines(&[], false, &[("a", Waiting)], &[("d", true)]), "delete ConfigMap ns/me Foreground\n".into()),
+            (
+                lines(&[], false, &[("a", Waiting)], &[("waiting", true)]),
+                r#"patch ConfigMap ns/me {"metadata":{"ownerReferences":[{"apiVersion":"v1","blockOwnerDeletion":false,"kind":"X","name":"a","uid":"a"}],"resourceVersion":"1","uid":"me"}}"#.to_owned() + "\ndelete ConfigMap ns/me Foreground\n",
+            ),
             (lines(&["foregroundDeletion", "x"], true, &[], &[("d", false)]), r#"patch ConfigMap ns/me {"metadata":{"finalizers":["x"]}}"#.to_owned() + "\n"),
             (lines(&["foregroundDeletion"], true, &[], &[("d", true)]), String::new()),
             (lines(&["orphan"], true, &[], &[("d", true)]), format!("patch ConfigMap ns/d {{\"metadata\":{{{other}}}}}\npatch ConfigMap ns/me {{\"metadata\":{{\"finalizers\":null}}}}\n")),

@@ -31,6 +31,7 @@ pub async fn run(api: &Arc<Api>) -> Result<(), Status> {
         ensure_role(api, namespace.as_deref(), object).await
     }))
     .await?;
+    service_cidr(api).await?;
     kubernetes_service(api).await
 }
 
@@ -54,6 +55,27 @@ async fn ensure_role(api: &Arc<Api>, namespace: Option<&str>, expected: Value) -
             ensure(api, namespace, expected).await
         }
     }
+}
+
+/// The ranges of Services as an object: `kubernetes`, ready from the start.
+async fn service_cidr(api: &Arc<Api>) -> Result<(), Status> {
+    let row = api.serving.rows().find("networking.k8s.io", "v1", "servicecidrs").ok_or_else(|| Status::internal("no row"))?;
+    let cidrs: Vec<String> = api.config.service_cidrs.iter().map(|(base, prefix)| format!("{base}/{prefix}")).collect();
+    ensure(api, None, json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"}, "spec": {"cidrs": cidrs}})).await?;
+    let cx = Context { field_manager: "kubernetes-service-cidr-controller".into(), ..Context::of(Arc::new(User::component("system:apiserver"))) };
+    api.change(&row, None, "kubernetes", crate::registry::Part::Status, &cx, |old| {
+        let mut new = old.clone();
+        crate::registry::metadata(&mut new).remove("resourceVersion");
+        let judged = old.pointer("/status/conditions").and_then(Value::as_array).is_some_and(|list| list.iter().any(|condition| condition["type"] == "Ready"));
+        // Another configuration than it was made for says nothing of it.
+        if !judged && old.pointer("/spec/cidrs") == Some(&json!(cidrs)) {
+            let condition = json!({"type": "Ready", "status": "True", "reason": "", "message": "Kubernetes default Service CIDR is ready", "lastTransitionTime": api.now()});
+            crate::special::pods::set_condition(&mut new, condition);
+        }
+        Ok(new)
+    })
+    .await
+    .map(drop)
 }
 
 async fn ensure(api: &Arc<Api>, namespace: Option<&str>, object: Value) -> Result<(), Status> {

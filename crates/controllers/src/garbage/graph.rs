@@ -9,7 +9,7 @@ use plan::garbage::{FOREGROUND, ORPHAN};
 
 #[derive(Clone)]
 pub struct Node {
-    pub row: &'static Resource,
+    pub row: Arc<Resource>,
     pub key: ObjectKey,
     pub object: Arc<Object>,
 }
@@ -44,7 +44,7 @@ impl Graph {
     }
 
     /// Takes a change in; the uids to look at.
-    pub fn change(&mut self, row: &'static Resource, change: &Change) -> BTreeSet<String> {
+    pub fn change(&mut self, row: &Arc<Resource>, change: &Change) -> BTreeSet<String> {
         let mut look = BTreeSet::new();
         let replaced = match (&change.old, &change.new) {
             (Some(old), Some(new)) => old.meta().uid != new.meta().uid,
@@ -56,9 +56,16 @@ impl Graph {
             self.remove(old, &mut look);
         }
         if let Some(new) = &change.new {
-            self.put(Node { row, key: change.key.clone(), object: new.clone() }, change.old.as_ref().filter(|_| !replaced), &mut look);
+            self.put(Node { row: row.clone(), key: change.key.clone(), object: new.clone() }, change.old.as_ref().filter(|_| !replaced), &mut look);
         }
         look
+    }
+
+    /// A kind is not served any more: what is left of it is out of sight.
+    pub fn forget(&mut self, group: &str, plural: &str) {
+        let gone: Vec<Arc<Object>> = self.nodes.values().filter(|node| node.row.group == group && node.row.plural == plural).map(|node| node.object.clone()).collect();
+        let mut look = BTreeSet::new();
+        gone.iter().for_each(|object| self.remove(object, &mut look));
     }
 
     fn remove(&mut self, object: &Object, look: &mut BTreeSet<String>) {
@@ -135,11 +142,11 @@ mod tests {
 
     #[test]
     fn what_is_worth_a_look() {
-        let row = api::table::table().find("", "v1", "configmaps").unwrap();
+        let row = Arc::new(api::table::table().find("", "v1", "configmaps").unwrap().clone());
         let mut graph = Graph::default();
         let mut change = |old: Option<Arc<Object>>, new: Option<Arc<Object>>| {
             let key = ObjectKey::of(old.as_ref().or(new.as_ref()).unwrap());
-            graph.change(row, &Change { key, old, new }).into_iter().collect::<Vec<_>>()
+            graph.change(&row, &Change { key, old, new }).into_iter().collect::<Vec<_>>()
         };
         assert_eq!(change(None, Some(object("child", &["owner"], false))), ["child"], "its owner is not there");
         assert!(change(None, Some(object("owner", &[], false))).is_empty());

@@ -23,6 +23,11 @@ pub struct Wanted {
 }
 
 pub fn accept(header: Option<&str>) -> Result<Wanted, Status> {
+    accept_for(header, true)
+}
+
+/// Answers that are no stored objects (reviews) have no `tables`.
+pub fn accept_for(header: Option<&str>, tables: bool) -> Result<Wanted, Status> {
     let Some(header) = header.filter(|header| !header.trim().is_empty()) else { return Ok(Wanted::default()) };
     for clause in header.split(',') {
         let mut parts = clause.split(';').map(str::trim);
@@ -35,7 +40,7 @@ pub fn accept(header: Option<&str>) -> Result<Wanted, Status> {
         };
         let shape = match parameter("as") {
             None => Shape::Whole,
-            Some("Table") if matches!(parameter("v"), Some("v1" | "v1beta1")) => Shape::Table,
+            Some("Table") if tables && matches!(parameter("v"), Some("v1" | "v1beta1")) => Shape::Table,
             Some("PartialObjectMetadata" | "PartialObjectMetadataList") => Shape::Metadata,
             Some("APIGroupDiscoveryList") if parameter("v") == Some("v2") => Shape::Discovery,
             Some(_) => continue,
@@ -63,5 +68,7 @@ mod tests {
         for (header, want) in cases {
             assert_eq!(accept(Some(header)).ok().map(|wanted| (wanted.shape, wanted.yaml)), want, "{header}");
         }
+        assert_eq!(accept_for(Some("application/json;as=Table;v=v1;g=meta.k8s.io"), false).map_err(|status| status.code), Err(406));
+        assert_eq!(accept_for(Some("application/json;as=Table;v=v1;g=meta.k8s.io,application/json"), false).map(|wanted| wanted.shape), Ok(Shape::Whole));
     }
 }

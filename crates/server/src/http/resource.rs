@@ -55,7 +55,7 @@ pub async fn handle(api: Arc<Api>, user: Arc<User>, target: ResourcePath, query:
         cx.warn(text);
     }
     let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
-    let wanted = negotiate::accept(header(ACCEPT))?;
+    let wanted = negotiate::accept_for(header(ACCEPT), !reviews::is_review(&row))?;
     let call = Call { api, row, namespace, target, query, wanted };
     let outcome = call.dispatch(&parts.method, header(CONTENT_TYPE), body, &cx).await;
     let mut response = outcome.unwrap_or_else(|status| answer::status(&status));

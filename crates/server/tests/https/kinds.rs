@@ -35,3 +35,11 @@ async fn ephemeral_containers_are_added_and_stay() {
     let resized = server.patch(&format!("{PODS}/p/resize"), "strategic-merge-patch+json", json!({"spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": "1"}}}]}})).await;
     assert!(matches!(resized.code, 200 | 422), "a resize is judged: {}", resized.message());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ranges_of_services_are_an_object_that_is_ready() {
+    let server = Server::start().await;
+    let cidr = server.get("/apis/networking.k8s.io/v1/servicecidrs/kubernetes/status").await.expect(200).json();
+    assert_eq!(cidr["spec"]["cidrs"], json!(["10.96.0.0/12"]));
+    assert_eq!(cidr["status"]["conditions"][0]["type"], "Ready");
+}

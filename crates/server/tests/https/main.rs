@@ -3,6 +3,7 @@
 mod authorization;
 mod bad_input;
 mod deletion;
+mod eviction;
 mod full_disk;
 mod harness;
 mod kinds;
