@@ -310,6 +310,11 @@ impl Fleet {
             self.report(key, &pod, self.running(&pod, address, node)).await?;
             return Ok(None);
         }
+        // Another spec was asked for: it is as good as done.
+        let observed = pod.status.as_ref().and_then(|status| status.observed_generation);
+        if observed != pod.metadata.generation {
+            self.report(key, &pod, json!({"containerStatuses": self.containers(&pod, true, &json!({"running": {"startedAt": rfc3339(self.clock.now())}}))})).await?;
+        }
         // Whoever thought this node dead may have said that its pods are not ready.
         if !ready(&pod) {
             self.report(key, &pod, json!({"conditions": self.conditions(true, None)})).await?;
@@ -342,7 +347,8 @@ impl Fleet {
     }
 
     async fn report(&self, key: &ObjectKey, pod: &Pod, status: Value) -> Result<(), Status> {
-        let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": status});
+        let mut patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": status});
+        patch["status"]["observedGeneration"] = pod.metadata.generation.into();
         match self.client.of::<Pod>(Some(&key.namespace)).patch_status(&key.name, PatchKind::Strategic, patch).await {
             // Gone, or another one of the name: an event will tell.
             Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),

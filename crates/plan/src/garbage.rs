@@ -213,7 +213,7 @@ mod tests {
             (lines(&[], false, &[("a", Waiting)], &[("d", true)]), "delete ConfigMap ns/me Foreground\n".into()),
             (
                 lines(&[], false, &[("a", Waiting)], &[("waiting", true)]),
-                r#"patch ConfigMap ns/me {"metadata":{"ownerReferences":[{"apiVersion":"v1","blockOwnerDeletion":false,"kind":"X","name":"a","uid":"a"}],"resourceVersion":"1","uid":"me"}}"#.to_owned() + "\ndelete ConfigMap ns/me Foreground\n",
+                r#"patch ConfigMap ns/me {"metadata":{"ownerReferences":[{"apiVersion":"v1","blockOwnerDeletion":false,"kind":"X","name":"a","uid":"a"}]}}"#.to_owned() + "\ndelete ConfigMap ns/me Foreground\n",
             ),
             (lines(&["foregroundDeletion", "x"], true, &[], &[("d", false)]), r#"patch ConfigMap ns/me {"metadata":{"finalizers":["x"]}}"#.to_owned() + "\n"),
             (lines(&["foregroundDeletion"], true, &[], &[("d", true)]), String::new()),

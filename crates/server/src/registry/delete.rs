@@ -99,7 +99,7 @@ impl Api {
         if already {
             let grace = wanted.unwrap_or(0);
             if known_grace.unwrap_or(0) > grace && wanted.is_some() && options.grace_period_seconds.is_some() {
-                self.mark(new, grace);
+                let grace = self.shorten(new, known_grace.unwrap_or(0), grace);
                 return Ok(if grace == 0 && !has_finalizers(new) { Step::Remove } else { Step::Keep });
             }
             if known_grace.unwrap_or(0) == 0 && !has_finalizers(new) {
@@ -113,6 +113,19 @@ impl Api {
             return Ok(Step::Keep);
         }
         Ok(Step::Remove)
+    }
+
+    /// It is going already and shall go sooner, counted from when it was told to; the grace that is left. No news for its generation.
+    fn shorten(&self, new: &mut Value, known: i64, wanted: i64) -> i64 {
+        let now = self.clock.now();
+        let told = text(new, "/metadata/deletionTimestamp").parse::<jiff::Timestamp>().unwrap_or(now);
+        let at = told.checked_sub(jiff::SignedDuration::from_secs(known)).and_then(|at| at.checked_add(jiff::SignedDuration::from_secs(wanted))).unwrap_or(now);
+        // Never into the past; as long as it is to go gracefully, its node has the last word.
+        let (at, grace) = if at < now { (now, wanted.min(1)) } else { (at, wanted) };
+        let meta = metadata(new);
+        meta.insert("deletionTimestamp".into(), ::api::world::rfc3339(at).into());
+        meta.insert("deletionGracePeriodSeconds".into(), grace.into());
+        grace
     }
 
     fn mark(&self, new: &mut Value, grace: i64) {

@@ -14,7 +14,11 @@ async fn a_bound_pod_gets_its_grace_and_a_shorter_one_when_asked() {
     let going = server.delete(&path).await.expect(200).json();
     assert_eq!((&going["kind"], &going["metadata"]["deletionGracePeriodSeconds"]), (&json!("Pod"), &json!(30)));
     assert_eq!(server.delete(&format!("{path}?gracePeriodSeconds=60")).await.expect(200).json()["metadata"]["deletionGracePeriodSeconds"], 30, "grace only shrinks");
-    assert_eq!(server.delete(&format!("{path}?gracePeriodSeconds=5")).await.expect(200).json()["metadata"]["deletionGracePeriodSeconds"], 5);
+    let sooner = server.delete(&format!("{path}?gracePeriodSeconds=20")).await.expect(200).json();
+    assert_eq!(sooner["metadata"]["deletionGracePeriodSeconds"], 20);
+    let time = |object: &Value| object["metadata"]["deletionTimestamp"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert_eq!(time(&going).duration_since(time(&sooner)).as_secs(), 10, "counted from the first delete");
+    assert_eq!((&going["metadata"]["generation"], &sooner["metadata"]["generation"]), (&json!(2), &json!(2)), "it was told to go once");
     server.delete(&format!("{path}?gracePeriodSeconds=0")).await.expect(200);
     server.get(&path).await.expect(404);
     // A pod nobody runs has nothing to end gracefully.
