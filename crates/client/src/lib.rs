@@ -12,7 +12,7 @@ pub mod kubeconfig;
 mod queue;
 pub mod remote;
 mod resolve;
-mod tls;
+pub mod tls;
 mod transport;
 mod typed;
 pub mod websocket;

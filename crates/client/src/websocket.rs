@@ -1,11 +1,16 @@
-//! WebSockets to the API server: exec, attach, port-forward.
+//! WebSockets to the API server: exec, attach, port-forward; and a WebSocket as a pipe of bytes ([`Tunnel`]), for either side.
 //!
 //! Protocols and channel numbers: k8s.io/apimachinery `remotecommand` (`v5.channel.k8s.io`: a channel byte before every message, 255 closes one).
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
 use api::Status;
-use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
+use bytes::{Buf, Bytes};
+use futures_util::{Sink, SinkExt, Stream as _, StreamExt};
 use http::header::SEC_WEBSOCKET_PROTOCOL;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
@@ -63,6 +68,77 @@ impl WebSocket {
     pub fn split(self) -> (Outgoing, Incoming) {
         let (sink, stream) = self.socket.split();
         (Outgoing(sink), Incoming(stream))
+    }
+}
+
+impl WebSocket {
+    /// Its binary messages as one pipe of bytes.
+    pub fn tunnel(self) -> Tunnel<Box<dyn Stream>> {
+        Tunnel::new(self.socket)
+    }
+}
+
+/// A larger write becomes more than one message.
+const TUNNEL_MESSAGE_MAX: usize = 64 * 1024;
+
+/// A WebSocket's binary messages as one pipe of bytes, where messages begin and end having no meaning. Its close is the end of the bytes.
+///
+/// Mirrors k8s.io/client-go/tools/portforward `TunnelingConnection`.
+pub struct Tunnel<S> {
+    socket: WebSocketStream<S>,
+    rest: Bytes,
+    ended: bool,
+}
+
+impl<S> Tunnel<S> {
+    pub fn new(socket: WebSocketStream<S>) -> Self {
+        Self { socket, rest: Bytes::new(), ended: false }
+    }
+}
+
+fn broken(error: WsError) -> io::Error {
+    match error {
+        WsError::Io(error) => error,
+        WsError::ConnectionClosed | WsError::AlreadyClosed => io::ErrorKind::BrokenPipe.into(),
+        error => io::Error::other(error),
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tunnel<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        while self.rest.is_empty() && !self.ended {
+            match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
+                Some(Ok(Message::Binary(data))) => self.rest = data,
+                Some(Ok(Message::Text(_))) => return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "invalid message type received"))),
+                Some(Ok(Message::Close(_))) | None | Some(Err(WsError::ConnectionClosed | WsError::AlreadyClosed)) => self.ended = true,
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+            }
+        }
+        let length = self.rest.len().min(buffer.remaining());
+        buffer.put_slice(&self.rest[..length]);
+        self.rest.advance(length);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Tunnel<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(Pin::new(&mut self.socket).poll_ready(cx)).map_err(broken)?;
+        let length = data.len().min(TUNNEL_MESSAGE_MAX);
+        Pin::new(&mut self.socket).start_send(Message::Binary(Bytes::copy_from_slice(&data[..length]))).map_err(broken)?;
+        Poll::Ready(Ok(length))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx).map_err(broken)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match ready!(Pin::new(&mut self.socket).poll_close(cx)) {
+            Ok(()) | Err(WsError::ConnectionClosed | WsError::AlreadyClosed) => Poll::Ready(Ok(())),
+            Err(error) => Poll::Ready(Err(broken(error))),
+        }
     }
 }
 

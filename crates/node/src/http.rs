@@ -1,6 +1,7 @@
 //! The kubelet's own HTTP API: logs, exec, attach, port-forward, pods, stats. Served over TLS on port 10250 and to the API server in the same process.
 //!
-//! Paths and answers mirror upstream's pkg/kubelet/server. Errors are `metav1.Status`, so that what the API server passes on is what clients know.
+//! Paths and answers mirror upstream's pkg/kubelet/server. Errors are `metav1.Status`, so that what the API server passes on is what clients know; those of
+//! streams are plain text, as upstream's: clients show them after "unable to upgrade connection: ".
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -18,11 +19,13 @@ use sandbox::cri::{ContainerState, Runtime, StreamOptions, Streams};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::channels::{self, PORT_FORWARD, REMOTE_COMMAND};
+use crate::channels::{ERROR, Frame as ChannelFrame, STDERR, STDOUT};
 use crate::cx::Cx;
 use crate::log_line::Wanted;
 use crate::node::Node;
-use crate::{forward, logs, pod, session, stats};
+use crate::upgrade::{self, Refused};
+use crate::websocket::{self, PORT_FORWARD, REMOTE_COMMAND};
+use crate::{forward, logs, pod, session, spdy_channels, stats};
 
 pub type BoxBody = UnsyncBoxBody<Bytes, Infallible>;
 pub type Answer = Response<BoxBody>;
@@ -34,7 +37,7 @@ pub(crate) fn empty(status: StatusCode) -> Answer {
     full(status, "text/plain; charset=utf-8", Bytes::new())
 }
 
-fn full(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+pub(crate) fn full(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(Full::new(body.into()).boxed_unsync());
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -115,12 +118,13 @@ impl Node {
             (&Method::GET, ["pods" | "runningpods"]) => Ok(json(&self.pod_list())),
             (&Method::GET, ["stats", "summary"]) => Ok(json(&stats::summary(&self).await)),
             (&Method::GET, ["metrics", "resource"]) => Ok(full(StatusCode::OK, "text/plain; version=0.0.4", stats::resource_metrics(&self).await)),
-            (&Method::GET, ["containerLogs", namespace, name, container]) => self.container_logs(namespace, name, container, &query).await,
-            (&Method::GET | &Method::POST, ["exec", namespace, name, container]) => self.remote_command(&mut request, namespace, name, container, &query, true),
-            (&Method::GET | &Method::POST, ["exec", namespace, name, _uid, container]) => self.remote_command(&mut request, namespace, name, container, &query, true),
-            (&Method::GET | &Method::POST, ["attach", namespace, name, container]) => self.remote_command(&mut request, namespace, name, container, &query, false),
-            (&Method::GET | &Method::POST, ["attach", namespace, name, _uid, container]) => self.remote_command(&mut request, namespace, name, container, &query, false),
-            (&Method::GET | &Method::POST, ["portForward", namespace, name] | ["portForward", namespace, name, _]) => self.port_forward(&mut request, namespace, name, &query),
+            (&Method::GET, ["containerLogs", namespace, name, container]) => self.container_logs(namespace, name, container, &query).await.map(|chunks| log_answer(&mut request, chunks)),
+            (&Method::GET | &Method::POST, [verb @ ("exec" | "attach"), namespace, name, container] | [verb @ ("exec" | "attach"), namespace, name, _, container]) => {
+                Ok(self.remote_command(&mut request, namespace, name, container, &query, *verb == "exec").unwrap_or_else(Answer::from))
+            }
+            (&Method::GET | &Method::POST, ["portForward", namespace, name] | ["portForward", namespace, name, _]) => {
+                Ok(self.port_forward(&mut request, namespace, name, &query).unwrap_or_else(Answer::from))
+            }
             _ => Err(Status::no_route()),
         };
         result.unwrap_or_else(|status| refused(&status))
@@ -143,10 +147,10 @@ impl Node {
         self.find(namespace, name, None).ok_or_else(|| Status::failure(404, Reason::NotFound, format!("pod does not exist: {name}_{namespace}")))
     }
 
-    async fn container_logs(self: &Arc<Self>, namespace: &str, name: &str, container: &str, query: &Query) -> Result<Answer, Status> {
+    async fn container_logs(self: &Arc<Self>, namespace: &str, name: &str, container: &str, query: &Query) -> Result<mpsc::Receiver<Bytes>, Status> {
         if let Some(pod) = self.mirror(namespace, name) {
             let path = self.mirror_log(&pod, container, query.flag("previous"))?;
-            return self.log_answer(None, container.to_owned(), path, query, !query.flag("previous"));
+            return self.log_chunks(None, container.to_owned(), path, query, !query.flag("previous"));
         }
         let cx = self.pod(namespace, name)?;
         if pod::container(&cx.pod, container).is_none() {
@@ -161,7 +165,7 @@ impl Node {
             // Newer than what was last seen.
             None => self.runtime.container_status(&id).await.map_err(|error| Status::bad_request(error.to_string()))?,
         };
-        self.log_answer(Some(self.runtime.clone()), id, found.log_path, query, found.state != ContainerState::Exited)
+        self.log_chunks(Some(self.runtime.clone()), id, found.log_path, query, found.state != ContainerState::Exited)
     }
 
     /// The file a part of this process writes to in place of the container its mirror pod shows.
@@ -181,7 +185,7 @@ impl Node {
     }
 
     /// `runtime` and `id` tell when the container ends; without a runtime it lives as long as this process.
-    fn log_answer(&self, runtime: Option<Arc<dyn Runtime>>, id: String, path: PathBuf, query: &Query, grows: bool) -> Result<Answer, Status> {
+    fn log_chunks(&self, runtime: Option<Arc<dyn Runtime>>, id: String, path: PathBuf, query: &Query, grows: bool) -> Result<mpsc::Receiver<Bytes>, Status> {
         let number = |name: &str| query.get(name).and_then(|v| v.parse::<u64>().ok());
         let since = match (number("sinceSeconds"), query.get("sinceTime")) {
             (Some(seconds), _) => self.now().checked_sub(SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX))).ok(),
@@ -196,56 +200,98 @@ impl Node {
         };
         let (sender, receiver) = mpsc::channel(LOG_BACKLOG);
         tokio::spawn(logs::read(runtime, id, path, options, sender));
-        let frames = futures_util::stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|bytes| (Ok(Frame::data(bytes)), receiver)) });
-        let mut answer = Response::new(StreamBody::new(frames).boxed_unsync());
-        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        Ok(answer)
+        Ok(receiver)
     }
 
-    fn remote_command(self: &Arc<Self>, request: &mut Request<Incoming>, namespace: &str, name: &str, container: &str, query: &Query, is_exec: bool) -> Result<Answer, Status> {
-        let cx = self.pod(namespace, name)?;
-        let running = cx.shared.lock().runtime.latest(container).filter(|c| c.state == ContainerState::Running).map(|c| c.id.clone());
-        let id = running.ok_or_else(|| Status::failure(500, Reason::InternalError, format!("container not found ({container:?})")))?;
+    fn streamed(self: &Arc<Self>, namespace: &str, name: &str) -> Result<Cx, Refused> {
+        self.find(namespace, name, None).ok_or_else(|| Refused::new(StatusCode::NOT_FOUND, "pod does not exist"))
+    }
+
+    fn remote_command(self: &Arc<Self>, request: &mut Request<Incoming>, namespace: &str, name: &str, container: &str, query: &Query, is_exec: bool) -> Result<Answer, Refused> {
         let either = |a: &str, b: &str| query.flag(a) || query.flag(b);
         let tty = query.flag("tty");
         let options = StreamOptions { stdin: either("input", "stdin"), stdout: either("output", "stdout"), stderr: either("error", "stderr") && !tty, tty };
         if !options.stdin && !options.stdout && !options.stderr {
-            return Err(Status::bad_request("you must specify at least 1 of stdin, stdout, stderr"));
+            return Err(Refused::new(StatusCode::BAD_REQUEST, "you must specify at least 1 of stdin, stdout, stderr"));
         }
-        websocket_only(request)?;
+        let cx = self.streamed(namespace, name)?;
+        let running = cx.shared.lock().runtime.latest(container).filter(|c| c.state == ContainerState::Running).map(|c| c.id.clone());
+        let id = running.ok_or_else(|| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, format!("container not found ({container:?})")))?;
         let command = query.all("command");
         let runtime = self.runtime.clone();
-        let serve = move |channels| async move {
+        let (wanted, asked) = (options.clone(), options.clone());
+        let session = move |channels| async move {
             let streams = if is_exec {
-                runtime.exec(&id, command.clone(), options).await
+                runtime.exec(&id, command.clone(), asked).await
             } else {
                 // The end of the container is the end of the session, whatever its exit code: that one is in the pod's status.
-                runtime.attach(&id, options).await.map(|streams| Streams { exit: Box::pin(async { streams.exit.await.map(|_| 0) }), ..streams })
+                runtime.attach(&id, asked).await.map(|streams| Streams { exit: Box::pin(async { streams.exit.await.map(|_| 0) }), ..streams })
             };
             session::run(channels, streams, command).await;
         };
-        channels::upgrade(request, &REMOTE_COMMAND, serve).map_err(|(code, why)| Status::failure(code.as_u16(), Reason::BadRequest, why))
+        if !websocket::is_websocket(request.headers()) {
+            return upgrade::spdy(request, &spdy_channels::PROTOCOLS, move |io, protocol| spdy_channels::serve(io, protocol, wanted, session));
+        }
+        websocket::channels(request, &REMOTE_COMMAND, move |channels| async move {
+            // Says that the connection stands.
+            let lowest = if wanted.stdout { STDOUT } else if wanted.stderr { STDERR } else { ERROR };
+            if channels.outgoing.send(ChannelFrame::Data(lowest, Bytes::new())).await.is_ok() {
+                session(channels).await;
+            }
+        })
     }
 
-    fn port_forward(self: &Arc<Self>, request: &mut Request<Incoming>, namespace: &str, name: &str, query: &Query) -> Result<Answer, Status> {
-        let cx = self.pod(namespace, name)?;
+    fn port_forward(self: &Arc<Self>, request: &mut Request<Incoming>, namespace: &str, name: &str, query: &Query) -> Result<Answer, Refused> {
+        let tunnelled = websocket::tunnelled(request.headers(), forward::PROTOCOL).transpose()?;
+        let with_channels = tunnelled.is_none() && websocket::is_websocket(request.headers());
+        let ports = if with_channels { forwarded_ports(query)? } else { Vec::new() };
+        let cx = self.streamed(namespace, name)?;
         let sandbox = cx.shared.lock().runtime.sandbox().map(|s| s.id.clone());
-        let sandbox = sandbox.ok_or_else(|| Status::failure(500, Reason::InternalError, format!("failed to find sandbox for pod {name}")))?;
-        let given: Vec<String> = ["port", "ports"].iter().flat_map(|name| query.all(name)).flat_map(|list| list.split(',').map(str::to_owned).collect::<Vec<_>>()).collect();
-        let ports: Vec<u16> = given.iter().map(|p| p.parse().map_err(|_| Status::bad_request(format!("invalid port {p:?}")))).collect::<Result<_, _>>()?;
-        if ports.is_empty() || ports.len() > forward::PORTS_MAX {
-            return Err(Status::bad_request("query parameter \"port\" is required"));
+        let sandbox_id = sandbox.ok_or_else(|| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, format!("failed to find sandbox for pod {name}")))?;
+        let target = forward::Target { runtime: self.runtime.clone(), sandbox_id, pod: name.to_owned(), uid: pod::uid(&cx.pod).to_owned() };
+        match tunnelled {
+            Some(protocol) => websocket::tunnel(request, protocol, move |io| forward::streams(io, target)),
+            None if with_channels => websocket::channels(request, &PORT_FORWARD, move |channels| forward::channels(channels, target, ports)),
+            None => upgrade::spdy(request, &[forward::PROTOCOL], move |io, _| forward::streams(io, target)),
         }
-        websocket_only(request)?;
-        let runtime = self.runtime.clone();
-        let id = pod::uid(&cx.pod).to_owned();
-        channels::upgrade(request, &PORT_FORWARD, move |channels| forward::run(channels, runtime, sandbox, id, ports))
-            .map_err(|(code, why)| Status::failure(code.as_u16(), Reason::BadRequest, why))
     }
 }
 
-fn websocket_only(request: &Request<Incoming>) -> Result<(), Status> {
-    if channels::is_websocket(request.headers()) { Ok(()) } else { Err(Status::bad_request("unable to upgrade: only WebSocket connections are served")) }
+/// The ports of a WebSocket with channels: `port=80&port=90,100`.
+fn forwarded_ports(query: &Query) -> Result<Vec<u16>, Refused> {
+    let bad = |text: String| Refused::new(StatusCode::BAD_REQUEST, text);
+    let given = [query.all("port"), query.all("ports")].concat();
+    if given.is_empty() {
+        return Err(bad("query parameter \"port\" is required".to_owned()));
+    }
+    let mut ports = Vec::new();
+    for list in &given {
+        if list.is_empty() {
+            return Err(bad("query parameter \"port\" cannot be empty".to_owned()));
+        }
+        for port in list.split(',') {
+            match port.parse::<u16>() {
+                Ok(0) => return Err(bad(format!("port {list:?} must be > 0"))),
+                Ok(port) => ports.push(port),
+                Err(_) => return Err(bad(format!("unable to parse {list:?} as a port: strconv.ParseUint: parsing {port:?}: invalid syntax"))),
+            }
+        }
+    }
+    if ports.len() > forward::PORTS_MAX {
+        return Err(bad(format!("at most {} ports can be forwarded at once", forward::PORTS_MAX)));
+    }
+    Ok(ports)
+}
+
+/// A log as it is read: a body, or a WebSocket's messages.
+fn log_answer(request: &mut Request<Incoming>, chunks: mpsc::Receiver<Bytes>) -> Answer {
+    if websocket::is_websocket(request.headers()) {
+        return websocket::reader(request, chunks).unwrap_or_else(Answer::from);
+    }
+    let frames = futures_util::stream::unfold(chunks, |mut chunks| async move { chunks.recv().await.map(|bytes| (Ok(Frame::data(bytes)), chunks)) });
+    let mut answer = Response::new(StreamBody::new(frames).boxed_unsync());
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    answer
 }
 
 fn no_container(container: &str, pod: &str) -> Status {

@@ -45,6 +45,7 @@ mod sandbox_config;
 mod security;
 pub mod services;
 mod session;
+mod spdy_channels;
 mod stats;
 mod status;
 #[cfg(test)]
@@ -52,8 +53,10 @@ mod status_tests;
 mod sync;
 #[cfg(test)]
 mod sync_tests;
+mod upgrade;
 mod view;
 mod volumes;
+mod websocket;
 mod worker;
 
 pub use config::{Config, KUBELET_PORT, MAX_PODS};

@@ -1,6 +1,6 @@
 //! Exec and attach: a runtime's streams joined to a client's channels.
 //!
-//! Channels as upstream's remotecommand: 0 stdin, 1 stdout, 2 stderr, 3 error (a `metav1.Status`), 4 resize.
+//! Mirrors k8s.io/cri-streaming/pkg/streaming/remotecommand: exec.go, attach.go.
 
 use std::sync::Arc;
 
@@ -10,14 +10,9 @@ use sandbox::cri::{RuntimeError, Streams, TerminalSize};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use crate::channels::{Channels, Frame, Protocol};
+use crate::channels::{Channels, ERROR, Frame, RESIZE, STDERR, STDIN, STDOUT};
 use crate::fd::Fd;
 
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const ERROR: u8 = 3;
-const RESIZE: u8 = 4;
 const CHUNK: usize = 32 * 1024;
 
 #[derive(Deserialize)]
@@ -42,9 +37,9 @@ pub fn outcome(result: Result<i32, RuntimeError>, command: &[String]) -> Status 
 }
 
 /// The bytes of that status on the error channel. Older protocols have text, and nothing for success.
-fn encoded(protocol: Protocol, status: &Status) -> Option<Bytes> {
+fn encoded(as_status: bool, status: &Status) -> Option<Bytes> {
     let failed = status.status != "Success";
-    if !protocol.status {
+    if !as_status {
         return failed.then(|| Bytes::from(status.message.clone()));
     }
     let mut value = serde_json::to_value(status).unwrap_or_default();
@@ -56,11 +51,11 @@ fn encoded(protocol: Protocol, status: &Status) -> Option<Bytes> {
 
 /// Until the process ended or the client is gone.
 pub async fn run(channels: Channels, streams: Result<Streams, RuntimeError>, command: Vec<String>) {
-    let Channels { incoming, outgoing, protocol } = channels;
+    let Channels { incoming, outgoing, status: as_status } = channels;
     let streams = match streams {
         Ok(streams) => streams,
         Err(error) => {
-            finish(protocol, &outgoing, &outcome(Err(error), &command)).await;
+            finish(as_status, &outgoing, &outcome(Err(error), &command)).await;
             return;
         }
     };
@@ -85,7 +80,7 @@ pub async fn run(channels: Channels, streams: Result<Streams, RuntimeError>, com
         if !drained {
             let _ = tokio::time::timeout(DRAIN, &mut output).await;
         }
-        finish(protocol, &outgoing, &outcome(result, &command)).await;
+        finish(as_status, &outgoing, &outcome(result, &command)).await;
     }
     input.abort();
 }
@@ -93,8 +88,8 @@ pub async fn run(channels: Channels, streams: Result<Streams, RuntimeError>, com
 /// How long output is still read after the process ended.
 const DRAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
-async fn finish(protocol: Protocol, outgoing: &mpsc::Sender<Frame>, status: &Status) {
-    if let Some(bytes) = encoded(protocol, status) {
+async fn finish(as_status: bool, outgoing: &mpsc::Sender<Frame>, status: &Status) {
+    if let Some(bytes) = encoded(as_status, status) {
         let _ = outgoing.send(Frame::Data(ERROR, bytes)).await;
     }
 }
@@ -139,16 +134,15 @@ async fn feed(mut incoming: mpsc::Receiver<Frame>, mut stdin: Option<Fd>, resize
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channels::REMOTE_COMMAND;
 
     #[test]
     fn the_error_channel_says_the_exit_code() {
-        let text = |result, index: usize| encoded(REMOTE_COMMAND[index], &outcome(result, &["sh".to_owned(), "-c".to_owned()])).map(|b| String::from_utf8_lossy(&b).into_owned());
-        let failed: serde_json::Value = serde_json::from_str(&text(Ok(5), 0).unwrap()).unwrap();
+        let text = |result, as_status: bool| encoded(as_status, &outcome(result, &["sh".to_owned(), "-c".to_owned()])).map(|b| String::from_utf8_lossy(&b).into_owned());
+        let failed: serde_json::Value = serde_json::from_str(&text(Ok(5), true).unwrap()).unwrap();
         assert_eq!((failed["status"].as_str(), failed["reason"].as_str()), (Some("Failure"), Some("NonZeroExitCode")));
         assert_eq!(failed["details"]["causes"][0], serde_json::json!({"reason": "ExitCode", "message": "5"}));
         assert_eq!(failed["message"], "command terminated with non-zero exit code: error executing command [sh -c], exit code 5");
-        assert!(text(Ok(0), 1).unwrap().contains("\"status\":\"Success\""));
-        assert_eq!(text(Ok(0), 3), None);
+        assert!(text(Ok(0), true).unwrap().contains("\"status\":\"Success\""));
+        assert_eq!(text(Ok(0), false), None);
     }
 }

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+use super::relay::Peer;
 use super::{answer, routes};
 use crate::api::Api;
 use crate::authentication::User;
@@ -65,7 +66,11 @@ pub async fn serve(api: Arc<Api>, config: ServeConfig, mut shutdown: watch::Rece
 
 async fn connection(api: Arc<Api>, stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>, mut shutdown: watch::Receiver<bool>) {
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(|leaf| User::of_certificate(leaf)).map(Arc::new);
-    let service = service_fn(move |request| {
+    let peer = stream.get_ref().0.peer_addr().map(|address| Peer(address.ip())).ok();
+    let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
         let (api, certificate) = (api.clone(), certificate.clone());
         async move {
             // A panic costs one request, never the process.

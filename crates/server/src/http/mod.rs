@@ -1,6 +1,7 @@
 //! The API over HTTPS: connections, and the road from a request to the registry and back.
 
 mod answer;
+mod backend;
 mod compress;
 mod connections;
 mod impersonation;
@@ -8,6 +9,7 @@ mod negotiate;
 mod options;
 mod pieces;
 mod proxy;
+mod relay;
 mod resource;
 mod routes;
 mod stream;

@@ -1,52 +1,63 @@
 //! Logs, exec, attach, port-forward: streams between the client and the node's agent.
 //!
-//! The request goes on to the agent's own HTTP server (the kubelet API); an upgrade is passed through byte for byte.
+//! The request goes on to the agent's own HTTP server (the kubelet API), which speaks all the protocols there are; an upgrade is passed through byte for byte.
+//! Mirrors pkg/registry/core/pod/rest.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use ::api::{Cause, Status};
-use http::header::{CONNECTION, UPGRADE};
-use bytes::Bytes;
+use http::Method;
 use http::request::Parts;
-use http::{HeaderName, Request, StatusCode};
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::{Frame, Incoming};
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use super::answer::Answer;
+use super::answer::{self, Answer};
+use super::backend;
+use super::relay::{self, Onward};
+use super::routes::authorize;
 use crate::api::Api;
+use crate::authentication::User;
+use crate::authorization::Attributes;
 use crate::path::{Query, ResourcePath};
 use crate::registry::text;
 
-pub async fn handle(api: Arc<Api>, target: ResourcePath, query: Query, parts: Parts, body: &mut Option<Incoming>) -> Result<Answer, Status> {
+pub async fn handle(api: Arc<Api>, user: &User, target: ResourcePath, query: Query, parts: Parts, body: &mut Option<Incoming>) -> Result<Answer, Status> {
     let name = target.name.clone().unwrap_or_default();
     let subresource = target.subresource.clone().unwrap_or_default();
     match (&*target.plural, &*subresource) {
         ("pods", "log" | "exec" | "attach" | "portforward") => {
+            let streams = subresource != "log";
+            match parts.method {
+                Method::GET => {}
+                Method::HEAD if !streams => {}
+                Method::POST if streams => {}
+                _ => return Err(answer::method_not_allowed()),
+            }
             let namespace = target.namespace.clone().unwrap_or_default();
+            if streams && parts.method == Method::GET {
+                // A browser cannot POST; but to read a pod is not to run something in it.
+                authorize(&api, user, &Attributes { verb: "create".into(), resource: target.plural.clone(), subresource: subresource.clone(), namespace: namespace.clone(), name: name.clone(), ..Attributes::default() })?;
+            }
             let row = api.serving.rows().find("", "v1", "pods").ok_or_else(Status::no_route)?;
             let pod = api.stored(&row, Some(&namespace), &name)?.value().map_err(Status::internal)?;
+            let path = agent_path(&subresource, &namespace, &name, &pod, &query)?;
             let node = text(&pod, "/spec/nodeName").to_owned();
             if node.is_empty() {
-                if subresource == "log" {
+                if !streams {
                     // Upstream answers an empty log for a pod that nobody has taken yet.
-                    return Ok(super::answer::text(200, String::new()));
+                    return Ok(answer::text(200, String::new()));
                 }
                 return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
             }
-            let path = agent_path(&subresource, &namespace, &name, &pod, &query)?;
-            forward(api, &node, &path, parts, body).await
+            if streams && !relay::is_upgrade(&parts.headers) {
+                return Err(Status::bad_request("Upgrade request required"));
+            }
+            let stream = api.nodes.dial(&node).await?;
+            relay::relay(stream, Onward { uri: path, host: node, prefix: None }, parts, body).await
         }
-        ("nodes", "proxy") => {
-            let row = api.serving.rows().find("", "v1", "nodes").ok_or_else(Status::no_route)?;
-            api.stored(&row, None, &name)?;
-            let rest = parts.uri.query().map(|query| format!("/{}?{query}", target.rest)).unwrap_or_else(|| format!("/{}", target.rest));
-            forward(api, &name, &rest, parts, body).await
-        }
-        _ => Err(Status::failure(501, ::api::Reason::Unknown, format!("{}/{subresource} is not served by Coracle yet", target.plural))),
+        ("pods" | "services" | "nodes", "proxy") => backend::proxy(api, target, parts, body).await,
+        _ => Err(Status::no_route()),
     }
 }
 
@@ -118,65 +129,4 @@ fn check_log_options(name: &str, query: &Query) -> Result<(), Status> {
         return Err(Status::invalid("", "PodLogOptions", name, vec![Cause { reason: "FieldValueForbidden".into(), message: "Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified".into(), field: "sinceSeconds".into() }]));
     }
     Ok(())
-}
-
-/// An agent that breaks off ends the body early; a log reader sees the end of the stream.
-fn until_broken(body: Incoming) -> impl futures_util::Stream<Item = Result<Frame<Bytes>, Infallible>> {
-    futures_util::stream::unfold(body, |mut body| async move {
-        match body.frame().await? {
-            Ok(frame) => Some((Ok(frame), body)),
-            Err(error) => {
-                tracing::debug!(%error, "the node's agent broke off");
-                None
-            }
-        }
-    })
-}
-
-/// Headers of one hop only; an upgrade's are put back by hand.
-const HOP_HEADERS: [&str; 5] = ["host", "keep-alive", "te", "trailer", "authorization"];
-
-async fn forward(api: Arc<Api>, node: &str, path: &str, parts: Parts, body: &mut Option<Incoming>) -> Result<Answer, Status> {
-    let stream = api.nodes.dial(node).await?;
-    let failed = |error: hyper::Error| Status::internal(format!("error dialing backend: {error}"));
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "connection to the node's agent ended");
-        }
-    });
-    let Some(body) = body.take() else { return Err(Status::internal("the request's body was read before")) };
-    let upgrade = parts.headers.get(UPGRADE).cloned();
-    let mut request = Request::from_parts(parts, body);
-    let client_side = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
-    let (parts, body) = request.into_parts();
-    let mut outgoing = Request::builder().method(parts.method.clone()).uri(path);
-    for (name, value) in &parts.headers {
-        if !HOP_HEADERS.contains(&name.as_str()) {
-            outgoing = outgoing.header(name, value);
-        }
-    }
-    outgoing = outgoing.header("host", node);
-    let outgoing = outgoing.body(body).map_err(Status::internal)?;
-    let mut response = sender.send_request(outgoing).await.map_err(failed)?;
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS
-        && let Some(client_side) = client_side
-    {
-        let node_side = hyper::upgrade::on(&mut response);
-        tokio::spawn(async move {
-            match tokio::join!(client_side, node_side) {
-                (Ok(client), Ok(node)) => {
-                    // Either side's end ends the session; errors say no more than that.
-                    let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(node)).await;
-                }
-                (Err(error), _) | (_, Err(error)) => tracing::debug!(%error, "upgrade failed"),
-            }
-        });
-    } else {
-        // The connection lives as long as the body is read; the sender may go.
-        response.headers_mut().remove(HeaderName::from_static("keep-alive"));
-        response.headers_mut().remove(CONNECTION);
-    }
-    let (parts, body) = response.into_parts();
-    Ok(http::Response::from_parts(parts, StreamBody::new(until_broken(body)).boxed_unsync()))
 }

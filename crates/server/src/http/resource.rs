@@ -43,7 +43,7 @@ pub async fn handle(api: Arc<Api>, user: Arc<User>, target: ResourcePath, query:
     }
     if let Some(subresource) = &target.subresource {
         if STREAMED.contains(&subresource.as_str()) {
-            return proxy::handle(api, target, query, parts, body).await;
+            return proxy::handle(api, &user, target, query, parts, body).await;
         }
         if row.subresource(subresource).is_none() {
             return Err(Status::no_route());
