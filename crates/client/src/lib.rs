@@ -15,6 +15,7 @@ mod resolve;
 pub mod tls;
 mod transport;
 mod typed;
+mod upgrade;
 pub mod websocket;
 
 pub use crate::http::HttpClient;

@@ -13,10 +13,11 @@ use http::header::SEC_WEBSOCKET_PROTOCOL;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 use crate::http::{HttpClient, HttpError, Stream};
-use crate::remote::status_of;
+use crate::upgrade::refused;
 
 pub type Socket = WebSocketStream<Box<dyn Stream>>;
 
@@ -27,8 +28,18 @@ pub enum WebSocketError {
     /// The server answered something else than an upgrade.
     #[error("{0}")]
     Refused(Box<Status>),
+    /// The same, in plain text.
+    #[error("unable to upgrade connection: {0}")]
+    Upgrade(String),
     #[error("{0}")]
     Protocol(String),
+}
+
+impl WebSocketError {
+    /// Another protocol may be tried: upstream's IsUpgradeFailure.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, WebSocketError::Refused(_) | WebSocketError::Upgrade(_))
+    }
 }
 
 pub struct WebSocket {
@@ -52,7 +63,9 @@ impl HttpClient {
                 let protocol = response.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
                 Ok(WebSocket { protocol, socket })
             }
-            Err(WsError::Http(response)) => Err(WebSocketError::Refused(Box::new(status_of(response.status().as_u16(), response.body().as_deref().unwrap_or(&[]))))),
+            Err(WsError::Http(response)) => Err(refused(response.status(), response.body().as_deref().unwrap_or(&[]))),
+            // Older servers ignore protocols that they do not know.
+            Err(WsError::Protocol(error @ ProtocolError::SecWebSocketSubProtocolError(_))) => Err(WebSocketError::Upgrade(error.to_string())),
             Err(error) => Err(WebSocketError::Protocol(error.to_string())),
         }
     }

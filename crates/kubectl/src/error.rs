@@ -58,6 +58,7 @@ impl From<WebSocketError> for Error {
         match error {
             WebSocketError::Http(cause) => Error::Message(cause.to_string()),
             WebSocketError::Refused(status) => Error::Server { status, context: None },
+            WebSocketError::Upgrade(_) => Error::Message(error.to_string()),
             WebSocketError::Protocol(cause) => Error::Message(cause),
         }
     }

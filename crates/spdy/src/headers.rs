@@ -154,11 +154,11 @@ mod tests {
         assert_eq!((headers.get("streamtype"), headers.get("port")), (Some("a"), None));
     }
 
-    /// The first block that a kubectl 1.20 sends in an exec, byte for byte.
+    /// zlib's header names the dictionary by its checksum; without it the other side does not read on.
     #[test]
-    fn a_kubectls_block() {
+    fn the_first_block_names_the_dictionary() {
         let packed = Packer::new().pack(&Headers::default().with("streamtype", "error")).unwrap();
-        assert_eq!(packed[..6], [0x78, 0xbb, 0xe3, 0xc6, 0xa7, 0xc2], "zlib's header names the dictionary");
+        assert_eq!((packed[1] & 0x20, &packed[2..6]), (0x20, &[0xe3, 0xc6, 0xa7, 0xc2][..]));
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod describe;
 pub mod config;
 pub mod certificate;
 pub mod watching;
+mod wire;
 pub mod streams;
 pub mod pods;
 pub mod changing;

@@ -1,14 +1,19 @@
 //! `kubectl port-forward`: local ports that end in a pod.
 //!
-//! Mirrors k8s.io/kubectl/pkg/cmd/portforward and client-go/tools/portforward. One WebSocket (`v4.channel.k8s.io`) for each connection: channel 0 carries data,
-//! channel 1 what went wrong; the first message of each is the port's number.
+//! Mirrors k8s.io/kubectl/pkg/cmd/portforward and client-go/tools/portforward: one SPDY connection for all, inside a WebSocket or, with servers that refuse that,
+//! bare; two streams for each local connection, data and what went wrong.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::Value;
+use spdy::{Connection, Headers};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 use super::changing::usage;
 use super::pods::{self, array, text as at};
@@ -17,7 +22,7 @@ use crate::command::command;
 use crate::error::{Error, Result, fail};
 use crate::flags::{Args, Flag, list, text};
 use crate::output;
-use crate::session::{Query, Session};
+use crate::session::Session;
 
 const FLAGS: &[Flag] = &[
     list("address", "Addresses to listen on (comma separated). Only accepts IP addresses or localhost as a value."),
@@ -26,12 +31,11 @@ const FLAGS: &[Flag] = &[
 
 command!(PORT_FORWARD, "port-forward", [], "TYPE/NAME [options] [LOCAL_PORT:]REMOTE_PORT [...[LOCAL_PORT_N:]REMOTE_PORT_N]", "Forward one or more local ports to a pod", [FLAGS], run);
 
-const PROTOCOLS: &[&str] = &["v4.channel.k8s.io"];
-const DATA: u8 = 0;
-const ERROR: u8 = 1;
+const PROTOCOL: &str = "portforward.k8s.io";
+const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 const CHUNK: usize = 32 * 1024;
-/// After the local side has said its last word, the pod may be silent for this long before the connection is given up: the protocol cannot tell it that nothing more comes.
-const HALF_CLOSED_PATIENCE: Duration = Duration::from_secs(10);
+/// Upstream's PingPeriod.
+const PING_PERIOD: Duration = Duration::from_secs(10);
 
 /// `8080:80`, `:80`, `80`, and names for the second part.
 fn ports(word: &str, remote: impl Fn(&str) -> Result<u16>) -> Result<(u16, u16)> {
@@ -118,6 +122,7 @@ pub async fn run(session: &Session, args: &Args) -> Result<()> {
         return fail(format!("unable to forward port because pod is not running. Current status={phase}"));
     }
     let path = format!("/api/v1/namespaces/{}/pods/{}/portforward", at(&pod, "/metadata/namespace"), at(&pod, "/metadata/name"));
+    let forwarder = Arc::new(Forwarder::connect(session.http()?, &path).await.map_err(|error| Error::Message(format!("error upgrading connection: {error}")))?);
     let mut listeners = Vec::new();
     for (local, far) in pairs {
         let (mut port, mut told, mut listening) = (local, Vec::new(), false);
@@ -139,58 +144,109 @@ pub async fn run(session: &Session, args: &Args) -> Result<()> {
             return fail(format!("unable to listen on any of the requested ports: [{{{local} {far}}}]"));
         }
     }
-    futures_util::future::try_join_all(listeners.iter().map(|(listener, far)| accept(session, &path, listener, *far))).await.map(drop)
+    let accepting = futures_util::future::try_join_all(listeners.iter().map(|(listener, far)| accept(forwarder.clone(), listener, *far)));
+    tokio::select! {
+        ended = accepting => ended.map(drop),
+        () = forwarder.lost() => fail("lost connection to pod"),
+    }
 }
 
 /// Serves one listener; its connections live and die on their own.
-async fn accept(session: &Session, path: &str, listener: &TcpListener, far: u16) -> Result<()> {
+async fn accept(forwarder: Arc<Forwarder>, listener: &TcpListener, far: u16) -> Result<()> {
     let local = listener.local_addr()?.port();
-    let http = session.http()?.clone();
-    let path = Query::of(path).with("ports", &far.to_string()).end();
     loop {
         let (connection, _) = listener.accept().await?;
         output::line(format!("Handling connection for {local}"));
-        let (http, path) = (http.clone(), path.clone());
+        let forwarder = forwarder.clone();
         tokio::spawn(async move {
-            if let Err(error) = forward(&http, &path, connection).await {
+            if let Err(error) = forwarder.forward(connection, far).await {
                 output::complain(format!("E portforward: an error occurred forwarding {local} -> {far}: {error}"));
+                // As upstream: what went wrong for one may be wrong with all.
+                forwarder.given_up.notify_one();
             }
         });
     }
 }
 
-async fn forward(http: &client::HttpClient, path: &str, connection: TcpStream) -> Result<()> {
-    let (mut outgoing, mut incoming) = http.websocket(path, PROTOCOLS).await?.split();
-    let (mut read, mut write) = connection.into_split();
-    let mut buffer = vec![0; CHUNK];
-    let mut reading = true;
-    // The first message of each channel is the port's number.
-    let mut greeted = [false; 2];
-    loop {
-        tokio::select! {
-            message = incoming.next() => {
-                let Some(message) = message else { return Ok(()) };
-                let (channel, data) = message?;
-                if let Some(greeted) = greeted.get_mut(usize::from(channel)) && !*greeted {
-                    *greeted = true;
-                    continue;
+/// The connection to the pod.
+struct Forwarder {
+    connection: Connection,
+    requests: AtomicU64,
+    given_up: Notify,
+}
+
+impl Forwarder {
+    async fn connect(http: &client::HttpClient, path: &str) -> Result<Self> {
+        let connection = match http.websocket(path, &[TUNNEL]).await {
+            Ok(socket) => Connection::client(socket.tunnel()),
+            Err(error) if error.is_refusal() => {
+                let (stream, protocol) = http.spdy(path, &[PROTOCOL]).await?;
+                if protocol != PROTOCOL {
+                    return fail(format!("unable to negotiate protocol: client supports {PROTOCOL:?}, server returned {protocol:?}"));
                 }
-                match channel {
-                    DATA => if write.write_all(&data).await.is_err() { break },
-                    ERROR if !data.is_empty() => return fail(String::from_utf8_lossy(&data).into_owned()),
-                    _ => {}
+                Connection::client(stream)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self { connection, requests: AtomicU64::new(0), given_up: Notify::new() })
+    }
+
+    /// Until the connection is no more.
+    async fn lost(&self) {
+        let alive = async {
+            let mut signs = tokio::time::interval_at(tokio::time::Instant::now() + PING_PERIOD, PING_PERIOD);
+            loop {
+                signs.tick().await;
+                if self.connection.ping().await.is_err() {
+                    return;
                 }
             }
-            length = read.read(&mut buffer), if reading => match length {
-                Ok(length @ 1..) => outgoing.send(DATA, &buffer[..length]).await?,
-                Ok(0) => reading = false,
-                Err(_) => break,
-            },
-            () = tokio::time::sleep(HALF_CLOSED_PATIENCE), if !reading => break,
+        };
+        tokio::select! {
+            () = self.connection.ended() => {}
+            () = self.given_up.notified() => {}
+            () = alive => {}
         }
     }
-    outgoing.close().await;
-    Ok(())
+
+    async fn forward(&self, local: TcpStream, far: u16) -> Result<()> {
+        let request = self.requests.fetch_add(1, Ordering::Relaxed).to_string();
+        let headers = |kind| Headers::default().with("streamType", kind).with("port", &far.to_string()).with("requestID", &request);
+        let refused = |kind, error| Error::Message(format!("error creating {kind} stream: {error}"));
+        let (mut errors, said_nothing) = self.connection.open(headers("error")).await.map_err(|error| refused("error", error))?.split();
+        said_nothing.finish().await;
+        let (mut answers, input) = self.connection.open(headers("data")).await.map_err(|error| refused("forwarding", error))?.split();
+        let (mut read, mut write) = local.into_split();
+        let forth = async {
+            let mut buffer = vec![0; CHUNK];
+            while let Ok(length @ 1..) = read.read(&mut buffer).await {
+                if input.send(Bytes::copy_from_slice(&buffer[..length])).await.is_err() {
+                    return;
+                }
+            }
+            input.finish().await;
+            std::future::pending().await
+        };
+        let back = async {
+            while let Some(data) = answers.next().await {
+                if write.write_all(&data).await.is_err() {
+                    return;
+                }
+            }
+            // The program may still be sending, but nobody listens any more.
+            let _ = write.shutdown().await;
+        };
+        tokio::select! {
+            () = back => {}
+            () = forth => {}
+        }
+        input.reset();
+        let mut told = Vec::new();
+        while let Some(data) = errors.next().await {
+            told.extend_from_slice(&data);
+        }
+        if told.is_empty() { Ok(()) } else { fail(String::from_utf8_lossy(&told).into_owned()) }
+    }
 }
 
 #[cfg(test)]

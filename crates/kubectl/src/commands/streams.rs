@@ -3,25 +3,20 @@
 //! Mirrors k8s.io/client-go/tools/remotecommand (v5: a channel can be closed; v4: the end is a Status) and kubectl/pkg/util/term.
 
 use std::io::{IsTerminal, Write};
+use std::time::Duration;
 
-use client::websocket::{Incoming, Outgoing};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::wire::{self, ERROR, Incoming, Outgoing, RESIZE, STDERR, STDIN, STDOUT};
 use crate::error::{Error, Result, fail};
 use crate::output;
 use crate::session::Session;
 
-const PROTOCOLS: &[&str] = &["v5.channel.k8s.io", "v4.channel.k8s.io"];
-const CLOSABLE: &str = "v5.channel.k8s.io";
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const ERROR: u8 = 3;
-const RESIZE: u8 = 4;
-const CLOSE: u8 = 255;
+/// Upstream's pingPeriod.
+const PING_PERIOD: Duration = Duration::from_secs(5);
 /// As a shell counts a death by SIGPIPE.
 const BROKEN_PIPE: u8 = 141;
 const CHUNK: usize = 32 * 1024;
@@ -82,12 +77,10 @@ pub fn own(stdin: bool, tty: bool) -> Streams<tokio::io::Stdin, std::io::Stdout,
 
 /// Joins `streams` to what `path` starts, until it ends. Its exit code, if not 0, is the error.
 pub async fn run<I: AsyncRead + Unpin, O: Write, E: Write>(session: &Session, path: &str, streams: Streams<I, O, E>) -> Result<()> {
-    let socket = session.http()?.websocket(path, PROTOCOLS).await?;
-    let closable = socket.protocol == CLOSABLE;
-    let (outgoing, incoming) = socket.split();
+    let (outgoing, incoming) = wire::connect(session.http()?, path).await?;
     let _raw = streams.tty.then(Raw::start);
     let Streams { stdin, stdout, stderr, tty } = streams;
-    let send = sending(outgoing, stdin, tty, closable);
+    let send = sending(outgoing, stdin, tty);
     let receive = receiving(incoming, stdout, stderr);
     tokio::pin!(send, receive);
     tokio::select! {
@@ -96,27 +89,27 @@ pub async fn run<I: AsyncRead + Unpin, O: Write, E: Write>(session: &Session, pa
     }
 }
 
-async fn sending<I: AsyncRead + Unpin>(mut outgoing: Outgoing, stdin: Option<I>, tty: bool, closable: bool) -> Result<()> {
+async fn sending<I: AsyncRead + Unpin>(mut outgoing: Outgoing, stdin: Option<I>, tty: bool) -> Result<()> {
     let mut resized = signal(SignalKind::window_change())?;
     if tty && let Some(size) = window() {
         outgoing.send(RESIZE, &size).await?;
     }
     let mut stdin = stdin;
     let mut buffer = vec![0; CHUNK];
+    let mut signs = tokio::time::interval_at(tokio::time::Instant::now() + PING_PERIOD, PING_PERIOD);
     loop {
         tokio::select! {
             read = read(&mut stdin, &mut buffer), if stdin.is_some() => match read {
                 Ok(0) | Err(_) => {
                     stdin = None;
-                    if closable {
-                        outgoing.send(CLOSE, &[STDIN]).await?;
-                    }
+                    outgoing.finish(STDIN).await?;
                 }
                 // The program may have ended without reading: the other side tells how.
                 Ok(length) => if outgoing.send(STDIN, &buffer[..length]).await.is_err() { return Ok(()) },
             },
             _ = resized.recv(), if tty => if let Some(size) = window() { outgoing.send(RESIZE, &size).await? },
-            else => return std::future::pending().await,
+            // Who does not take it any more will soon be seen to be gone.
+            _ = signs.tick() => drop(outgoing.ping().await),
         }
     }
 }
@@ -135,7 +128,7 @@ async fn receiving(mut incoming: Incoming, mut stdout: impl Write, mut stderr: i
             Ok(message) => message,
             // After the outcome, how the connection goes down says nothing.
             Err(_) if outcome.is_some() => break,
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         };
         match channel {
             STDOUT => stdout.write_all(&data).and_then(|()| stdout.flush()).map_err(unread)?,

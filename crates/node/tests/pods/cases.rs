@@ -28,7 +28,7 @@ macro_rules! cases {
     };
 }
 
-cases!(registers, speaks_up, moves, mirrors, exact_grace, refused, image_volume, resized, runs_and_ends, env_and_restart, succeeds, init_and_volumes, probes, images, config_errors, logs, exec, forwards, hooks_and_grace, sidecars, deadline, limits, secrets, many, adopted, sandbox_dies, leaves_nothing);
+cases!(registers, speaks_up, moves, mirrors, exact_grace, refused, image_volume, resized, runs_and_ends, env_and_restart, succeeds, init_and_volumes, probes, images, config_errors, logs, exec, forwards, over_spdy, hooks_and_grace, sidecars, deadline, limits, secrets, many, adopted, sandbox_dies, leaves_nothing);
 
 fn sh(script: &str) -> serde_json::Value {
     json!({"name": "c", "image": "busybox", "command": ["sh", "-c", script]})
@@ -428,6 +428,90 @@ async fn forwards(world: &mut World) {
     assert_eq!(world.get("/healthz").await, (200, "ok".to_owned()));
     world.delete("fwd", 0).await;
     world.gone("fwd").await;
+}
+
+async fn all(reader: &mut spdy::Reader) -> String {
+    let mut all = Vec::new();
+    while let Some(data) = tokio::time::timeout(PATIENCE, reader.next()).await.expect("in time") {
+        all.extend_from_slice(&data);
+    }
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+async fn open(connection: &spdy::Connection, headers: &[(&str, &str)]) -> (spdy::Reader, spdy::Writer) {
+    let headers = headers.iter().fold(spdy::Headers::default(), |headers, (name, value)| headers.with(name, value));
+    connection.open(headers).await.expect("a stream").split()
+}
+
+/// What kubectl before 1.31, and most programs, speak.
+async fn over_spdy(world: &mut World) {
+    const V4: &str = "v4.channel.k8s.io";
+    let container = sh("while true; do echo served | nc -l -p 8080 127.0.0.1; done");
+    world.create("spdy", json!({"terminationGracePeriodSeconds": 1, "containers": [container]})).await;
+    world.until("spdy", "ready", ready).await;
+    let command = "/exec/default/spdy/c?command=sh&command=-c&command=";
+    for (protocols, code, text) in [(&[][..], 400, "header X-Stream-Protocol-Version does not exist"), (&["v9.channel.k8s.io"][..], 403, "unable to negotiate protocol: client supports [v9.channel.k8s.io], server accepts [v4.channel.k8s.io ")] {
+        let refused = world.spdy(&format!("{command}true&output=1"), protocols).await.err().expect("a refusal");
+        assert!(refused.0 == code && refused.1.contains(text), "{refused:?}");
+    }
+    // Output, and how it ended.
+    let connection = world.spdy(&format!("{command}echo%20out;echo%20err%20%3E%262;exit%205&output=1&error=1"), &[V4, "channel.k8s.io"]).await.expect("upgrade");
+    let (mut status, _status) = open(&connection, &[("streamType", "error")]).await;
+    let (mut out, _out) = open(&connection, &[("streamType", "stdout")]).await;
+    let (mut err, _err) = open(&connection, &[("streamType", "stderr")]).await;
+    assert_eq!((all(&mut out).await.as_str(), all(&mut err).await.as_str()), ("out\n", "err\n"));
+    let status: serde_json::Value = serde_json::from_str(&all(&mut status).await).unwrap();
+    assert_eq!((status["reason"].as_str(), status["details"]["causes"][0]["message"].as_str()), (Some("NonZeroExitCode"), Some("5")));
+    tokio::time::timeout(PATIENCE, connection.ended()).await.expect("the node goes too");
+    // Input until its end, both ways at once; v2 tells success by silence.
+    let connection = world.spdy("/exec/default/spdy/c?command=cat&input=1&output=1", &["v2.channel.k8s.io"]).await.expect("upgrade");
+    let (mut status, _status) = open(&connection, &[("streamType", "error")]).await;
+    let (_in, input) = open(&connection, &[("streamType", "stdin")]).await;
+    let (mut out, _out) = open(&connection, &[("streamType", "stdout")]).await;
+    let sent = "0123456789abcdef".repeat(64 * 1024);
+    let (got, ()) = tokio::join!(all(&mut out), async {
+        input.send(sent.clone().into()).await.expect("taken");
+        input.finish().await;
+    });
+    assert!(got == sent && all(&mut status).await.is_empty());
+    // A terminal of the size that was asked for.
+    let connection = world.spdy(&format!("{command}read%20x;stty%20size&input=1&output=1&tty=1"), &[V4]).await.expect("upgrade");
+    let _status = open(&connection, &[("streamType", "error")]).await;
+    let (_in, input) = open(&connection, &[("streamType", "stdin")]).await;
+    let (mut out, _out) = open(&connection, &[("streamType", "stdout")]).await;
+    let (_resize, resize) = open(&connection, &[("streamType", "resize")]).await;
+    resize.send(bytes::Bytes::from_static(b"{\"Width\":92,\"Height\":34}\n")).await.expect("taken");
+    input.send(bytes::Bytes::from_static(b"go\n")).await.expect("taken");
+    assert!(all(&mut out).await.contains("34 92"));
+    // Ports: bare, and inside of a WebSocket.
+    let bare = world.spdy("/portForward/default/spdy", &["portforward.k8s.io"]).await.expect("upgrade");
+    let tunnel = spdy::Connection::client(client::websocket::Tunnel::new(world.websocket("/portForward/default/spdy", "SPDY/3.1+portforward.k8s.io").await));
+    for connection in [bare, tunnel] {
+        let begun = Instant::now();
+        for id in 0.. {
+            let id = id.to_string();
+            let of = |kind| [("streamType", kind), ("port", "8080"), ("requestID", id.as_str())];
+            let (mut error, said_nothing) = open(&connection, &of("error")).await;
+            said_nothing.finish().await;
+            let (mut data, input) = open(&connection, &of("data")).await;
+            input.finish().await;
+            let (got, failed) = (all(&mut data).await, all(&mut error).await);
+            if got == "served\n" {
+                break;
+            }
+            // Between two clients nobody listens.
+            assert!(begun.elapsed() < PATIENCE && (got.is_empty() || !failed.is_empty()), "{got:?} {failed:?}");
+        }
+        let of = |kind| [("streamType", kind), ("port", "81"), ("requestID", "last")];
+        let (mut error, _error) = open(&connection, &of("error")).await;
+        let (mut data, _data) = open(&connection, &of("data")).await;
+        let failed = all(&mut error).await;
+        assert!(failed.starts_with("error forwarding port 81 to pod spdy, uid ") && all(&mut data).await.is_empty(), "{failed}");
+        let kind = connection.open(spdy::Headers::default().with("streamType", "data")).await;
+        assert!(matches!(kind, Err(spdy::OpenError::Refused)));
+    }
+    world.delete("spdy", 0).await;
+    world.gone("spdy").await;
 }
 
 async fn hooks_and_grace(world: &mut World) {

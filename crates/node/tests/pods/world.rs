@@ -245,6 +245,22 @@ impl World {
         tokio_tungstenite::client_async(request, self.dial()).await.expect("upgrade").0
     }
 
+    /// A connection that speaks SPDY; or code and text of the refusal.
+    pub async fn spdy(&self, path: &str, protocols: &[&str]) -> Result<spdy::Connection, (u16, String)> {
+        use http_body_util::BodyExt;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(self.dial())).await.expect("handshake");
+        tokio::spawn(connection.with_upgrades());
+        let request = hyper::Request::post(path).header("host", "node1").header("connection", "Upgrade").header("upgrade", "SPDY/3.1");
+        let request = protocols.iter().fold(request, |request, protocol| request.header("x-stream-protocol-version", *protocol));
+        let answer = sender.send_request(request.body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap()).await.expect("answer");
+        if answer.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+            let code = answer.status().as_u16();
+            return Err((code, String::from_utf8_lossy(&answer.into_body().collect().await.expect("body").to_bytes()).into_owned()));
+        }
+        assert_eq!(answer.headers()["x-stream-protocol-version"], protocols[0]);
+        Ok(spdy::Connection::client(hyper_util::rt::TokioIo::new(hyper::upgrade::on(answer).await.expect("upgrade"))))
+    }
+
     pub fn end(self) {
         self.node.shutdown();
     }
