@@ -89,7 +89,7 @@ pub struct List {
     row: Arc<Resource>,
     head: Bytes,
     items: Vec<Arc<Object>>,
-    /// Pieces given so far end before this item; the head goes with the first and the tail with the last.
+    /// Pieces given so far end before this item.
     next: usize,
     /// Bytes to come.
     left: usize,
@@ -123,9 +123,8 @@ impl List {
             return Bytes::new();
         }
         let mut out = BytesMut::with_capacity(self.left.min(size + size / 4));
-        if self.next == 0 {
-            out.put_slice(&self.head);
-        }
+        // Once: it is empty then.
+        out.put_slice(&std::mem::take(&mut self.head));
         while let Some(object) = self.items.get(self.next) {
             if out.len() >= size {
                 self.left -= out.len();
