@@ -3,13 +3,14 @@
 //! The parts are tasks of this process. Their pods say so: they carry kubeadm's names and labels and an image that is this binary.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use api::Status;
 use api::k8s::api::core::v1::{Endpoints, Pod, Service};
 use api::k8s::api::discovery::v1::EndpointSlice;
-use client::{Client, PatchKind};
+use client::{Client, DeleteOptions, Informer, PatchKind, Preconditions};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::component_logs::ComponentLogs;
@@ -49,19 +50,56 @@ pub async fn dns_service(client: &Client, address: IpAddr) -> Result<()> {
     }
 }
 
-/// Where the mirror pods' things lie.
-pub struct Places<'a> {
-    pub logs: &'a ComponentLogs,
+/// This node's mirror pods: of which address, Running since when, and where their things lie.
+pub struct MirrorPods {
+    pub client: Client,
+    pub node: String,
+    pub address: Mutex<IpAddr>,
+    pub since: String,
+    pub logs: ComponentLogs,
     /// `/var/log/pods`.
-    pub log_dir: &'a Path,
+    pub log_dir: PathBuf,
     /// The node's folder of pods: what has a place there is removed by `reset`, its logs as well.
-    pub pods_dir: &'a Path,
+    pub pods_dir: PathBuf,
 }
 
-/// The mirror pods, Running since `now`, each with its component's log. A later start of the process is a restart of their containers.
-pub async fn mirror_pods(client: &Client, node: &str, address: IpAddr, now: &str, places: Places<'_>) -> Result<()> {
-    let pods = client.of::<Pod>(Some(NAMESPACE));
-    for (component, labels) in components() {
+impl MirrorPods {
+    /// All of them, each with its component's log. A later start of the process is a restart of their containers.
+    pub async fn show(&self) -> Result<()> {
+        for (component, labels) in components() {
+            self.show_one(component, labels).await?;
+        }
+        Ok(())
+    }
+
+    /// A mirror pod that is deleted comes back at once, as upstream's kubelet has it: what it mirrors still runs.
+    pub async fn keep(&self) {
+        let informer = Informer::<Pod>::of(&self.client, Some(NAMESPACE)).fields(&format!("spec.nodeName={}", self.node)).start();
+        let mut changes = informer.subscribe();
+        loop {
+            let change = changes.next().await;
+            let Some(pod) = change.new.as_ref().or(change.old.as_ref()).and_then(|object| object.typed::<Pod>().ok()) else { continue };
+            let Some(component) = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(COMPONENT)) else { continue };
+            let Some((component, labels)) = components().into_iter().find(|(name, _)| name == component) else { continue };
+            let done = if change.new.is_none() {
+                self.show_one(component, labels).await
+            } else if node::pod::is_terminating(&pod) {
+                let preconditions = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
+                let at_once = DeleteOptions { grace_period_seconds: Some(0), preconditions, ..DeleteOptions::default() };
+                self.client.of::<Pod>(Some(NAMESPACE)).delete(node::pod::name(&pod), &at_once).await.map_err(Into::into)
+            } else {
+                Ok(())
+            };
+            if let Err(error) = done {
+                tracing::warn!(error = %format_args!("{error:#}"), component, "cannot keep a mirror pod");
+            }
+        }
+    }
+
+    async fn show_one(&self, component: &'static str, labels: Value) -> Result<()> {
+        let pods = self.client.of::<Pod>(Some(NAMESPACE));
+        let (node, now) = (&self.node, &self.since);
+        let address = *self.address.lock();
         let name = format!("{component}-{node}");
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels, "annotations": {"kubernetes.io/config.mirror": "coracle", "kubernetes.io/config.source": "coracle", (COMPONENT): component}},
@@ -75,9 +113,9 @@ pub async fn mirror_pods(client: &Client, node: &str, address: IpAddr, now: &str
         };
         let before = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten()).next();
         let attempt = before.map_or(0, |before| before.restart_count + 1);
-        std::fs::create_dir_all(places.pods_dir.join(node::pod::uid(&pod)))?;
-        let log = |attempt| node::pod::log_file(places.log_dir, &pod, component, attempt);
-        places.logs.open(component, log(attempt)).with_context(|| format!("cannot open the log of {component}"))?;
+        std::fs::create_dir_all(self.pods_dir.join(node::pod::uid(&pod)))?;
+        let log = |attempt| node::pod::log_file(&self.log_dir, &pod, component, attempt);
+        self.logs.open(component, log(attempt)).with_context(|| format!("cannot open the log of {component}"))?;
         // As the node keeps it with containers: the log of the last one before stays.
         let _ = std::fs::remove_file(log(attempt - 2));
         let last = before.map(|before| {
@@ -93,8 +131,8 @@ pub async fn mirror_pods(client: &Client, node: &str, address: IpAddr, now: &str
         status["containerStatuses"] = json!([{"name": component, "image": "coracle", "imageID": "", "containerID": format!("coracle://{}-{attempt}", node::pod::uid(&pod)),
             "ready": true, "started": true, "restartCount": attempt, "state": {"running": {"startedAt": now}}, "lastState": last.unwrap_or(json!({}))}]);
         pods.patch_status(&name, PatchKind::Merge, json!({"status": status})).await?;
+        Ok(())
     }
-    Ok(())
 }
 
 fn addresses(address: IpAddr) -> Value {
@@ -103,10 +141,12 @@ fn addresses(address: IpAddr) -> Value {
 }
 
 /// The machine has another address: so have the mirror pods, and so has the API server, which pods find by `kubernetes.default`.
-pub async fn moved(client: &Client, node: &str, address: IpAddr, port: u16) -> Result<(), Status> {
+pub async fn moved(mirrors: &MirrorPods, address: IpAddr, port: u16) -> Result<(), Status> {
+    *mirrors.address.lock() = address;
+    let client = &mirrors.client;
     let pods = client.of::<Pod>(Some(NAMESPACE));
     for (component, _) in components() {
-        pods.patch_status(&format!("{component}-{node}"), PatchKind::Merge, json!({"status": addresses(address)})).await?;
+        pods.patch_status(&format!("{component}-{}", mirrors.node), PatchKind::Merge, json!({"status": addresses(address)})).await?;
     }
     let ports = json!([{"name": "https", "port": port, "protocol": "TCP"}]);
     let subsets = json!({"subsets": [{"addresses": [{"ip": address.to_string()}], "ports": ports}]});

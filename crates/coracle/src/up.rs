@@ -100,12 +100,12 @@ pub fn nth(range: (IpAddr, u8), offset: u32) -> IpAddr {
 }
 
 /// Who was given no address keeps the one that was found, until the machine no longer has it.
-fn follow_addresses(node: &Arc<node::Node>, client: Client, name: String, port: u16) -> Result<()> {
+fn follow_addresses(node: &Arc<node::Node>, mirrors: Arc<system::MirrorPods>, port: u16) -> Result<()> {
     let seen = network::watch_host_addresses(OWN_LINKS.map(str::to_owned).to_vec()).context("cannot follow this machine's addresses")?;
     node.follow_addresses(seen, move |address| {
-        let (client, name) = (client.clone(), name.clone());
+        let mirrors = mirrors.clone();
         tokio::spawn(async move {
-            if let Err(error) = system::moved(&client, &name, address, port).await {
+            if let Err(error) = system::moved(&mirrors, address, port).await {
                 tracing::warn!(%error, %address, "cannot tell of the new address");
             }
         });
@@ -173,10 +173,20 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
             Ok(listener) => drop(tokio::spawn(agents::serve(listener, credentials.tls(&identity)?, machine.node.clone(), stopped.clone()))),
             Err(error) => tracing::warn!(%error, port = node::KUBELET_PORT, "the kubelet's port is taken: other machines cannot reach this node's agent"),
         }
-        let places = system::Places { logs: &logs, log_dir: &paths.pod_logs(), pods_dir: &paths.kubelet().join("pods") };
-        system::mirror_pods(&client, &name, address, &api::world::rfc3339(clock.now()), places).await?;
+        let mirrors = Arc::new(system::MirrorPods {
+            client: client.clone(),
+            node: name.clone(),
+            address: parking_lot::Mutex::new(address),
+            since: api::world::rfc3339(clock.now()),
+            logs,
+            log_dir: paths.pod_logs(),
+            pods_dir: paths.kubelet().join("pods"),
+        });
+        mirrors.show().await?;
+        let kept = mirrors.clone();
+        tokio::spawn(async move { kept.keep().await });
         if options.advertise_address.is_none() {
-            follow_addresses(&machine.node, client.clone(), name.clone(), options.secure_port)?;
+            follow_addresses(&machine.node, mirrors, options.secure_port)?;
         }
         tracing::info!(milliseconds = started.elapsed().as_millis() as u64, node = %name, "the node is up");
         Some(machine)
