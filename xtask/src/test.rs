@@ -26,6 +26,8 @@ const NEEDED: &[(&str, &str)] = &[
     ("unshare", "util-linux"),
     ("awk", "mawk"),
     ("fc-match", "fontconfig"),
+    // Of the golden command lines: what ours is compared with, when the machine has none.
+    ("kubectl", "kubernetes-client"),
 ];
 /// Without a font the screenshot has no words.
 const FONT: (&str, &str) = ("/usr/share/fonts/truetype/dejavu", "fonts-dejavu-core");

@@ -16,7 +16,7 @@ pub const DEFAULT_SERVER: &str = "http://localhost:8080";
 pub enum ConfigError {
     #[error("error loading config file \"{path}\": {cause}")]
     Load { path: String, cause: String },
-    #[error("context \"{0}\" does not exist")]
+    #[error("context was not found for specified context: {0}")]
     NoContext(String),
     #[error("cluster \"{0}\" does not exist")]
     NoCluster(String),
@@ -395,7 +395,7 @@ mod tests {
         let other = files.resolve(&Overrides { context: Some("b".into()), ..Overrides::default() }).unwrap();
         assert_eq!((other.server.as_str(), other.namespace.as_str(), other.token), ("https://one:1", "blue", None));
         let missing = files.resolve(&Overrides { context: Some("c".into()), ..Overrides::default() }).unwrap_err();
-        assert_eq!(missing.to_string(), "context \"c\" does not exist");
+        assert_eq!(missing.to_string(), "context was not found for specified context: c");
     }
 
     #[test]

@@ -163,12 +163,9 @@ fn flatten(value: Value, source: &str, found: &mut Vec<Result<Document>>) {
     let version = value.get("apiVersion").and_then(Value::as_str).unwrap_or("");
     if kind.is_empty() || version.is_empty() {
         let what = if kind.is_empty() { "kind" } else { "apiVersion" };
-        let text = if kind.is_empty() { format!("Object 'Kind' is missing in '{value}'") } else { format!("error validating data: {what} not set") };
-        found.push(Err(if kind.is_empty() {
-            Error::Message(format!("unable to decode {source:?}: {text}"))
-        } else {
-            Error::Message(format!("error validating {source:?}: {text}; if you choose to ignore these errors, turn validation off with --validate=false"))
-        }));
+        found.push(Err(Error::Message(format!(
+            "error validating {source:?}: error validating data: {what} not set; if you choose to ignore these errors, turn validation off with --validate=false"
+        ))));
     } else if let (true, Some(items)) = (kind.ends_with("List"), value.get("items").and_then(Value::as_array)) {
         items.iter().for_each(|item| flatten(item.clone(), source, found));
     } else {
@@ -211,10 +208,10 @@ pub async fn arguments(session: &Session, words: &[String], all_namespaces: bool
             let Some((kind, name)) = word.split_once('/') else {
                 return fail(format!("there is no need to specify a resource type as a separate argument when passing arguments in resource/name form (e.g. 'kubectl get resource/<resource_name>' instead of 'kubectl get resource resource/<resource_name>'"));
             };
-            if kind.is_empty() || name.is_empty() || name.contains('/') {
+            if name.contains('/') {
                 return fail("arguments in resource/name form may not have more than one slash");
             }
-            if kind.contains(',') || kind == "all" {
+            if kind.is_empty() || name.is_empty() || kind.contains(',') || kind == "all" {
                 return fail("arguments in resource/name form must have a single resource and name");
             }
             found.push(wanted(session.resource(kind).await?, Some(name.to_owned())));
@@ -260,6 +257,22 @@ pub fn list_path(wanted: &Wanted, args: &Args) -> String {
     Query::of(wanted.path()).with("labelSelector", args.text("selector")).with("fieldSelector", args.text("field-selector")).end()
 }
 
+/// A list that is refused or not there says what was asked, as upstream's visitor of selectors.
+pub fn list_error(error: Error, wanted: &Wanted, args: &Args) -> Error {
+    let (Error::Server { status, context: None }, None) = (&error, &wanted.name) else { return error };
+    if !matches!(status.code, 400 | 404) {
+        return error;
+    }
+    let (labels, fields) = (args.text("selector"), args.text("field-selector"));
+    let what = format!("{}/{}, Resource={}", wanted.resource.group, wanted.resource.version, wanted.resource.plural);
+    let context = if labels.is_empty() && fields.is_empty() {
+        format!("Unable to list {what:?}: ")
+    } else {
+        format!("Unable to find {what:?} that match label selector {labels:?}, field selector {fields:?}: ")
+    };
+    Error::Server { status: status.clone(), context: Some(context) }
+}
+
 pub const NOTHING_GIVEN: &str = "You must provide one or more resources by argument or filename.\nExample resource specifications include:\n   '-f rsrc.yaml'\n   '--filename=rsrc.json'\n   '<resource> <name>'\n   '<resource>'";
 
 /// Everything the command line means, as the server has it. Objects that cannot be had are errors among the others.
@@ -293,7 +306,7 @@ pub async fn resolve(session: &Session, args: &Args, words: &[String]) -> Result
         match &wanted.name {
             Some(_) => found.push(session.get(&wanted.path()).await.map(|object| Found { namespace: wanted.namespace.clone(), ..Found::of(&wanted.resource, object, &wanted.source) })),
             None => {
-                let list = session.get(&list_path(&wanted, args)).await?;
+                let list = session.get(&list_path(&wanted, args)).await.map_err(|error| list_error(error, &wanted, args))?;
                 found.extend(list.get("items").and_then(Value::as_array).into_iter().flatten().map(|item| {
                     let mut item = item.clone();
                     item["apiVersion"] = wanted.resource.api_version().into();

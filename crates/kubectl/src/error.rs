@@ -117,7 +117,8 @@ impl Error {
                 HttpError::Refused { .. } => format!("The connection to the server {server} was refused - did you specify the right host or port?\n"),
                 other => format!("Unable to connect to the server: {other}\n"),
             },
-            Error::Config(error @ (ConfigError::NoContext(_) | ConfigError::NoCluster(_) | ConfigError::NoUser(_))) => format!("error: {error}\n"),
+            Error::Config(error @ ConfigError::NoContext(_)) => format!("Error in configuration: {error}\n"),
+            Error::Config(error @ (ConfigError::NoCluster(_) | ConfigError::NoUser(_))) => format!("error: {error}\n"),
             other => format!("error: {other}\n"),
         }
     }

@@ -299,6 +299,10 @@ pub fn seconds(text: &str) -> Option<f64> {
 
 fn unknown_command(args: &Args, word: &str) -> Error {
     let near: Vec<&str> = args.command.subcommands.iter().map(|command| command.name).filter(|name| distance(name, word) <= 2 || name.starts_with(word)).collect();
+    // Cobra speaks at the root; below it, upstream's families do.
+    if args.path.contains(' ') {
+        return Error::Message(format!("unknown command {word:?}\nSee '{} -h' for help and examples", args.path));
+    }
     let mut message = format!("unknown command {word:?} for {:?}", args.path);
     if !near.is_empty() {
         message.push_str("\n\nDid you mean this?\n");

@@ -72,8 +72,8 @@ pub fn write_query(path: String, args: &Args, manager: &str) -> Result<String> {
     Ok(Query::of(path).with("dryRun", if dry_run(args)? == DryRun::Server { "All" } else { "" }).with("fieldManager", manager).with("fieldValidation", validation(args)?).end())
 }
 
-/// The object with itself, as it was given, in the annotation.
-pub fn annotated(object: &Value) -> Value {
+/// The object as its manifest means it, without the annotation that repeats it.
+pub fn bare(object: &Value) -> Value {
     let mut bare = object.clone();
     if let Some(annotations) = bare.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
         annotations.remove(LAST_APPLIED);
@@ -81,6 +81,12 @@ pub fn annotated(object: &Value) -> Value {
     if !bare.pointer("/metadata/annotations").is_some_and(Value::is_object) {
         bare["metadata"]["annotations"] = Value::Object(Default::default());
     }
+    bare
+}
+
+/// The object with itself, as it was given, in the annotation.
+pub fn annotated(object: &Value) -> Value {
+    let mut bare = bare(object);
     let text = format!("{bare}\n");
     bare["metadata"]["annotations"][LAST_APPLIED] = text.into();
     bare
@@ -163,11 +169,12 @@ async fn client_side(session: &Session, args: &Args, wanted: &Wanted) -> Result<
             ));
         }
         let (kind, patch) = three_way(wanted, &current, &modified, args.on("overwrite")).map_err(|error| error.source("applying patch to", &wanted.source))?;
-        if patch.as_object().is_some_and(serde_json::Map::is_empty) {
-            return printers::done(args, &current, &label, "unchanged");
-        }
+        // Upstream does not ask what a dry run would change.
         if dry == DryRun::Client {
             return printers::done(args, &current, &label, "configured");
+        }
+        if patch.as_object().is_some_and(serde_json::Map::is_empty) {
+            return printers::done(args, &current, &label, "unchanged");
         }
         let path = write_query(wanted.path(), args, "kubectl-client-side-apply")?;
         match session.patch(&path, kind, &patch).await {

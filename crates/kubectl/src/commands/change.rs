@@ -1,4 +1,6 @@
-//! What commands share that change objects: pod templates, patches of a change, waiting for one.
+//! What commands share that change objects: the languages of patches, pod templates, patches of a change and their dry run, waiting for one.
+//!
+//! Mirrors the patch helpers of k8s.io/kubectl.
 
 use http::Method;
 use serde_json::Value;
@@ -10,6 +12,35 @@ use crate::flags::Args;
 use crate::printers;
 use crate::resources::Resource;
 use crate::session::{Query, Session};
+
+pub const STRATEGIC: &str = "application/strategic-merge-patch+json";
+pub const MERGE: &str = "application/merge-patch+json";
+pub const JSON: &str = "application/json-patch+json";
+
+/// `error: …` and where to read on, as upstream's UsageErrorf.
+pub fn usage(args: &Args, message: impl std::fmt::Display) -> Error {
+    Error::Message(format!("{message}\nSee '{} -h' for help and examples", args.path))
+}
+
+/// Applies a patch here, as the server would.
+pub fn locally(found: &Found, kind: &str, change: &Value) -> Result<Value> {
+    let mut object = found.object.clone();
+    let told = |error: patch::PatchError| Error::Message(error.to_string());
+    match kind {
+        JSON => patch::json(&mut object, change).map_err(told)?,
+        MERGE => patch::merge(&mut object, change),
+        _ => patch::strategic(&mut object, change, found.resource.schema()).map_err(told)?,
+    }
+    Ok(object)
+}
+
+/// Sends a patch, or does here what it would do.
+pub async fn send(session: &Session, args: &Args, found: &Found, manager: &str, kind: &str, change: &Value) -> Result<Value> {
+    match dry_run(args)? {
+        DryRun::Client => locally(found, kind, change),
+        _ => session.patch(&write_query(found.path(), args, manager)?, kind, change).await,
+    }
+}
 
 /// Where the pod template's spec is.
 pub fn pod_spec(kind: &str) -> &'static str {
@@ -25,9 +56,9 @@ pub fn difference(found: &Found, modified: &Value) -> Result<(&'static str, Valu
     Ok(match found.resource.schema() {
         Some(schema) => {
             let patch = patch::two_way(&found.object, modified, Some(schema)).map_err(|error| Error::Message(error.to_string()))?;
-            ("application/strategic-merge-patch+json", patch)
+            (STRATEGIC, patch)
         }
-        None => ("application/merge-patch+json", patch::merge_diff(&found.object, modified)),
+        None => (MERGE, patch::merge_diff(&found.object, modified)),
     })
 }
 

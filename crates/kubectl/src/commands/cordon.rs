@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::apply::{DryRun, WRITE, dry_run, write_query};
-use super::changing::{STRATEGIC, usage};
+use super::change::{STRATEGIC, usage};
 use crate::builder::{self, Found};
 use crate::command::command;
 use crate::error::{Error, Result};

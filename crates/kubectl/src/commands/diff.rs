@@ -85,10 +85,10 @@ async fn one(session: &Session, args: &Args, wanted: &Wanted) -> Result<Change> 
         }
         None => {
             let collection = wanted.resource.collection(wanted.namespace.as_deref());
-            session.post(&query(collection).end(), &document).await?
+            session.post(&query(collection).end(), &apply::bare(&document)).await?
         }
         Some(live) => {
-            let (kind, patch) = apply::three_way(wanted, live, &document, true)?;
+            let (kind, patch) = apply::three_way(wanted, live, &apply::bare(&document), true)?;
             session.patch(&query(wanted.path()).end(), kind, &patch).await?
         }
     };

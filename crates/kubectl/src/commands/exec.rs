@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::changing::usage;
+use super::change::usage;
 use super::pods::{self, text as at};
 use super::streams;
 use crate::builder::{self, FILES};

@@ -47,7 +47,15 @@ async fn run(session: &Session, args: &Args) -> Result<()> {
     });
     let mut resource = match qualified {
         Some(resource) => resource.clone(),
-        None => mapper.find(trimmed.split('.').next().unwrap_or(trimmed))?,
+        None => {
+            let word = trimmed.split('.').next().unwrap_or(trimmed);
+            let Some(found) = mapper.lookup(word) else {
+                // The one place where upstream says this without `error:`.
+                output::complain(format!("the server doesn't have a resource type {word:?}"));
+                return Err(Error::Silent(1));
+            };
+            found.clone()
+        }
     };
     let path = explain::fields(words, &resource.plural, &resource.group);
     if let Some(version) = args.given("api-version") {

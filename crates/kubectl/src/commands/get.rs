@@ -87,7 +87,7 @@ async fn fetch(session: &Session, args: &Args, wanted: &Wanted, accept: &str, in
         if wanted.name.is_none() {
             query = query.with("limit", if args.text("chunk-size") == "0" { "" } else { args.text("chunk-size") }).with("continue", &token);
         }
-        let mut page = session.get_as(&query.with("includeObject", include).end(), accept).await?;
+        let mut page = session.get_as(&query.with("includeObject", include).end(), accept).await.map_err(|error| builder::list_error(error, wanted, args))?;
         token = page.pointer("/metadata/continue").and_then(Value::as_str).unwrap_or("").to_owned();
         match &mut whole {
             None => whole = Some(page),

@@ -59,13 +59,13 @@ const LABEL_RULE: &str = "a valid label must be an empty string or consist of al
 async fn metadata(session: &Session, args: &Args, field: &str) -> Result<()> {
     let what = field.trim_end_matches('s');
     let (words, changes): (Vec<String>, Vec<String>) = args.positional.iter().cloned().partition(|word| !(word.contains('=') || word.ends_with('-') && word.len() > 1));
+    if words.is_empty() && !builder::has_files(args) {
+        return fail("one or more resources must be specified as <resource> <name> or <resource>/<name>");
+    }
     if changes.is_empty() && !args.on("list") {
         return fail(format!("at least one {what} update is required"));
     }
     check(&changes, what)?;
-    if words.is_empty() && !builder::has_files(args) {
-        return fail("one or more resources must be specified as <resource> <name> or <resource>/<name>");
-    }
     let mut errors = Vec::new();
     for found in builder::resolve(session, args, &words).await? {
         let outcome = async {
@@ -98,7 +98,7 @@ async fn metadata(session: &Session, args: &Args, field: &str) -> Result<()> {
                         if current.contains_key(key) {
                             patch.insert(key.to_owned(), Value::Null);
                         } else if what == "label" {
-                            output::complain(format!("{what} {key:?} not found."));
+                            output::line(format!("{what} {key:?} not found."));
                         }
                     }
                 }
@@ -168,7 +168,7 @@ async fn patch_objects(session: &Session, args: &Args) -> Result<()> {
                 session.patch(&query, content_type, &body).await?
             };
             let same = object.pointer("/metadata/resourceVersion") == found.object.pointer("/metadata/resourceVersion") && dry_run(args)? == DryRun::None;
-            printers::done(args, &object, &found.label(), if same { "patched (no change)" } else { "patched" })
+            printers::said(args, &object, &found.label(), if same { "patched (no change)" } else { "patched" })
         };
         if let Err(error) = outcome.await {
             errors.push(error);

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use http::Method;
 use serde_json::Value;
 
-use super::changing::usage;
+use super::change::usage;
 use super::pods::{self, Preference, array, containers, text as at};
 use crate::builder;
 use crate::command::command;

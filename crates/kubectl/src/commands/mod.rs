@@ -12,7 +12,6 @@ pub mod watching;
 mod wire;
 pub mod streams;
 pub mod pods;
-pub mod changing;
 pub mod autoscale;
 pub mod attach;
 pub mod change;

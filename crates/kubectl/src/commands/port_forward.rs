@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-use super::changing::usage;
+use super::change::usage;
 use super::pods::{self, array, text as at};
 use crate::builder::Found;
 use crate::command::command;

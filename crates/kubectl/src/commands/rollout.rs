@@ -9,7 +9,7 @@ mod undo;
 use serde_json::{Value, json};
 
 use super::apply::WRITE;
-use super::changing;
+use super::change;
 use super::pods;
 use crate::builder::{self, FILES, Found};
 use crate::command::{command, family};
@@ -98,8 +98,8 @@ fn quoted(found: &Found) -> String {
 }
 
 async fn patch(session: &Session, args: &Args, found: &Found, change: Value, verb: &str) -> Result<()> {
-    let kind = if found.resource.schema().is_some() { changing::STRATEGIC } else { changing::MERGE };
-    let object = changing::send(session, args, found, MANAGER, kind, &change).await?;
+    let kind = if found.resource.schema().is_some() { change::STRATEGIC } else { change::MERGE };
+    let object = change::send(session, args, found, MANAGER, kind, &change).await?;
     done(args, &object, &found.label(), verb)
 }
 

@@ -5,7 +5,7 @@
 use serde_json::json;
 
 use super::apply::{DryRun, WRITE, dry_run};
-use super::{changing, pods, watching};
+use super::{change, pods, watching};
 use crate::builder::{self, FILES, Found, SELECT};
 use crate::command::command;
 use crate::error::{Error, Result, fail};
@@ -84,7 +84,7 @@ async fn scale(session: &Session, args: &Args, found: &Found, replicas: i64) -> 
     }
     if dry_run(args)? != DryRun::Client {
         let path = Query::of(found.sub("scale")).with("dryRun", if dry_run(args)? == DryRun::Server { "All" } else { "" }).with("fieldManager", "kubectl");
-        let answer = session.patch(&path.end(), changing::MERGE, &json!({"spec": {"replicas": replicas}})).await?;
+        let answer = session.patch(&path.end(), change::MERGE, &json!({"spec": {"replicas": replicas}})).await?;
         object["metadata"]["resourceVersion"] = answer["metadata"]["resourceVersion"].clone();
     }
     object["spec"]["replicas"] = replicas.into();

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::apply::{DryRun, WRITE, dry_run, write_query};
-use super::changing::usage;
+use super::change::usage;
 use super::pods::{array, text as at};
 use crate::builder;
 use crate::command::command;
@@ -81,10 +81,11 @@ fn parse_all(words: &[String]) -> Result<(Vec<Taint>, Vec<Taint>), String> {
 fn change(node: &Value, add: &[Taint], remove: &[Taint], overwrite: bool) -> Result<(Vec<Value>, &'static str), String> {
     let old: Vec<&Value> = array(node, "/spec/taints").collect();
     let same = |taint: &Taint, value: &Value| taint.key == at(value, "/key") && (taint.effect.is_empty() || taint.effect == at(value, "/effect"));
-    if !overwrite && add.iter().any(|taint| old.iter().any(|value| same(taint, value))) {
-        return Err(format!("node {} already has a taint(s) with same effect(s) and --overwrite is false", at(node, "/metadata/name")));
+    let held: Vec<&str> = add.iter().filter(|taint| old.iter().any(|value| same(taint, value))).map(|taint| taint.key.as_str()).collect();
+    if !overwrite && !held.is_empty() {
+        return Err(format!("node {} already has {} taint(s) with same effect(s) and --overwrite is false", at(node, "/metadata/name"), held.join(",")));
     }
-    let overwritten = add.iter().any(|taint| old.iter().any(|value| same(taint, value)));
+    let overwritten = !held.is_empty();
     for taint in remove {
         if !old.iter().any(|value| same(taint, value)) {
             let shown = if taint.effect.is_empty() { taint.key.clone() } else { format!("{}:{}", taint.key, taint.effect) };
@@ -131,7 +132,7 @@ pub async fn run(session: &Session, args: &Args) -> Result<()> {
             if dry_run(args)? != DryRun::Client {
                 // The version: two that taint at once must not undo each other.
                 let body = json!({"metadata": {"resourceVersion": at(&found.object, "/metadata/resourceVersion")}, "spec": {"taints": taints}});
-                object = session.patch(&write_query(found.path(), args, "kubectl-taint")?, super::changing::MERGE, &body).await?;
+                object = session.patch(&write_query(found.path(), args, "kubectl-taint")?, super::change::MERGE, &body).await?;
             }
             done(args, &object, &found.label(), said)
         };
@@ -164,7 +165,7 @@ mod tests {
         let node = json!({"metadata": {"name": "n1"}, "spec": {"taints": [{"key": "x", "effect": "NoSchedule"}, {"key": "x", "effect": "NoExecute"}]}});
         for (text, overwrite, want) in [
             ("a=b:NoSchedule", false, Ok(("tainted", 3))),
-            ("x=b:NoSchedule", false, Err("node n1 already has a taint(s) with same effect(s) and --overwrite is false")),
+            ("x=b:NoSchedule", false, Err("node n1 already has x taint(s) with same effect(s) and --overwrite is false")),
             ("x=b:NoSchedule", true, Ok(("modified", 2))),
             ("x:NoSchedule-", false, Ok(("untainted", 1))),
             ("x-", false, Ok(("untainted", 0))),

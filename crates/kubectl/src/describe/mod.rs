@@ -48,12 +48,12 @@ pub struct Related {
     pub limit_ranges: Vec<Value>,
 }
 
-/// The `Pod Template:` part, for `rollout history --revision`.
+/// The `Pod Template:` part, for `rollout history --revision`, which prints it with its tabs.
 pub fn pod_template(template: &Value) -> String {
     let now = Zoned::default();
     let mut w = Writer::new(&now);
     pod::template(&json!({ "template": template }), "template", &mut w);
-    w.finish()
+    w.tabbed()
 }
 
 /// `now` carries the zone times are shown in too.

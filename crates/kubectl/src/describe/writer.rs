@@ -47,6 +47,11 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// What was written since the last flush, its tabs not yet columns.
+    pub fn tabbed(self) -> String {
+        self.open
+    }
+
     pub fn finish(mut self) -> String {
         self.flush();
         self.done

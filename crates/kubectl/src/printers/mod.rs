@@ -96,6 +96,16 @@ pub fn hide_managed_fields(object: &mut Value) {
 
 /// Prints `object` in the asked form, or `label verb` for people (`deployment.apps/web created`).
 pub fn done(args: &Args, object: &Value, label: &str, verb: &str) -> Result<()> {
+    let suffix = match args.text("dry-run") {
+        "client" | "unchanged" => " (dry run)",
+        "server" => " (server dry run)",
+        _ => "",
+    };
+    said(args, object, label, &format!("{verb}{suffix}"))
+}
+
+/// The same without a word about a dry run: upstream's `patch` loses it.
+pub fn said(args: &Args, object: &Value, label: &str, verb: &str) -> Result<()> {
     match Printer::of(args)? {
         Some(printer) => {
             let mut object = object.clone();
@@ -105,12 +115,7 @@ pub fn done(args: &Args, object: &Value, label: &str, verb: &str) -> Result<()> 
             printer.print(&object, label)
         }
         None => {
-            let suffix = match args.text("dry-run") {
-                "client" | "unchanged" => " (dry run)",
-                "server" => " (server dry run)",
-                _ => "",
-            };
-            output::line(format!("{label} {verb}{suffix}"));
+            output::line(format!("{label} {verb}"));
             Ok(())
         }
     }

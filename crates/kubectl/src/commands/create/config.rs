@@ -151,11 +151,11 @@ async fn docker_registry(session: &Session, args: &Args) -> Result<()> {
         if user.is_empty() || password.is_empty() || server.is_empty() {
             return fail("either --from-file or the combination of --docker-username, --docker-password and --docker-server is required");
         }
-        let mut entry = json!({"username": user, "password": password, "auth": STANDARD.encode(format!("{user}:{password}"))});
-        if let Some(email) = args.given("docker-email") {
-            entry["email"] = email.into();
-        }
-        vec![(".dockerconfigjson".to_owned(), json!({"auths": {server: entry}}).to_string().into_bytes())]
+        // In Go's order of the fields: the bytes of the Secret are upstream's.
+        let fields = [("username", Some(user)), ("password", Some(password)), ("email", args.given("docker-email"))];
+        let mut entry: String = fields.into_iter().filter_map(|(name, value)| Some(format!("\"{name}\":{},", json!(value?)))).collect();
+        entry.push_str(&format!("\"auth\":{}", json!(STANDARD.encode(format!("{user}:{password}")))));
+        vec![(".dockerconfigjson".to_owned(), format!("{{\"auths\":{{{}:{{{entry}}}}}}}", json!(server)).into_bytes())]
     } else {
         let mut found = gather(args)?;
         if let [(name, _)] = found.as_mut_slice() {

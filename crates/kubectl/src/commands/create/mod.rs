@@ -58,12 +58,10 @@ const REPLACE_FLAGS: &[Flag] = &[
 
 async fn run(session: &Session, args: &Args) -> Result<()> {
     if !builder::has_files(args) {
-        if let Some(word) = args.positional.first() {
-            output::complain(format!("Error: must specify one of -f and -k\n\nerror: unknown command {:?}", args.positional.join(" ")));
-            let _ = word;
-        } else {
-            output::complain("error: must specify one of -f and -k");
+        if !args.positional.is_empty() {
+            return Err(super::change::usage(args, format!("Unexpected args: [{}]", args.positional.join(" "))));
         }
+        output::complain("error: must specify one of -f and -k");
         return Err(crate::error::Error::Silent(1));
     }
     if let Some(raw) = args.given("raw") {
@@ -91,6 +89,7 @@ async fn run(session: &Session, args: &Args) -> Result<()> {
             if args.on("save-config") {
                 object = annotated(&object);
             }
+            fresh(&mut object);
             if dry_run(args)? != DryRun::Client {
                 let path = write_query(wanted.resource.collection(wanted.namespace.as_deref()), args, "kubectl-create")?;
                 object = session.post(&path, &object).await.map_err(|error| error.source("creating", &wanted.source))?;
@@ -122,6 +121,7 @@ async fn replace(session: &Session, args: &Args) -> Result<()> {
                 object = annotated(&object);
             }
             if args.on("force") {
+                fresh(&mut object);
                 super::delete::remove_and_wait(session, &wanted).await?;
                 let path = write_query(wanted.resource.collection(wanted.namespace.as_deref()), args, "kubectl-replace")?;
                 object = session.post(&path, &object).await.map_err(|error| error.source("replacing", &wanted.source))?;
@@ -161,7 +161,7 @@ pub async fn submit(session: &Session, args: &Args, root: &str, plural: &str, na
     }
     if dry != DryRun::Client {
         let path = if namespaced { format!("{root}/namespaces/{}/{plural}", session.namespace()?) } else { format!("{root}/{plural}") };
-        object = session.post(&write_query(path, args, "kubectl-create")?, &object).await.map_err(|error| failed(error, label))?;
+        object = session.post(&write_query(path, args, "kubectl-create")?, &object).await.map_err(|error| failed(error, label, &object))?;
     }
     if let Some(printer) = Printer::of(args)? {
         if !args.on("show-managed-fields") {
@@ -192,13 +192,21 @@ pub fn map(pairs: Vec<(String, Value)>) -> Value {
     Value::Object(pairs.into_iter().collect::<Map<_, _>>())
 }
 
+/// What is created has no version yet, whatever its manifest says: upstream's client takes it out.
+fn fresh(object: &mut Value) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("resourceVersion");
+    }
+}
+
 /// Upstream wraps these errors, which costs them their `Error from server`.
-fn failed(error: crate::error::Error, label: &str) -> crate::error::Error {
+fn failed(error: crate::error::Error, label: &str, object: &Value) -> crate::error::Error {
+    let service = format!("{} service", object.pointer("/spec/type").and_then(Value::as_str).unwrap_or("ClusterIP"));
     let what = match label {
         "deployment.apps" => "deployment",
         "job.batch" => "job",
         "cronjob.batch" => "cronjob",
-        "service" => "service",
+        "service" => service.as_str(),
         "configmap" => "configmap",
         "secret" => "secret",
         "resourcequota" => "quota",

@@ -53,11 +53,11 @@ pub fn deployment_object(name: &str, images: &[String], command: &[String], repl
 }
 
 async fn deployment(session: &Session, args: &Args) -> Result<()> {
-    let name = args.name()?;
     let images = args.slice("image");
     if images.is_empty() {
         return fail("required flag(s) \"image\" not set");
     }
+    let name = args.name()?;
     let command = args.split().1;
     if images.len() > 1 && !command.is_empty() {
         return fail("cannot specify multiple --image options and command");
@@ -105,11 +105,11 @@ async fn job(session: &Session, args: &Args) -> Result<()> {
 }
 
 async fn cronjob(session: &Session, args: &Args) -> Result<()> {
-    let name = args.name()?;
     let missing: Vec<String> = ["image", "schedule"].into_iter().filter(|flag| args.given(flag).is_none()).map(|flag| format!("{flag:?}")).collect();
     if !missing.is_empty() {
         return fail(format!("required flag(s) {} not set", missing.join(", ")));
     }
+    let name = args.name()?;
     let object = json!({
         "apiVersion": "batch/v1",
         "kind": "CronJob",

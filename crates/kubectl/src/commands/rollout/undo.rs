@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::history::{self, Revision};
 use crate::builder::Found;
 use crate::commands::apply::{DryRun, dry_run};
-use crate::commands::changing;
+use crate::commands::change;
 use crate::error::{Result, fail};
 use crate::flags::Args;
 use crate::output;
@@ -74,8 +74,8 @@ pub async fn run(session: &Session, args: &Args, found: &Found) -> Result<()> {
     if without_hash(&revision.template) == found.object["spec"]["template"] {
         return done(args, &found.object, &found.label(), &format!("skipped rollback (current template already matches revision {})", revision.number));
     }
-    let (kind, patch) = if is_deployment { (changing::JSON, deployment(&found.object, revision)) } else { (changing::STRATEGIC, revision.object["data"].clone()) };
-    let object = changing::send(session, args, found, super::MANAGER, kind, &patch).await?;
+    let (kind, patch) = if is_deployment { (change::JSON, deployment(&found.object, revision)) } else { (change::STRATEGIC, revision.object["data"].clone()) };
+    let object = change::send(session, args, found, super::MANAGER, kind, &patch).await?;
     done(args, &object, &found.label(), "rolled back")
 }
 
