@@ -1,10 +1,11 @@
 //! The schema facts: which fields a built-in type has, of what type, how lists merge, which protobuf tag each has.
 //!
-//! The facts are in `schema/schema.txt`, written by `cargo xtask gen`; they are parsed on first use (about half a MiB in memory). [`check`] uses them to hold a JSON
+//! The facts are in `schema/schema.txt`, written by `cargo xtask gen`, and `schema/beside.txt`, the few types that no library has; they are parsed on first use (about half a MiB in memory). [`check`] uses them to hold a JSON
 //! value against a type as upstream's decoder does; `patch` and `openapi` read them.
 
 mod check;
 mod duplicates;
+mod order;
 mod parse;
 mod time;
 
@@ -12,6 +13,7 @@ use std::sync::LazyLock;
 
 pub use check::{TypeMismatch, UnknownField, check};
 pub use duplicates::duplicate_fields;
+pub use order::{Step, Wire};
 
 /// What a field holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +114,8 @@ pub struct Field {
     pub patch_merge_key: Option<&'static str>,
     /// The protobuf tag; several for a field of messages that JSON leaves out (Go embeds them): outermost first. Empty when unknown.
     pub proto_tag: Box<[u8]>,
+    /// A list that is a message of its own on the wire: `Verbs`.
+    pub wrapped: bool,
     /// As JSON text.
     pub default: Option<&'static str>,
     /// Go's name of its type where it is not the plain one: `v1.RestartPolicy`.
@@ -131,13 +135,20 @@ pub struct TypeInfo {
     pub atomic: bool,
     /// Has `apiVersion` and `kind` of its own.
     pub kind: bool,
+    /// The order of its fields on the wire.
+    pub wire: Wire,
     /// Fields that Go encodes even when nobody wrote them.
     fill: Box<[u16]>,
 }
 
 impl TypeInfo {
     pub fn field(&self, name: &str) -> Option<&Field> {
-        self.fields.binary_search_by(|field| field.name.cmp(name)).ok().map(|at| &self.fields[at])
+        self.place(name).map(|at| &self.fields[at])
+    }
+
+    /// Where a field stands in [`Self::fields`].
+    pub fn place(&self, name: &str) -> Option<usize> {
+        self.fields.binary_search_by(|field| field.name.cmp(name)).ok()
     }
 
     /// What Go encodes of an object in which nothing is set: structs that are no pointers, and plain values, lists (as null) that are always written.
@@ -163,7 +174,7 @@ struct Schema {
     types: Vec<TypeInfo>,
 }
 
-static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema { types: parse::parse(include_str!("schema/schema.txt")) });
+static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema { types: parse::parse(concat!(include_str!("schema/schema.txt"), include_str!("schema/beside.txt"))) });
 
 /// A type by its name in OpenAPI: `io.k8s.api.core.v1.Pod`.
 pub fn of(name: &str) -> Option<&'static TypeInfo> {

@@ -9,6 +9,7 @@ use store::Store;
 
 use crate::authentication::User;
 use crate::authorization::Authorizer;
+use crate::encoded::Encoded;
 use crate::nodes::Dial;
 use crate::rows::Serving;
 use crate::special::allocation::Allocations;
@@ -67,6 +68,7 @@ pub struct Api {
     pub(crate) authorizer: Authorizer,
     pub(crate) allocations: Allocations,
     pub(crate) nodes: Arc<dyn Dial>,
+    pub(crate) encoded: Encoded,
 }
 
 /// How unknown and duplicate fields are met (`fieldValidation`).
@@ -123,7 +125,7 @@ impl Api {
     /// Opens the API over `store`; creates what every cluster has from the start.
     pub async fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>, chance: Chance, config: Config, nodes: Arc<dyn Dial>) -> Result<Arc<Self>, OpenError> {
         let allocations = Allocations::new(&config);
-        let api = Arc::new(Self { store, clock, chance, config, serving: Serving::built_in(), authorizer: Authorizer::default(), allocations, nodes });
+        let api = Arc::new(Self { store, clock, chance, config, serving: Serving::built_in(), authorizer: Authorizer::default(), allocations, nodes, encoded: Encoded::default() });
         api.allocations.load(&*api.store);
         crate::bootstrap::run(&api).await.map_err(OpenError::Bootstrap)?;
         Ok(api)

@@ -3,10 +3,12 @@
 //! Mirrors apiserver's decoders: unknown and duplicate fields by `fieldValidation`, wrong types and kinds in upstream's words
 //! (endpoints/handlers/rest.go `transformDecodeError`).
 
-use ::api::{Resource, Status, protobuf};
+use ::api::protobuf::{self, ProtobufError};
+use ::api::{Resource, Status};
 use serde_json::{Map, Value};
 
 use crate::api::{Context, FieldValidation};
+use crate::http::negotiate;
 
 /// Upstream's limit of a request body.
 pub const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
@@ -18,16 +20,15 @@ pub enum Format {
     Protobuf,
 }
 
-const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
-
 impl Format {
+    /// By `Content-Type`; a body that says nothing of itself is JSON.
     pub fn of(content_type: Option<&str>) -> Result<Self, Status> {
-        let media = content_type.unwrap_or("application/json").split(';').next().unwrap_or("").trim();
-        match media {
-            "" | "application/json" | "*/*" => Ok(Self::Json),
-            "application/yaml" | "text/yaml" | "application/x-yaml" => Ok(Self::Yaml),
-            protobuf::CONTENT_TYPE => Ok(Self::Protobuf),
-            _ => Err(Status::unsupported_media_type(ACCEPTED)),
+        let header = content_type.filter(|header| !header.is_empty()).unwrap_or("application/json");
+        match negotiate::media_type(header).as_deref() {
+            Some("application/json") => Ok(Self::Json),
+            Some("application/yaml") => Ok(Self::Yaml),
+            Some(protobuf::CONTENT_TYPE) => Ok(Self::Protobuf),
+            _ => Err(Status::unsupported_media_type(&negotiate::accepted())),
         }
     }
 }
@@ -92,6 +93,14 @@ fn go_json_error(bytes: &[u8], error: &serde_json::Error) -> String {
 
 /// An object for `row`: right group, version and kind, known fields only, right types.
 pub fn object(row: &Resource, bytes: &[u8], format: Format, cx: &Context) -> Result<Value, Status> {
+    if format == Format::Protobuf {
+        let value = protobuf::decode_as(bytes, &row.api_version(), &row.kind).map_err(|error| match error {
+            // Known by its kind alone, as any other body.
+            ProtobufError::UnknownKind { api_version, kind } => another(&row.api_version(), &row.kind, &api_version, &kind),
+            error => unrecognized(&row.kind, &error.to_string(), bytes),
+        })?;
+        return shape(row, value, &[], cx);
+    }
     let value = match read(bytes, format).map_err(|why| unrecognized(&row.kind, &why, bytes))? {
         Value::Null => Value::Object(Map::new()),
         value @ Value::Object(_) => value,
@@ -149,11 +158,14 @@ fn another(api_version: &str, kind: &str, given_version: &str, given_kind: &str)
         return frame(format!("no kind {given_kind:?} is registered for version {given_version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""));
     }
     if given_kind != kind {
-        // Go's package of a group's internal types is the group's first word; the core group's is `core`.
-        let package = |group: &str| group.split('.').next().filter(|word| !word.is_empty()).unwrap_or("core").to_owned();
         return frame(format!("converting ({version}.{given_kind}) to ({}.{kind}): unknown conversion", package(&split(api_version).0)));
     }
     Status::bad_request(format!("the API version in the data ({given_version}) does not match the expected API version ({api_version})"))
+}
+
+/// Go's package of a group's internal types is the group's first word; the core group's is `core`.
+pub fn package(group: &str) -> &str {
+    group.split('.').next().filter(|word| !word.is_empty()).unwrap_or("core")
 }
 
 fn take_text(map: &mut Map<String, Value>, field: &str) -> Result<String, Status> {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use ::api::{Object, Resource};
+use ::api::protobuf::{self, ProtobufError};
+use ::api::{Object, Resource, schema};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::Value;
 
@@ -144,6 +145,81 @@ impl List {
     }
 }
 
+/// An object in protobuf's envelope. What subresources answer with may be of another kind than the row's.
+pub fn protobuf(row: &Resource, bytes: &[u8]) -> Result<Bytes, ProtobufError> {
+    match schema::of(&row.schema) {
+        Some(info) if rests_as(row, bytes) => protobuf::message(info, &row.api_version(), &row.kind, bytes),
+        _ => protobuf::encode(bytes),
+    }
+}
+
+/// Whether the bytes begin as [`at_rest`] has them begin for the row.
+fn rests_as(row: &Resource, bytes: &[u8]) -> bool {
+    let group = if row.group.is_empty() { "" } else { "/" };
+    let parts = ["{\"apiVersion\":\"", &row.group, group, &row.version, "\",\"kind\":\"", &row.kind, "\""];
+    parts.iter().try_fold(bytes, |rest, part| rest.strip_prefix(part.as_bytes())).is_some()
+}
+
+/// A list in protobuf: straight from what rests.
+pub fn protobuf_list(row: &Resource, items: &[Arc<Object>], head: &protobuf::ListHead<'_>) -> Result<Bytes, ProtobufError> {
+    let Some(info) = schema::of(&row.schema) else {
+        return Err(ProtobufError::UnknownKind { api_version: row.api_version(), kind: row.list_kind.to_string() });
+    };
+    let size = items.iter().map(|item| item.bytes().len()).sum();
+    protobuf::list(info, head, items.iter().map(|item| &item.bytes()[..]), size)
+}
+
+/// JSON for people: as Go's `json.MarshalIndent` with two blanks. The text is taken as it is, it is known to be JSON.
+pub fn indented(json: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(json.len() * 2);
+    let (mut depth, mut in_text, mut escaped) = (0usize, false, false);
+    let line = |out: &mut Vec<u8>, depth: usize| {
+        out.push(b'\n');
+        out.extend(std::iter::repeat_n(b' ', depth * 2));
+    };
+    for (at, byte) in json.iter().copied().enumerate() {
+        if in_text {
+            out.push(byte);
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_text = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b' ' | b'\n' | b'\r' | b'\t' => {}
+            b'"' => {
+                in_text = true;
+                out.push(byte);
+            }
+            b'{' | b'[' => {
+                out.push(byte);
+                let next = json[at + 1..].iter().find(|byte| !byte.is_ascii_whitespace());
+                if !matches!(next, Some(b'}' | b']')) {
+                    depth += 1;
+                    line(&mut out, depth);
+                }
+            }
+            b'}' | b']' => {
+                if !matches!(out.last(), Some(b'{' | b'[')) {
+                    depth = depth.saturating_sub(1);
+                    line(&mut out, depth);
+                }
+                out.push(byte);
+            }
+            b',' => {
+                out.push(byte);
+                line(&mut out, depth);
+            }
+            b':' => out.extend_from_slice(b": "),
+            _ => out.push(byte),
+        }
+    }
+    out
+}
+
 pub fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
@@ -184,6 +260,14 @@ mod tests {
             assert_eq!(value["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect::<Vec<_>>(), names);
             assert_eq!(value["metadata"], json!({"resourceVersion": "9", "remainingItemCount": 2}));
         }
+    }
+
+    #[test]
+    fn people_get_lines() {
+        let json = json!({"a": [], "b": {}, "c": [1, {"d": "x{,\"y"}], "e": null});
+        let want = "{\n  \"a\": [],\n  \"b\": {},\n  \"c\": [\n    1,\n    {\n      \"d\": \"x{,\\\"y\"\n    }\n  ],\n  \"e\": null\n}";
+        assert_eq!(String::from_utf8(indented(json.to_string().as_bytes())).unwrap(), want);
+        assert_eq!(indented(want.as_bytes()), want.as_bytes());
     }
 
     #[test]

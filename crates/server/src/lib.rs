@@ -13,6 +13,7 @@ mod compaction;
 mod decode;
 mod default_roles;
 mod encode;
+mod encoded;
 mod escalation;
 mod health;
 mod http;

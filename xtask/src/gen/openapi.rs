@@ -116,7 +116,7 @@ fn leaf(name: &str) -> String {
         "IntOrString" => "intorstring",
         "Time" => "time",
         "MicroTime" => "microtime",
-        "RawExtension" | "FieldsV1" | "CustomResourceSubresourceStatus" => "object",
+        "RawExtension" | "FieldsV1" => "object",
         "JSON" | "JSONSchemaPropsOrBool" | "JSONSchemaPropsOrArray" | "JSONSchemaPropsOrStringArray" => {
             return match name.rsplit('.').next() {
                 Some("JSON") => "any".into(),

@@ -1,27 +1,18 @@
 //! The v2 document in protobuf, as gnostic's `OpenAPIv2.proto` lays it out.
 //!
-//! Every kubectl up to today reads `/openapi/v2` in this form only. Just the parts of the format that our document uses are written.
+//! kubectl reads `/openapi/v2` in this form only. Just the parts of the format that our document uses are written.
 
 use serde_json::{Map, Value};
+
+use crate::protobuf::wire;
 
 /// A protobuf message being written.
 #[derive(Default)]
 struct Message(Vec<u8>);
 
 impl Message {
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.push(value as u8);
-    }
-
     fn bytes(&mut self, tag: u32, bytes: &[u8]) {
-        const LENGTH_DELIMITED: u64 = 2;
-        self.varint(u64::from(tag) << 3 | LENGTH_DELIMITED);
-        self.varint(bytes.len() as u64);
-        self.0.extend_from_slice(bytes);
+        wire::bytes(&mut self.0, tag, bytes);
     }
 
     fn text(&mut self, tag: u32, text: &str) {
@@ -38,8 +29,8 @@ impl Message {
 
     fn flag(&mut self, tag: u32, value: Option<&Value>) {
         if value == Some(&Value::Bool(true)) {
-            self.varint(u64::from(tag) << 3);
-            self.varint(1);
+            wire::key(&mut self.0, tag, wire::VARINT);
+            wire::varint(&mut self.0, 1);
         }
     }
 

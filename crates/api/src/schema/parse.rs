@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use super::{Field, FieldType, ListType, PatchStrategy, TypeInfo, TypeRef};
+use super::{Field, FieldType, ListType, PatchStrategy, TypeInfo, TypeRef, Wire};
 
 const PREFIXES: &[(&str, &str)] = &[
     ("meta.", "io.k8s.apimachinery.pkg.apis.meta."),
@@ -15,6 +15,9 @@ const PREFIXES: &[(&str, &str)] = &[
     ("apiregistration.", "io.k8s.kube-aggregator.pkg.apis.apiregistration."),
     ("version.", "io.k8s.apimachinery.pkg.version."),
 ];
+
+/// Go's one list type that is a message of its own outside of maps.
+const LIST_MESSAGE: &str = "v1.Verbs";
 
 /// How an empty choice is written.
 const EMPTY: &str = "\"\"";
@@ -67,7 +70,8 @@ fn unfold(draft: &Draft, places: &HashMap<&str, u16>) -> TypeInfo {
     fields.sort_by_key(|field| field.name);
     fields.dedup_by_key(|field| field.name);
     let fill = fields.iter().enumerate().filter(|(_, field)| filled(field)).map(|(at, _)| at as u16).collect();
-    TypeInfo { name: draft.name.as_str().into(), fields: fields.into(), atomic: draft.atomic, kind: draft.kind, fill }
+    let wire = Wire::of(&fields);
+    TypeInfo { name: draft.name.as_str().into(), fields: fields.into(), wire, atomic: draft.atomic, kind: draft.kind, fill }
 }
 
 /// A Go struct is never left out, and a plain value without `omitempty` neither. (Lists and maps would show as null: we leave them out.)
@@ -92,6 +96,7 @@ fn blank(ty: FieldType) -> Field {
         patch_strategy: PatchStrategy::default(),
         patch_merge_key: None,
         proto_tag: Box::default(),
+        wrapped: false,
         default: None,
         go: None,
         choices: Box::default(),
@@ -122,7 +127,7 @@ fn field(line: &'static str, places: &HashMap<&str, u16>) -> Option<Field> {
                 }
             }
             Some(("merge", value)) => field.patch_merge_key = Some(value),
-            Some(("go", value)) => field.go = Some(value),
+            Some(("go", value)) => (field.go, field.wrapped) = (Some(value), value == LIST_MESSAGE),
             Some(("enum", value)) => field.choices = value.split(',').map(choice).collect(),
             Some(("default", value)) => field.default = Some(value),
             Some(_) => {}

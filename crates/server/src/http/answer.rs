@@ -1,9 +1,8 @@
 //! Responses: objects, statuses, texts.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 
-use ::api::{Object, Reason, Status};
+use ::api::{Reason, Status};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WARNING};
 use http::{HeaderValue, Response, StatusCode};
@@ -12,8 +11,9 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 
+use super::negotiate::Asked;
 use super::pieces::Pieces;
-use crate::encode::List;
+use crate::encode::{self, List};
 
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 pub type Answer = Response<Body>;
@@ -51,14 +51,24 @@ pub fn text(code: u16, body: String) -> Answer {
     bytes(code, "text/plain; charset=utf-8", body)
 }
 
-pub fn object(code: u16, object: &Arc<Object>) -> Answer {
-    bytes(code, JSON, object.bytes().clone())
+/// What is no API object: JSON, in lines (`WriteRawJSON`).
+pub fn raw_json(code: u16, value: &Value) -> Answer {
+    bytes(code, JSON, encode::indented(value.to_string().as_bytes()))
 }
 
+pub fn code_of(status: &Status) -> u16 {
+    if status.code == 0 { 200 } else { status.code }
+}
+
+/// A status nobody negotiated about.
 pub fn status(status: &Status) -> Answer {
-    let body = serde_json::to_vec(status).unwrap_or_default();
-    let mut response = bytes(if status.code == 0 { 200 } else { status.code }, JSON, body);
-    if let Some(seconds) = status.details.retry_after_seconds {
+    bytes(code_of(status), JSON, encode::indented(&serde_json::to_vec(status).unwrap_or_default()))
+}
+
+/// A refusal, in what the client takes; in plain JSON, when it takes nothing that we have.
+pub fn refusal(what: &Status, asked: &Asked) -> Answer {
+    let mut response = asked.refusal().map_or_else(|| status(what), |wanted| wanted.status(what));
+    if let Some(seconds) = what.details.retry_after_seconds {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
@@ -89,11 +99,4 @@ pub fn warn(response: &mut Answer, warnings: Vec<String>) {
             response.headers_mut().append(WARNING, value);
         }
     }
-}
-
-/// A status under another code than its own: a binding's success is 201.
-pub fn status_code(code: u16, what: &Status) -> Answer {
-    let mut response = status(what);
-    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response
 }

@@ -45,7 +45,7 @@ pub async fn gzip(answer: Answer) -> Answer {
     let bytes = match packed {
         Ok(Ok(packed)) => {
             parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            parts.headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+            parts.headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
             packed.into()
         }
         // What cannot be compressed is sent as it is.

@@ -3,18 +3,19 @@
 use std::sync::Arc;
 
 use ::api::columns::{self, IncludeObject};
-use ::api::{Object, Resource, Status, Verb};
+use ::api::protobuf::ListHead;
+use ::api::{Object, Reason, Resource, Status, Verb};
 use client::PatchKind;
 use http::Method;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use super::answer::{self, Answer};
-use super::negotiate::{self, Shape, Wanted};
-use super::{options, proxy, stream};
+use super::negotiate::{Asked, Endpoint, Media, Shape, Wanted};
+use super::{options, proxy, render, stream};
 use crate::api::{Api, Context};
 use crate::authentication::User;
 use crate::decode::{self, Format, MAX_BODY_BYTES};
@@ -28,7 +29,7 @@ use crate::special::{self, reviews, scale};
 /// Subresources that are streams to the node's agent, not objects.
 const STREAMED: [&str; 5] = ["log", "exec", "attach", "portforward", "proxy"];
 
-pub async fn handle(api: Arc<Api>, user: Arc<User>, target: ResourcePath, query: Query, parts: Parts, body: &mut Option<Incoming>) -> Result<Answer, Status> {
+pub async fn handle(api: Arc<Api>, user: Arc<User>, target: ResourcePath, query: Query, parts: Parts, asked: &Asked, body: &mut Option<Incoming>) -> Result<Answer, Status> {
     let rows = api.serving.rows();
     let Some(row) = rows.find(&target.group, &target.version, &target.plural) else {
         return if rows.serves(&target.group, &target.version) { Err(Status::no_route()) } else { Ok(answer::no_page()) };
@@ -55,10 +56,17 @@ pub async fn handle(api: Arc<Api>, user: Arc<User>, target: ResourcePath, query:
         cx.warn(text);
     }
     let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
-    let wanted = negotiate::accept_for(header(ACCEPT), !reviews::is_review(&row))?;
+    let endpoint = match () {
+        () if row.schema.is_empty() && target.subresource.as_deref() != Some("scale") => Endpoint::Custom,
+        () if reviews::is_review(&row) => Endpoint::Transient,
+        () => Endpoint::BuiltIn,
+    };
+    let watch = target.watch || (query.flag("watch") && target.subresource.is_none());
+    let reads = matches!(parts.method, Method::GET | Method::HEAD);
+    let wanted = if watch && reads { asked.stream(endpoint)? } else { asked.wanted(endpoint)? };
     let call = Call { api, row, namespace, target, query, wanted };
     let outcome = call.dispatch(&parts.method, header(CONTENT_TYPE), body, &cx).await;
-    let mut response = outcome.unwrap_or_else(|status| answer::status(&status));
+    let mut response = outcome.unwrap_or_else(|status| answer::refusal(&status, asked));
     answer::warn(&mut response, cx.take_warnings());
     Ok(response)
 }
@@ -162,7 +170,7 @@ impl Call {
             self.api.post(&self.row, self.namespace(), self.name(), self.target.subresource.as_deref(), value, cx).await?
         };
         if matches!(self.target.subresource.as_deref(), Some("binding")) || self.row.plural == "bindings" {
-            return Ok(answer::status_code(201, &Status::success().with_code(201)));
+            return Ok(self.wanted.status(&Status::success().with_code(201)));
         }
         self.show(201, &object)
     }
@@ -181,11 +189,15 @@ impl Call {
     }
 
     async fn patch(&self, name: &str, content_type: Option<&str>, bytes: &[u8], cx: &Context) -> Result<Answer, Status> {
-        let media = content_type.unwrap_or("").split(';').next().unwrap_or("").trim().to_owned();
-        let kind = [PatchKind::Json, PatchKind::Merge, PatchKind::Strategic, PatchKind::Apply]
-            .into_iter()
+        let media = content_type.unwrap_or("").split(';').next().unwrap_or("");
+        // Custom kinds have no schema in Go that says how their lists merge.
+        let strategic = !self.row.schema.is_empty() || self.target.subresource.as_deref() == Some("scale");
+        let kinds = [PatchKind::Json, PatchKind::Merge, PatchKind::Strategic, PatchKind::Apply];
+        let mut offered = kinds.into_iter().filter(|kind| *kind != PatchKind::Strategic || strategic);
+        let kind = offered
+            .clone()
             .find(|kind| kind.content_type() == media)
-            .ok_or_else(|| Status::unsupported_media_type("application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml"))?;
+            .ok_or_else(|| Status::unsupported_media_type(&offered.by_ref().map(PatchKind::content_type).collect::<Vec<_>>().join(", ")))?;
         let patch = decode::parse(bytes, if kind == PatchKind::Apply { Format::Yaml } else { Format::Json })?;
         let existed = kind != PatchKind::Apply || self.api.store.get(&self.row.key(self.namespace(), name)).is_some();
         let object = self.api.patch_any(&self.row, self.namespace(), name, self.target.subresource.as_deref(), kind, patch, cx).await?;
@@ -223,7 +235,7 @@ impl Call {
             Deleted::Gone(object) if self.row.group.is_empty() && matches!(&*self.row.plural, "pods" | "services" | "serviceaccounts" | "persistentvolumeclaims" | "persistentvolumes" | "podtemplates" | "resourcequotas" | "replicationcontrollers") => self.show(200, &object),
             Deleted::Gone(object) => {
                 let status = Status::deleted(&self.row.group, &self.row.plural, name, &object.meta().uid);
-                Ok(answer::object(200, &status_object(&status)?))
+                Ok(self.wanted.json(200, status_object(&status)?.bytes()))
             }
         }
     }
@@ -247,48 +259,61 @@ impl Call {
                 let value = object.value().map_err(Status::internal)?;
                 let mut table = columns::table(&self.row, [&value], self.api.clock.now(), include(&self.query));
                 table["metadata"]["resourceVersion"] = object.resource_version().to_string().into();
-                Ok(self.render(code, &table))
+                Ok(self.table(code, table))
             }
-            Shape::Table if object.kind() == "Scale" => Ok(self.render(code, &scale::table(&object.value().map_err(Status::internal)?, self.api.clock.now()))),
-            Shape::Metadata => Ok(self.render(code, &partial(&object.value().map_err(Status::internal)?))),
-            _ if self.wanted.yaml => Ok(self.render(code, &object.value().map_err(Status::internal)?)),
-            _ => Ok(answer::object(code, object)),
+            Shape::Table if object.kind() == "Scale" => Ok(self.table(code, scale::table(&object.value().map_err(Status::internal)?, self.api.clock.now()))),
+            // A status is never made into anything else.
+            Shape::Metadata if object.kind() != "Status" => self.wanted.metadata(code, object),
+            Shape::MetadataList if object.kind() != "Status" => Err(not_a("PartialObjectMetadataList", "not a list", &self.row, &self.row.kind)),
+            _ => Ok(self.wanted.object(code, &self.row, object)),
         }
     }
 
+    fn table(&self, code: u16, mut table: Value) -> Answer {
+        if self.wanted.beta {
+            table["apiVersion"] = self.wanted.meta_version().into();
+        }
+        self.wanted.value(code, &table)
+    }
+
     fn show_list(&self, listed: Listed) -> Result<Answer, Status> {
+        let (wanted, row) = (&self.wanted, &self.row);
+        let revision = listed.revision.to_string();
+        let head = ListHead { api_version: &row.api_version(), kind: &row.list_kind, resource_version: &revision, continue_token: &listed.continue_token, remaining: listed.remaining };
         let values = || listed.items.iter().map(|object| object.value().map_err(Status::internal)).collect::<Result<Vec<Value>, Status>>();
-        let mut list = match self.wanted.shape {
-            Shape::Table => columns::table(&self.row, &values()?, self.api.clock.now(), include(&self.query)),
-            Shape::Metadata => json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "items": values()?.iter().map(partial).collect::<Vec<_>>()}),
+        let mut list = match (wanted.shape, wanted.media) {
+            (Shape::Table, _) => columns::table(row, &values()?, self.api.clock.now(), include(&self.query)),
+            (Shape::MetadataList, Media::Protobuf) => return Ok(wanted.metadata_list(&head, &listed.items)),
+            (Shape::MetadataList, _) => json!({"kind": "PartialObjectMetadataList", "apiVersion": wanted.meta_version(), "metadata": {}, "items": values()?.iter().map(|value| wanted.partial(value)).collect::<Vec<_>>()}),
+            (Shape::Metadata, _) => return Err(not_a("PartialObjectMetadata", "a list", row, &row.list_kind)),
+            (_, Media::Protobuf) => return Ok(render::encoded(200, encode::protobuf_list(row, &listed.items, &head))),
             _ => {
-                let mut list = encode::List::new(self.row.clone(), listed.items, listed.revision, &listed.continue_token, listed.remaining);
-                if self.wanted.yaml {
-                    let value: Value = serde_json::from_slice(&list.piece(list.left())).map_err(Status::internal)?;
-                    return Ok(self.render(200, &value));
+                let mut list = encode::List::new(row.clone(), listed.items, listed.revision, &listed.continue_token, listed.remaining);
+                if wanted.media == Media::Json && !wanted.pretty {
+                    return Ok(answer::list(list));
                 }
-                return Ok(answer::list(list));
+                return Ok(wanted.json(200, &list.piece(list.left())));
             }
         };
-        list["metadata"]["resourceVersion"] = listed.revision.to_string().into();
+        list["metadata"]["resourceVersion"] = revision.into();
         if !listed.continue_token.is_empty() {
             list["metadata"]["continue"] = listed.continue_token.as_str().into();
         }
         if let Some(remaining) = listed.remaining {
             list["metadata"]["remainingItemCount"] = remaining.into();
         }
-        Ok(self.render(200, &list))
+        Ok(self.table(200, list))
     }
+}
 
-    fn render(&self, code: u16, value: &Value) -> Answer {
-        if self.wanted.yaml {
-            return match serde_saphyr::to_string(value) {
-                Ok(text) => answer::bytes(code, answer::YAML, text),
-                Err(error) => answer::status(&Status::internal(error)),
-            };
-        }
-        answer::json(code, value)
-    }
+/// What is there cannot be shown as what was asked for; Go prints the type of what is there.
+fn not_a(asked: &str, is: &str, row: &Resource, kind: &str) -> Status {
+    let ty = match row.schema.is_empty() {
+        true if is == "a list" => "unstructured.UnstructuredList".to_owned(),
+        true => "unstructured.Unstructured".to_owned(),
+        false => format!("{}.{kind}", decode::package(&row.group)),
+    };
+    Status::failure(406, Reason::NotAcceptable, format!("you requested {asked}, but the requested object is {is} (*{ty})"))
 }
 
 pub fn include(query: &Query) -> IncludeObject {
@@ -297,9 +322,4 @@ pub fn include(query: &Query) -> IncludeObject {
         Some("Object") => IncludeObject::Object,
         _ => IncludeObject::Metadata,
     }
-}
-
-/// `PartialObjectMetadata`.
-pub fn partial(value: &Value) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": value.get("metadata")})
 }

@@ -4,27 +4,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::api::{Status, discovery, openapi};
-use http::header::{ACCEPT, AUTHORIZATION};
+use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{Method, Request};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::answer::{self, Answer};
-use super::{compress, impersonation};
-use super::negotiate::{self, Shape};
+use super::negotiate::{Asked, Endpoint, Shape};
 use super::resource;
+use super::{compress, documents, impersonation};
 use crate::api::Api;
 use crate::authentication::User;
 use crate::authorization::{self, Attributes};
 use crate::health;
 use crate::path::{self, Query, ResourcePath, Route};
-
-/// Both spellings, with `@` and with `.` before the version, begin so.
-const OPENAPI_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2";
-const DISCOVERY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// How much of a refused request's body is read, and for how long.
 const MAX_DRAIN_BYTES: usize = 256 * 1024;
@@ -37,7 +33,9 @@ pub async fn handle(api: Arc<Api>, certificate: Option<Arc<User>>, request: Requ
     let (parts, body) = request.into_parts();
     let (head, gzip) = (parts.method == Method::HEAD, compress::accepted(&parts));
     let mut body = Some(body);
-    let mut answer = route(api, certificate, parts, &mut body).await.unwrap_or_else(|status| answer::status(&status));
+    let query = Query::parse(parts.uri.query().unwrap_or(""));
+    let asked = Asked::of(&parts, &query);
+    let mut answer = route(api, certificate, parts, query, &asked, &mut body).await.unwrap_or_else(|status| answer::refusal(&status, &asked));
     if let Some(unread) = body.filter(|body| !body.is_end_stream()) {
         drain(unread).await;
     }
@@ -62,17 +60,15 @@ async fn drain(mut body: Incoming) {
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, read).await;
 }
 
-async fn route(api: Arc<Api>, certificate: Option<Arc<User>>, parts: Parts, body: &mut Option<Incoming>) -> Result<Answer, Status> {
+async fn route(api: Arc<Api>, certificate: Option<Arc<User>>, parts: Parts, query: Query, asked: &Asked, body: &mut Option<Incoming>) -> Result<Answer, Status> {
     let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
     let user = api.authenticate(header(AUTHORIZATION), certificate.as_ref())?;
     let user = impersonation::apply(&api, user, &parts.headers)?;
-    let query = Query::parse(parts.uri.query().unwrap_or(""));
     let path = parts.uri.path().to_owned();
     match path::parse(&path) {
         Route::Resource(target) => {
-            let asked = attributes(&parts.method, &target, &query);
-            authorize(&api, &user, &asked)?;
-            resource::handle(api, user, target, query, parts, body).await
+            authorize(&api, &user, &attributes(&parts.method, &target, &query))?;
+            resource::handle(api, user, target, query, parts, asked, body).await
         }
         Route::Other => {
             let verb = match parts.method {
@@ -91,7 +87,7 @@ async fn route(api: Arc<Api>, certificate: Option<Arc<User>>, parts: Parts, body
             if !matches!(parts.method, Method::GET | Method::HEAD) {
                 return Err(answer::method_not_allowed());
             }
-            other(&api, &path, &query, header(ACCEPT))
+            other(&api, &path, &query, &parts, asked)
         }
     }
 }
@@ -126,7 +122,7 @@ fn attributes(method: &Method, target: &ResourcePath, query: &Query) -> Attribut
 }
 
 /// Everything that is no resource.
-fn other(api: &Arc<Api>, path: &str, query: &Query, accept: Option<&str>) -> Result<Answer, Status> {
+fn other(api: &Arc<Api>, path: &str, query: &Query, parts: &Parts, asked: &Asked) -> Result<Answer, Status> {
     let trimmed = path.trim_end_matches('/');
     if let Some(endpoint) = ["healthz", "livez", "readyz"].into_iter().find(|endpoint| trimmed.strip_prefix('/').is_some_and(|rest| rest == *endpoint || rest.strip_prefix(endpoint).is_some_and(|rest| rest.starts_with('/')))) {
         let (code, body) = health::report(api, endpoint, query.flag("verbose"));
@@ -134,25 +130,28 @@ fn other(api: &Arc<Api>, path: &str, query: &Query, accept: Option<&str>) -> Res
     }
     let rows = api.serving.rows();
     let each = || rows.all().iter().map(|row| &**row);
-    let parts: Vec<&str> = trimmed.split('/').filter(|part| !part.is_empty()).collect();
-    match parts.as_slice() {
-        ["version"] => Ok(answer::json(200, &health::version(api))),
+    let found = |value: Option<Value>| match value {
+        Some(value) => Ok(asked.wanted(Endpoint::Plain)?.value(200, &value)),
+        None => Ok(answer::no_page()),
+    };
+    let pieces: Vec<&str> = trimmed.split('/').filter(|part| !part.is_empty()).collect();
+    match pieces.as_slice() {
+        ["version"] => Ok(answer::raw_json(200, &health::version(api))),
         ["metrics"] => Ok(answer::bytes(200, "text/plain; version=0.0.4; charset=utf-8", health::metrics(api))),
-        [] => Ok(answer::json(200, &json!({"paths": root_paths(api)}))),
+        [] => Ok(answer::raw_json(200, &json!({"paths": root_paths(api)}))),
         ["api"] | ["apis"] => {
-            let wanted = negotiate::accept(accept)?;
-            let core = parts[0] == "api";
-            if wanted.shape == Shape::Discovery {
+            let core = pieces[0] == "api";
+            if let Some(wanted) = asked.wanted(Endpoint::Discovery).ok().filter(|wanted| wanted.shape == Shape::Discovery) {
                 let value = if core { discovery::aggregated_core(each(), "v2") } else { discovery::aggregated_apis(each(), "v2") };
-                return Ok(answer::bytes(200, DISCOVERY, value.to_string()));
+                return Ok(documents::aggregated(&wanted, &value, parts));
             }
             let address = format!("{}:{}", api.config.advertise_address, api.config.secure_port);
-            Ok(answer::json(200, &if core { discovery::core_versions(&address) } else { discovery::group_list(each()) }))
+            found(Some(if core { discovery::core_versions(&address) } else { discovery::group_list(each()) }))
         }
-        ["api", version] => Ok(discovery::resource_list(each(), "", version).map_or_else(answer::no_page, |list| answer::json(200, &list))),
-        ["apis", group] => Ok(discovery::group(each(), group).map_or_else(answer::no_page, |group| answer::json(200, &group))),
-        ["apis", group, version] => Ok(discovery::resource_list(each(), group, version).map_or_else(answer::no_page, |list| answer::json(200, &list))),
-        ["openapi", rest @ ..] => openapi(api, rest, accept),
+        ["api", version] => found(discovery::resource_list(each(), "", version)),
+        ["apis", group] => found(discovery::group(each(), group)),
+        ["apis", group, version] => found(discovery::resource_list(each(), group, version)),
+        ["openapi", rest @ ..] => openapi(api, rest, parts, asked),
         [".well-known", "openid-configuration"] => {
             let issuer = &api.config.service_account_issuer;
             Ok(answer::json(200, &json!({"issuer": issuer, "jwks_uri": format!("https://{}:{}/openid/v1/jwks", api.config.advertise_address, api.config.secure_port), "response_types_supported": ["id_token"], "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["ES256"]})))
@@ -163,17 +162,11 @@ fn other(api: &Arc<Api>, path: &str, query: &Query, accept: Option<&str>) -> Res
 }
 
 /// Documents are made when asked for and dropped again: they are large, and few ask.
-fn openapi(api: &Arc<Api>, rest: &[&str], accept: Option<&str>) -> Result<Answer, Status> {
+fn openapi(api: &Arc<Api>, rest: &[&str], parts: &Parts, asked: &Asked) -> Result<Answer, Status> {
     let rows = api.serving.rows();
     let each = || rows.all().iter().map(|row| &**row);
     match rest {
-        ["v2"] => {
-            let document = openapi::v2(each(), &[]);
-            if accept.is_some_and(|accept| accept.contains(OPENAPI_PROTOBUF)) && !accept.is_some_and(|accept| accept.starts_with("application/json")) {
-                return Ok(answer::bytes(200, openapi::PROTOBUF_CONTENT_TYPE, openapi::v2_protobuf(&document)));
-            }
-            Ok(answer::json(200, &document))
-        }
+        ["v2"] => Ok(documents::openapi_v2(asked, parts, || openapi::v2(each(), &[]))),
         ["v3"] => Ok(answer::json(200, &openapi::v3_index(each(), &[]))),
         ["v3", "api", version] => openapi::v3_group(each(), &[], "", version).map(|document| answer::json(200, &document)).ok_or_else(Status::no_route),
         ["v3", "apis", group, version] => openapi::v3_group(each(), &[], group, version).map(|document| answer::json(200, &document)).ok_or_else(Status::no_route),

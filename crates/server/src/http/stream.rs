@@ -1,23 +1,23 @@
-//! A watch as a chunked response: one JSON line an event.
+//! A watch as a chunked response: one JSON line an event, or one frame of protobuf.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::api::columns::{self, IncludeObject};
+use ::api::protobuf::{self, ProtobufError};
 use ::api::{Object, Status};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http::Response;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::answer::Answer;
-use super::negotiate::{Shape, Wanted};
-use super::resource::partial;
+use super::negotiate::{Media, Shape, Wanted};
 use crate::api::Api;
 use crate::encode;
 use crate::watch::{Change, Watching};
@@ -43,11 +43,10 @@ pub fn watch(api: Arc<Api>, watching: Watching, wanted: Wanted, include: Include
     let state = Stream { api, watching, wanted, include, until: Instant::now() + life, first_row: true, ended: false };
     let frames = stream::unfold(state, |mut state| async move { state.frame().await.map(|bytes| (Ok::<_, Infallible>(Frame::data(bytes)), state)) });
     let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
-    let kind = match wanted.shape {
-        Shape::Table => "application/json;as=Table;v=v1;g=meta.k8s.io;stream=watch",
-        _ => "application/json",
-    };
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    let kind = if wanted.media == Media::Protobuf { "application/vnd.kubernetes.protobuf;stream=watch" } else { "application/json" };
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     response
 }
 
@@ -87,50 +86,76 @@ impl Stream {
             Change::Modified(object) => self.object("MODIFIED", &object),
             Change::Deleted(object) => self.object("DELETED", &object),
             Change::Bookmark { revision, initial_end } => self.bookmark(revision, initial_end),
-            Change::Failed(status) => {
-                self.ended = true;
-                encode::event("ERROR", &serde_json::to_vec(&status).unwrap_or_default())
-            }
+            Change::Failed(status) => self.failed(&status),
         };
         frame.extend_from_slice(&line);
     }
 
-    fn object(&mut self, kind: &str, object: &Arc<Object>) -> Bytes {
-        let shaped = match self.wanted.shape {
-            Shape::Table => object.value().map(|value| {
-                let mut table = columns::table(self.watching.row(), [&value], self.api.clock().now(), self.include);
-                table["metadata"]["resourceVersion"] = object.resource_version().to_string().into();
-                if !std::mem::take(&mut self.first_row) {
-                    table["columnDefinitions"] = Value::Null;
-                }
-                table
-            }),
-            Shape::Metadata => object.value().map(|value| partial(&value)),
-            _ => return encode::event(kind, object.bytes()),
-        };
-        match shaped {
-            Ok(value) => encode::event(kind, value.to_string().as_bytes()),
-            Err(error) => {
-                self.ended = true;
-                encode::event("ERROR", &serde_json::to_vec(&Status::internal(error)).unwrap_or_default())
-            }
+    /// The last event: an error ends a watch.
+    fn failed(&mut self, status: &Status) -> Bytes {
+        self.ended = true;
+        self.event("ERROR", &serde_json::to_vec(status).unwrap_or_default())
+    }
+
+    /// An event of any object's JSON.
+    fn event(&mut self, kind: &str, json: &[u8]) -> Bytes {
+        match self.wanted.media {
+            Media::Protobuf => self.framed(kind, protobuf::encode(json)),
+            _ => encode::event(kind, json),
         }
     }
 
-    fn bookmark(&self, revision: u64, initial_end: bool) -> Bytes {
+    /// What cannot be written ends the stream; a status always can.
+    fn framed(&mut self, kind: &str, enveloped: Result<Bytes, ProtobufError>) -> Bytes {
+        match enveloped {
+            Ok(bytes) => protobuf::event_frame(kind, &bytes),
+            Err(_) if kind == "ERROR" => Bytes::new(),
+            Err(error) => self.failed(&Status::internal(error)),
+        }
+    }
+
+    fn object(&mut self, kind: &str, object: &Arc<Object>) -> Bytes {
+        let shaped = match (self.wanted.shape, self.wanted.media) {
+            (Shape::Table, _) => object.value().map(|value| self.table(&value, object.resource_version())),
+            (Shape::Metadata, Media::Protobuf) => {
+                let enveloped = self.wanted.metadata_bytes(object.bytes());
+                return self.framed(kind, enveloped);
+            }
+            (Shape::Metadata, _) => object.value().map(|value| self.wanted.partial(&value)),
+            (_, Media::Protobuf) => {
+                let enveloped = self.api.encoded.protobuf(self.watching.row(), object);
+                return self.framed(kind, enveloped);
+            }
+            _ => return encode::event(kind, object.bytes()),
+        };
+        match shaped {
+            Ok(value) => self.event(kind, value.to_string().as_bytes()),
+            Err(error) => self.failed(&Status::internal(error)),
+        }
+    }
+
+    /// One row; the columns are told with the first one only.
+    fn table(&mut self, value: &Value, revision: u64) -> Value {
+        let mut table = columns::table(self.watching.row(), [value], self.api.clock().now(), self.include);
+        table["apiVersion"] = self.wanted.meta_version().into();
+        table["metadata"]["resourceVersion"] = revision.to_string().into();
+        if !std::mem::take(&mut self.first_row) {
+            table["columnDefinitions"] = Value::Null;
+        }
+        table
+    }
+
+    fn bookmark(&mut self, revision: u64, initial_end: bool) -> Bytes {
         let row = self.watching.row();
         let mut object = json!({"kind": row.kind, "apiVersion": row.api_version(), "metadata": {"resourceVersion": revision.to_string(), "creationTimestamp": null}});
         if initial_end {
             object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        match self.wanted.shape {
-            Shape::Table => {
-                let mut table = columns::table(row, [&object], self.api.clock().now(), self.include);
-                table["metadata"]["resourceVersion"] = revision.to_string().into();
-                encode::event("BOOKMARK", table.to_string().as_bytes())
-            }
-            Shape::Metadata => encode::event("BOOKMARK", partial(&object).to_string().as_bytes()),
-            _ => encode::event("BOOKMARK", object.to_string().as_bytes()),
-        }
+        let shaped = match self.wanted.shape {
+            Shape::Table => self.table(&object, revision),
+            Shape::Metadata => self.wanted.partial(&object),
+            _ => object,
+        };
+        self.event("BOOKMARK", shaped.to_string().as_bytes())
     }
 }
