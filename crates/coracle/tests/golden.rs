@@ -80,7 +80,8 @@ impl World {
             let mut child = self.command("timeout").args([LINE_SECONDS_MAX, "bash", "-c", &(ours + watch)]).stdout(Stdio::piped()).spawn().expect("bash starts");
             let mut first = String::new();
             BufReader::new(child.stdout.take().expect("its output")).read_line(&mut first).expect("a line");
-            let _ = child.kill();
+            // `timeout` passes this one on to kubectl; after a SIGKILL the watch would live on.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGTERM);
             let _ = child.wait();
             if first.is_empty() { Err("nothing came".to_owned()) } else { Ok(()) }
         } else {
