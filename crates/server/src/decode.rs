@@ -210,4 +210,44 @@ mod tests {
         assert!(parse(b"{", Format::Json).unwrap_err().message.ends_with("unexpected end of JSON input"));
         assert!(parse(b"{x}", Format::Json).unwrap_err().message.contains("invalid character 'x'"));
     }
+
+    /// A body that is broken anywhere is refused or read, never a panic; what it may cost is bounded by the parsers' own limits of depth and of aliases.
+    #[test]
+    fn broken_bodies_never_panic() {
+        let row = ::api::table::table().find("apps", "v1", "deployments").unwrap();
+        let json = br#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"d","labels":{"a":"\u00e9\ud83d\ude00"}},"spec":{"replicas":3,"template":{"spec":{"containers":[{"name":"c","resources":{"limits":{"cpu":"1e3m"}},"ports":[{"containerPort":80}]}],"tolerations":null}}}}"#;
+        let yaml = b"apiVersion: apps/v1\nkind: Deployment\nmetadata: &m {name: d, labels: {a: !!str 1, <<: {b: \"x\"}}}\nspec:\n  replicas: 0o17\n  template:\n    spec: |\n      text\n  more: [1, 2.5e3, ~, *m, ? x : y]\n...\n";
+        let protobuf = protobuf::encode(json).unwrap();
+        let mut state = 0x2545_f491_4f6c_dd1du64;
+        let mut below = |limit: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % limit.max(1) as u64) as usize
+        };
+        let cx = Context { field_validation: FieldValidation::Strict, ..Context::default() };
+        for (seed, format) in [(&json[..], Format::Json), (&yaml[..], Format::Yaml), (&protobuf[..], Format::Protobuf)] {
+            for _ in 0..600 {
+                let mut bytes = seed.to_vec();
+                for _ in 0..=below(3) {
+                    let at = below(bytes.len());
+                    match below(4) {
+                        0 => bytes.truncate(at),
+                        1 => bytes.splice(at..at, [b"{[\"&*:-0\xff\n\\"[below(11)]]).for_each(drop),
+                        _ if bytes.is_empty() => {}
+                        2 => bytes[at] ^= 1 << below(8),
+                        _ => bytes[at] = below(256) as u8,
+                    }
+                }
+                let _ = object(row, &bytes, format, &cx);
+            }
+        }
+        for deep in ["[".repeat(100_000), "{\"a\":".repeat(100_000)] {
+            assert!(parse(deep.as_bytes(), Format::Json).is_err());
+            assert!(parse(deep.as_bytes(), Format::Yaml).is_err());
+        }
+        // Each line is nine times the one before it.
+        let laughs: String = (1..12).map(|line| format!("a{line}: &a{line} [{}]\n", vec![format!("*a{}", line - 1); 9].join(","))).collect();
+        assert!(parse(format!("a0: &a0 lol\n{laughs}").as_bytes(), Format::Yaml).is_err());
+    }
 }

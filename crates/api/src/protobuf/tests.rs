@@ -218,3 +218,89 @@ fn what_does_not_fit_is_told() {
     assert!(matches!(refused(r#"{"apiVersion":"v1","kind":"ConfigMap","data":{"a":"#), ProtobufError::Json(_)));
     assert!(matches!(refused("7"), ProtobufError::Json(_)));
 }
+
+/// Marsaglia's xorshift: the same inputs in every run.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % limit.max(1) as u64) as usize
+    }
+
+    /// A few bytes changed, taken out, put in or repeated.
+    fn mutate(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut out = bytes.to_vec();
+        for _ in 0..=self.below(4) {
+            let at = self.below(out.len());
+            match self.below(5) {
+                0 if !out.is_empty() => out[at] ^= 1 << self.below(8),
+                1 if !out.is_empty() => out[at] = self.below(256) as u8,
+                2 => out.truncate(at),
+                3 => out.splice(at..at, [0xff; 9]).for_each(drop),
+                _ => {
+                    let end = (at + self.below(64)).min(out.len());
+                    out.extend_from_within(at..end);
+                }
+            }
+        }
+        out
+    }
+}
+
+/// Whatever comes in, something comes out: no panic, no read past the end; and what was read can be written.
+#[test]
+fn broken_messages_never_panic() {
+    const ROUNDS: usize = 40;
+    let mut chance = Chance(0x9e37_79b9_7f4a_7c15);
+    for (api_version, kind, info) in kinds() {
+        let mut map = Maker { counter: 0, open: Vec::new() }.object(info);
+        map.insert("apiVersion".into(), api_version.into());
+        map.insert("kind".into(), kind.into());
+        let json = Value::Object(map).to_string();
+        let wire = encode(json.as_bytes()).unwrap();
+        // Large kinds are mutated where it matters, at their ends, less often.
+        for _ in 0..ROUNDS.min(1 + 400_000 / wire.len()) {
+            if let Ok(value) = decode(&chance.mutate(&wire)) {
+                let _ = encode(value.to_string().as_bytes());
+            }
+            let _ = encode(&chance.mutate(json.as_bytes()));
+        }
+    }
+    for _ in 0..2_000 {
+        let length = chance.below(64);
+        let noise: Vec<u8> = MAGIC.iter().copied().chain((0..length).map(|_| chance.below(256) as u8)).collect();
+        let _ = decode(&noise);
+    }
+}
+
+/// Depth is limited, and lengths are those of what is there: nothing is set aside for what a message claims.
+#[test]
+fn depth_and_lengths_are_bounded() {
+    let props = |inner: &[u8]| {
+        // JSONSchemaProps.not = 26
+        let mut out = vec![0xd2, 0x01];
+        wire::varint(&mut out, inner.len() as u64);
+        out.extend_from_slice(inner);
+        out
+    };
+    let nested = (0..MAX_DEPTH * 4).fold(Vec::new(), |inner, _| props(&inner));
+    let mut around = Vec::new();
+    // CustomResourceDefinition.spec.versions[].schema.openAPIV3Schema
+    for (at, tag) in [1u32, 4, 7, 2].into_iter().enumerate() {
+        let inner = if at == 0 { nested.clone() } else { std::mem::take(&mut around) };
+        wire::bytes(&mut around, tag, &inner);
+    }
+    let mut bytes = MAGIC.to_vec();
+    let mut meta = field(1, b"apiextensions.k8s.io/v1");
+    meta.extend(field(2, b"CustomResourceDefinition"));
+    wire::bytes(&mut bytes, 1, &meta);
+    wire::bytes(&mut bytes, 2, &around);
+    assert_eq!(decode(&bytes), Err(ProtobufError::Invalid("messages are nested too deeply")));
+    let claims = [MAGIC, &[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]].concat();
+    assert_eq!(decode(&claims), Err(ProtobufError::Truncated));
+    let deep = format!(r#"{{"apiVersion":"v1","kind":"Status","details":{}"#, r#"{"a":"#.repeat(100_000));
+    assert!(matches!(encode(deep.as_bytes()), Err(ProtobufError::Json(_))));
+}

@@ -11,7 +11,7 @@ use http::request::Parts;
 
 use crate::path::Query;
 
-/// An encoding of objects, in the server's order of preference.
+/// An encoding of objects, in the server's order of preference. CBOR is none of them: `CBORServingAndStorage` is alpha in 1.36 and off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Media {
     #[default]

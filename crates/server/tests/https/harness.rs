@@ -136,6 +136,28 @@ impl Server {
         Reply { code: parts.status.as_u16(), headers: parts.headers, body }
     }
 
+    /// A GET over the one or the other version of HTTP.
+    pub async fn call_over(&self, version: http::Version, path: &str, headers: &[(&str, &str)]) -> Reply {
+        if version != http::Version::HTTP_2 {
+            return self.call("GET", path, headers, "").await;
+        }
+        let mut tls = (*self.admin).clone();
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
+        let stream = tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(ServerName::from(IpAddr::V4(Ipv4Addr::LOCALHOST)), stream).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let mut request = http::Request::builder().uri(format!("https://localhost{path}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = tokio::time::timeout(PATIENCE, sender.send_request(request.body(Full::new(Bytes::new())).unwrap())).await.expect("the server answers").unwrap();
+        assert_eq!(response.version(), http::Version::HTTP_2);
+        let (parts, body) = response.into_parts();
+        let body = tokio::time::timeout(PATIENCE, body.collect()).await.expect("the body ends").expect("the body arrives").to_bytes();
+        Reply { code: parts.status.as_u16(), headers: parts.headers, body }
+    }
+
     pub async fn get(&self, path: &str) -> Reply {
         self.call("GET", path, &[], "").await
     }
@@ -164,7 +186,8 @@ impl Server {
     pub async fn watch_with(&self, path: &str, headers: &[(&str, &str)]) -> Events {
         let response = self.send("GET", path, headers, Bytes::new()).await;
         assert_eq!(response.status().as_u16(), 200);
-        Events { body: response.into_body(), buffer: Vec::new() }
+        let (parts, body) = response.into_parts();
+        Events { headers: parts.headers, body, buffer: Vec::new() }
     }
 
     /// What every pod needs before it may be created.
@@ -174,11 +197,41 @@ impl Server {
 }
 
 pub struct Events {
+    headers: http::HeaderMap,
     body: Incoming,
     buffer: Vec<u8>,
 }
 
 impl Events {
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+    }
+
+    pub fn content_type(&self) -> &str {
+        self.header("content-type")
+    }
+
+    pub fn content_encoding(&self) -> &str {
+        self.header("content-encoding")
+    }
+
+    /// Of a stream in protobuf: what lies behind the next four bytes of length.
+    pub async fn frame(&mut self) -> Vec<u8> {
+        const LENGTH: usize = 4;
+        loop {
+            if let Some(length) = self.buffer.first_chunk::<LENGTH>() {
+                let end = LENGTH + u32::from_be_bytes(*length) as usize;
+                if self.buffer.len() >= end {
+                    return self.buffer.drain(..end).skip(LENGTH).collect();
+                }
+            }
+            let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await.expect("an event comes").expect("the stream goes on").expect("the stream is whole");
+            if let Ok(data) = frame.into_data() {
+                self.buffer.extend_from_slice(&data);
+            }
+        }
+    }
+
     /// `None` when the server has ended the stream.
     pub async fn next(&mut self) -> Option<Value> {
         loop {

@@ -3,6 +3,7 @@
 mod authorization;
 mod bad_input;
 mod deletion;
+mod encodings;
 mod eviction;
 mod full_disk;
 mod harness;
