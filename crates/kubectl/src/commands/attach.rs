@@ -36,8 +36,20 @@ pub async fn run(session: &Session, args: &Args) -> Result<()> {
     if phase == "Succeeded" || phase == "Failed" {
         return fail(format!("cannot attach a container in a completed pod; current phase is {phase}"));
     }
-    let container = pods::container(&pod, args.text("container"), args.on("quiet"))?;
+    let asked = args.text("container");
+    if !asked.is_empty() && !pods::containers(&pod).any(|(_, container)| container == asked) {
+        return fail(format!("container {asked} not found in pod {}", at(&pod, "/metadata/name")));
+    }
+    let container = pods::container(&pod, asked, args.on("quiet"))?;
     to(session, &pod, &container, args.on("stdin"), args.on("tty"), args.on("quiet")).await
+}
+
+/// What to expect of an attachment.
+pub fn announce(quiet: bool) {
+    if !quiet {
+        output::complain("All commands and output from this session will be recorded in container logs, including credentials and sensitive information passed through the command prompt.");
+        output::complain("If you don't see a command prompt, try pressing enter.");
+    }
 }
 
 /// Joins this program's streams to `container` of `pod`, until it ends.
@@ -47,9 +59,7 @@ pub async fn to(session: &Session, pod: &Value, container: &str, stdin: bool, tt
         output::complain(format!("error: Unable to use a TTY - container {container} did not allocate one"));
     }
     let raw = streams::terminal(stdin, tty && has_tty);
-    if raw && !quiet {
-        output::complain("If you don't see a command prompt, try pressing enter.");
-    }
+    announce(quiet);
     let path = Query::of(format!("/api/v1/namespaces/{}/pods/{}/attach", at(pod, "/metadata/namespace"), at(pod, "/metadata/name")))
         .with("container", container)
         .with("stdin", if stdin { "true" } else { "" })

@@ -64,7 +64,7 @@ pub async fn run(session: &Session, args: &Args) -> Result<()> {
 async fn find(session: &Session, args: &Args, spec: &Spec) -> Result<(Value, String)> {
     let namespace = if spec.namespace.is_empty() { session.namespace()? } else { spec.namespace.clone() };
     let pod = session.get(&format!("/api/v1/namespaces/{namespace}/pods/{}", spec.pod)).await?;
-    let container = pods::container(&pod, args.text("container"), false)?;
+    let container = pods::container_or(&pod, args.text("container"), false)?;
     Ok((pod, container))
 }
 

@@ -44,7 +44,7 @@ pub async fn run(session: &Session, args: &Args) -> Result<()> {
     if phase == "Succeeded" || phase == "Failed" {
         return fail(format!("cannot exec into a container in a completed pod; current phase is {phase}"));
     }
-    let container = pods::container(&pod, args.text("container"), args.on("quiet"))?;
+    let container = pods::container_or(&pod, args.text("container"), args.on("quiet"))?;
     let tty = streams::terminal(args.on("stdin"), args.on("tty"));
     streams::run(session, &path(&pod, &container, command, args.on("stdin"), tty), streams::own(args.on("stdin"), tty)).await
 }

@@ -153,6 +153,11 @@ pub fn containers(pod: &Value) -> impl Iterator<Item = (&str, &str)> {
     ["containers", "ephemeralContainers", "initContainers"].into_iter().flat_map(move |list| pod["spec"][list].as_array().into_iter().flatten().map(move |container| (list, text(container, "/name"))))
 }
 
+/// As [`container`], but whether the one asked for exists is for the server to say.
+pub fn container_or(pod: &Value, asked: &str, quiet: bool) -> Result<String> {
+    if asked.is_empty() { container(pod, asked, quiet) } else { Ok(asked.to_owned()) }
+}
+
 /// The container a command means: the one asked for, the annotated default, or the first, which is told if there are others.
 pub fn container(pod: &Value, asked: &str, quiet: bool) -> Result<String> {
     let name = text(pod, "/metadata/name");

@@ -179,6 +179,7 @@ async fn interact(session: &Session, args: &Args, namespace: &str, name: &str) -
         } else {
             // What the process wrote before we were attached is in its log: that is followed, so that nothing is lost; the attachment only feeds its input.
             let follow = Query::of(log.clone()).with("follow", "true").end();
+            attach::announce(quiet);
             let feed = async {
                 if stdin {
                     // One that came too late for a short process is no failure: log and exit code tell all.

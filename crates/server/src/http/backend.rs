@@ -170,7 +170,10 @@ async fn dial(address: SocketAddr, tls: bool) -> Result<NodeStream, String> {
     let secured = TlsConnector::from(Arc::new(config)).connect(ServerName::IpAddress(address.ip().into()), stream);
     match tokio::time::timeout(DIAL_TIMEOUT, secured).await {
         Ok(Ok(stream)) => Ok(Box::new(stream)),
-        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Err(error)) => Err(match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+            Some(rustls::Error::InvalidMessage(_)) => "http: server gave HTTP response to HTTPS client".to_owned(),
+            _ => error.to_string(),
+        }),
         Err(_) => Err("net/http: TLS handshake timeout".to_owned()),
     }
 }

@@ -6,6 +6,7 @@ mod compress;
 mod connections;
 mod documents;
 mod impersonation;
+mod links;
 pub(crate) mod negotiate;
 mod options;
 mod pieces;

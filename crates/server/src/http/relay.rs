@@ -3,22 +3,30 @@
 //! Mirrors k8s.io/apimachinery/pkg/util/proxy: `UpgradeAwareHandler`, and `Transport` for headers and redirects.
 
 use std::convert::Infallible;
+use std::io::{Read, Write};
 use std::net::IpAddr;
 
 use ::api::Status;
-use bytes::Bytes;
-use http::header::{CONNECTION, HOST, LOCATION, UPGRADE};
+use bytes::{Bytes, BytesMut};
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
 
-use super::answer::Answer;
+use super::answer::{self, Answer};
+use super::links;
 use crate::nodes::NodeStream;
 
 /// Bytes under way in each direction of an upgraded connection.
 const COPY_BYTES: usize = 64 * 1024;
+
+/// A page larger than this keeps its links.
+const PAGE_BYTES_MAX: usize = 4 << 20;
 
 /// Headers of one hop only, and what says who the client is: that is between it and us.
 const HOP_HEADERS: [&str; 10] =
@@ -119,18 +127,67 @@ pub async fn relay(stream: NodeStream, onward: Onward, parts: Parts, body: &mut 
             }
         }
     }
-    if let Some(prefix) = &onward.prefix {
-        for name in CORS_HEADERS {
-            response.headers_mut().remove(HeaderName::from_static(name));
-        }
-        let asked = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).or(parts.uri.authority().map(|authority| authority.as_str())).unwrap_or_default();
-        let moved = response.headers().get(LOCATION).and_then(|location| location.to_str().ok()).and_then(|location| moved(location, prefix, &[&onward.host, asked]));
-        if let Some(moved) = moved.and_then(|moved| HeaderValue::from_str(&moved).ok()) {
+    let Some(prefix) = &onward.prefix else { return Ok(unchanged(response)) };
+    for name in CORS_HEADERS {
+        response.headers_mut().remove(HeaderName::from_static(name));
+    }
+    let asked = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).or(parts.uri.authority().map(|authority| authority.as_str())).unwrap_or_default();
+    let moved = |url: &str| moved(url, prefix, &[&onward.host, asked]);
+    let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
+    if location.is_some() {
+        if let Some(moved) = location.and_then(moved).and_then(|moved| HeaderValue::from_str(&moved).ok()) {
             response.headers_mut().insert(LOCATION, moved);
         }
+        return Ok(unchanged(response));
     }
+    Ok(with_links(response, moved).await)
+}
+
+fn unchanged(response: http::Response<Incoming>) -> Answer {
     let (parts, body) = response.into_parts();
-    Ok(http::Response::from_parts(parts, StreamBody::new(until_broken(body)).boxed_unsync()))
+    http::Response::from_parts(parts, StreamBody::new(until_broken(body)).boxed_unsync())
+}
+
+/// A page whose links are `moved`; anything else as it is.
+async fn with_links(response: http::Response<Incoming>, moved: impl Fn(&str) -> Option<String>) -> Answer {
+    let says = |name: HeaderName| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let is_page = says(CONTENT_TYPE).split(';').next().unwrap_or_default().trim() == "text/html";
+    let packed = match says(CONTENT_ENCODING) {
+        "" => false,
+        "gzip" => true,
+        _ => return unchanged(response),
+    };
+    if !is_page || response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return unchanged(response);
+    }
+    let (mut parts, mut body) = response.into_parts();
+    let mut page = BytesMut::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        page.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+        if page.len() > PAGE_BYTES_MAX {
+            let first = futures_util::stream::iter([Ok(Frame::data(page.freeze()))]);
+            return http::Response::from_parts(parts, StreamBody::new(futures_util::StreamExt::chain(first, until_broken(body))).boxed_unsync());
+        }
+    }
+    let page = page.freeze();
+    let rewritten = if packed { repacked(&page, moved).unwrap_or_else(|| page.clone()) } else { links::rewrite(&page, moved).into() };
+    // A HEAD's answer speaks of a body that is not there.
+    if !page.is_empty() {
+        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(rewritten.len()));
+    }
+    Answer::from_parts(parts, answer::full(rewritten))
+}
+
+/// None for what cannot be unpacked.
+fn repacked(page: &[u8], moved: impl Fn(&str) -> Option<String>) -> Option<Bytes> {
+    let mut plain = Vec::new();
+    GzDecoder::new(page).take(PAGE_BYTES_MAX as u64 + 1).read_to_end(&mut plain).ok()?;
+    if plain.len() > PAGE_BYTES_MAX {
+        return None;
+    }
+    let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
+    packer.write_all(&links::rewrite(&plain, moved)).ok()?;
+    packer.finish().ok().map(Bytes::from)
 }
 
 fn join(client: hyper::upgrade::OnUpgrade, server: hyper::upgrade::OnUpgrade) {
