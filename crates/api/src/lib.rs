@@ -3,22 +3,27 @@
 //! Floor 0: pure data and pure functions. Types come from `k8s-openapi` (re-exported as [`k8s`]).
 
 pub mod columns;
+pub mod custom;
 pub mod discovery;
+pub mod jsonpath;
 pub mod kinds;
 pub mod names;
 pub mod object;
 pub mod openapi;
 pub mod protobuf;
 pub mod quantity;
+pub mod regexp;
 pub mod resource;
 pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod strategy;
+pub mod structural;
 pub mod validation;
 pub mod table;
 pub mod world;
 
+pub use custom::Custom;
 pub use k8s_openapi as k8s;
 pub use object::{Fields, Meta, Object, OwnerReference};
 pub use resource::{Resource, Scope, Subresource, Verb};

@@ -4,6 +4,9 @@
 //! `kubectl` columns are derived from rows and from nothing else.
 
 use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::custom::Custom;
 
 type Text = Cow<'static, str>;
 
@@ -77,6 +80,8 @@ pub struct Resource {
     pub storage_version: Text,
     /// Field selectors beyond `metadata.name` and `metadata.namespace`.
     pub selectable_fields: Cow<'static, [Text]>,
+    /// What the definition says of a custom kind; None for a built-in one.
+    pub custom: Option<Arc<Custom>>,
 }
 
 impl Resource {

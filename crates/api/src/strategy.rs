@@ -75,6 +75,11 @@ pub trait Strategy: Send + Sync {
         Vec::new()
     }
 
+    /// The same for an update.
+    fn update_warnings(&self, new: &Value, _old: &Value) -> Vec<String> {
+        self.warnings(new)
+    }
+
     /// Seconds of grace a delete gives; `None` deletes at once.
     fn delete_grace(&self, _object: &Value, _requested: Option<i64>) -> Option<i64> {
         None
@@ -97,12 +102,12 @@ pub trait Strategy: Send + Sync {
     }
 }
 
-/// Built-in kinds by group and plural; anything else (CRDs) is plain.
-pub fn of(resource: &Resource) -> &'static dyn Strategy {
-    if !resource.schema.is_empty() {
-        return kinds::strategy(&resource.group, &resource.plural);
+/// A custom kind is its own strategy; a built-in one has it by group and plural.
+pub fn of(resource: &Resource) -> &dyn Strategy {
+    match &resource.custom {
+        Some(custom) => &**custom,
+        None => kinds::strategy(&resource.group, &resource.plural),
     }
-    if resource.subresource("status").is_some() { &kinds::CUSTOM_WITH_STATUS } else { &kinds::CUSTOM }
 }
 
 /// Puts the old value of a top-level field back, or removes it if there was none.

@@ -188,6 +188,11 @@ impl Errors {
         self.push("FieldValueInvalid", path, format!("Invalid value: {}", value.shown()), detail);
     }
 
+    /// A value of the wrong type.
+    pub fn type_invalid(&mut self, path: &Path, value: &(impl Shown + ?Sized), detail: &str) {
+        self.push("FieldValueTypeInvalid", path, format!("Invalid value: {}", value.shown()), detail);
+    }
+
     /// An invalid value that is not worth showing.
     pub fn push_omitting(&mut self, path: &Path, detail: &str) {
         self.push("FieldValueInvalid", path, "Invalid value".to_owned(), detail);

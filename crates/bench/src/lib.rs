@@ -2,6 +2,7 @@
 
 mod bound;
 mod cluster;
+mod definitions;
 mod fanout;
 mod measure;
 mod objects;
@@ -64,6 +65,8 @@ pub enum Part {
     Deployment,
     /// Pods bound to simulated nodes, ten each, and what the cluster costs when nothing happens (needs --pid)
     Bound,
+    /// CustomResourceDefinitions with an object each, and what they cost in memory
+    Definitions,
     /// A fresh `coracle up` of this program in a folder of its own, on this host's network: to readyz, node Ready, DNS in a pod (needs --image-archive; no cluster)
     Start,
 }
@@ -89,6 +92,9 @@ pub struct Options {
     /// ConfigMaps
     #[arg(long, default_value_t = 10_000)]
     pub objects: usize,
+    /// CustomResourceDefinitions
+    #[arg(long, default_value_t = 1000)]
+    pub definitions: usize,
     /// Numbers of watchers
     #[arg(long, value_delimiter = ',', default_values_t = [100, 1000])]
     pub watchers: Vec<usize>,
@@ -185,6 +191,7 @@ async fn measure(options: &Options, clusters: &[Cluster]) -> Result<Vec<Figure>,
                     }
                     Part::Schedule => figures.extend(schedule::run(cluster, options.nodes, options.pods).await?),
                     Part::Pods => figures.extend(pods::one_at_a_time(cluster, &options.image, options.starts).await?),
+                    Part::Definitions => figures.push(definitions::run(cluster, options.definitions).await?),
                     Part::Bound => figures.push(bound::run(cluster, options.pods).await?),
                     // Before any cluster was opened.
                     Part::Start => {}

@@ -11,7 +11,7 @@ pub mod http;
 pub mod kubeconfig;
 mod queue;
 pub mod remote;
-mod resolve;
+pub mod resolve;
 pub mod tls;
 mod transport;
 mod typed;

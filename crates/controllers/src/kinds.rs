@@ -127,6 +127,7 @@ fn row(definition: &CustomResourceDefinition) -> Option<Resource> {
         prefix: format!("/registry/{}/{}/", spec.group, names.plural).into(),
         storage_version: version.name.clone().into(),
         selectable_fields: Default::default(),
+        custom: None,
     })
 }
 

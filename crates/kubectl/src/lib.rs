@@ -10,7 +10,7 @@ mod describe;
 mod error;
 mod explain;
 mod flags;
-mod jsonpath;
+use api::jsonpath;
 mod output;
 mod printers;
 mod resources;

@@ -9,13 +9,13 @@ mod managers;
 mod set;
 mod typed;
 
-use api::schema::TypeInfo;
 use api::{Cause, Reason, Status};
 use serde_json::{Map, Value};
 
 use managers::{Identity, Managers, Operation};
 pub use set::Set;
 use typed::Node;
+pub use typed::Facts;
 
 /// Who writes.
 #[derive(Debug, Clone, Copy)]
@@ -92,15 +92,16 @@ fn conflict_message(conflicts: &[Conflict]) -> String {
 
 /// Merges `config` into `live` (None when the object does not exist yet). The result has its managed fields set; it is not defaulted and not validated yet.
 /// An apply that changes nothing gives `live` back with the managers' sets as they then are.
-pub fn apply(live: Option<&Value>, config: &Value, schema: Option<&'static TypeInfo>, writer: &Writer<'_>, force: bool) -> Result<Value, ApplyError> {
+pub fn apply<'a>(live: Option<&Value>, config: &Value, facts: impl Into<Facts<'a>>, writer: &Writer<'_>, force: bool) -> Result<Value, ApplyError> {
+    let facts = facts.into();
     if config.pointer("/metadata/managedFields").is_some_and(|fields| !fields.is_null()) {
         return Err(ApplyError::ManagedFields);
     }
-    let root = Node::root(schema);
+    let root = Node::root(facts);
     root.validate(config).map_err(|cause| ApplyError::Typed { object: named(config), cause })?;
-    let mut before = live.cloned().unwrap_or_else(|| empty(schema, config));
+    let mut before = live.cloned().unwrap_or_else(|| empty(facts, config));
     let mut managers = match live {
-        Some(live) => first_apply(Managers::of(live), live, root, schema, writer),
+        Some(live) => first_apply(Managers::of(live), live, root, facts, writer),
         None => Managers::default(),
     };
     managers::remove(&mut before);
@@ -130,11 +131,12 @@ pub fn apply(live: Option<&Value>, config: &Value, schema: Option<&'static TypeI
 }
 
 /// Notes who changed what: `old` is None on create, `new` is the object about to be stored. Never fails: what cannot be understood is not tracked.
-pub fn track(old: Option<&Value>, new: &mut Value, schema: Option<&'static TypeInfo>, writer: &Writer<'_>) {
-    let root = Node::root(schema);
+pub fn track<'a>(old: Option<&Value>, new: &mut Value, facts: impl Into<Facts<'a>>, writer: &Writer<'_>) {
+    let facts = facts.into();
+    let root = Node::root(facts);
     let mut managers = Managers::requested(old, new, writer.subresource.is_empty());
     managers::remove(new);
-    let mut before = old.cloned().unwrap_or_else(|| empty(schema, new));
+    let mut before = old.cloned().unwrap_or_else(|| empty(facts, new));
     managers::remove(&mut before);
     let Ok(changed) = root.compare(&before, new) else { return };
     let changed = changed.without(writer.reset);
@@ -147,7 +149,7 @@ pub fn track(old: Option<&Value>, new: &mut Value, schema: Option<&'static TypeI
 }
 
 /// An object nobody has managed yet: what is there belongs to whoever came before the first apply.
-fn first_apply(managers: Managers, live: &Value, root: Node, schema: Option<&'static TypeInfo>, writer: &Writer<'_>) -> Managers {
+fn first_apply(managers: Managers, live: &Value, root: Node<'_>, facts: Facts<'_>, writer: &Writer<'_>) -> Managers {
     const BEFORE: &str = "before-first-apply";
     if !managers.is_empty() {
         return managers;
@@ -155,7 +157,7 @@ fn first_apply(managers: Managers, live: &Value, root: Node, schema: Option<&'st
     let mut managers = managers;
     let mut stripped = live.clone();
     managers::remove(&mut stripped);
-    if let Ok(found) = root.compare(&empty(schema, live), &stripped) {
+    if let Ok(found) = root.compare(&empty(facts, live), &stripped) {
         let before = Writer { manager: BEFORE, subresource: "", ..*writer };
         let found = found.without(writer.reset);
         managers.gain(Identity::new(&before, Operation::Update), writer.api_version, found.added.union(&found.modified), writer.now);
@@ -164,8 +166,11 @@ fn first_apply(managers: Managers, live: &Value, root: Node, schema: Option<&'st
 }
 
 /// What an object of the kind is before anything is set in it, as Go has it: structs are there, pointers are not.
-fn empty(schema: Option<&'static TypeInfo>, like: &Value) -> Value {
-    let mut value = schema.map_or_else(|| Value::Object(Map::new()), TypeInfo::empty);
+fn empty(facts: Facts<'_>, like: &Value) -> Value {
+    let mut value = match facts {
+        Facts::Type(ty) => ty.empty(),
+        _ => Value::Object(Map::new()),
+    };
     for key in ["apiVersion", "kind"] {
         if let Some(text) = like.get(key) {
             value[key] = text.clone();
@@ -175,7 +180,7 @@ fn empty(schema: Option<&'static TypeInfo>, like: &Value) -> Value {
 }
 
 /// Takes out what the manager applied last time and nobody owns any more.
-fn prune(merged: &Value, root: Node, managers: &Managers, api_version: &str, last: &Set) -> Result<Value, String> {
+fn prune(merged: &Value, root: Node<'_>, managers: &Managers, api_version: &str, last: &Set) -> Result<Value, String> {
     if last.is_empty() {
         return Ok(merged.clone());
     }

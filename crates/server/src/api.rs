@@ -11,6 +11,7 @@ use crate::authentication::User;
 use crate::authorization::Authorizer;
 use crate::encoded::Encoded;
 use crate::nodes::Dial;
+use crate::outbound::Outbound;
 use crate::rows::Serving;
 use crate::special::allocation::Allocations;
 use crate::tokens::TokenKey;
@@ -69,6 +70,8 @@ pub struct Api {
     pub(crate) allocations: Allocations,
     pub(crate) nodes: Arc<dyn Dial>,
     pub(crate) encoded: Encoded,
+    /// To webhooks.
+    pub(crate) outbound: Arc<Outbound>,
 }
 
 /// How unknown and duplicate fields are met (`fieldValidation`).
@@ -125,8 +128,10 @@ impl Api {
     /// Opens the API over `store`; creates what every cluster has from the start.
     pub async fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>, chance: Chance, config: Config, nodes: Arc<dyn Dial>) -> Result<Arc<Self>, OpenError> {
         let allocations = Allocations::new(&config);
-        let api = Arc::new(Self { store, clock, chance, config, serving: Serving::built_in(), authorizer: Authorizer::default(), allocations, nodes, encoded: Encoded::default() });
+        let outbound = Arc::new(Outbound::new(store.clone()));
+        let api = Arc::new(Self { store, clock, chance, config, serving: Serving::built_in(), authorizer: Authorizer::default(), allocations, nodes, encoded: Encoded::default(), outbound });
         api.allocations.load(&*api.store);
+        crate::custom::load(&api);
         crate::bootstrap::run(&api).await.map_err(OpenError::Bootstrap)?;
         Ok(api)
     }

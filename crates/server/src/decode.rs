@@ -4,7 +4,8 @@
 //! (endpoints/handlers/rest.go `transformDecodeError`).
 
 use ::api::protobuf::{self, ProtobufError};
-use ::api::{Resource, Status};
+use ::api::structural::{metadata, prune};
+use ::api::{Cause, Custom, Resource, Status};
 use serde_json::{Map, Value};
 
 use crate::api::{Context, FieldValidation};
@@ -109,13 +110,55 @@ pub fn object(row: &Resource, bytes: &[u8], format: Format, cx: &Context) -> Res
             return Err(unrecognized(&row.kind, &format!("couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type {into}", go_type(&other)), bytes));
         }
     };
+    if row.custom.is_some() && value.get("kind").and_then(Value::as_str).is_none_or(str::is_empty) {
+        return Err(unrecognized(&row.kind, &format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(bytes)), bytes));
+    }
     let duplicates = if format == Format::Json && cx.field_validation != FieldValidation::Ignore { ::api::schema::duplicate_fields(bytes) } else { Vec::new() };
     shape(row, value, &duplicates, cx)
 }
 
 /// The same for a value that never was bytes.
 pub fn shape(row: &Resource, value: Value, duplicates: &[String], cx: &Context) -> Result<Value, Status> {
+    if let Some(custom) = &row.custom {
+        return custom_object(row, custom, value, duplicates, cx);
+    }
     typed(&row.schema, &row.api_version(), &row.kind, value, duplicates, cx)
+}
+
+/// An object of a custom kind: of the version asked for, its metadata settled, unknown fields pruned.
+fn custom_object(row: &Resource, custom: &Custom, mut value: Value, duplicates: &[String], cx: &Context) -> Result<Value, Status> {
+    let Some(map) = value.as_object_mut() else {
+        return Err(Status::bad_request(format!("the object provided is unrecognized (must be of type {}): couldn't get version/kind; json: cannot unmarshal {} into Go value of type struct", row.kind, go_type(&value))));
+    };
+    let (given_version, given_kind, api_version) = (take_text(map, "apiVersion")?, take_text(map, "kind")?, row.api_version());
+    if !given_version.is_empty() && given_version != api_version {
+        return Err(Status::bad_request(format!("the API version in the data ({given_version}) does not match the expected API version ({api_version})")));
+    }
+    if !given_kind.is_empty() && given_kind != row.kind {
+        let cause = Cause { reason: "FieldValueInvalid".into(), message: format!("Invalid value: {given_kind:?}: must be {}", row.kind), field: "kind".into() };
+        let name = map.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Value::as_str).unwrap_or_default().to_owned();
+        return Err(Status::invalid(&row.group, &row.kind, &name, vec![cause]));
+    }
+    map.insert("apiVersion".into(), api_version.into());
+    map.insert("kind".into(), row.kind.to_string().into());
+    let refused = |why: String| Status::bad_request(format!("{kind} in version {:?} cannot be handled as a {kind}: {why}", row.version, kind = row.kind));
+    let mut unknown = metadata::coerce(&mut value, custom.schema()).map_err(|error| refused(format!("{}: Invalid value: {}: {}", error.path, error.value, error.message)))?;
+    unknown.extend(prune::resource(&mut value, custom.schema()));
+    let mut complaints: Vec<String> = duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect();
+    complaints.extend(unknown.iter().map(|path| format!("unknown field {path:?}")));
+    settle_complaints(complaints, cx, refused)?;
+    Ok(value)
+}
+
+/// What `fieldValidation` makes of unknown and duplicate fields.
+fn settle_complaints(complaints: Vec<String>, cx: &Context, refused: impl Fn(String) -> Status) -> Result<(), Status> {
+    match cx.field_validation {
+        FieldValidation::Ignore => {}
+        FieldValidation::Warn => complaints.into_iter().for_each(|text| cx.warn(text)),
+        FieldValidation::Strict if complaints.is_empty() => {}
+        FieldValidation::Strict => return Err(refused(format!("strict decoding error: {}", complaints.join(", ")))),
+    }
+    Ok(())
 }
 
 /// A value of any known type: what a subresource takes.
@@ -138,12 +181,7 @@ pub fn typed(schema: &str, api_version: &str, kind: &str, value: Value, duplicat
     let unknown = ::api::schema::check(schema, kind, version, &mut value).map_err(|mismatch| Status::bad_request(mismatch.message))?;
     let mut complaints: Vec<String> = duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect();
     complaints.extend(unknown.iter().map(|field| format!("unknown field {:?}", field.path)));
-    match cx.field_validation {
-        FieldValidation::Ignore => {}
-        FieldValidation::Warn => complaints.into_iter().for_each(|text| cx.warn(text)),
-        FieldValidation::Strict if complaints.is_empty() => {}
-        FieldValidation::Strict => return Err(Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {}", complaints.join(", ")))),
-    }
+    settle_complaints(complaints, cx, |why| Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}")))?;
     Ok(value)
 }
 

@@ -33,7 +33,8 @@ impl Local {
     }
 
     fn row(&self, target: &Target) -> Result<Arc<Resource>, Status> {
-        self.api.serving.rows().find(&target.group, &target.version, &target.plural).ok_or_else(Status::no_route)
+        let found = self.api.serving.rows().find(&target.group, &target.version, &target.plural);
+        found.or_else(|| crate::custom::look_up(&self.api, &target.group, &target.version, &target.plural)).ok_or_else(Status::no_route)
     }
 
     fn context(&self, options: &WriteOptions) -> Context {
@@ -84,7 +85,7 @@ impl Api {
                 let value = decode::shape(row, value, &[], cx)?;
                 self.review(row, namespace, value, cx)
             }
-            (None, None) if row.plural == "bindings" => {
+            (None, None) if row.group.is_empty() && row.plural == "bindings" => {
                 let pods = self.serving.rows().find("", "v1", "pods").ok_or_else(Status::no_route)?;
                 let pod = crate::registry::text(&value, "/metadata/name").to_owned();
                 self.bind(&pods, namespace_or_default, &pod, &value, cx).await
@@ -132,10 +133,10 @@ impl Api {
         self.patch(row, namespace, name, part(subresource)?, kind, patch, cx).await
     }
 
-    pub(crate) fn get_any(&self, row: &Resource, namespace: Option<&str>, name: &str, subresource: Option<&str>) -> Result<Arc<Object>, Status> {
-        let object = self.get(row, namespace, name)?;
+    pub(crate) async fn get_any(&self, row: &Resource, namespace: Option<&str>, name: &str, subresource: Option<&str>) -> Result<Arc<Object>, Status> {
+        let object = self.get(row, namespace, name).await?;
         match subresource {
-            Some("scale") => scale::view(&object),
+            Some("scale") => scale::view(row, &object),
             _ => Ok(object),
         }
     }
@@ -203,18 +204,18 @@ fn events(watching: Watching) -> EventStream {
 
 impl Transport for Local {
     fn get<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Arc<Object>, Status>> {
-        Box::pin(async move { self.api.get_any(&*self.row(target)?, target.namespace.as_deref(), named(target)?, target.subresource.as_deref()) })
+        Box::pin(async move { self.api.get_any(&*self.row(target)?, target.namespace.as_deref(), named(target)?, target.subresource.as_deref()).await })
     }
 
     fn list<'a>(&'a self, target: &'a Target, options: &'a ListOptions) -> BoxFuture<'a, Result<ObjectList, Status>> {
         Box::pin(async move {
-            let listed = self.api.list(&*self.row(target)?, target.namespace.as_deref(), options)?;
+            let listed = self.api.list(&*self.row(target)?, target.namespace.as_deref(), options).await?;
             Ok(ObjectList { items: listed.items, resource_version: listed.revision.to_string(), continue_token: listed.continue_token, remaining: listed.remaining })
         })
     }
 
     fn watch<'a>(&'a self, target: &'a Target, options: &'a WatchOptions) -> BoxFuture<'a, Result<EventStream, Status>> {
-        Box::pin(async move { Ok(events(self.api.watch(self.row(target)?, target.namespace.as_deref(), target.name.as_deref(), options)?)) })
+        Box::pin(async move { Ok(events(self.api.watch(self.row(target)?, target.namespace.as_deref(), target.name.as_deref(), options).await?)) })
     }
 
     fn create<'a>(&'a self, target: &'a Target, body: Body, options: &'a WriteOptions) -> BoxFuture<'a, Result<Arc<Object>, Status>> {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::api::Api;
+use crate::custom::conversion;
 use crate::registry::policy;
 use crate::special::convert;
 
@@ -154,11 +155,11 @@ pub(crate) fn too_large(asked: u64, current: u64) -> Status {
 }
 
 impl Api {
-    pub fn get(&self, row: &Resource, namespace: Option<&str>, name: &str) -> Result<Arc<Object>, Status> {
-        convert::from_storage(row, self.stored(row, namespace, name)?)
+    pub async fn get(&self, row: &Resource, namespace: Option<&str>, name: &str) -> Result<Arc<Object>, Status> {
+        convert::shown(&self.outbound, row, self.stored(row, namespace, name)?).await
     }
 
-    pub fn list(&self, row: &Resource, namespace: Option<&str>, options: &ListOptions) -> Result<Listed, Status> {
+    pub async fn list(&self, row: &Resource, namespace: Option<&str>, options: &ListOptions) -> Result<Listed, Status> {
         let selection = Selection::parse(row, &options.label_selector, &options.field_selector)?;
         let prefix = row.key_prefix(namespace);
         let wanted = parse_version(&options.resource_version)?;
@@ -184,11 +185,17 @@ impl Api {
             let page = self.store.list(&prefix, at, after.as_deref(), step).map_err(expired)?;
             at = Some(page.revision);
             let count = page.items.len();
-            for (index, (key, object)) in page.items.into_iter().enumerate() {
+            let mut read = page.items;
+            if let Some(custom) = &row.custom {
+                // A page at a time: a webhook is asked once for all of it. Custom fields are selected in the form that is shown.
+                let (keys, objects): (Vec<_>, Vec<_>) = read.into_iter().unzip();
+                read = keys.into_iter().zip(conversion::shown(&self.outbound, row, custom, objects).await?).collect();
+            }
+            for (index, (key, object)) in read.into_iter().enumerate() {
                 if !selection.matches(row, &object) {
                     continue;
                 }
-                items.push(convert::from_storage(row, object)?);
+                items.push(if row.custom.is_some() { object } else { convert::from_storage(row, object)? });
                 if limit > 0 && items.len() == limit {
                     let left = page.remaining + (count - index - 1) as u64;
                     let more = page.more || index + 1 < count;
@@ -237,7 +244,7 @@ impl Api {
 
     /// Every object a collection delete is about.
     pub async fn delete_collection(&self, row: &Resource, namespace: Option<&str>, options: &client::DeleteOptions, list: &ListOptions, cx: &crate::api::Context) -> Result<Vec<Arc<Object>>, Status> {
-        let listed = self.list(row, namespace, list)?;
+        let listed = self.list(row, namespace, list).await?;
         for object in &listed.items {
             let meta = object.meta();
             match self.delete(row, meta.namespace.as_deref(), &meta.name, options, cx).await {

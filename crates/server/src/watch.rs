@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use ::api::{Object, Resource, Status};
 use client::{ListOptions, WatchOptions};
-use store::{Compacted, EventKind, Watch, WatchItem};
+use store::{Compacted, Event, EventKind, Watch, WatchItem};
 
 use crate::api::Api;
+use crate::custom::conversion;
+use crate::outbound::Outbound;
 use crate::reads::{Selection, parse_version, too_large};
 use crate::special::convert;
 
@@ -34,10 +36,13 @@ pub struct Watching {
     from: u64,
     bookmarks: bool,
     ended: bool,
+    /// An event of a custom kind whose webhook is yet to be asked.
+    pending: Option<Arc<Event>>,
+    outbound: Arc<Outbound>,
 }
 
 impl Api {
-    pub fn watch(&self, row: Arc<Resource>, namespace: Option<&str>, name: Option<&str>, options: &WatchOptions) -> Result<Watching, Status> {
+    pub async fn watch(&self, row: Arc<Resource>, namespace: Option<&str>, name: Option<&str>, options: &WatchOptions) -> Result<Watching, Status> {
         let mut fields = options.field_selector.clone();
         if let Some(name) = name {
             let only = format!("metadata.name={name}");
@@ -57,7 +62,7 @@ impl Api {
                 version
             }
             _ => {
-                let listed = self.list(&row, namespace, &ListOptions { label_selector: options.label_selector.clone(), field_selector: fields, ..ListOptions::default() })?;
+                let listed = self.list(&row, namespace, &ListOptions { label_selector: options.label_selector.clone(), field_selector: fields, ..ListOptions::default() }).await?;
                 initial.extend(listed.items.into_iter().map(Change::Added));
                 // Also when it was not asked for: upstream's default for a watch that names no version.
                 if options.allow_bookmarks {
@@ -74,7 +79,7 @@ impl Api {
                 None
             }
         };
-        Ok(Watching { row, selection, ended: source.is_none(), source, initial, from, bookmarks: options.allow_bookmarks })
+        Ok(Watching { row, selection, ended: source.is_none(), source, initial, from, bookmarks: options.allow_bookmarks, pending: None, outbound: self.outbound.clone() })
     }
 }
 
@@ -103,11 +108,11 @@ impl Watching {
             if let Some(change) = self.initial.pop_front() {
                 return Some(change);
             }
-            if self.ended {
+            if self.ended || self.pending.is_some() {
                 return None;
             }
             let item = self.source.as_mut()?.try_next()?;
-            if let Some(change) = self.translate(item) {
+            if let Some(change) = self.take(item) {
                 return Some(change);
             }
         }
@@ -122,47 +127,80 @@ impl Watching {
             if self.ended {
                 return None;
             }
+            if let Some((event, custom)) = self.pending.as_ref().zip(self.row.custom.as_ref()) {
+                // Stays pending until the webhook has answered: whoever stops waiting loses nothing.
+                let objects: Vec<Arc<Object>> = std::iter::once(&event.object).chain(&event.previous).map(Object::readable).collect();
+                let shown = conversion::shown(&self.outbound, &self.row, custom, objects).await;
+                let change = match (shown, self.pending.take()) {
+                    (Ok(shown), Some(event)) => {
+                        let mut shown = shown.into_iter();
+                        shown.next().and_then(|object| self.judge(event.kind, object, shown.next()))
+                    }
+                    (Err(status), _) => Some(self.failed(status)),
+                    (Ok(_), None) => None,
+                };
+                match change {
+                    Some(change) => return Some(change),
+                    None => continue,
+                }
+            }
             let item = self.source.as_mut()?.next().await?;
-            if let Some(change) = self.translate(item) {
+            if let Some(change) = self.take(item) {
                 return Some(change);
             }
         }
     }
 
-    fn translate(&mut self, item: WatchItem) -> Option<Change> {
+    fn failed(&mut self, status: Status) -> Change {
+        self.ended = true;
+        Change::Failed(status)
+    }
+
+    /// An item of the store as a change, if it is one for this client. One that needs a webhook is set aside.
+    fn take(&mut self, item: WatchItem) -> Option<Change> {
         let event = match item {
             WatchItem::Event(event) => event,
             WatchItem::Progress(revision) => return self.bookmarks.then_some(Change::Bookmark { revision, initial_end: false }),
-            WatchItem::Expired(compacted) => {
-                self.ended = true;
-                return Some(Change::Failed(too_old(compacted)));
-            }
+            WatchItem::Expired(compacted) => return Some(self.failed(too_old(compacted))),
         };
         // One that is far behind reads an archive; what it decodes is its own.
-        let (object, previous) = (event.object.readable(), event.previous.as_ref().map(Object::readable));
+        let (object, before) = (event.object.readable(), event.previous.as_ref().map(Object::readable));
+        if self.row.custom.is_none() {
+            return self.judge(event.kind, object, before);
+        }
+        let shown = |object: Arc<Object>| convert::shown_at_once(&self.row, object);
+        let both = before.is_some();
+        let previous = match before.map(|before| if self.selection.is_everything() { Ok(Some(before)) } else { shown(before) }).transpose() {
+            Ok(previous) => previous.flatten(),
+            Err(status) => return Some(self.failed(status)),
+        };
+        match shown(object) {
+            Ok(Some(object)) if previous.is_some() == both => self.judge(event.kind, object, previous),
+            Ok(_) => {
+                self.pending = Some(event);
+                None
+            }
+            Err(status) => Some(self.failed(status)),
+        }
+    }
+
+    /// Whether and how the client sees the event. Custom objects come as they are shown, others as they are stored.
+    fn judge(&mut self, kind: EventKind, object: Arc<Object>, previous: Option<Arc<Object>>) -> Option<Change> {
         let matched = |object: &Object| self.selection.is_everything() || self.selection.matches(&self.row, object);
-        let show = |object: &Arc<Object>| convert::from_storage(&self.row, object.clone());
-        let change = match event.kind {
-            EventKind::Created => matched(&object).then(|| show(&object).map(Change::Added)),
+        let show = |object: Arc<Object>| if self.row.custom.is_some() { Ok(object) } else { convert::from_storage(&self.row, object) };
+        let change = match kind {
+            EventKind::Created => matched(&object).then(|| show(object).map(Change::Added)),
             EventKind::Updated => {
                 let before = previous.as_deref().is_some_and(matched);
                 match (before, matched(&object)) {
-                    (true, true) => Some(show(&object).map(Change::Modified)),
-                    (false, true) => Some(show(&object).map(Change::Added)),
-                    (true, false) => Some(show(&object).map(Change::Deleted)),
+                    (true, true) => Some(show(object).map(Change::Modified)),
+                    (false, true) => Some(show(object).map(Change::Added)),
+                    (true, false) => Some(show(object).map(Change::Deleted)),
                     (false, false) => None,
                 }
             }
-            EventKind::Deleted => {
-                let before = previous.as_deref().unwrap_or(&object);
-                matched(before).then(|| show(&object).map(Change::Deleted))
-            }
+            EventKind::Deleted => matched(previous.as_deref().unwrap_or(&object)).then(|| show(object).map(Change::Deleted)),
         };
-        change.map(|change| {
-            change.unwrap_or_else(|status| {
-                self.ended = true;
-                Change::Failed(status)
-            })
-        })
+        change.map(|change| change.unwrap_or_else(|status| self.failed(status)))
     }
 }

@@ -1,12 +1,13 @@
 //! `metav1.Table`: what `kubectl get` prints of each kind. Columns and cells as k8s.io/kubernetes/pkg/printers/internalversion/printers.go.
 //!
 //! One file a family; a kind is one line of column names and one function from object to cells. Built-in kinds without an entry get NAME and
-//! CREATED AT, custom resources NAME and AGE, as upstream.
+//! CREATED AT, custom resources what their definition says (`custom.rs`).
 
 mod apps;
 mod batch;
 mod cluster;
 mod config;
+mod custom;
 mod duration;
 mod format;
 mod hpa;
@@ -43,18 +44,17 @@ pub(crate) struct Printer {
 }
 
 const DEFAULT: Printer = Printer { columns: "Name|Created At:d", cells: |object, _| vec![text(object, "metadata.name").into(), text(object, "metadata.creationTimestamp").into()] };
-const CUSTOM: Printer = Printer { columns: "Name|Age:d", cells: |object, now| vec![text(object, "metadata.name").into(), age(object, now).into()] };
 
 fn printer(resource: &Resource) -> &'static Printer {
-    if resource.schema.is_empty() {
-        return &CUSTOM;
-    }
     let families = [pod::printer, apps::printer, batch::printer, network::printer, node::printer, config::printer, storage::printer, policy::printer, cluster::printer, hpa::printer];
     families.iter().find_map(|family| family(&resource.group, &resource.plural)).unwrap_or(&DEFAULT)
 }
 
 /// `columnDefinitions`.
 pub fn definitions(resource: &Resource) -> Value {
+    if let Some(kind) = &resource.custom {
+        return custom::definitions(kind);
+    }
     let column = |spec: &str| {
         let (spec, priority) = spec.strip_suffix('*').map_or((spec, 0), |rest| (rest, 1));
         let (name, kind) = match spec.rsplit_once(':') {
@@ -76,6 +76,9 @@ pub fn definitions(resource: &Resource) -> Value {
 
 /// The cells of one object.
 pub fn cells(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Value> {
+    if let Some(kind) = &resource.custom {
+        return custom::cells(kind, object, now);
+    }
     (printer(resource).cells)(object, now)
 }
 

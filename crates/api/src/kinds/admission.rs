@@ -133,7 +133,7 @@ fn rule_with_operations(errors: &mut Errors, path: &Path, rule: &Value) {
     }
 }
 
-fn client_config(errors: &mut Errors, path: &Path, config: &Value) {
+pub(super) fn client_config(errors: &mut Errors, path: &Path, config: &Value) {
     match (child(config, "url").and_then(Value::as_str), child(config, "service")) {
         (Some(_), Some(_)) | (None, None) => errors.required(path, "exactly one of url or service is required"),
         (Some(url), None) => {

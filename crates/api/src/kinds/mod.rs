@@ -10,6 +10,7 @@ pub mod cluster;
 mod config;
 mod container;
 mod cron;
+pub mod custom_resource_definition;
 mod daemon_set;
 mod deployment;
 mod diff;
@@ -117,7 +118,7 @@ pub fn strategy(group: &str, plural: &str) -> &'static dyn Strategy {
         ("certificates.k8s.io", "certificatesigningrequests") => &certificates::SIGNING_REQUEST,
         ("certificates.k8s.io", "clustertrustbundles") => &certificates::TRUST_BUNDLE,
         ("certificates.k8s.io", "podcertificaterequests") => &certificates::POD_CERTIFICATE_REQUEST,
-        ("apiextensions.k8s.io", "customresourcedefinitions") => &extension::CUSTOM_RESOURCE_DEFINITION,
+        ("apiextensions.k8s.io", "customresourcedefinitions") => &custom_resource_definition::CUSTOM_RESOURCE_DEFINITION,
         ("apiregistration.k8s.io", "apiservices") => &extension::API_SERVICE,
         ("admissionregistration.k8s.io", "mutatingwebhookconfigurations") => &admission::MUTATING_WEBHOOKS,
         ("admissionregistration.k8s.io", "validatingwebhookconfigurations") => &admission::VALIDATING_WEBHOOKS,

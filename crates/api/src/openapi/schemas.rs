@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::descriptions::Descriptions;
-use super::{Custom, Style};
+use super::{Style, custom};
 use crate::resource::Resource;
 use crate::schema::{self, Field, FieldType, ListType, TypeInfo};
 
@@ -14,6 +14,8 @@ const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
 const TIME: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Time";
 const MICRO_TIME: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime";
 pub(super) const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+/// A type with the fields that every kind has, for their descriptions.
+const LIKE: &str = "io.k8s.api.core.v1.ConfigMap";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 pub(super) const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 pub(super) const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
@@ -66,25 +68,39 @@ impl<'a> Schemas<'a> {
         }
     }
 
-    pub fn add_custom(&mut self, custom: &Custom<'_>, name: &str) {
-        let mut value = if self.style == Style::V2 { without_v3(custom.schema) } else { custom.schema.clone() };
-        let metadata = self.field_schema_named(OBJECT_META);
-        if let Some(map) = value.as_object_mut() {
-            let properties = map.entry("properties").or_insert_with(|| json!({}));
-            properties["apiVersion"] = json!({"type": "string"});
-            properties["kind"] = json!({"type": "string"});
-            properties["metadata"] = metadata;
-            map.insert("type".into(), "object".into());
-        }
+    pub fn add_custom(&mut self, row: &Resource, kind: &crate::Custom, name: &str) {
         self.wanted.insert(OBJECT_META.to_owned());
+        let described = self.descriptions.of_fields(LIKE);
+        let text = |field: &str, mut value: Value| {
+            if let Some(text) = described.get(field) {
+                value["description"] = text.clone().into();
+            }
+            value
+        };
+        let meta = custom::Meta {
+            api_version: text("apiVersion", json!({"type": "string"})),
+            kind: text("kind", json!({"type": "string"})),
+            metadata: text("metadata", self.field_schema_named(OBJECT_META)),
+        };
+        let mut value = custom::published(self.style, kind.json_schema(), &meta);
+        let selectable: Vec<Value> = row.selectable_fields.iter().map(|field| json!({"fieldPath": field})).collect();
+        if !selectable.is_empty() {
+            value["x-kubernetes-selectable-fields"] = selectable.into();
+        }
         self.found.insert(name.to_owned(), value);
-        self.mark(name, &custom.row.group, &custom.row.version, &custom.row.kind);
-        self.add_list(custom.row, name);
+        self.mark(name, &row.group, &row.version, &row.kind);
+        for sub in row.subresources.iter().filter(|sub| sub.kind != row.kind) {
+            if let Some(name) = self::subresource(&sub.group, &sub.version, &sub.kind) {
+                self.settle(&name);
+                self.mark(&name, &sub.group, &sub.version, &sub.kind);
+            }
+        }
+        self.add_list(row, name);
     }
 
     fn add_list(&mut self, row: &Resource, item: &str) {
         let name = format!("{}{}", item.strip_suffix(&*row.kind).unwrap_or(item), row.list_kind);
-        let described = self.descriptions.of_fields(item);
+        let described = self.descriptions.of_fields(if row.custom.is_some() { LIKE } else { item });
         let text = |field: &str| {
             let mut value = json!({"type": "string"});
             if let Some(text) = described.get(field) {
@@ -259,19 +275,4 @@ pub(super) fn subresource(group: &str, version: &str, kind: &str) -> Option<Stri
     };
     let name = format!("io.k8s.api.{package}.{version}.{kind}");
     schema::of(&name).map(|_| name)
-}
-
-/// A CRD's schema in v2's smaller dialect: what v2 cannot say is left out.
-fn without_v3(schema: &Value) -> Value {
-    const UNKNOWN_TO_V2: &[&str] = &["nullable", "oneOf", "anyOf", "allOf", "not", "x-kubernetes-validations"];
-    match schema {
-        Value::Object(map) => {
-            if map.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) || map.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true)) {
-                return json!({});
-            }
-            map.iter().filter(|(key, _)| !UNKNOWN_TO_V2.contains(&key.as_str())).map(|(key, value)| (key.clone(), without_v3(value))).collect()
-        }
-        Value::Array(items) => items.iter().map(without_v3).collect(),
-        other => other.clone(),
-    }
 }

@@ -19,16 +19,16 @@ fn references(value: &Value, found: &mut HashSet<String>) {
 
 #[test]
 fn every_reference_leads_somewhere() {
-    let v2 = v2(table().rows(), &[]);
+    let v2 = v2(table().rows());
     let mut found = HashSet::new();
     references(&v2, &mut found);
     for name in &found {
         assert!(v2["definitions"].get(name).is_some(), "{name}");
     }
-    let index = v3_index(table().rows(), &[]);
+    let index = v3_index(table().rows());
     for row in table().rows() {
         assert!(index["paths"].get(path(&row.group, &row.version)).is_some());
-        let document = v3_group(table().rows(), &[], &row.group, &row.version).unwrap();
+        let document = v3_group(table().rows(), &row.group, &row.version).unwrap();
         let mut found = HashSet::new();
         references(&document, &mut found);
         for name in &found {
@@ -40,7 +40,7 @@ fn every_reference_leads_somewhere() {
 /// What `kubectl explain` does: path -> group, version and kind -> schema -> field.
 #[test]
 fn explain_finds_its_way() {
-    let document = v3_group(table().rows(), &[], "apps", "v1").unwrap();
+    let document = v3_group(table().rows(), "apps", "v1").unwrap();
     let kind = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments"]["get"]["x-kubernetes-group-version-kind"];
     assert_eq!(*kind, json!({"group": "apps", "kind": "Deployment", "version": "v1"}));
     let schemas = document["components"]["schemas"].as_object().unwrap();
@@ -56,7 +56,7 @@ fn explain_finds_its_way() {
 
 #[test]
 fn patches_say_which_parameters_they_know() {
-    let document = v3_group(table().rows(), &[], "", "v1").unwrap();
+    let document = v3_group(table().rows(), "", "v1").unwrap();
     let patch = &document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["patch"];
     assert!(patch["parameters"].as_array().unwrap().iter().any(|parameter| parameter["name"] == "fieldValidation"));
     let ports = &document["components"]["schemas"]["io.k8s.api.core.v1.ServiceSpec"]["properties"]["ports"];
@@ -65,17 +65,35 @@ fn patches_say_which_parameters_they_know() {
     assert!(document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}/exec"]["post"]["x-kubernetes-action"] == "connect");
 }
 
+fn custom_row(schema: Value) -> std::sync::Arc<Resource> {
+    let definition = json!({"metadata": {"name": "crontabs.example.com", "uid": "u", "generation": 1}, "spec": {"group": "example.com", "scope": "Namespaced",
+        "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}, "subresources": {"status": {}, "scale": {}}}]},
+        "status": {"acceptedNames": {"plural": "crontabs", "kind": "CronTab", "listKind": "CronTabList"}, "conditions": [{"type": "Established", "status": "True"}]}});
+    crate::custom::rows(&std::sync::Arc::new(crate::Object::new(definition.to_string().into(), 1)), &definition, 1).remove(0)
+}
+
 #[test]
 fn a_custom_kind_is_published() {
-    let row = Resource { group: "example.com".into(), version: "v1".into(), plural: "crontabs".into(), kind: "CronTab".into(), list_kind: "CronTabList".into(), schema: "".into(),
-        ..table().find("apps", "v1", "deployments").unwrap().clone() };
-    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "nullable": true, "properties": {"cronSpec": {"type": "string"}}}}});
-    let custom = [Custom { row: &row, schema: &schema }];
-    let document = v3_group([], &custom, "example.com", "v1").unwrap();
-    assert_eq!(document["components"]["schemas"]["com.example.v1.CronTab"]["x-kubernetes-group-version-kind"], json!([{"group": "example.com", "kind": "CronTab", "version": "v1"}]));
-    let v2 = v2([], &custom);
-    assert!(v2["definitions"]["com.example.v1.CronTab"]["properties"]["spec"].get("nullable").is_none());
-    assert!(v3_index([], &custom)["paths"].get("apis/example.com/v1").is_some());
+    let row = custom_row(json!({"type": "object", "description": "A CronTab.", "properties": {
+        "spec": {"type": "object", "nullable": true, "properties": {"cronSpec": {"type": "string"}}},
+        "port": {"x-kubernetes-int-or-string": true},
+        "any": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"x": {"type": "string"}}},
+        "pod": {"type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true}}}));
+    let document = v3_group([&*row], "example.com", "v1").unwrap();
+    let published = &document["components"]["schemas"]["com.example.v1.CronTab"];
+    assert_eq!(published["x-kubernetes-group-version-kind"], json!([{"group": "example.com", "kind": "CronTab", "version": "v1"}]));
+    assert_eq!((&published["properties"]["spec"]["nullable"], &published["properties"]["port"]["anyOf"]), (&json!(true), &json!([{"type": "integer"}, {"type": "string"}])));
+    assert_eq!(published["properties"]["pod"]["required"], json!(["kind", "apiVersion"]));
+    assert!(document["paths"].get("/apis/example.com/v1/namespaces/{namespace}/crontabs/{name}/scale").is_some());
+    let v2 = v2([&*row]);
+    let published = &v2["definitions"]["com.example.v1.CronTab"];
+    assert_eq!((&published["properties"]["spec"], &published["description"]), (&json!({}), &json!("A CronTab.")));
+    assert_eq!(published["properties"]["any"], json!({"x-kubernetes-preserve-unknown-fields": true}));
+    assert!(published["properties"]["metadata"]["$ref"].is_string());
+    assert!(v3_index([&*row])["paths"].get("apis/example.com/v1").is_some());
+    // What takes anything is published without fields: kubectl would forbid all others.
+    let open = custom_row(json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"spec": {"type": "object"}}}));
+    assert!(super::v2([&*open])["definitions"]["com.example.v1.CronTab"].get("properties").is_none());
 }
 
 /// Reads one field of a message: enough to see that the encoding can be walked.
@@ -109,7 +127,7 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, &[u8])> {
 
 #[test]
 fn protobuf_can_be_walked() {
-    let document = v2(table().rows(), &[]);
+    let document = v2(table().rows());
     let bytes = v2_protobuf(&document);
     let top = fields(&bytes);
     assert_eq!(top.iter().find(|(tag, _)| *tag == 1).unwrap().1, b"2.0");

@@ -143,6 +143,7 @@ impl Kind {
             prefix: format!("/registry/{}{place}/", group.folder).into(),
             storage_version: group.storage.into(),
             selectable_fields: texts(self.selectable),
+            custom: None,
         }
     }
 

@@ -1,4 +1,4 @@
-use api::schema;
+use api::schema::{self, TypeInfo};
 use serde_json::json;
 
 use super::*;
@@ -166,4 +166,30 @@ fn without_schema_lists_are_whole() {
     let live = apply(None, &custom(json!({"list": [1, 2], "map": {"a": 1}})), None, &writer, false).unwrap();
     let object = apply(Some(&live), &custom(json!({"list": [3], "map": {"b": 1}})), None, &Writer { now: LATER, ..writer }, false).unwrap();
     assert_eq!(object["spec"], json!({"list": [3], "map": {"b": 1}}));
+}
+
+#[test]
+fn custom_kinds_merge_by_their_schema() {
+    let schema = api::structural::Schema::parse(&json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "ports": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["port", "protocol"], "items": {"type": "object", "properties": {
+            "port": {"type": "integer"}, "protocol": {"type": "string", "default": "TCP"}, "name": {"type": "string"}}}},
+        "tags": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
+        "whole": {"type": "object", "x-kubernetes-map-type": "atomic", "additionalProperties": {"type": "string"}},
+        "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}}}));
+    let writer = |manager: &'static str| Writer { manager, api_version: "example.com/v1", subresource: "", now: "2026-01-01T00:00:00Z", reset: &[] };
+    let config = |spec: Value| json!({"apiVersion": "example.com/v1", "kind": "Foo", "metadata": {"name": "a"}, "spec": spec});
+    let facts = Facts::Custom(&schema);
+    let first = apply(None, &config(json!({"ports": [{"port": 80, "name": "http"}], "tags": ["a"], "whole": {"x": "1"}, "free": {"deep": {"er": 1}}})), facts, &writer("one"), false).unwrap();
+    let both = apply(Some(&first), &config(json!({"ports": [{"port": 443, "name": "https"}], "tags": ["b"]})), facts, &writer("two"), false).unwrap();
+    assert_eq!(both["spec"]["ports"].as_array().unwrap().len(), 2);
+    assert_eq!(both["spec"]["tags"], json!(["a", "b"]));
+    let fields = &both["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"];
+    assert_eq!(fields["f:ports"], json!({"k:{\"port\":80,\"protocol\":\"TCP\"}": {".": {}, "f:name": {}, "f:port": {}}}));
+    assert_eq!((&fields["f:whole"], &fields["f:free"]), (&json!({}), &json!({"f:deep": {".": {}, "f:er": {}}})));
+    let conflict = apply(Some(&both), &config(json!({"whole": {"x": "2"}})), facts, &writer("two"), false).unwrap_err();
+    assert_eq!(conflict.to_string(), "Apply failed with 1 conflict: conflict with \"one\": .spec.whole");
+    let unknown = apply(None, &config(json!({"nope": 1})), facts, &writer("one"), false).unwrap_err();
+    assert!(unknown.to_string().ends_with(".spec.nope: field not declared in schema"));
+    let gone = apply(Some(&both), &config(json!({})), facts, &writer("one"), false).unwrap();
+    assert_eq!(gone["spec"], json!({"ports": [{"port": 443, "name": "https"}], "tags": ["b"]}));
 }

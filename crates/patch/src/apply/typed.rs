@@ -6,14 +6,35 @@
 mod list;
 
 use api::schema::{Field, FieldType, ListType, TypeInfo};
+use api::structural::{Additional, Schema, Type};
 use serde_json::{Map, Value};
 
 use super::element;
 use super::set::Set;
 
+/// Where the facts of a kind come from.
+#[derive(Clone, Copy, Default)]
+pub enum Facts<'a> {
+    /// Nothing is known.
+    #[default]
+    None,
+    /// A built-in type.
+    Type(&'static TypeInfo),
+    /// The structural schema of a custom kind.
+    Custom(&'a Schema),
+}
+
+impl From<Option<&'static TypeInfo>> for Facts<'_> {
+    fn from(ty: Option<&'static TypeInfo>) -> Self {
+        ty.map_or(Self::None, Self::Type)
+    }
+}
+
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+
 /// How a value is owned.
 #[derive(Clone, Copy)]
-pub(super) enum Node {
+pub(super) enum Node<'a> {
     /// A scalar, or something that is owned as a whole.
     Leaf,
     Struct(&'static TypeInfo),
@@ -23,6 +44,10 @@ pub(super) enum Node {
     Keyed(&'static FieldType, &'static [&'static str]),
     /// Items are their own keys.
     Set,
+    /// An object by a structural schema; `true`: a whole resource, with metadata.
+    Custom(&'a Schema, bool),
+    /// A list by a structural schema, whose items are told apart by keys.
+    CustomKeyed(&'a Schema),
     /// No schema: objects are maps, lists are leaves.
     Unknown,
 }
@@ -45,9 +70,45 @@ impl Comparison {
     }
 }
 
-impl Node {
-    pub fn root(schema: Option<&'static TypeInfo>) -> Self {
-        schema.map_or(Node::Unknown, Node::Struct)
+impl<'a> Node<'a> {
+    pub fn root(facts: Facts<'a>) -> Self {
+        match facts {
+            Facts::None => Node::Unknown,
+            Facts::Type(ty) => Node::Struct(ty),
+            Facts::Custom(schema) => Node::Custom(schema, true),
+        }
+    }
+
+    fn custom(schema: &'a Schema) -> Self {
+        match schema.kind {
+            _ if schema.int_or_string => Node::Leaf,
+            Some(Type::Array) => match schema.list_type {
+                Some(ListType::Map) => Node::CustomKeyed(schema),
+                Some(ListType::Set) => Node::Set,
+                _ => Node::Leaf,
+            },
+            Some(Type::Object) if schema.atomic => Node::Leaf,
+            Some(Type::Object) if schema.embedded_resource || !schema.properties.is_empty() || schema.additional.is_some() => Node::Custom(schema, schema.embedded_resource),
+            Some(Type::Object) | None => Node::Unknown,
+            Some(_) => Node::Leaf,
+        }
+    }
+
+    /// The field of an object by a structural schema.
+    fn custom_entry(schema: &'a Schema, resource: bool, name: &str) -> Option<Self> {
+        if resource {
+            match name {
+                "apiVersion" | "kind" => return Some(Node::Leaf),
+                "metadata" => return Some(api::schema::of(OBJECT_META).map_or(Node::Unknown, Node::Struct)),
+                _ => {}
+            }
+        }
+        match (schema.property(name), &schema.additional) {
+            (Some(property), _) => Some(Node::custom(property)),
+            (None, Some(Additional::Schema(inner))) => Some(Node::custom(inner)),
+            (None, Some(Additional::Allowed(_))) => Some(Node::Unknown),
+            (None, None) => schema.preserve_unknown_fields.then_some(Node::Unknown),
+        }
     }
 
     fn of(ty: &'static FieldType, field: Option<&'static Field>) -> Self {
@@ -65,8 +126,9 @@ impl Node {
     }
 
     /// The node of a field or map entry, None when the schema does not know it.
-    fn entry(self, name: &str) -> Option<Node> {
+    fn entry(self, name: &str) -> Option<Node<'a>> {
         match self {
+            Node::Custom(schema, resource) => Node::custom_entry(schema, resource, name),
             Node::Struct(ty) => ty.field(name).map(|field| Node::of(&field.ty, Some(field))),
             Node::Map(value) => Some(Node::of(value, None)),
             Node::Unknown => Some(Node::Unknown),
@@ -74,8 +136,9 @@ impl Node {
         }
     }
 
-    fn item(self) -> Node {
+    fn item(self) -> Node<'a> {
         match self {
+            Node::CustomKeyed(schema) => schema.items.as_deref().map_or(Node::Unknown, Node::custom),
             Node::Keyed(item, _) => Node::of(item, None),
             _ => Node::Leaf,
         }
@@ -84,27 +147,31 @@ impl Node {
     /// The value's fields, when it is to be walked field by field.
     fn map(self, value: Option<&Value>) -> Option<&Map<String, Value>> {
         match self {
-            Node::Struct(_) | Node::Map(_) | Node::Unknown => value.and_then(Value::as_object),
+            Node::Struct(_) | Node::Map(_) | Node::Unknown | Node::Custom(..) => value.and_then(Value::as_object),
             _ => None,
         }
     }
 
     fn list(self, value: Option<&Value>) -> Option<&Vec<Value>> {
         match self {
-            Node::Keyed(..) | Node::Set => value.and_then(Value::as_array),
+            Node::Keyed(..) | Node::Set | Node::CustomKeyed(_) => value.and_then(Value::as_array),
             _ => None,
         }
     }
 
     fn declares(self, name: &str) -> bool {
-        matches!(self, Node::Struct(ty) if ty.field(name).is_some())
+        match self {
+            Node::Struct(ty) => ty.field(name).is_some(),
+            Node::Custom(schema, resource) => schema.property(name).is_some() || (resource && matches!(name, "apiVersion" | "kind" | "metadata")),
+            _ => false,
+        }
     }
 
     /// Err says what does not fit, with the path in front.
     pub fn validate(self, value: &Value) -> Result<(), String> {
         match (self, value) {
             (_, Value::Null) | (Node::Leaf, _) => Ok(()),
-            (Node::Struct(_) | Node::Map(_) | Node::Unknown, Value::Object(map)) => {
+            (Node::Struct(_) | Node::Map(_) | Node::Unknown | Node::Custom(..), Value::Object(map)) => {
                 for (name, inner) in map {
                     let node = self.entry(name).ok_or_else(|| format!(".{name}: field not declared in schema"))?;
                     node.validate(inner).map_err(|cause| prefixed(&format!(".{name}"), &cause))?;
@@ -112,7 +179,7 @@ impl Node {
                 Ok(())
             }
             (Node::Unknown, _) => Ok(()),
-            (Node::Keyed(..) | Node::Set, Value::Array(items)) => {
+            (Node::Keyed(..) | Node::Set | Node::CustomKeyed(_), Value::Array(items)) => {
                 let elements = self.elements(items)?;
                 for (at, element) in elements.iter().enumerate() {
                     if elements[..at].contains(element) {
@@ -122,8 +189,8 @@ impl Node {
                 }
                 Ok(())
             }
-            (Node::Struct(_) | Node::Map(_), other) => Err(format!(": expected map, got {other}")),
-            (Node::Keyed(..) | Node::Set, other) => Err(format!(": expected list, got {other}")),
+            (Node::Struct(_) | Node::Map(_) | Node::Custom(..), other) => Err(format!(": expected map, got {other}")),
+            (Node::Keyed(..) | Node::Set | Node::CustomKeyed(_), other) => Err(format!(": expected list, got {other}")),
         }
     }
 
@@ -156,8 +223,8 @@ impl Node {
         match self {
             Node::Leaf => true,
             Node::Unknown => !value.is_object(),
-            Node::Struct(_) | Node::Map(_) => !value.is_object() && !value.is_null(),
-            Node::Keyed(..) | Node::Set => !value.is_array() && !value.is_null(),
+            Node::Struct(_) | Node::Map(_) | Node::Custom(..) => !value.is_object() && !value.is_null(),
+            Node::Keyed(..) | Node::Set | Node::CustomKeyed(_) => !value.is_array() && !value.is_null(),
         }
     }
 

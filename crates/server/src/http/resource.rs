@@ -19,6 +19,7 @@ use super::{options, proxy, render, stream};
 use crate::api::{Api, Context};
 use crate::authentication::User;
 use crate::decode::{self, Format, MAX_BODY_BYTES};
+use crate::custom;
 use crate::encode;
 use crate::local::{delete_options, part, status_object};
 use crate::path::{Query, ResourcePath};
@@ -31,7 +32,8 @@ const STREAMED: [&str; 5] = ["log", "exec", "attach", "portforward", "proxy"];
 
 pub async fn handle(api: Arc<Api>, user: Arc<User>, target: ResourcePath, query: Query, parts: Parts, asked: &Asked, body: &mut Option<Incoming>) -> Result<Answer, Status> {
     let rows = api.serving.rows();
-    let Some(row) = rows.find(&target.group, &target.version, &target.plural) else {
+    let found = rows.find(&target.group, &target.version, &target.plural).or_else(|| custom::look_up(&api, &target.group, &target.version, &target.plural));
+    let Some(row) = found else {
         return if rows.serves(&target.group, &target.version) { Err(Status::no_route()) } else { Ok(answer::no_page()) };
     };
     // A namespace's own path names it twice; every other cluster-wide kind has none.
@@ -76,6 +78,10 @@ fn routed(row: &Resource, target: &ResourcePath) -> bool {
     if row.namespaced() { target.namespace.is_some() || target.name.is_none() } else { target.namespace.is_none() || (row.group.is_empty() && row.plural == "namespaces") }
 }
 
+fn is_bindings(row: &Resource) -> bool {
+    row.group.is_empty() && row.plural == "bindings"
+}
+
 /// path.IsValidPathSegmentName, as it is told of a name in a URL.
 fn valid_segment(name: &str) -> Result<(), Status> {
     let why = match name {
@@ -118,6 +124,15 @@ impl Call {
     }
 
     fn allow(&self, verb: Verb) -> Result<(), Status> {
+        if self.row.custom.is_some() && !self.row.allows(verb) {
+            // While its definition goes, what is there may still be changed: finalizers have to come off.
+            if verb != Verb::Create {
+                return Ok(());
+            }
+            let mut status = Status::method_not_supported(&self.row.group, &self.row.plural, verb.as_str());
+            status.message = format!("{} not allowed while custom resource definition is terminating", verb.as_str());
+            return Err(status);
+        }
         if self.target.subresource.is_some() || self.row.allows(verb) { Ok(()) } else { Err(Status::method_not_supported(&self.row.group, &self.row.plural, verb.as_str())) }
     }
 
@@ -125,12 +140,12 @@ impl Call {
         // A collection across all namespaces is only read.
         let across = self.row.namespaced() && self.namespace.is_none();
         match (method, self.name()) {
-            (&Method::GET | &Method::HEAD, None) if self.target.watch || self.query.flag("watch") => self.watch(),
-            (&Method::GET | &Method::HEAD, Some(_)) if (self.target.watch || self.query.flag("watch")) && self.target.subresource.is_none() => self.watch(),
-            (&Method::GET | &Method::HEAD, None) => self.list(),
+            (&Method::GET | &Method::HEAD, None) if self.target.watch || self.query.flag("watch") => self.watch().await,
+            (&Method::GET | &Method::HEAD, Some(_)) if (self.target.watch || self.query.flag("watch")) && self.target.subresource.is_none() => self.watch().await,
+            (&Method::GET | &Method::HEAD, None) => self.list().await,
             (&Method::GET | &Method::HEAD, Some(name)) => {
                 self.allow(Verb::Get)?;
-                let object = self.api.get_any(&self.row, self.namespace(), name, self.target.subresource.as_deref())?;
+                let object = self.api.get_any(&self.row, self.namespace(), name, self.target.subresource.as_deref()).await?;
                 self.show(200, &object)
             }
             _ if across => Err(answer::method_not_allowed()),
@@ -162,14 +177,14 @@ impl Call {
     /// Decodes for the row; subresources with types of their own are decoded where they are handled.
     async fn post(&self, content_type: Option<&str>, bytes: &[u8], cx: &Context) -> Result<Answer, Status> {
         let format = Format::of(content_type)?;
-        let object = if self.name().is_none() && !reviews::is_review(&self.row) && self.row.plural != "bindings" {
+        let object = if self.name().is_none() && !reviews::is_review(&self.row) && !is_bindings(&self.row) {
             let value = decode::object(&self.row, bytes, format, cx)?;
             self.api.create(&self.row, self.namespace(), value, cx).await?
         } else {
             let value = decode::parse(bytes, format)?;
             self.api.post(&self.row, self.namespace(), self.name(), self.target.subresource.as_deref(), value, cx).await?
         };
-        if matches!(self.target.subresource.as_deref(), Some("binding")) || self.row.plural == "bindings" {
+        if matches!(self.target.subresource.as_deref(), Some("binding")) || is_bindings(&self.row) {
             return Ok(self.wanted.status(&Status::success().with_code(201)));
         }
         self.show(201, &object)
@@ -240,16 +255,16 @@ impl Call {
         }
     }
 
-    fn list(&self) -> Result<Answer, Status> {
+    async fn list(&self) -> Result<Answer, Status> {
         self.allow(Verb::List)?;
-        let listed = self.api.list(&self.row, self.namespace(), &options::list(&self.query, self.name())?)?;
+        let listed = self.api.list(&self.row, self.namespace(), &options::list(&self.query, self.name())?).await?;
         self.show_list(listed)
     }
 
-    fn watch(&self) -> Result<Answer, Status> {
+    async fn watch(&self) -> Result<Answer, Status> {
         self.allow(Verb::Watch)?;
         let options = options::watch(&self.query)?;
-        let watching = self.api.watch(self.row.clone(), self.namespace(), self.name(), &options)?;
+        let watching = self.api.watch(self.row.clone(), self.namespace(), self.name(), &options).await?;
         Ok(stream::watch(self.api.clone(), watching, self.wanted, include(&self.query), options.timeout_seconds))
     }
 

@@ -166,10 +166,10 @@ fn openapi(api: &Arc<Api>, rest: &[&str], parts: &Parts, asked: &Asked) -> Resul
     let rows = api.serving.rows();
     let each = || rows.all().iter().map(|row| &**row);
     match rest {
-        ["v2"] => Ok(documents::openapi_v2(asked, parts, || openapi::v2(each(), &[]))),
-        ["v3"] => Ok(answer::json(200, &openapi::v3_index(each(), &[]))),
-        ["v3", "api", version] => openapi::v3_group(each(), &[], "", version).map(|document| answer::json(200, &document)).ok_or_else(Status::no_route),
-        ["v3", "apis", group, version] => openapi::v3_group(each(), &[], group, version).map(|document| answer::json(200, &document)).ok_or_else(Status::no_route),
+        ["v2"] => Ok(documents::openapi_v2(asked, parts, || openapi::v2(each()))),
+        ["v3"] => Ok(answer::json(200, &openapi::v3_index(each()))),
+        ["v3", "api", version] => openapi::v3_group(each(), "", version).map(|document| answer::json(200, &document)).ok_or_else(Status::no_route),
+        ["v3", "apis", group, version] => openapi::v3_group(each(), group, version).map(|document| answer::json(200, &document)).ok_or_else(Status::no_route),
         _ => Err(Status::no_route()),
     }
 }

@@ -49,6 +49,7 @@ impl Api {
         let name = text(&value, "/metadata/name").to_owned();
         let mut causes = validation::object_meta(row, &value);
         causes.extend(strategy.validate(&value));
+        causes.extend(special::judge(row, &value, None, &causes));
         self.refuse(row, &name, causes)?;
         strategy.warnings(&value).into_iter().for_each(|warning| cx.warn(warning));
         admission::validate_create(self, row, namespace, &value, cx)?;
@@ -59,14 +60,15 @@ impl Api {
             }
             return Ok(encode::unsaved(&value, None));
         }
-        let write = Write { key: row.key(namespace, &name), precondition: Precondition::Absent, object: Some(encode::at_rest(&value)) };
+        let bytes = special::convert::for_storage(&self.outbound, row, &value).await?;
+        let write = Write { key: row.key(namespace, &name), precondition: Precondition::Absent, object: Some(bytes) };
         let object = self.store.commit(write).await.map_err(|error| match error {
             CommitError::Precondition { .. } => Status::already_exists(&row.group, &row.plural, &name),
             other => self.commit_status(row, &name, other),
         })?;
         reserved.keep();
         special::after_write(self, row, &object);
-        special::convert::from_storage(row, object)
+        special::convert::shown(&self.outbound, row, object).await
     }
 
     /// Namespace and name of the URL and of the body must agree; the URL's namespace fills an empty one.

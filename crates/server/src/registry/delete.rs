@@ -36,24 +36,25 @@ impl Api {
             admission::validate_delete(self, row, namespace, name, &old, cx)?;
             special::before_delete(self, row, &old)?;
             let mut new = old.clone();
+            special::prepare_delete(self, row, &mut new);
             self.propagate(&mut new, options.propagation);
             let decision = self.plan_delete(row, &mut new, &old, options)?;
             if cx.dry_run {
                 return Ok(Deleted::Going(stored));
             }
             let (object, gone) = match decision {
-                Step::Nothing => return Ok(Deleted::Going(special::convert::from_storage(row, stored)?)),
+                Step::Nothing => return Ok(Deleted::Going(special::convert::shown(&self.outbound, row, stored).await?)),
                 Step::Keep => (Some(encode::at_rest(&new)), false),
                 Step::Remove => (None, true),
             };
             match self.store.commit(Write { key: key.clone(), precondition: Precondition::Revision(stored.resource_version()), object }).await {
                 Ok(object) if gone => {
                     special::after_delete(self, row, &object);
-                    return Ok(Deleted::Gone(special::convert::from_storage(row, object)?));
+                    return Ok(Deleted::Gone(special::convert::shown(&self.outbound, row, object).await?));
                 }
                 Ok(object) => {
                     special::after_write(self, row, &object);
-                    return Ok(Deleted::Going(special::convert::from_storage(row, object)?));
+                    return Ok(Deleted::Going(special::convert::shown(&self.outbound, row, object).await?));
                 }
                 Err(CommitError::Precondition { .. }) => {}
                 Err(other) => return Err(self.commit_status(row, name, other)),

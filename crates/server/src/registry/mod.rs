@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use ::api::strategy::{self, Strategy};
 use ::api::{Object, Resource, Status, schema};
-use ::patch::apply::Writer;
+use ::patch::apply::{Facts, Writer};
 use serde_json::{Map, Value};
 use store::CommitError;
 
@@ -24,8 +24,16 @@ use crate::special;
 /// How often a write is tried again when another one came between read and write. Upstream's patch handler does the same.
 pub(crate) const MAX_CONFLICT_RETRIES: usize = 5;
 
-pub(crate) fn policy(row: &Resource) -> &'static dyn Strategy {
+pub(crate) fn policy(row: &Resource) -> &dyn Strategy {
     strategy::of(row)
+}
+
+/// How an object's fields are owned: by its type, or by its definition's schema.
+pub(crate) fn facts(row: &Resource) -> Facts<'_> {
+    match &row.custom {
+        Some(custom) => Facts::Custom(custom.schema()),
+        None => schema::of(&row.schema).into(),
+    }
 }
 
 pub(crate) fn metadata(value: &mut Value) -> &mut Map<String, Value> {
@@ -74,7 +82,7 @@ pub(crate) fn track(row: &Resource, part: Part, old: Option<&Value>, new: &mut V
     let (subresource, reset) = written(row, part);
     let manager = if cx.field_manager.is_empty() { "unknown" } else { &cx.field_manager };
     let writer = Writer { manager, api_version: &row.api_version(), subresource, now, reset };
-    ::patch::apply::track(old, new, schema::of(&row.schema), &writer);
+    ::patch::apply::track(old, new, facts(row), &writer);
 }
 
 impl Api {

@@ -7,7 +7,7 @@ use ::patch::apply::Writer;
 use client::PatchKind;
 use serde_json::Value;
 
-use super::{Part, metadata, text, written};
+use super::{Part, facts, metadata, text, written};
 use crate::api::{Api, Context};
 use crate::decode;
 
@@ -57,7 +57,7 @@ impl Api {
         let (subresource, reset) = written(row, part);
         let writer = Writer { manager: &cx.field_manager, api_version: &api_version, subresource, now: &now, reset };
         let merge = |live: Option<&Value>| -> Result<Value, Status> {
-            let merged = ::patch::apply::apply(live, &config, schema::of(&row.schema), &writer, cx.force).map_err(|error| error.status())?;
+            let merged = ::patch::apply::apply(live, &config, facts(row), &writer, cx.force).map_err(|error| error.status())?;
             decode::shape(row, merged, &[], cx)
         };
         let cx = Context { applied: true, ..Context::like(cx) };

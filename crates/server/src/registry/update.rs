@@ -44,27 +44,34 @@ impl Api {
         let key = row.key(namespace, name);
         for _ in 0..MAX_CONFLICT_RETRIES {
             let stored = self.stored(row, namespace, name)?;
-            let shown = special::convert::from_storage(row, stored.clone())?;
-            let old = stored.value().map_err(Status::internal)?;
+            let shown = special::convert::shown(&self.outbound, row, stored.clone()).await?;
             // Most kinds are shown as they are stored, and are decoded once.
-            let mut new = if Arc::ptr_eq(&shown, &stored) { change(&old)? } else { change(&shown.value().map_err(Status::internal)?)? };
+            let as_stored = Arc::ptr_eq(&shown, &stored);
+            // Custom kinds are judged in the version that was asked for, others as they are stored.
+            let old = if row.custom.is_some() { shown.value() } else { stored.value() }.map_err(Status::internal)?;
+            let mut new = if as_stored || row.custom.is_some() { change(&old)? } else { change(&shown.value().map_err(Status::internal)?)? };
             let pinned = version(text(&new, "/metadata/resourceVersion"))?;
             if pinned.is_some_and(|pinned| pinned != stored.resource_version()) {
                 return Err(Status::modified(&row.group, &row.plural, name));
             }
             self.same_object(row, name, &new, &old)?;
-            if part == Part::Main {
+            if part == Part::Main || row.custom.is_some() {
                 policy(row).default(&mut new);
             }
             special::convert::to_storage(row, &mut new)?;
             let mut reserved = self.settle(row, namespace, name, part, &mut new, &old, cx)?;
             track(row, part, Some(&old), &mut new, cx, &self.now());
-            if new == old {
+            let current = row.custom.is_none() || (as_stored && row.version == row.storage_version);
+            if current && new == old {
                 return Ok(shown);
             }
-            let bytes = encode::at_rest(&new);
+            let bytes = special::convert::for_storage(&self.outbound, row, &new).await?;
+            if !current && bytes == encode::at_rest(&stored.value().map_err(Status::internal)?) {
+                return Ok(shown);
+            }
             if cx.dry_run {
-                return special::convert::from_storage(row, encode::unsaved(&new, Some(stored.resource_version())));
+                let unsaved = encode::unsaved(&new, Some(stored.resource_version()));
+                return if row.custom.is_some() { Ok(unsaved) } else { special::convert::shown(&self.outbound, row, unsaved).await };
             }
             let deleting = !text(&new, "/metadata/deletionTimestamp").is_empty();
             let finished = deleting && !has_finalizers(&new) && new.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0) == 0;
@@ -79,7 +86,7 @@ impl Api {
                         reserved.keep();
                         special::after_write(self, row, &object);
                     }
-                    return special::convert::from_storage(row, object);
+                    return special::convert::shown(&self.outbound, row, object).await;
                 }
                 Err(CommitError::Precondition { .. }) if pinned.is_none() => {}
                 Err(other) => return Err(self.commit_status(row, name, other)),
@@ -162,14 +169,18 @@ impl Api {
                 reserved = special::before_update(self, row, new, old)?;
                 causes = validation::object_meta_update(new, old);
                 causes.extend(strategy.validate_update(new, old));
+                causes.extend(special::judge(row, new, Some(old), &causes));
                 if special::warns_on_update(row) {
-                    strategy.warnings(new).into_iter().for_each(|warning| cx.warn(warning));
+                    strategy.update_warnings(new, old).into_iter().for_each(|warning| cx.warn(warning));
                 }
             }
             Part::Status => {
                 strategy.prepare_status(new, old, &context);
                 causes = validation::object_meta_update(new, old);
                 causes.extend(strategy.validate_status(new, old));
+                if row.custom.is_some() {
+                    causes.extend(special::judge(row, new, Some(old), &causes));
+                }
             }
             Part::Other(subresource) => {
                 causes = special::settle_subresource(self, row, subresource, new, old, cx)?;

@@ -1,13 +1,16 @@
 //! Kinds that are served in more than one form: to the stored one and back.
 //!
 //! Most kinds are stored as they are served and pass through at no cost. HorizontalPodAutoscalers are stored as autoscaling/v2,
-//! events.k8s.io Events as core/v1 Events.
+//! events.k8s.io Events as core/v1 Events. Custom kinds have any number of versions (`custom/conversion.rs`), and may need a webhook to be shown.
 
 use std::sync::Arc;
 
 use ::api::{Object, Resource, Status};
 use bytes::Bytes;
 use serde_json::{Map, Value};
+
+use crate::custom::conversion;
+use crate::outbound::Outbound;
 
 fn is_event(row: &Resource) -> bool {
     row.group == "events.k8s.io" && row.plural == "events"
@@ -39,6 +42,34 @@ pub fn to_storage(row: &Resource, value: &mut Value) -> Result<(), Status> {
     Ok(())
 }
 
+/// The object as the row shows it.
+pub async fn shown(outbound: &Outbound, row: &Resource, object: Arc<Object>) -> Result<Arc<Object>, Status> {
+    match &row.custom {
+        None => from_storage(row, object),
+        Some(custom) => conversion::shown(outbound, row, custom, vec![object]).await?.pop().ok_or_else(|| Status::internal("an object was lost in conversion")),
+    }
+}
+
+/// The object as the row shows it, when nobody has to be asked for that.
+pub fn shown_at_once(row: &Resource, object: Arc<Object>) -> Result<Option<Arc<Object>>, Status> {
+    match &row.custom {
+        None => from_storage(row, object).map(Some),
+        Some(custom) => Ok(match conversion::begin(row, custom, object)? {
+            conversion::Shown::Ready(object) => Some(object),
+            conversion::Shown::Ask(_) => None,
+        }),
+    }
+}
+
+/// What of the row's form is stored. Built-in kinds are in their stored form already when they are judged, see [`to_storage`].
+pub async fn for_storage(outbound: &Outbound, row: &Resource, value: &Value) -> Result<bytes::Bytes, Status> {
+    match &row.custom {
+        Some(custom) if row.storage_version != row.version => Ok(crate::encode::at_rest(&conversion::for_storage(outbound, row, custom, value.clone()).await?)),
+        _ => Ok(crate::encode::at_rest(value)),
+    }
+}
+
+/// For built-in kinds.
 pub fn from_storage(row: &Resource, object: Arc<Object>) -> Result<Arc<Object>, Status> {
     if !is_event(row) && !is_old_autoscaler(row) {
         return Ok(object);

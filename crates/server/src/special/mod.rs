@@ -82,6 +82,24 @@ pub fn before_delete(_api: &Api, row: &Resource, old: &Value) -> Result<(), Stat
     Ok(())
 }
 
+/// What only the server can judge: the expressions of definitions, and what they say of objects. `found` are the faults known so far.
+pub fn judge(row: &Resource, new: &Value, old: Option<&Value>, found: &[Cause]) -> Vec<Cause> {
+    if is(row, "apiextensions.k8s.io", "customresourcedefinitions") {
+        return crate::custom::rules::definition(new, old);
+    }
+    match &row.custom {
+        Some(custom) => crate::custom::rules::object(custom, new, old, found),
+        None => Vec::new(),
+    }
+}
+
+/// What a deletion changes before it is carried out.
+pub fn prepare_delete(api: &Api, row: &Resource, new: &mut Value) {
+    if is(row, "apiextensions.k8s.io", "customresourcedefinitions") && crate::registry::text(new, "/metadata/deletionTimestamp").is_empty() {
+        kinds::custom_resource_definition::prepare_delete(new, &api.now());
+    }
+}
+
 pub fn after_write(api: &Api, row: &Resource, _object: &Arc<Object>) {
     api.authorizer.note(row);
 }
@@ -99,7 +117,10 @@ pub fn warns_on_update(row: &Resource) -> bool {
 }
 
 /// APIs upstream has announced the end of, for whoever asks anything of them: `prerelease-lifecycle-gen`'s words.
-pub fn deprecation(row: &Resource) -> Option<&'static str> {
+pub fn deprecation(row: &Resource) -> Option<&str> {
+    if let Some(custom) = &row.custom {
+        return custom.deprecation.as_deref();
+    }
     match (&*row.group, &*row.plural) {
         ("", "endpoints") => Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
         ("", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),

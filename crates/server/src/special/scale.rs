@@ -1,10 +1,11 @@
-//! The `scale` subresource (autoscaling/v1 Scale) of Deployments, ReplicaSets, StatefulSets and ReplicationControllers.
+//! The `scale` subresource (autoscaling/v1 Scale) of Deployments, ReplicaSets, StatefulSets, ReplicationControllers and custom kinds that name their fields for it.
 
 use std::sync::Arc;
 
 use ::api::columns::age;
 use ::api::selector::LabelSelector;
-use ::api::{Cause, Object, Resource, Status};
+use ::api::custom::Scale;
+use ::api::{Cause, Meta, Object, Resource, Status};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -12,31 +13,58 @@ use crate::api::{Api, Context};
 use crate::registry::{Part, text};
 
 /// The Scale of an object.
-pub fn view(object: &Object) -> Result<Arc<Object>, Status> {
+pub fn view(row: &Resource, object: &Object) -> Result<Arc<Object>, Status> {
     let value = object.value().map_err(Status::internal)?;
     let meta = object.meta();
+    if let Some(scale) = row.custom.as_ref().and_then(|custom| custom.facts().scale.as_ref()) {
+        let number = |path: &str| Scale::number(&value, path).map_err(Status::internal);
+        let selector = scale.selector(&value).map_err(Status::internal)?;
+        let wanted = number(&scale.spec_replicas)?.ok_or_else(|| Status::internal(format!("the spec replicas field {:?} does not exist", scale.spec_replicas)))?;
+        return Ok(encoded(meta, object.resource_version(), wanted, number(&scale.status_replicas)?.unwrap_or(0), &selector.unwrap_or_default()));
+    }
     let selector = match value.pointer("/spec/selector") {
         // ReplicationControllers select by a plain map.
         Some(Value::Object(map)) if !map.contains_key("matchLabels") && !map.contains_key("matchExpressions") => map.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or(""))).collect::<Vec<_>>().join(","),
         Some(selector) => LabelSelector::from_json(selector).map(|selector| selector.to_string()).unwrap_or_default(),
         None => String::new(),
     };
-    let scale = json!({
+    let number = |pointer: &str| value.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
+    Ok(encoded(meta, object.resource_version(), number("/spec/replicas"), number("/status/replicas"), &selector))
+}
+
+fn encoded(meta: &Meta, revision: u64, wanted: i64, present: i64, selector: &str) -> Arc<Object> {
+    let mut scale = json!({
         "apiVersion": "autoscaling/v1",
         "kind": "Scale",
         "metadata": {
             "name": meta.name,
-            "namespace": meta.namespace,
             "uid": meta.uid,
-            "resourceVersion": object.resource_version().to_string(),
+            "resourceVersion": revision.to_string(),
             "creationTimestamp": meta.creation_timestamp,
         },
-        "spec": {"replicas": value.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0)},
-        "status": {"replicas": value.pointer("/status/replicas").and_then(Value::as_i64).unwrap_or(0), "selector": selector},
+        "spec": {"replicas": wanted},
+        "status": {"replicas": present, "selector": selector},
     });
+    if let Some(namespace) = &meta.namespace {
+        scale["metadata"]["namespace"] = namespace.as_str().into();
+    }
     let mut out = Vec::new();
     crate::encode::write(&mut out, &scale);
-    Ok(Arc::new(Object::new(Bytes::from(out), object.resource_version())))
+    Arc::new(Object::new(Bytes::from(out), revision))
+}
+
+/// Writes the wanted number where the kind keeps it.
+fn set_replicas(row: &Resource, object: &mut Value, replicas: i64) {
+    let path = row.custom.as_ref().and_then(|custom| custom.facts().scale.as_ref()).map_or(".spec.replicas", |scale| scale.spec_replicas.as_str());
+    let mut at = object;
+    let names: Vec<&str> = path.trim_start_matches('.').split('.').collect();
+    for name in names {
+        if !at.is_object() {
+            *at = json!({});
+        }
+        at = &mut at[name];
+    }
+    *at = replicas.into();
 }
 
 /// The Scale as `kubectl get --subresource=scale` prints it.
@@ -66,7 +94,7 @@ impl Api {
             .change(row, namespace, name, Part::Main, cx, |old| {
                 let mut bytes = Vec::new();
                 crate::encode::write(&mut bytes, old);
-                let present = view(&Object::decode(bytes.into()).map_err(Status::internal)?)?.value().map_err(Status::internal)?;
+                let present = view(row, &Object::decode(bytes.into()).map_err(Status::internal)?)?.value().map_err(Status::internal)?;
                 let wanted = change(&present)?;
                 let replicas = wanted.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
                 if replicas < 0 {
@@ -74,7 +102,7 @@ impl Api {
                     return Err(Status::invalid("autoscaling", "Scale", name, vec![cause]));
                 }
                 let mut new = old.clone();
-                new["spec"]["replicas"] = replicas.into();
+                set_replicas(row, &mut new, replicas);
                 if let Some(meta) = new["metadata"].as_object_mut() {
                     let pinned = text(&wanted, "/metadata/resourceVersion");
                     // A patch of the Scale carries the version it was shown; only a PUT that names one pins it.
@@ -87,6 +115,6 @@ impl Api {
                 Ok(new)
             })
             .await?;
-        view(&object)
+        view(row, &object)
     }
 }

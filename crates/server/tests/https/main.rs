@@ -2,6 +2,8 @@
 
 mod authorization;
 mod bad_input;
+mod conversion;
+mod custom;
 mod deletion;
 mod encodings;
 mod eviction;

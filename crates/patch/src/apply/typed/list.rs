@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 
-use api::schema::FieldType;
 use serde_json::{Map, Value};
 
 use super::{Comparison, Node, element};
 
-impl Node {
+impl Node<'_> {
     /// The path element of each item.
     pub(super) fn elements(self, items: &[Value]) -> Result<Vec<String>, String> {
         items.iter().enumerate().map(|(at, item)| self.element(item).map_err(|cause| format!(": element {at}: {cause}"))).collect()
@@ -15,7 +14,11 @@ impl Node {
 
     fn element(self, item: &Value) -> Result<String, String> {
         match self {
-            Node::Keyed(ty, keys) => keyed(ty, keys, item),
+            Node::Keyed(ty, keys) => {
+                let default = |key: &str| ty.info().and_then(|info| info.field(key)).and_then(|field| serde_json::from_str(field.default?).ok());
+                keyed(keys.iter().copied(), default, item)
+            }
+            Node::CustomKeyed(schema) => keyed(schema.map_keys.iter().map(|key| &**key), |key| schema.items.as_ref()?.property(key)?.default.clone(), item),
             _ => match item {
                 Value::Object(_) => Err("associative list without keys has an element that's a map type".into()),
                 Value::Array(_) => Err("not supported: associative list with lists as elements".into()),
@@ -101,21 +104,20 @@ impl Node {
     }
 }
 
-fn keyed(ty: &FieldType, keys: &[&str], item: &Value) -> Result<String, String> {
+fn keyed<'k>(keys: impl Iterator<Item = &'k str> + Clone, default: impl Fn(&str) -> Option<Value>, item: &Value) -> Result<String, String> {
     let map = match item {
         Value::Object(map) => map,
         Value::Null => return Err("associative list with keys may not have a null element".into()),
         _ => return Err("associative list with keys may not have non-map elements".into()),
     };
     let mut found = Map::new();
-    for key in keys {
-        let default = || ty.info().and_then(|info| info.field(key)).and_then(|field| serde_json::from_str(field.default?).ok());
-        if let Some(value) = map.get(*key).cloned().or_else(default) {
-            found.insert((*key).to_owned(), value);
+    for key in keys.clone() {
+        if let Some(value) = map.get(key).cloned().or_else(|| default(key)) {
+            found.insert(key.to_owned(), value);
         }
     }
     if found.is_empty() {
-        let keys: Vec<String> = keys.iter().map(|key| format!("{key:?}")).collect();
+        let keys: Vec<String> = keys.map(|key| format!("{key:?}")).collect();
         return Err(format!("associative list with keys has an element that omits all key fields [{}] (and doesn't have default values for any key fields)", keys.join(" ")));
     }
     Ok(element::keys(found))

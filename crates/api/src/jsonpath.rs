@@ -1,4 +1,4 @@
-//! kubectl's JSONPath templates: `{.items[*].metadata.name}`, `{range}`…`{end}`, filters, slices, unions, recursive descent.
+//! JSONPath templates as kubectl and CustomResourceDefinitions write them: `{.items[*].metadata.name}`, `{range}`…`{end}`, filters, slices, unions, recursive descent.
 //!
 //! Mirrors k8s.io/client-go/util/jsonpath, with its errors. <https://kubernetes.io/docs/reference/kubectl/jsonpath/>
 

@@ -1,0 +1,140 @@
+//! Versions of a custom kind that a webhook converts: a real HTTPS server with a certificate of its own authority, in the test's process.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use base64::Engine;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::{Value, json};
+use server::{Authority, Pki};
+
+use crate::custom::{definition, establish};
+use crate::harness::Server;
+
+const V1: &str = "/apis/stable.example.com/v1/namespaces/default/crontabs";
+const V2: &str = "/apis/stable.example.com/v2/namespaces/default/crontabs";
+
+/// v1's `spec.hostPort` is v2's `spec.host` and `spec.port`.
+fn converted(mut object: Value, target: &str) -> Value {
+    object["apiVersion"] = target.into();
+    let Some(spec) = object["spec"].as_object_mut() else { return object };
+    if target.ends_with("v2") {
+        if let Some((host, port)) = spec.remove("hostPort").and_then(|both| both.as_str().and_then(|both| both.split_once(':').map(|(host, port)| (host.to_owned(), port.to_owned())))) {
+            spec.insert("host".into(), host.into());
+            spec.insert("port".into(), port.into());
+        }
+    } else if let (Some(host), Some(port)) = (spec.remove("host"), spec.remove("port")) {
+        spec.insert("hostPort".into(), format!("{}:{}", host.as_str().unwrap(), port.as_str().unwrap()).into());
+    }
+    object
+}
+
+async fn answer(request: http::Request<Incoming>) -> Result<http::Response<Full<Bytes>>, Infallible> {
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let review: Value = serde_json::from_slice(&body).unwrap();
+    let target = review["request"]["desiredAPIVersion"].as_str().unwrap();
+    let objects: Vec<Value> = review["request"]["objects"].as_array().unwrap().iter().map(|object| converted(object.clone(), target)).collect();
+    let refused = objects.iter().any(|object| object["metadata"]["name"] == "refused");
+    let result = if refused { json!({"status": "Failed", "message": "this one is not for conversion"}) } else { json!({"status": "Success"}) };
+    let response = json!({"apiVersion": review["apiVersion"], "kind": "ConversionReview", "response": {"uid": review["request"]["uid"], "result": result, "convertedObjects": if refused { json!([]) } else { json!(objects) }}});
+    Ok(http::Response::new(Full::new(response.to_string().into())))
+}
+
+/// The webhook's URL and its authority's PEM in base64.
+async fn webhook() -> (String, String) {
+    let now = jiff::Timestamp::now().as_second();
+    let authority = Authority::generate("webhook", now).unwrap();
+    let identity = authority.issue(&Pki::Server { name: "webhook", groups: &[], dns: &[], addresses: &[IpAddr::V4(Ipv4Addr::LOCALHOST)] }, now).unwrap();
+    let chain = CertificateDer::pem_slice_iter(identity.certificate_pem.as_bytes()).collect::<Result<Vec<_>, _>>().unwrap();
+    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap().with_no_client_auth().with_single_cert(chain, key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let url = format!("https://127.0.0.1:{}/convert", listener.local_addr().unwrap().port());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    // A client that goes away ends it.
+                    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer)).await;
+                }
+            });
+        }
+    });
+    (url, base64::engine::general_purpose::STANDARD.encode(&authority.identity.certificate_pem))
+}
+
+fn two_versions(url: &str, bundle: &str) -> Value {
+    let mut definition = definition();
+    let fields = |names: &[&str]| -> Value {
+        let fields: serde_json::Map<String, Value> = names.iter().map(|name| ((*name).to_owned(), json!({"type": "string"}))).collect();
+        json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "properties": fields}}}})
+    };
+    definition["spec"]["versions"] = json!([
+        {"name": "v1", "served": true, "storage": true, "schema": fields(&["hostPort"])},
+        {"name": "v2", "served": true, "storage": false, "schema": fields(&["host", "port"]), "selectableFields": [{"jsonPath": ".spec.host"}]}
+    ]);
+    definition["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {"clientConfig": {"url": url, "caBundle": bundle}, "conversionReviewVersions": ["v1", "v1beta1"]}});
+    definition
+}
+
+fn object(version: &str, name: &str, spec: Value) -> Value {
+    json!({"apiVersion": format!("stable.example.com/{version}"), "kind": "CronTab", "metadata": {"name": name}, "spec": spec})
+}
+
+#[tokio::test]
+async fn a_webhook_converts_both_ways() {
+    let server = Server::start().await;
+    let (url, bundle) = webhook().await;
+    establish(&server, two_versions(&url, &bundle)).await;
+    let mut events = server.watch(&format!("{V2}?watch=1")).await;
+    server.post(V1, object("v1", "a", json!({"hostPort": "example.com:80"}))).await.expect(201);
+    let made = server.post(V2, object("v2", "b", json!({"host": "b.example.com", "port": "81"}))).await.expect(201).json();
+    assert_eq!((&made["apiVersion"], &made["spec"]), (&json!("stable.example.com/v2"), &json!({"host": "b.example.com", "port": "81"})));
+    let stored = server.store.get("/registry/stable.example.com/crontabs/default/b").unwrap().value().unwrap();
+    assert_eq!((&stored["apiVersion"], &stored["spec"]), (&json!("stable.example.com/v1"), &json!({"hostPort": "b.example.com:81"})));
+    assert_eq!(server.get(&format!("{V2}/a")).await.expect(200).json()["spec"], json!({"host": "example.com", "port": "80"}));
+    let list = server.get(V2).await.expect(200).json();
+    assert!(list["items"].as_array().unwrap().iter().all(|item| item["apiVersion"] == "stable.example.com/v2" && item["spec"].get("host").is_some()));
+    let patched = server.patch(&format!("{V2}/a"), "merge-patch+json", json!({"spec": {"port": "8080"}})).await.expect(200).json();
+    assert_eq!(patched["spec"], json!({"host": "example.com", "port": "8080"}));
+    assert_eq!(server.get(&format!("{V1}/a")).await.json()["spec"], json!({"hostPort": "example.com:8080"}));
+    for wanted in ["ADDED a", "ADDED b", "MODIFIED a"] {
+        let event = events.next().await.unwrap();
+        assert_eq!(format!("{} {}", event["type"].as_str().unwrap(), event["object"]["metadata"]["name"].as_str().unwrap()), wanted);
+        assert_eq!(event["object"]["apiVersion"], "stable.example.com/v2");
+    }
+    let selected = server.get(&format!("{V2}?fieldSelector=spec.host=example.com")).await.expect(200).json();
+    assert_eq!(selected["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_webhook_that_fails_is_told_of() {
+    let server = Server::start().await;
+    let (url, bundle) = webhook().await;
+    establish(&server, two_versions(&url, &bundle)).await;
+    server.post(V1, object("v1", "refused", json!({"hostPort": "a:1"}))).await.expect(201);
+    let reply = server.get(&format!("{V2}/refused")).await.expect(500);
+    assert_eq!(reply.message(), "Internal error occurred: conversion webhook for stable.example.com/v1, Kind=CronTab failed: this one is not for conversion");
+    // Nobody believes a webhook of another authority.
+    let stranger = base64::engine::general_purpose::STANDARD.encode(Authority::generate("stranger", jiff::Timestamp::now().as_second()).unwrap().identity.certificate_pem);
+    server.patch("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/crontabs.stable.example.com", "json-patch+json", json!([{"op": "replace", "path": "/spec/conversion/webhook/clientConfig/caBundle", "value": stranger}])).await.expect(200);
+    for _ in 0..1000 {
+        let message = server.get(&format!("{V2}/refused")).await.expect(500).message();
+        if message.ends_with("tls: failed to verify certificate: x509: certificate signed by unknown authority") {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("the new bundle is never used");
+}
