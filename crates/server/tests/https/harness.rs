@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
-use server::{Api, Authority, Config, Identity, NodeDialer, Pki, ServeConfig, TokenKey};
+use server::{Api, Authority, Config, Dial, Identity, NodeDialer, Pki, ServeConfig, TokenKey};
 use store::Store;
 use tokio::sync::watch;
 
@@ -82,13 +82,22 @@ impl Server {
 
     /// Over a store that may have been served before.
     pub async fn start_over(store: Arc<dyn Store>, change: impl FnOnce(&mut Config)) -> Self {
+        Self::assemble(store, change, Arc::new(NodeDialer)).await
+    }
+
+    /// With nodes that can be reached.
+    pub async fn start_among(nodes: Arc<dyn Dial>) -> Self {
+        Self::assemble(Arc::new(store::Embedded::open(store::Config::memory()).unwrap()), |_| {}, nodes).await
+    }
+
+    async fn assemble(store: Arc<dyn Store>, change: impl FnOnce(&mut Config), nodes: Arc<dyn Dial>) -> Self {
         let now = jiff::Timestamp::now().as_second();
         let authority = Authority::generate("kubernetes", now).unwrap();
         let token_key = Arc::new(TokenKey::from_pkcs8(&TokenKey::generate().unwrap()).unwrap());
         let mut config = Config::new(token_key, authority.identity.certificate_pem.clone());
         change(&mut config);
         let chance: server::Chance = Arc::new(|buffer: &mut [u8]| getrandom::fill(buffer).unwrap());
-        let api = Api::open(store.clone(), Arc::new(::api::world::SystemClock), chance, config, Arc::new(NodeDialer)).await.unwrap();
+        let api = Api::open(store.clone(), Arc::new(::api::world::SystemClock), chance, config, nodes).await.unwrap();
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -113,8 +122,15 @@ impl Server {
         let name = ServerName::from(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let stream = tokio_rustls::TlsConnector::from(tls.clone()).connect(name, stream).await.unwrap();
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
+        tokio::spawn(connection.with_upgrades());
         sender
+    }
+
+    /// The answer to a request that leaves HTTP.
+    pub async fn upgraded(&self, method: &str, path: &str) -> http::Response<Incoming> {
+        let response = self.send(method, path, &[("connection", "Upgrade"), ("upgrade", "SPDY/3.1")], Bytes::new()).await;
+        assert_eq!(response.status().as_u16(), 101);
+        response
     }
 
     async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Bytes) -> http::Response<Incoming> {

@@ -10,6 +10,7 @@ mod eviction;
 mod full_disk;
 mod harness;
 mod kinds;
+mod proxying;
 mod reads;
 mod roles;
 mod services;
