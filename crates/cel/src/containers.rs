@@ -163,6 +163,24 @@ impl<'a> Map<'a> {
     }
 }
 
+/// `Object.spec{…}` may stand only in the field `spec` of an `Object`, and in lists and maps there.
+fn check_names(value: &Value<'_>, path: &str) -> Result<(), EvalError> {
+    match value {
+        Value::Object(Object::Built(built)) if built.name != JSON_PATCH => {
+            if built.name != path {
+                let message =
+                    format!("unexpected type name {:?}, expected {path:?}, which matches field name path from root Object type", built.name);
+                return Err(EvalError::failed(message));
+            }
+            built.fields.iter().try_for_each(|(name, value)| check_names(value, &format!("{path}.{name}")))
+        }
+        Value::List(List::Owned(items)) => items.iter().try_for_each(|item| check_names(item, path)),
+        Value::Map(Map::Owned(entries)) => entries.values().try_for_each(|value| check_names(value, path)),
+        Value::Optional(Some(inner)) => check_names(inner, path),
+        _ => Ok(()),
+    }
+}
+
 #[derive(Clone, Debug)]
 pub enum Object<'a> {
     Json {
@@ -233,6 +251,7 @@ impl<'a> Object<'a> {
             Object::Json { map, .. } => Ok(Json::Object((*map).clone())),
             Object::Built(built) => {
                 let mut out = JsonMap::new();
+                check_names(&Value::Object(self.clone()), &built.name)?;
                 for (name, value) in &built.fields {
                     if let Value::Optional(None) = value {
                         continue;

@@ -69,7 +69,7 @@ impl Env {
         let checked = check(self, &parsed).map_err(wrong)?;
         literals::validate(&parsed, &checked.types).map_err(wrong)?;
         let cost = estimate(self, &parsed.expr, &checked);
-        let root = plan(&parsed.expr, &checked).map_err(wrong)?;
+        let root = plan(&parsed, &checked).map_err(wrong)?;
         let variables = self.variables.iter().map(|(name, _)| (name.clone(), self.read_cost(name))).collect();
         Ok(Program::new(root, checked.types[parsed.expr.id as usize].clone(), cost, variables))
     }

@@ -1,8 +1,8 @@
-//! Literals that can only fail are refused when they are written: durations, timestamps, regular expressions, lists and maps of mixed
-//! types (but for the arguments of `format`). Upstream: the AST validators of cel-go that Kubernetes has on since 1.29.
+//! Literals that can only fail are refused when they are written: durations, timestamps, lists and maps of mixed types (but for
+//! the arguments of `format`). Regular expressions are refused where they are compiled, in `plan`. Upstream: the AST validators of cel-go
+//! that Kubernetes has on since 1.29.
 
 use crate::ast::{Expr, Kind, Literal};
-use crate::library::regex::compile;
 use crate::parser::{Errors, Parsed};
 use crate::time::{from_seconds, parse_duration, parse_timestamp};
 use crate::types::Type;
@@ -66,7 +66,6 @@ impl Validator<'_> {
             ("duration", Literal::String(text)) => parse_duration(text).is_none(),
             ("timestamp", Literal::String(text)) => parse_timestamp(text).is_err(),
             ("timestamp", Literal::Int(seconds)) => from_seconds(*seconds).is_err(),
-            ("matches", Literal::String(text)) => compile(text).is_err(),
             _ => false,
         };
         if wrong {

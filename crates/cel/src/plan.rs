@@ -12,7 +12,7 @@ use crate::containers::Map;
 use crate::error::INSTANTIATION_FAILED;
 use crate::library::Overload;
 use crate::library::regex::compile;
-use crate::parser::Errors;
+use crate::parser::{Errors, Parsed};
 use crate::types::Type;
 use crate::value::{Entries, Key, Text, Value};
 
@@ -130,13 +130,14 @@ pub enum RegexFunction {
     FindAll,
 }
 
-pub fn plan(expr: &Expr, checked: &Checked) -> Result<Node, Errors> {
-    let mut planner = Planner { checked, errors: Errors::new() };
-    let node = planner.node(expr);
+pub fn plan(parsed: &Parsed, checked: &Checked) -> Result<Node, Errors> {
+    let mut planner = Planner { parsed, checked, errors: Errors::new() };
+    let node = planner.node(&parsed.expr);
     if planner.errors.is_empty() { Ok(node) } else { Err(planner.errors) }
 }
 
 struct Planner<'p> {
+    parsed: &'p Parsed,
     checked: &'p Checked,
     errors: Errors,
 }
@@ -280,7 +281,12 @@ impl Planner<'_> {
                 Node::Regex { function, regex: Box::new(regex), args, charge }
             }
             Err(error) => {
-                self.errors.push((None, format!("{INSTANTIATION_FAILED}{error}")));
+                // Upstream has a validator for literals of `matches`; the others fail when the program is made.
+                let literal = args.get(1).filter(|_| function == RegexFunction::Matches);
+                self.errors.push(match literal {
+                    Some(literal) => (self.parsed.offsets.get(literal.id as usize).copied(), "invalid matches argument".to_owned()),
+                    None => (None, format!("{INSTANTIATION_FAILED}{error}")),
+                });
                 Node::Constant(Value::Null)
             }
         }

@@ -113,6 +113,12 @@ fn patches() {
         let program = env.compile(expression).unwrap_or_else(|error| panic!("{expression}: {error}"));
         assert_eq!(program.evaluate(&activation, &mut Budget::new(100_000)).unwrap().to_json().unwrap(), wanted, "{expression}");
     }
+    let misplaced = env.compile("Object{spec: Object.metadata{name: 'x'}}").unwrap();
+    let error = misplaced.evaluate(&activation, &mut Budget::new(100_000)).unwrap().to_json().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "unexpected type name \"Object.metadata\", expected \"Object.spec\", which matches field name path from root Object type"
+    );
     assert_eq!(env.compile("Object{}").unwrap().output_type().to_string(), "Object");
     assert_eq!(env.compile("[JSONPatch{op: 'add'}]").unwrap().output_type().to_string(), "list(JSONPatch)");
     for (wrong, message) in [
