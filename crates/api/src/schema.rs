@@ -174,7 +174,9 @@ struct Schema {
     types: Vec<TypeInfo>,
 }
 
-static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema { types: parse::parse(concat!(include_str!("schema/schema.txt"), include_str!("schema/beside.txt"))) });
+static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema { types: parse::parse(FACTS) });
+
+const FACTS: &str = concat!(include_str!("schema/schema.txt"), include_str!("schema/beside.txt"));
 
 /// A type by its name in OpenAPI: `io.k8s.api.core.v1.Pod`.
 pub fn of(name: &str) -> Option<&'static TypeInfo> {

@@ -253,11 +253,14 @@ impl<'de> Visitor<'de> for Message<'_> {
 
 fn fields<'de, A: MapAccess<'de>>(info: &'static TypeInfo, writer: &mut Writer, start: usize, delimited: bool, mut map: A) -> std::result::Result<(), A::Error> {
     let mark = writer.spans.len();
-    while let Some(place) = map.next_key_seed(Name(info))? {
-        let Some((field, rank)) = place else {
+    let mut from = 0;
+    while let Some(place) = map.next_key_seed(Name { info, from })? {
+        let Some((place, rank)) = place else {
             map.next_value::<IgnoredAny>()?;
             continue;
         };
+        from = place + 1;
+        let field = &info.fields[place];
         let start = writer.out.len();
         // Of a field that stands twice, the last counts.
         if let Some(twice) = writer.spans[mark..].iter().position(|span| span.rank == rank) {
@@ -273,11 +276,15 @@ fn fields<'de, A: MapAccess<'de>>(info: &'static TypeInfo, writer: &mut Writer, 
     Ok(())
 }
 
-/// A field's name: the field, and its place in the order of the wire. None of what is not on the wire.
-struct Name(&'static TypeInfo);
+/// A field's name: its place among the type's fields and in the order of the wire. None of what is not on the wire.
+struct Name {
+    info: &'static TypeInfo,
+    /// Names mostly come sorted: the next one lies behind the last one.
+    from: usize,
+}
 
 impl<'de> DeserializeSeed<'de> for Name {
-    type Value = Option<(&'static Field, u16)>;
+    type Value = Option<(usize, u16)>;
 
     fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Self::Value, D::Error> {
         deserializer.deserialize_str(self)
@@ -285,15 +292,17 @@ impl<'de> DeserializeSeed<'de> for Name {
 }
 
 impl Visitor<'_> for Name {
-    type Value = Option<(&'static Field, u16)>;
+    type Value = Option<(usize, u16)>;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("a field's name")
     }
 
     fn visit_str<E>(self, name: &str) -> std::result::Result<Self::Value, E> {
-        let Some(place) = self.0.place(name) else { return Ok(None) };
-        Ok(self.0.wire.ranks[place].map(|rank| (&self.0.fields[place], rank)))
+        let Self { info, from } = self;
+        let ahead = info.fields[from..].iter().position(|field| field.name == name).map(|at| from + at);
+        let Some(place) = ahead.or_else(|| info.place(name)) else { return Ok(None) };
+        Ok(info.wire.ranks[place].map(|rank| (place, rank)))
     }
 }
 
