@@ -19,6 +19,7 @@ pub mod selector;
 pub mod status;
 pub mod strategy;
 pub mod structural;
+pub mod usage;
 pub mod validation;
 pub mod table;
 pub mod world;

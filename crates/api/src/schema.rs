@@ -12,7 +12,7 @@ mod time;
 use std::sync::LazyLock;
 
 pub use check::{TypeMismatch, UnknownField, check};
-pub use duplicates::duplicate_fields;
+pub use duplicates::{duplicate_fields, fields_in_order};
 pub use order::{Step, Wire};
 
 /// What a field holds.

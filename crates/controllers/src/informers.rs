@@ -9,7 +9,7 @@ use api::k8s::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, Replica
 use api::k8s::api::batch::v1::{CronJob, Job};
 use api::k8s::api::coordination::v1::Lease;
 use api::k8s::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, Secret, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
 };
 use api::k8s::api::discovery::v1::EndpointSlice;
 use api::k8s::api::policy::v1::PodDisruptionBudget;
@@ -73,6 +73,7 @@ informers! {
     namespaces: Namespace => plain;
     nodes: Node => plain;
     pods: Pod => |builder| managed(builder).index(NODE, |object| object.typed::<Pod>().ok().and_then(|pod| pod.spec.as_ref()?.node_name.clone()).into_iter().collect());
+    quotas: ResourceQuota => plain;
     replica_sets: ReplicaSet => managed;
     replication_controllers: ReplicationController => plain;
     service_accounts: ServiceAccount => plain;

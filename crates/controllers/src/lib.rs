@@ -19,6 +19,7 @@ mod job;
 mod kinds;
 mod namespace;
 mod node;
+mod quota;
 mod replicaset;
 mod serviceaccount;
 mod statefulset;

@@ -20,6 +20,7 @@ use crate::job::Jobs;
 use crate::kinds::Kinds;
 use crate::namespace::Namespaces;
 use crate::node::{NodeIpam, NodeLifecycle, PodGarbage, TaintEviction};
+use crate::quota::Quotas;
 use crate::replicaset::{ReplicaSets, ReplicationControllers};
 use crate::runner::work;
 use crate::serviceaccount::ServiceAccounts;
@@ -41,11 +42,12 @@ pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = 
     let all = async {
         let client = client.named("kube-controller-manager");
         let informers = Arc::new(Informers::start(&client));
-        let namespaces: Queue<ObjectKey> = Queue::new();
+        let (namespaces, quotas): (Queue<ObjectKey>, Queue<ObjectKey>) = (Queue::new(), Queue::new());
         let kinds = Arc::new(Kinds::watch(&client));
         let everything = Arc::new(Everything::watch(&client, kinds.clone(), {
-            let (queue, cache) = (namespaces.clone(), informers.namespaces.cache().clone());
+            let (queue, cache, quotas, informers) = (namespaces.clone(), informers.namespaces.cache().clone(), quotas.clone(), informers.clone());
             move |key| {
+                crate::quota::recount(&informers, &quotas, &key.namespace);
                 // A namespace that is going waits for the last object in it.
                 if cache.object("", &key.namespace).is_some_and(|namespace| namespace.meta().deletion_timestamp.is_some()) {
                     queue.add(ObjectKey::new("", &key.namespace));
@@ -87,6 +89,7 @@ pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = 
         start!(Tokens { informers: informers.clone(), client: client.clone(), certificate: config.root_ca.as_str().into() });
         start!(ServiceAccounts { informers: informers.clone(), certificate: config.root_ca.as_str().into() });
         start!(Disruptions { informers: informers.clone(), client: client.clone(), kinds: kinds.clone() });
+        start!(Quotas { informers: informers.clone(), client: client.clone(), kinds: kinds.clone(), queue: quotas });
         start!(Namespaces { informers: informers.clone(), client: client.clone(), kinds: kinds.clone(), queue: namespaces });
         // Last: nothing is called absent before everything was seen.
         let collector = GarbageCollector { everything: everything.clone(), client: client.clone() };

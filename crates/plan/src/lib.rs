@@ -17,6 +17,7 @@ pub mod node;
 pub mod node_fit;
 pub mod op;
 pub mod pods;
+pub mod quota;
 pub mod replicaset;
 pub mod revisions;
 pub mod serviceaccount;

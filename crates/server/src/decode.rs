@@ -114,7 +114,17 @@ pub fn object(row: &Resource, bytes: &[u8], format: Format, cx: &Context) -> Res
         return Err(unrecognized(&row.kind, &format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(bytes)), bytes));
     }
     let duplicates = if format == Format::Json && cx.field_validation != FieldValidation::Ignore { ::api::schema::duplicate_fields(bytes) } else { Vec::new() };
-    shape(row, value, &duplicates, cx)
+    if row.custom.is_some() {
+        return shape(row, value, &duplicates, cx);
+    }
+    typed_from(&row.schema, &row.api_version(), &row.kind, value, Source { duplicates: &duplicates, json: bytes }, cx)
+}
+
+/// The text a value was read from, for telling its mistakes as they stand there; empty if it was none.
+#[derive(Clone, Copy, Default)]
+struct Source<'a> {
+    duplicates: &'a [String],
+    json: &'a [u8],
 }
 
 /// The same for a value that never was bytes.
@@ -163,6 +173,10 @@ fn settle_complaints(complaints: Vec<String>, cx: &Context, refused: impl Fn(Str
 
 /// A value of any known type: what a subresource takes.
 pub fn typed(schema: &str, api_version: &str, kind: &str, value: Value, duplicates: &[String], cx: &Context) -> Result<Value, Status> {
+    typed_from(schema, api_version, kind, value, Source { duplicates, json: &[] }, cx)
+}
+
+fn typed_from(schema: &str, api_version: &str, kind: &str, value: Value, source: Source<'_>, cx: &Context) -> Result<Value, Status> {
     let Value::Object(mut map) = value else {
         return Err(Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json: cannot unmarshal {} into Go value of type struct", go_type(&value))));
     };
@@ -179,8 +193,15 @@ pub fn typed(schema: &str, api_version: &str, kind: &str, value: Value, duplicat
         return Ok(value);
     }
     let unknown = ::api::schema::check(schema, kind, version, &mut value).map_err(|mismatch| Status::bad_request(mismatch.message))?;
-    let mut complaints: Vec<String> = duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect();
-    complaints.extend(unknown.iter().map(|field| format!("unknown field {:?}", field.path)));
+    // As many occurrences before it as make it wrong: the first of an unknown field, the second of a duplicate one.
+    let mut wrong: Vec<(&str, usize, &str)> = source.duplicates.iter().map(|path| ("duplicate", 1, path.as_str())).collect();
+    wrong.extend(unknown.iter().map(|field| ("unknown", 0, field.path.as_str())));
+    if wrong.len() > 1 && !source.json.is_empty() {
+        let order = ::api::schema::fields_in_order(source.json);
+        let place = |(_, skipped, path): &(&str, usize, &str)| order.iter().enumerate().filter(|(_, known)| known == path).map(|(place, _)| place).nth(*skipped).unwrap_or(usize::MAX);
+        wrong.sort_by_cached_key(place);
+    }
+    let complaints = wrong.iter().map(|(what, _, path)| format!("{what} field {path:?}")).collect();
     settle_complaints(complaints, cx, |why| Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}")))?;
     Ok(value)
 }
@@ -241,6 +262,15 @@ mod tests {
                 assert_eq!(got.to_string(), want);
             }
         }
+    }
+
+    #[test]
+    fn mistakes_are_told_as_they_stand_in_the_text() {
+        let row = ::api::table::table().find("", "v1", "configmaps").unwrap();
+        let cx = Context { field_validation: FieldValidation::Strict, ..Context::default() };
+        let told = |text: &str| object(row, text.as_bytes(), Format::Json, &cx).unwrap_err().message;
+        assert!(told(r#"{"x": 1, "data": {"a": "1", "a": "2"}, "metadata": {"b": 1}}"#).ends_with(r#"unknown field "x", duplicate field "data.a", unknown field "metadata.b""#));
+        assert!(told(r#"{"data": {"a": "1", "a": "2"}, "x": 1}"#).ends_with(r#"duplicate field "data.a", unknown field "x""#));
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub mod qos;
 mod quota;
 mod rbac;
 mod replica_set;
-mod resources;
+pub mod resources;
 mod scheduling;
 mod security;
 mod service;

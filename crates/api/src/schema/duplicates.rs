@@ -15,7 +15,15 @@ const FEW: usize = 16;
 pub fn duplicate_fields(bytes: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let _ = Seek { found: &mut found, path: None }.deserialize(&mut json);
+    let _ = Seek { found: &mut found, path: None, all: false }.deserialize(&mut json);
+    found
+}
+
+/// The paths of all keys as they stand in the text, one that stands twice two times. For refusals, which tell mistakes in this order.
+pub fn fields_in_order(bytes: &[u8]) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let _ = Seek { found: &mut found, path: None, all: true }.deserialize(&mut json);
     found
 }
 
@@ -46,6 +54,7 @@ fn write(path: Option<&Path<'_>>, text: &mut String) {
 struct Seek<'a> {
     found: &'a mut Vec<String>,
     path: Option<&'a Path<'a>>,
+    all: bool,
 }
 
 impl<'de> DeserializeSeed<'de> for Seek<'_> {
@@ -68,14 +77,18 @@ impl<'de> Visitor<'de> for Seek<'_> {
         let mut many: HashSet<Cow<'de, str>> = HashSet::new();
         while let Some(Key(key)) = map.next_key()? {
             let path = Path { outer: self.path, place: Place::Key(&key) };
-            if (few.contains(&key) || many.contains(&key)) && self.found.len() < MOST {
+            if self.all {
+                let mut text = String::new();
+                write(Some(&path), &mut text);
+                self.found.push(text);
+            } else if (few.contains(&key) || many.contains(&key)) && self.found.len() < MOST {
                 let mut text = String::new();
                 write(Some(&path), &mut text);
                 if !self.found.contains(&text) {
                     self.found.push(text);
                 }
             }
-            map.next_value_seed(Seek { found: self.found, path: Some(&path) })?;
+            map.next_value_seed(Seek { found: self.found, path: Some(&path), all: self.all })?;
             if few.len() < FEW {
                 few.push(key);
             } else {
@@ -88,7 +101,7 @@ impl<'de> Visitor<'de> for Seek<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
         for index in 0.. {
             let path = Path { outer: self.path, place: Place::Index(index) };
-            if items.next_element_seed(Seek { found: self.found, path: Some(&path) })?.is_none() {
+            if items.next_element_seed(Seek { found: self.found, path: Some(&path), all: self.all })?.is_none() {
                 break;
             }
         }

@@ -1,10 +1,12 @@
 //! Admission: what every write passes between decoding and validation, in upstream's order.
 //!
-//! Built in so far: NamespaceLifecycle, ServiceAccount, Priority, DefaultTolerationSeconds, TaintNodesByCondition, LimitRanger, ResourceQuota is not yet enforced.
+//! Built in so far: NamespaceLifecycle, ServiceAccount, Priority, DefaultTolerationSeconds, TaintNodesByCondition, LimitRanger, RuntimeClass, ResourceQuota (`quota`, around the write).
 //! https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/
 
 mod limit_ranger;
 mod pods;
+pub mod quota;
+mod runtime_class;
 
 use ::api::{Resource, Status};
 use serde_json::Value;
@@ -35,6 +37,7 @@ pub fn mutate_create(api: &Api, row: &Resource, namespace: Option<&str>, value: 
         pods::service_account(api, namespace, value)?;
         pods::priority(api, value)?;
         pods::default_tolerations(value);
+        runtime_class::apply(api, value)?;
     }
     if row.group.is_empty() && row.plural == "nodes" {
         taint_new_node(value);
@@ -42,7 +45,10 @@ pub fn mutate_create(api: &Api, row: &Resource, namespace: Option<&str>, value: 
     Ok(())
 }
 
-pub fn mutate_update(_api: &Api, _row: &Resource, _namespace: Option<&str>, _new: &mut Value, _old: &Value, _cx: &Context) -> Result<(), Status> {
+pub fn mutate_update(_api: &Api, row: &Resource, _namespace: Option<&str>, new: &mut Value, _old: &Value, _cx: &Context) -> Result<(), Status> {
+    if is_pods(row) {
+        pods::default_tolerations(new);
+    }
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use store::{CommitError, Precondition, Write};
 
 use super::{Part, metadata, policy, text, track};
 use crate::admission;
+use crate::admission::quota::Charge;
 use crate::api::{Api, Context};
 use crate::{encode, special};
 
@@ -54,18 +55,32 @@ impl Api {
         strategy.warnings(&value).into_iter().for_each(|warning| cx.warn(warning));
         admission::validate_create(self, row, namespace, &value, cx)?;
         track(row, Part::Main, None, &mut value, cx, &self.now());
+        let charge = Charge { row, namespace: namespace.unwrap_or_default(), new: &value, old: None };
+        let charged = self.charge(&charge, Part::Main, cx.dry_run).await?;
         if cx.dry_run {
             if self.store.get(&row.key(namespace, &name)).is_some() {
                 return Err(Status::already_exists(&row.group, &row.plural, &name));
             }
             return Ok(encode::unsaved(&value, None));
         }
-        let bytes = special::convert::for_storage(&self.outbound, row, &value).await?;
+        let bytes = match special::convert::for_storage(&self.outbound, row, &value).await {
+            Ok(bytes) => bytes,
+            Err(status) => {
+                self.give_back(charged).await;
+                return Err(status);
+            }
+        };
         let write = Write { key: row.key(namespace, &name), precondition: Precondition::Absent, object: Some(bytes) };
-        let object = self.store.commit(write).await.map_err(|error| match error {
-            CommitError::Precondition { .. } => Status::already_exists(&row.group, &row.plural, &name),
-            other => self.commit_status(row, &name, other),
-        })?;
+        let object = match self.store.commit(write).await {
+            Ok(object) => object,
+            Err(error) => {
+                self.give_back(charged).await;
+                return Err(match error {
+                    CommitError::Precondition { .. } => Status::already_exists(&row.group, &row.plural, &name),
+                    other => self.commit_status(row, &name, other),
+                });
+            }
+        };
         reserved.keep();
         special::after_write(self, row, &object);
         special::convert::shown(&self.outbound, row, object).await

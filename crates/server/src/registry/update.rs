@@ -8,6 +8,7 @@ use store::{CommitError, Precondition, Write};
 
 use super::{MAX_CONFLICT_RETRIES, has_finalizers, metadata, policy, text, track};
 use crate::admission;
+use crate::admission::quota::Charge;
 use crate::api::{Api, Context};
 use crate::{encode, special};
 
@@ -69,6 +70,8 @@ impl Api {
             if !current && bytes == encode::at_rest(&stored.value().map_err(Status::internal)?) {
                 return Ok(shown);
             }
+            let charge = Charge { row, namespace: namespace.unwrap_or_default(), new: &new, old: Some(&old) };
+            let charged = self.charge(&charge, part, cx.dry_run).await?;
             if cx.dry_run {
                 let unsaved = encode::unsaved(&new, Some(stored.resource_version()));
                 return if row.custom.is_some() { Ok(unsaved) } else { special::convert::shown(&self.outbound, row, unsaved).await };
@@ -88,8 +91,12 @@ impl Api {
                     }
                     return special::convert::shown(&self.outbound, row, object).await;
                 }
-                Err(CommitError::Precondition { .. }) if pinned.is_none() => {}
-                Err(other) => return Err(self.commit_status(row, name, other)),
+                Err(error) => {
+                    self.give_back(charged).await;
+                    if !(matches!(error, CommitError::Precondition { .. }) && pinned.is_none()) {
+                        return Err(self.commit_status(row, name, error));
+                    }
+                }
             }
         }
         Err(Status::modified(&row.group, &row.plural, name))

@@ -11,6 +11,7 @@ mod full_disk;
 mod harness;
 mod kinds;
 mod proxying;
+mod quota;
 mod reads;
 mod roles;
 mod services;
