@@ -219,6 +219,11 @@ impl Errors {
         self.push("FieldValueDuplicate", path, format!("Duplicate value: {}", value.shown()), "");
     }
 
+    /// A duplicate that is not worth showing.
+    pub fn duplicate_omitting(&mut self, path: &Path) {
+        self.push("FieldValueDuplicate", path, "Duplicate value".to_owned(), "");
+    }
+
     pub fn not_found(&mut self, path: &Path, value: &(impl Shown + ?Sized)) {
         self.push("FieldValueNotFound", path, format!("Not found: {}", value.shown()), "");
     }

@@ -7,6 +7,7 @@
 mod cleanup;
 pub mod conversion;
 mod naming;
+mod rule_costs;
 pub mod rules;
 mod webhook;
 

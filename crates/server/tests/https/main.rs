@@ -15,4 +15,5 @@ mod quota;
 mod reads;
 mod roles;
 mod services;
+mod validation_rules;
 mod writes;
