@@ -84,7 +84,7 @@ impl<'a> List<'a> {
 
     pub fn contains(&self, wanted: &Value<'a>) -> Result<bool, EvalError> {
         for item in self.iter() {
-            if equal(&item?, wanted) {
+            if equal(&item?, wanted)? {
                 return Ok(true);
             }
         }

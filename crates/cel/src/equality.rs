@@ -11,9 +11,11 @@ use crate::error::EvalError;
 use crate::types::Fields;
 use crate::value::{Evaluated, Value};
 
-pub fn equal<'a>(one: &Value<'a>, other: &Value<'a>) -> bool {
+/// Data that does not fit its declaration is an error, not a difference.
+pub fn equal<'a>(one: &Value<'a>, other: &Value<'a>) -> Result<bool, EvalError> {
     use Value as V;
-    match (one, other) {
+    Ok(match (one, other) {
+        (V::Invalid(message), _) | (_, V::Invalid(message)) => return Err(EvalError::failed(message.to_string())),
         (V::Null, V::Null) => true,
         (V::Bool(one), V::Bool(other)) => one == other,
         (V::Int(one), V::Int(other)) => one == other,
@@ -24,13 +26,13 @@ pub fn equal<'a>(one: &Value<'a>, other: &Value<'a>) -> bool {
         (V::Bytes(one), V::Bytes(other)) => one == other,
         (V::Duration(one), V::Duration(other)) => one == other,
         (V::Timestamp(one), V::Timestamp(other)) => one == other,
-        (V::List(one), V::List(other)) => equal_lists(one, other),
-        (V::Map(one), V::Map(other)) => equal_maps(one, other),
-        (V::Object(one), V::Object(other)) => equal_objects(one, other),
-        (V::Object(object), V::Map(map)) | (V::Map(map), V::Object(object)) => equal_object_and_map(object, map),
+        (V::List(one), V::List(other)) => equal_lists(one, other)?,
+        (V::Map(one), V::Map(other)) => equal_maps(one, other)?,
+        (V::Object(one), V::Object(other)) => equal_objects(one, other)?,
+        (V::Object(object), V::Map(map)) | (V::Map(map), V::Object(object)) => equal_object_and_map(object, map)?,
         (V::Optional(one), V::Optional(other)) => match (one, other) {
             (None, None) => true,
-            (Some(one), Some(other)) => equal(one, other),
+            (Some(one), Some(other)) => equal(one, other)?,
             _ => false,
         },
         (V::Type(one), V::Type(other)) => one.runtime_name() == other.runtime_name(),
@@ -42,7 +44,7 @@ pub fn equal<'a>(one: &Value<'a>, other: &Value<'a>) -> bool {
         (V::Format(one), V::Format(other)) => std::ptr::eq(*one, *other),
         (V::Authorization(one), V::Authorization(other)) => Arc::ptr_eq(one, other),
         _ => false,
-    }
+    })
 }
 
 /// `None`: one of them is not a number, or not-a-number.
@@ -95,22 +97,38 @@ pub fn compare(one: &Value<'_>, other: &Value<'_>) -> Result<Ordering, EvalError
     })
 }
 
-fn equal_lists<'a>(one: &List<'a>, other: &List<'a>) -> bool {
+fn equal_lists<'a>(one: &List<'a>, other: &List<'a>) -> Result<bool, EvalError> {
     if one.len() != other.len() {
-        return false;
+        return Ok(false);
     }
     if let (List::Json { items: ours, .. }, List::Json { items: theirs, .. }) = (one, other)
         && std::ptr::eq(*ours, *theirs)
     {
-        return true;
+        return Ok(true);
     }
-    let (Ok(ours), Ok(theirs)) = (one.values(), other.values()) else { return false };
+    let (ours, theirs) = (one.values()?, other.values()?);
     match one.kind() {
-        ListKind::Atomic => ours.iter().zip(&theirs).all(|(one, other)| equal(one, other)),
-        ListKind::Set => theirs.iter().all(|theirs| ours.iter().any(|ours| equal(ours, theirs))),
-        ListKind::Map(keys) => {
-            theirs.iter().all(|theirs| ours.iter().find(|ours| same_key(ours, theirs, keys)).is_some_and(|ours| equal(ours, theirs)))
-        }
+        ListKind::Atomic => all(ours.iter().zip(&theirs), |(one, other)| equal(one, other)),
+        ListKind::Set => all(theirs.iter(), |theirs| any(ours.iter(), |ours| equal(ours, theirs))),
+        ListKind::Map(keys) => all(theirs.iter(), |theirs| match ours.iter().find(|ours| same_key(ours, theirs, keys)) {
+            Some(ours) => equal(ours, theirs),
+            None => Ok(false),
+        }),
+    }
+}
+
+fn all<T>(mut items: impl Iterator<Item = T>, mut test: impl FnMut(T) -> Result<bool, EvalError>) -> Result<bool, EvalError> {
+    items.try_fold(true, |so_far, item| if so_far { test(item) } else { Ok(false) })
+}
+
+fn any<T>(mut items: impl Iterator<Item = T>, mut test: impl FnMut(T) -> Result<bool, EvalError>) -> Result<bool, EvalError> {
+    items.try_fold(false, |so_far, item| if so_far { Ok(true) } else { test(item) })
+}
+
+fn both<'a>(one: Option<Evaluated<'a>>, other: Option<Evaluated<'a>>) -> Result<bool, EvalError> {
+    match (one, other) {
+        (Some(one), Some(other)) => equal(&one?, &other?),
+        _ => Ok(false),
     }
 }
 
@@ -126,47 +144,60 @@ fn same_key(one: &Value<'_>, other: &Value<'_>, keys: &[String]) -> bool {
     keys.iter().all(|key| key_field(one, key) == key_field(other, key))
 }
 
-fn equal_maps<'a>(one: &Map<'a>, other: &Map<'a>) -> bool {
-    one.len() == other.len()
-        && one.keys().iter().all(|key| matches!((one.get(key), other.get(key)), (Some(Ok(one)), Some(Ok(other))) if equal(&one, &other)))
+fn equal_maps<'a>(one: &Map<'a>, other: &Map<'a>) -> Result<bool, EvalError> {
+    if one.len() != other.len() {
+        return Ok(false);
+    }
+    all(one.keys().iter(), |key| both(one.get(key), other.get(key)))
 }
 
-fn equal_objects<'a>(one: &Object<'a>, other: &Object<'a>) -> bool {
+fn equal_objects<'a>(one: &Object<'a>, other: &Object<'a>) -> Result<bool, EvalError> {
     match (one, other) {
         (Object::Json { map: ours, object }, Object::Json { map: theirs, .. }) => {
             if std::ptr::eq(*ours, *theirs) {
-                return true;
+                return Ok(true);
             }
-            let Fields::Declared(fields) = &object.fields else { return ours == theirs };
-            ours.len() == theirs.len()
-                && ours.iter().all(|(name, value)| {
-                    let known = fields.values().find(|field| field.json_name == *name);
-                    match (known, theirs.get(name)) {
-                        (_, None) => false,
-                        (None, Some(other)) => value == other,
-                        (Some(_), Some(other)) if value.is_null() || other.is_null() => value == other,
-                        (Some(field), Some(other)) => {
-                            matches!((Value::try_typed(value, &field.decl), Value::try_typed(other, &field.decl)), (Ok(one), Ok(other)) if equal(&one, &other))
-                        }
+            let Fields::Declared(fields) = &object.fields else { return Ok(ours == theirs) };
+            if ours.len() != theirs.len() {
+                return Ok(false);
+            }
+            all(ours.iter(), |(name, value)| {
+                let known = fields.values().find(|field| field.json_name == *name);
+                match (known, theirs.get(name)) {
+                    (_, None) => Ok(false),
+                    (Some(field), Some(other)) if !value.is_null() && !other.is_null() => {
+                        both(Some(Value::try_typed(value, &field.decl)), Some(Value::try_typed(other, &field.decl)))
                     }
-                })
+                    (_, Some(other)) => Ok(value == other),
+                }
+            })
         }
         (Object::Built(one), Object::Built(other)) => {
-            one.name == other.name
-                && one.fields.len() == other.fields.len()
-                && one.fields.iter().all(|(name, value)| other.fields.get(name).is_some_and(|other| equal(value, other)))
+            if one.name != other.name || one.fields.len() != other.fields.len() {
+                return Ok(false);
+            }
+            all(one.fields.iter(), |(name, value)| other.fields.get(name).map_or(Ok(false), |other| equal(value, other)))
         }
-        _ => false,
+        _ => Ok(false),
     }
 }
 
-fn equal_object_and_map<'a>(object: &Object<'a>, map: &Map<'a>) -> bool {
+fn equal_object_and_map<'a>(object: &Object<'a>, map: &Map<'a>) -> Result<bool, EvalError> {
     let keys = object.keys();
-    keys.len() == map.len()
-        && keys.iter().all(|key| {
-            let name = key.as_str().unwrap_or_default();
-            matches!((object.field(name), map.get(key)), (Some(Ok(one)), Some(Ok(other))) if equal(&one, &other))
-        })
+    if keys.len() != map.len() {
+        return Ok(false);
+    }
+    all(keys.iter(), |key| both(object.field(key.as_str().unwrap_or_default()), map.get(key)))
+}
+
+/// Where it is among these.
+pub fn position<'a>(items: &[Value<'a>], wanted: &Value<'a>) -> Result<Option<usize>, EvalError> {
+    for (index, item) in items.iter().enumerate() {
+        if equal(item, wanted)? {
+            return Ok(Some(index));
+        }
+    }
+    Ok(None)
 }
 
 /// `+`: sets unite, map lists merge by key (what is there keeps its place), other lists follow one another.
@@ -176,7 +207,7 @@ pub fn add_lists<'a>(one: &List<'a>, other: &List<'a>) -> Evaluated<'a> {
         let item = item?;
         let place = match one.kind() {
             ListKind::Atomic => None,
-            ListKind::Set => out.iter().position(|ours| equal(ours, &item)),
+            ListKind::Set => position(&out, &item)?,
             ListKind::Map(keys) => out.iter().position(|ours| same_key(ours, &item, keys)),
         };
         match place {

@@ -206,8 +206,8 @@ impl<'a, 'x: 'a, 'e> Evaluation<'a, 'x, 'e> {
         // Before a string or list is made, and before it is compared.
         self.charge(charge.of(&args, &Value::Null))?;
         match operator {
-            Binary::Equal => Ok(Value::Bool(equal(left, right))),
-            Binary::NotEqual => Ok(Value::Bool(!equal(left, right))),
+            Binary::Equal => Ok(Value::Bool(equal(left, right)?)),
+            Binary::NotEqual => Ok(Value::Bool(!equal(left, right)?)),
             Binary::Less => Ok(Value::Bool(compare(left, right)?.is_lt())),
             Binary::LessOrEqual => Ok(Value::Bool(compare(left, right)?.is_le())),
             Binary::Greater => Ok(Value::Bool(compare(left, right)?.is_gt())),

@@ -67,6 +67,7 @@ fn scalars_by_type_and_format() {
         &[
             ("self.int == 1", "invalid data, expected int"),
             ("self.when == self.when", "Invalid date-time formatted string yesterday"),
+            ("self.when != oldSelf.when", "Invalid date-time formatted string yesterday"),
             ("self.bytes == b''", "Invalid byte formatted string"),
             ("self.long == duration('1s')", "Invalid duration long"),
         ],

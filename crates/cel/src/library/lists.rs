@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use super::{Row, mismatch};
 use crate::containers::List;
-use crate::equality::{compare, equal};
+use crate::equality::{compare, equal, position};
 use crate::error::EvalError;
 use crate::macros::SORT_BY_KEYS;
 use crate::program::plus;
@@ -125,7 +125,7 @@ fn extreme<'a>(args: &[Value<'a>], name: &str, wanted: Ordering) -> Evaluated<'a
 
 fn index_of<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
     for (index, item) in list_of(args)?.iter().enumerate() {
-        if equal(&item?, &args[1]) {
+        if equal(&item?, &args[1])? {
             return Ok(Value::Int(index as i64));
         }
     }
@@ -135,7 +135,7 @@ fn index_of<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
 fn last_index_of<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
     let list = list_of(args)?;
     for index in (0..list.len()).rev() {
-        if equal(&list.get(index)?, &args[1]) {
+        if equal(&list.get(index)?, &args[1])? {
             return Ok(Value::Int(index as i64));
         }
     }
@@ -194,7 +194,7 @@ fn distinct<'a>(args: &[Value<'a>]) -> Evaluated<'a> {
     let mut out: Vec<Value<'a>> = Vec::new();
     for item in list_of(args)?.iter() {
         let item = item?;
-        if !out.iter().any(|other| equal(other, &item)) {
+        if position(&out, &item)?.is_none() {
             out.push(item);
         }
     }

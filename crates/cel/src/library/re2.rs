@@ -172,6 +172,7 @@ impl Translator<'_> {
         Ok(())
     }
 
+    /// As Go reads it: a hyphen is a range wherever something follows it, nothing nests, nothing is subtracted.
     fn class(&mut self) -> Result<(), String> {
         self.out.push('[');
         self.at += 1;
@@ -181,45 +182,80 @@ impl Translator<'_> {
         }
         let mut first = true;
         loop {
-            let Some(character) = self.peek(0) else { return Err("missing closing ]".to_owned()) };
-            match character {
-                ']' if !first => {
+            match self.peek(0) {
+                None => return Err("missing closing ]".to_owned()),
+                Some(']') if !first => {
                     self.out.push(']');
                     self.at += 1;
                     self.can_repeat = true;
                     return Ok(());
                 }
-                '\\' => self.escape(true)?,
-                '[' if self.peek(1) == Some(':') => {
-                    let rest: String = self.characters[self.at..].iter().collect();
-                    match rest.find(":]") {
-                        Some(end) => {
-                            self.out.push_str(&rest[..end + 2]);
-                            self.at += rest[..end + 2].chars().count();
-                        }
-                        None => {
-                            self.out.push_str("\\[");
-                            self.at += 1;
-                        }
+                Some('\\') if matches!(self.peek(1), Some('d' | 'D' | 'w' | 'W' | 's' | 'S' | 'p' | 'P')) => self.escape(true)?,
+                Some('[') if self.peek(1) == Some(':') && self.named_class() => {}
+                Some(_) => {
+                    let low = self.class_character()?;
+                    let mut high = low;
+                    if self.peek(0) == Some('-') && !matches!(self.peek(1), None | Some(']')) {
+                        self.at += 1;
+                        high = self.class_character()?;
                     }
-                }
-                // A hyphen means a range only between two; doubled it would be a difference of classes.
-                '-' if first || self.peek(1) == Some(']') || self.peek(1) == Some('-') => {
-                    self.out.push_str("\\-");
-                    self.at += 1;
-                }
-                '[' | ']' | '&' | '~' => {
-                    self.out.push('\\');
-                    self.out.push(character);
-                    self.at += 1;
-                }
-                _ => {
-                    self.out.push(character);
-                    self.at += 1;
+                    if high < low {
+                        return Err("invalid character class range".to_owned());
+                    }
+                    self.out.push_str(&format!("\\x{{{:X}}}-\\x{{{:X}}}", low as u32, high as u32));
                 }
             }
             first = false;
         }
+    }
+
+    /// `[:alpha:]`
+    fn named_class(&mut self) -> bool {
+        let rest: String = self.characters[self.at..].iter().collect();
+        let Some(end) = rest.find(":]") else { return false };
+        let name = &rest[..end + 2];
+        self.out.push_str(name);
+        self.at += name.chars().count();
+        true
+    }
+
+    /// One character of a class, escaped or not.
+    fn class_character(&mut self) -> Result<char, String> {
+        let Some(character) = self.peek(0) else { return Err("missing closing ]".to_owned()) };
+        self.at += 1;
+        if character != '\\' {
+            return Ok(character);
+        }
+        let Some(kind) = self.peek(0) else { return Err("trailing backslash at end of expression".to_owned()) };
+        self.at += 1;
+        Ok(match kind {
+            'a' => '\u{7}',
+            'f' => '\u{c}',
+            'n' => '\n',
+            'r' => '\r',
+            't' => '\t',
+            'v' => '\u{b}',
+            'x' => return self.hexadecimal(),
+            _ if kind.is_ascii_punctuation() => kind,
+            _ => return Err(format!("invalid escape sequence: `\\{kind}`")),
+        })
+    }
+
+    /// After `\x`: two digits, or any number in braces.
+    fn hexadecimal(&mut self) -> Result<char, String> {
+        let mut digits = String::new();
+        if self.peek(0) == Some('{') {
+            self.at += 1;
+            while let Some(character) = self.peek(0).filter(|character| *character != '}') {
+                digits.push(character);
+                self.at += 1;
+            }
+            self.at += 1;
+        } else {
+            digits.extend(self.characters.iter().skip(self.at).take(2));
+            self.at = (self.at + 2).min(self.characters.len());
+        }
+        u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32).ok_or_else(|| "invalid escape sequence: `\\x`".to_owned())
     }
 }
 
@@ -249,10 +285,18 @@ mod tests {
             (r"^[]a]$", "]", true),
             (r"(?P<x>a)", "a", true),
             (r"^a/b\-c$", "a/b-c", true),
+            (r"^[\w-a]+$", "-", true),
+            (r"^[\w-a]+$", "`", false),
+            (r"^[+--]$", ",", true),
+            (r"^[a-z-9]+$", "-9", true),
+            (r"^[\x41-\x{43}]$", "B", true),
+            (r"^[\]\[]$", "[", true),
+            (r"^[^[:space:]]$", "a", true),
+            (r"^[a~b&c]$", "&", true),
         ] {
             assert_eq!(compile(pattern).unwrap().is_match(text), wanted, "{pattern} {text}");
         }
-        for wrong in ["a**", "(", "a{1001}", r"\1", "(?=a)", "(?<=a)", "(?x)a", "[z-a]", "*a", r"\C", "["] {
+        for wrong in ["a**", "(", "a{1001}", r"\1", "(?=a)", "(?<=a)", "(?x)a", "[z-a]", r"[\d-\q]", r"[\", "*a", r"\C", "["] {
             assert!(compile(wrong).is_err(), "{wrong}");
         }
     }
