@@ -33,6 +33,8 @@ pub enum BenchError {
     Connect(#[from] HttpError),
     #[error("cannot {action} {path}: {status}")]
     Refused { action: &'static str, path: String, status: Status },
+    #[error("`coracle up` ended: {0}")]
+    Up(String),
     #[error("the watch of {0} ended before what was waited for")]
     Ended(String),
     #[error("nothing came of {0} in ten minutes")]

@@ -63,11 +63,10 @@ async fn measure(options: &Options, data: &Path) -> Result<Vec<Figure>, BenchErr
 
 async fn moments(up: &mut Child, start: Instant, options: &Options, data: &Path) -> Result<Vec<(&'static str, Duration)>, BenchError> {
     let mut lines = BufReader::new(up.stderr.take().ok_or(BenchError::Failed("up"))?).lines();
-    loop {
-        let line = lines.next_line().await.map_err(program("read this program's log"))?.ok_or(BenchError::Failed("up"))?;
-        if line.contains(LISTENS) {
-            break;
-        }
+    let mut said = String::new();
+    while !said.contains(LISTENS) {
+        // Its last words say why it ended.
+        said = lines.next_line().await.map_err(program("read this program's log"))?.ok_or(BenchError::Up(said))?;
     }
     // The rest is read so that the program never waits for us.
     let rest = tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });

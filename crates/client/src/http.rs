@@ -20,7 +20,6 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::kubeconfig::Config;
-use crate::resolve::resolve;
 use crate::tls;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -35,7 +34,7 @@ pub enum HttpError {
     #[error("{0}")]
     Config(String),
     #[error("dial tcp: {0}")]
-    Resolve(#[from] crate::resolve::ResolveError),
+    Resolve(#[from] resolver::ResolveError),
     #[error("dial tcp {address}: connect: connection refused")]
     Refused { address: String },
     #[error("dial tcp {address}: {cause}")]
@@ -163,7 +162,7 @@ impl HttpClient {
 
     async fn tcp(&self) -> Result<TcpStream, HttpError> {
         let mut last = None;
-        for address in resolve(&self.inner.host).await? {
+        for address in resolver::resolve(&self.inner.host).await? {
             let address = std::net::SocketAddr::new(address, self.inner.port);
             match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {

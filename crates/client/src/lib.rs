@@ -11,7 +11,6 @@ pub mod http;
 pub mod kubeconfig;
 mod queue;
 pub mod remote;
-pub mod resolve;
 pub mod tls;
 mod transport;
 mod typed;

@@ -9,15 +9,17 @@ use std::task::{Context, Poll, ready};
 use api::Status;
 use bytes::{Buf, Bytes};
 use futures_util::{Sink, SinkExt, Stream as _, StreamExt};
-use http::header::SEC_WEBSOCKET_PROTOCOL;
+use http::header::{SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION};
+use http::{HeaderMap, HeaderValue, Method};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 use crate::http::{HttpClient, HttpError, Stream};
-use crate::upgrade::refused;
+use crate::upgrade::header;
 
 pub type Socket = WebSocketStream<Box<dyn Stream>>;
 
@@ -50,24 +52,23 @@ pub struct WebSocket {
 
 impl HttpClient {
     pub async fn websocket(&self, path_and_query: &str, protocols: &[&str]) -> Result<WebSocket, WebSocketError> {
-        let stream = self.raw().await?;
-        let mut request = format!("ws://{}{}", self.authority(), self.path(path_and_query)).into_client_request().map_err(|error| WebSocketError::Protocol(error.to_string()))?;
-        for (name, value) in self.common_headers() {
-            request.headers_mut().append(name.clone(), value.clone());
+        let key = generate_key();
+        let mut headers = HeaderMap::new();
+        headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        for (name, value) in [(SEC_WEBSOCKET_KEY, key.clone()), (SEC_WEBSOCKET_PROTOCOL, protocols.join(", "))] {
+            headers.insert(name, value.parse().map_err(|_| WebSocketError::Protocol(format!("not a protocol: {value:?}")))?);
         }
-        if let Ok(value) = protocols.join(", ").parse() {
-            request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, value);
+        let (stream, answer) = self.upgrade(Method::GET, path_and_query, "websocket", headers).await?;
+        if header(&answer, SEC_WEBSOCKET_ACCEPT.as_str()) != derive_accept_key(key.as_bytes()) {
+            return Err(WebSocketError::Protocol("the server's Sec-WebSocket-Accept does not answer the key".to_owned()));
         }
-        match tokio_tungstenite::client_async(request, stream).await {
-            Ok((socket, response)) => {
-                let protocol = response.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
-                Ok(WebSocket { protocol, socket })
-            }
-            Err(WsError::Http(response)) => Err(refused(response.status(), response.body().as_deref().unwrap_or(&[]))),
+        let protocol = header(&answer, SEC_WEBSOCKET_PROTOCOL.as_str()).to_owned();
+        if !protocols.contains(&protocol.as_str()) {
             // Older servers ignore protocols that they do not know.
-            Err(WsError::Protocol(error @ ProtocolError::SecWebSocketSubProtocolError(_))) => Err(WebSocketError::Upgrade(error.to_string())),
-            Err(error) => Err(WebSocketError::Protocol(error.to_string())),
+            return Err(WebSocketError::Upgrade(format!("the server speaks none of {}", protocols.join(", "))));
         }
+        let socket = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
+        Ok(WebSocket { protocol, socket })
     }
 }
 

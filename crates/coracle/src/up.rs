@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use api::world::SystemClock;
@@ -22,6 +22,8 @@ use crate::machine::{Machine, MachineConfig};
 use crate::paths::Paths;
 use crate::{detach, down, system};
 
+/// How long work on threads of its own may take once everything else has stopped.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// The cluster's DNS is the tenth address of the Services' range, as kubeadm has it.
 pub const DNS_OFFSET: u32 = 10;
 /// Links of the pod network: no way to this machine.
@@ -79,7 +81,10 @@ pub fn run(options: Options) -> Result<()> {
     asked.add(nix::sys::signal::Signal::SIGINT);
     asked.thread_unblock().context("cannot unblock signals")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(serve(options, paths, started, logs))
+    let outcome = runtime.block_on(serve(options, paths, started, logs));
+    // What is acknowledged is on the disk; a call into the kernel that does not return must not hold up the end.
+    runtime.shutdown_timeout(STOP_TIMEOUT);
+    outcome
 }
 
 /// A name the API accepts: the host's, lower case.

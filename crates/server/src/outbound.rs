@@ -242,7 +242,7 @@ impl Outbound {
     async fn addresses(&self, hook: &Hook) -> Result<Vec<SocketAddr>, String> {
         match &hook.target {
             Target::Url { host, port, .. } => {
-                let found = client::resolve::resolve(host).await.map_err(|error| format!("dial tcp: {error}"))?;
+                let found = resolver::resolve(host).await.map_err(|error| format!("dial tcp: {error}"))?;
                 Ok(found.into_iter().take(ENDPOINTS_MAX).map(|address| SocketAddr::new(address, *port)).collect())
             }
             Target::Service { namespace, name, port, .. } => self.service(namespace, name, *port).await,
@@ -255,7 +255,7 @@ impl Outbound {
         let service = self.store.get(&format!("/registry/services/specs/{namespace}/{name}")).ok_or_else(missing)?.value().map_err(|error| error.to_string())?;
         let text = |pointer: &str| service.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         if text("/spec/type") == "ExternalName" {
-            let found = client::resolve::resolve(text("/spec/externalName")).await.map_err(|error| format!("dial tcp: {error}"))?;
+            let found = resolver::resolve(text("/spec/externalName")).await.map_err(|error| format!("dial tcp: {error}"))?;
             return Ok(found.into_iter().take(ENDPOINTS_MAX).map(|address| SocketAddr::new(address, port)).collect());
         }
         let ports = service.pointer("/spec/ports").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();

@@ -16,7 +16,6 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::resolve::resolve;
 use super::{RegistryOptions, RegistrySetupError, SYSTEM_ROOTS};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -72,7 +71,7 @@ pub async fn open(tls: &TlsConnector, scheme: &str, authority: &str) -> io::Resu
 }
 
 async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
-    let addresses = resolve(host).await.map_err(|e| io::Error::new(e.kind(), format!("dial tcp: {e}")))?;
+    let addresses = resolver::resolve(host).await.map_err(|error| io::Error::other(format!("dial tcp: {error}")))?;
     let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in addresses {
         let address = SocketAddr::new(address, port);

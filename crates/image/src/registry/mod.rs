@@ -9,7 +9,6 @@ mod error;
 mod pull;
 mod push;
 mod request;
-mod resolve;
 
 pub use auth::{Credentials, InvalidDockerConfig};
 pub use error::{ErrorKind, PullError, PushError, RequestError};
