@@ -1,5 +1,6 @@
 //! What every request shares: the store, the clock, chance, the rows that are served, and who asks.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use ::api::{Clock, Status};
 use parking_lot::Mutex;
 use store::Store;
 
+use crate::admission::Follower;
 use crate::authentication::User;
 use crate::authorization::Authorizer;
 use crate::encoded::Encoded;
@@ -72,6 +74,7 @@ pub struct Api {
     pub(crate) encoded: Encoded,
     /// To webhooks.
     pub(crate) outbound: Arc<Outbound>,
+    pub(crate) admission: Follower,
 }
 
 /// How unknown and duplicate fields are met (`fieldValidation`).
@@ -93,6 +96,10 @@ pub struct Context {
     pub force: bool,
     /// The object comes out of server-side apply, which has noted its managers already.
     pub(crate) applied: bool,
+    /// A write of the API server's own, or a part of one that was admitted as a whole: nobody outside is asked about it.
+    pub(crate) exempt: bool,
+    /// What admission notes for the audit log.
+    pub(crate) annotations: Mutex<BTreeMap<String, String>>,
     pub(crate) warnings: Mutex<Vec<String>>,
 }
 
@@ -108,7 +115,7 @@ impl Context {
 
     /// The same request, with no warnings of its own yet.
     pub(crate) fn like(cx: &Self) -> Self {
-        Self { user: cx.user.clone(), dry_run: cx.dry_run, field_manager: cx.field_manager.clone(), field_validation: cx.field_validation, force: cx.force, ..Self::default() }
+        Self { user: cx.user.clone(), dry_run: cx.dry_run, field_manager: cx.field_manager.clone(), field_validation: cx.field_validation, force: cx.force, exempt: cx.exempt, ..Self::default() }
     }
 
     pub fn warn(&self, text: impl Into<String>) {
@@ -117,6 +124,11 @@ impl Context {
         if !warnings.contains(&text) {
             warnings.push(text);
         }
+    }
+
+    /// For the audit log; the first word on a key stays.
+    pub(crate) fn annotate(&self, key: String, value: String) {
+        self.annotations.lock().entry(key).or_insert(value);
     }
 
     pub fn take_warnings(&self) -> Vec<String> {
@@ -129,7 +141,7 @@ impl Api {
     pub async fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>, chance: Chance, config: Config, nodes: Arc<dyn Dial>) -> Result<Arc<Self>, OpenError> {
         let allocations = Allocations::new(&config);
         let outbound = Arc::new(Outbound::new(store.clone()));
-        let api = Arc::new(Self { store, clock, chance, config, serving: Serving::built_in(), authorizer: Authorizer::default(), allocations, nodes, encoded: Encoded::default(), outbound });
+        let api = Arc::new(Self { store, clock, chance, config, serving: Serving::built_in(), authorizer: Authorizer::default(), allocations, nodes, encoded: Encoded::default(), outbound, admission: Follower::default() });
         api.allocations.load(&*api.store);
         crate::custom::load(&api);
         crate::bootstrap::run(&api).await.map_err(OpenError::Bootstrap)?;

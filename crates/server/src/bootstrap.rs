@@ -42,7 +42,7 @@ async fn ensure_role(api: &Arc<Api>, namespace: Option<&str>, expected: Value) -
     let row = rows.all().iter().find(|row| row.group == "rbac.authorization.k8s.io" && row.kind == kind).ok_or_else(|| Status::internal(format!("no row for {kind}")))?;
     let name = text(&expected, "/metadata/name").to_owned();
     let Some(stored) = api.store.get(&row.key(namespace, &name)) else { return ensure(api, namespace, expected).await };
-    let cx = Context { field_manager: "kube-apiserver".into(), ..Context::of(Arc::new(User::component("system:apiserver"))) };
+    let cx = Context { field_manager: "kube-apiserver".into(), exempt: true, ..Context::of(Arc::new(User::component("system:apiserver"))) };
     match reconcile(&stored.value().map_err(Status::internal)?, &expected) {
         Step::Nothing => Ok(()),
         Step::Update(wanted) => {
@@ -62,7 +62,7 @@ async fn service_cidr(api: &Arc<Api>) -> Result<(), Status> {
     let row = api.serving.rows().find("networking.k8s.io", "v1", "servicecidrs").ok_or_else(|| Status::internal("no row"))?;
     let cidrs: Vec<String> = api.config.service_cidrs.iter().map(|(base, prefix)| format!("{base}/{prefix}")).collect();
     ensure(api, None, json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"}, "spec": {"cidrs": cidrs}})).await?;
-    let cx = Context { field_manager: "kubernetes-service-cidr-controller".into(), ..Context::of(Arc::new(User::component("system:apiserver"))) };
+    let cx = Context { field_manager: "kubernetes-service-cidr-controller".into(), exempt: true, ..Context::of(Arc::new(User::component("system:apiserver"))) };
     api.change(&row, None, "kubernetes", crate::registry::Part::Status, &cx, |old| {
         let mut new = old.clone();
         crate::registry::metadata(&mut new).remove("resourceVersion");
@@ -87,7 +87,7 @@ async fn ensure(api: &Arc<Api>, namespace: Option<&str>, object: Value) -> Resul
     if api.store.get(&row.key(namespace, name)).is_some() {
         return Ok(());
     }
-    let cx = Context { field_manager: "kube-apiserver".into(), ..Context::of(Arc::new(User::component("system:apiserver"))) };
+    let cx = Context { field_manager: "kube-apiserver".into(), exempt: true, ..Context::of(Arc::new(User::component("system:apiserver"))) };
     let value = decode::shape(&row, object, &[], &cx)?;
     match api.create(&row, namespace, value, &cx).await {
         Err(status) if status.is_already_exists() => Ok(()),
@@ -117,7 +117,7 @@ async fn kubernetes_service(api: &Arc<Api>) -> Result<(), Status> {
         ensure(api, Some("default"), object.clone()).await?;
         // The machine's address may have changed since the last start.
         let row = api.serving.rows().find(group, "v1", plural).ok_or_else(|| Status::internal("no row"))?;
-        let cx = Context::of(Arc::new(User::component("system:apiserver")));
+        let cx = Context { exempt: true, ..Context::of(Arc::new(User::component("system:apiserver"))) };
         api.change(&row, Some("default"), "kubernetes", crate::registry::Part::Main, &cx, |old| {
             let mut new = old.clone();
             for field in ["subsets", "endpoints", "ports", "addressType"] {

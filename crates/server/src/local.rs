@@ -9,6 +9,7 @@ use client::{Body, BoxFuture, DeleteOptions, EventStream, ListOptions, ObjectLis
 use futures_util::stream;
 use serde_json::Value;
 
+use crate::admission::{self, Asked, Operation};
 use crate::api::{Api, Context, FieldValidation};
 use crate::authentication::User;
 use crate::decode::{self, Format};
@@ -82,21 +83,35 @@ impl Api {
         let namespace_or_default = namespace.unwrap_or("default");
         match (name, subresource) {
             (None, None) if reviews::is_review(row) => {
-                let value = decode::shape(row, value, &[], cx)?;
+                let mut value = decode::shape(row, value, &[], cx)?;
+                admission::admit(self, &Asked::new(Operation::Create, row, "", namespace, "", cx), &mut value, None).await?;
                 self.review(row, namespace, value, cx)
             }
             (None, None) if row.group.is_empty() && row.plural == "bindings" => {
                 let pods = self.serving.rows().find("", "v1", "pods").ok_or_else(Status::no_route)?;
                 let pod = crate::registry::text(&value, "/metadata/name").to_owned();
+                let mut value = value;
+                admission::admit(self, &Asked::new(Operation::Create, row, "", namespace, &pod, cx), &mut value, None).await?;
                 self.bind(&pods, namespace_or_default, &pod, &value, cx).await
             }
             (None, None) => {
                 let value = decode::shape(row, value, &[], cx)?;
                 self.create(row, namespace, value, cx).await
             }
-            (Some(name), Some("binding")) => self.bind(row, namespace_or_default, name, &value, cx).await,
-            (Some(name), Some("token")) => self.request_token(namespace_or_default, name, value),
-            (Some(name), Some("eviction")) => {
+            (Some(name), Some(subresource @ ("binding" | "token" | "eviction"))) => {
+                let mut value = value;
+                let asked = Asked::new(Operation::Create, row, subresource, namespace, name, cx);
+                if admission::asks(self, row, cx) {
+                    let (group, version, kind) = asked.kind(row);
+                    value["kind"] = kind.into();
+                    value["apiVersion"] = if group.is_empty() { version.into() } else { format!("{group}/{version}").into() };
+                    admission::admit(self, &asked, &mut value, None).await?;
+                }
+                match subresource {
+                    "binding" => return self.bind(row, namespace_or_default, name, &value, cx).await,
+                    "token" => return self.request_token(namespace_or_default, name, value),
+                    _ => {}
+                }
                 let mut options = DeleteOptions::default();
                 if let Some(given) = value.get("deleteOptions") {
                     options = delete_options(given)?;

@@ -1,14 +1,29 @@
 //! Admission: what every write passes between decoding and validation, in upstream's order.
 //!
+//! What is built in comes first, then whoever else is to be asked: webhooks (`dispatch.rs`), found in an index that follows the store (`index.rs`).
+//!
 //! Built in so far: NamespaceLifecycle, ServiceAccount, Priority, DefaultTolerationSeconds, TaintNodesByCondition, LimitRanger, RuntimeClass, ResourceQuota (`quota`, around the write).
 //! https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/
 
+mod asked;
+mod connect;
+mod dispatch;
+mod forms;
+mod index;
 mod limit_ranger;
 mod pods;
 pub mod quota;
 mod runtime_class;
+mod review;
+mod rules;
+mod webhook;
+
+pub use asked::{Asked, Operation};
+pub use connect::connect;
+pub use index::{Follower, run};
 
 use ::api::{Resource, Status};
+use client::DeleteOptions;
 use serde_json::Value;
 
 use crate::api::{Api, Context};
@@ -27,7 +42,66 @@ fn shown_name(value: &Value) -> &str {
     }
 }
 
-pub fn mutate_create(api: &Api, row: &Resource, namespace: Option<&str>, value: &mut Value, _cx: &Context) -> Result<(), Status> {
+/// Configurations of admission are no business of the admission they configure.
+const EXEMPT: [&str; 6] = [
+    "ValidatingWebhookConfiguration",
+    "MutatingWebhookConfiguration",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+    "MutatingAdmissionPolicy",
+    "MutatingAdmissionPolicyBinding",
+];
+
+fn exempt(row: &Resource, cx: &Context) -> bool {
+    cx.exempt || (row.group == index::GROUP && EXEMPT.contains(&&*row.kind))
+}
+
+/// Whether anyone outside is to be asked about writes of such a row at all.
+pub fn asks(api: &Api, row: &Resource, cx: &Context) -> bool {
+    !exempt(row, cx) && !api.admission.index(&*api.store).is_idle()
+}
+
+/// Asks whoever changes objects. When something was changed, what is built in and who wants to see the outcome get a second round.
+async fn mutate(api: &Api, asked: &Asked<'_>, mut object: Option<&mut Value>, old: Option<&Value>, built_in: &(dyn Fn(&mut Value) -> Result<(), Status> + Sync)) -> Result<(), Status> {
+    let index = api.admission.index(&*api.store);
+    let mut rounds = dispatch::Rounds::default();
+    dispatch::mutate(api, &index, asked, object.as_deref_mut(), old, &mut rounds).await?;
+    if rounds.wanted {
+        rounds.again = true;
+        if let Some(object) = object.as_deref_mut() {
+            built_in(object)?;
+        }
+        dispatch::mutate(api, &index, asked, object, old, &mut rounds).await?;
+    }
+    Ok(())
+}
+
+async fn validate(api: &Api, asked: &Asked<'_>, object: Option<&Value>, old: Option<&Value>) -> Result<(), Status> {
+    let index = api.admission.index(&*api.store);
+    dispatch::validate(api, &index, asked, object, old).await
+}
+
+/// Both phases for an object that is stored nowhere: what a subresource or a review is asked with.
+pub async fn admit(api: &Api, asked: &Asked<'_>, object: &mut Value, old: Option<&Value>) -> Result<(), Status> {
+    if !asks(api, asked.row, asked.cx) {
+        return Ok(());
+    }
+    Box::pin(mutate(api, asked, Some(object), old, &|_| Ok(()))).await?;
+    Box::pin(validate(api, asked, Some(object), old)).await
+}
+
+pub async fn mutate_create(api: &Api, row: &Resource, namespace: Option<&str>, value: &mut Value, cx: &Context) -> Result<(), Status> {
+    let built_in = |value: &mut Value| built_in_create(api, row, namespace, value);
+    built_in(value)?;
+    if !asks(api, row, cx) {
+        return Ok(());
+    }
+    let name = text(value, "/metadata/name").to_owned();
+    let asked = Asked::new(Operation::Create, row, "", namespace, &name, cx);
+    Box::pin(mutate(api, &asked, Some(value), None, &built_in)).await
+}
+
+fn built_in_create(api: &Api, row: &Resource, namespace: Option<&str>, value: &mut Value) -> Result<(), Status> {
     if let Some(namespace) = namespace.filter(|_| row.namespaced()) {
         namespace_lifecycle(api, row, namespace, value)?;
     }
@@ -45,23 +119,49 @@ pub fn mutate_create(api: &Api, row: &Resource, namespace: Option<&str>, value: 
     Ok(())
 }
 
-pub fn mutate_update(_api: &Api, row: &Resource, _namespace: Option<&str>, new: &mut Value, _old: &Value, _cx: &Context) -> Result<(), Status> {
-    if is_pods(row) {
-        pods::default_tolerations(new);
+/// `part` is the subresource; empty for the object itself.
+pub async fn mutate_update(api: &Api, row: &Resource, part: &str, namespace: Option<&str>, new: &mut Value, old: &Value, cx: &Context) -> Result<(), Status> {
+    let built_in = |new: &mut Value| {
+        if is_pods(row) && part.is_empty() {
+            pods::default_tolerations(new);
+        }
+        Ok(())
+    };
+    built_in(new)?;
+    if !asks(api, row, cx) {
+        return Ok(());
     }
-    Ok(())
+    let asked = Asked::new(Operation::Update, row, part, namespace, text(old, "/metadata/name"), cx);
+    Box::pin(mutate(api, &asked, Some(new), Some(old), &built_in)).await
 }
 
-pub fn validate_create(api: &Api, row: &Resource, namespace: Option<&str>, value: &Value, cx: &Context) -> Result<(), Status> {
-    escalation::check(api, row, namespace, value, None, cx)
+pub async fn validate_create(api: &Api, row: &Resource, namespace: Option<&str>, value: &Value, cx: &Context) -> Result<(), Status> {
+    escalation::check(api, row, namespace, value, None, cx)?;
+    if !asks(api, row, cx) {
+        return Ok(());
+    }
+    let asked = Asked::new(Operation::Create, row, "", namespace, text(value, "/metadata/name"), cx);
+    Box::pin(validate(api, &asked, Some(value), None)).await
 }
 
-pub fn validate_update(api: &Api, row: &Resource, namespace: Option<&str>, new: &Value, old: &Value, cx: &Context) -> Result<(), Status> {
-    escalation::check(api, row, namespace, new, Some(old), cx)
+pub async fn validate_update(api: &Api, row: &Resource, part: &str, namespace: Option<&str>, new: &Value, old: &Value, cx: &Context) -> Result<(), Status> {
+    escalation::check(api, row, namespace, new, Some(old), cx)?;
+    if !asks(api, row, cx) {
+        return Ok(());
+    }
+    let asked = Asked::new(Operation::Update, row, part, namespace, text(old, "/metadata/name"), cx);
+    Box::pin(validate(api, &asked, Some(new), Some(old))).await
 }
 
-pub fn validate_delete(_api: &Api, _row: &Resource, _namespace: Option<&str>, _name: &str, _old: &Value, _cx: &Context) -> Result<(), Status> {
-    Ok(())
+/// Both phases: there is nothing to change, but mutating webhooks are asked too.
+pub async fn validate_delete(api: &Api, row: &Resource, namespace: Option<&str>, name: &str, old: &Value, options: &DeleteOptions, cx: &Context) -> Result<(), Status> {
+    if !asks(api, row, cx) {
+        return Ok(());
+    }
+    let mut asked = Asked::new(Operation::Delete, row, "", namespace, name, cx);
+    asked.options = asked::delete_options(options, cx);
+    Box::pin(mutate(api, &asked, None, Some(old), &|_| Ok(()))).await?;
+    Box::pin(validate(api, &asked, None, Some(old))).await
 }
 
 /// Nothing is created in a namespace that does not exist or is on its way out.

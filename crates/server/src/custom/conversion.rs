@@ -102,6 +102,17 @@ pub async fn for_storage(outbound: &Outbound, row: &Resource, custom: &Custom, v
     Ok(stored)
 }
 
+/// A value of another version of the kind in the row's version.
+pub async fn between(outbound: &Outbound, row: &Resource, custom: &Custom, value: Value) -> Result<Value, Status> {
+    let mut shown = match custom.conversion {
+        Conversion::None => value,
+        Conversion::Webhook => ask(outbound, custom, &row.api_version(), vec![value]).await?.pop().ok_or_else(|| Status::internal("the conversion webhook answered nothing"))?,
+    };
+    shown["apiVersion"] = row.api_version().into();
+    prune::resource(&mut shown, custom.schema());
+    Ok(shown)
+}
+
 /// Asks the definition's webhook: ConversionReview v1 (or v1beta1, if that is all it takes).
 async fn ask(outbound: &Outbound, custom: &Custom, target: &str, objects: Vec<Value>) -> Result<Vec<Value>, Status> {
     webhook::convert(outbound, custom, target, objects).await

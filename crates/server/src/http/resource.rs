@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::answer::{self, Answer};
 use super::negotiate::{Asked, Endpoint, Media, Shape, Wanted};
 use super::{options, proxy, render, stream};
+use crate::admission;
 use crate::api::{Api, Context};
 use crate::authentication::User;
 use crate::decode::{self, Format, MAX_BODY_BYTES};
@@ -46,7 +47,10 @@ pub async fn handle(api: Arc<Api>, user: Arc<User>, target: ResourcePath, query:
     }
     if let Some(subresource) = &target.subresource {
         if STREAMED.contains(&subresource.as_str()) {
-            return proxy::handle(api, &user, target, query, parts, body).await;
+            let warnings = admission::connect(&api, &row, &target, &query, &user).await?;
+            let mut answer = proxy::handle(api, &user, target, query, parts, body).await?;
+            answer::warn(&mut answer, warnings);
+            return Ok(answer);
         }
         if row.subresource(subresource).is_none() {
             return Err(Status::no_route());
@@ -240,11 +244,15 @@ impl Call {
         options.dry_run |= cx.dry_run;
         let dry = Context::of(cx.user.clone()).dry(options.dry_run);
         let Some(name) = name else {
-            let items = self.api.delete_collection(&self.row, self.namespace(), &options, &options::list(&self.query, None)?, &dry).await?;
+            let deleted = self.api.delete_collection(&self.row, self.namespace(), &options, &options::list(&self.query, None)?, &dry).await;
+            dry.take_warnings().into_iter().for_each(|warning| cx.warn(warning));
+            let items = deleted?;
             let listed = Listed { items, revision: self.api.store.revision(), continue_token: String::new(), remaining: None };
             return self.show_list(listed);
         };
-        match self.api.delete(&self.row, self.namespace(), name, &options, &dry).await? {
+        let deleted = self.api.delete(&self.row, self.namespace(), name, &options, &dry).await;
+        dry.take_warnings().into_iter().for_each(|warning| cx.warn(warning));
+        match deleted? {
             Deleted::Going(object) => self.show(200, &object),
             // Upstream returns pods and services whole, everything else as a bare success.
             Deleted::Gone(object) if self.row.group.is_empty() && matches!(&*self.row.plural, "pods" | "services" | "serviceaccounts" | "persistentvolumeclaims" | "persistentvolumes" | "podtemplates" | "resourcequotas" | "replicationcontrollers") => self.show(200, &object),

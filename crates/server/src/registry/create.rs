@@ -42,7 +42,7 @@ impl Api {
         self.system_fields(row, &mut value);
         strategy.default(&mut value);
         special::convert::to_storage(row, &mut value)?;
-        admission::mutate_create(self, row, namespace, &mut value, cx)?;
+        admission::mutate_create(self, row, namespace, &mut value, cx).await?;
         // Only now, as upstream: what admission refuses is told by the name's base, which stays the same from try to try.
         self.generate_name(&mut value);
         strategy.prepare_create(&mut value, &self.strategy_context(row, cx));
@@ -53,7 +53,7 @@ impl Api {
         causes.extend(special::judge(row, &value, None, &causes));
         self.refuse(row, &name, causes)?;
         strategy.warnings(&value).into_iter().for_each(|warning| cx.warn(warning));
-        admission::validate_create(self, row, namespace, &value, cx)?;
+        admission::validate_create(self, row, namespace, &value, cx).await?;
         track(row, Part::Main, None, &mut value, cx, &self.now());
         let charge = Charge { row, namespace: namespace.unwrap_or_default(), new: &value, old: None };
         let charged = self.charge(&charge, Part::Main, cx.dry_run).await?;

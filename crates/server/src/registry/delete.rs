@@ -29,11 +29,15 @@ pub enum Deleted {
 impl Api {
     pub async fn delete(&self, row: &Resource, namespace: Option<&str>, name: &str, options: &DeleteOptions, cx: &Context) -> Result<Deleted, Status> {
         let key = row.key(namespace, name);
+        let asks = admission::asks(self, row, cx);
         for _ in 0..MAX_CONFLICT_RETRIES * 4 {
             let stored = self.stored(row, namespace, name)?;
             let old = stored.value().map_err(Status::internal)?;
             self.check_preconditions(row, name, options, &old, stored.resource_version())?;
-            admission::validate_delete(self, row, namespace, name, &old, cx)?;
+            if asks {
+                let shown = special::convert::judged(&self.outbound, row, &stored, &old).await?;
+                admission::validate_delete(self, row, namespace, name, &shown, options, cx).await?;
+            }
             special::before_delete(self, row, &old)?;
             let mut new = old.clone();
             special::prepare_delete(self, row, &mut new);

@@ -60,7 +60,7 @@ impl Api {
                 policy(row).default(&mut new);
             }
             special::convert::to_storage(row, &mut new)?;
-            let mut reserved = self.settle(row, namespace, name, part, &mut new, &old, cx)?;
+            let mut reserved = self.settle(row, namespace, name, part, &mut new, &old, cx).await?;
             track(row, part, Some(&old), &mut new, cx, &self.now());
             let current = row.custom.is_none() || (as_stored && row.version == row.storage_version);
             if current && new == old {
@@ -145,7 +145,7 @@ impl Api {
     }
 
     /// Everything between the wanted object and the bytes: server-owned fields, strategy, admission, validation.
-    fn settle(&self, row: &Resource, namespace: Option<&str>, name: &str, part: Part, new: &mut Value, old: &Value, cx: &Context) -> Result<special::Reserved, Status> {
+    async fn settle(&self, row: &Resource, namespace: Option<&str>, name: &str, part: Part, new: &mut Value, old: &Value, cx: &Context) -> Result<special::Reserved, Status> {
         let strategy = policy(row);
         let context = self.strategy_context(row, cx);
         {
@@ -169,9 +169,12 @@ impl Api {
         }
         let mut causes;
         let mut reserved = special::Reserved::none();
+        let (subresource, _) = super::written(row, part);
+        if subresource != "binding" {
+            admission::mutate_update(self, row, subresource, namespace, new, old, cx).await?;
+        }
         match part {
             Part::Main => {
-                admission::mutate_update(self, row, namespace, new, old, cx)?;
                 strategy.prepare_update(new, old, &context);
                 reserved = special::before_update(self, row, new, old)?;
                 causes = validation::object_meta_update(new, old);
@@ -195,7 +198,9 @@ impl Api {
             }
         }
         self.refuse(row, name, causes)?;
-        admission::validate_update(self, row, namespace, new, old, cx)?;
+        if subresource != "binding" {
+            admission::validate_update(self, row, subresource, namespace, new, old, cx).await?;
+        }
         Ok(reserved)
     }
 }

@@ -69,28 +69,40 @@ pub async fn for_storage(outbound: &Outbound, row: &Resource, value: &Value) -> 
     }
 }
 
+/// A stored object in the form it is judged in: built-in kinds as they are stored, custom ones in the row's version.
+pub async fn judged(outbound: &Outbound, row: &Resource, object: &Arc<Object>, value: &Value) -> Result<Value, Status> {
+    match &row.custom {
+        None => Ok(value.clone()),
+        Some(_) => shown(outbound, row, object.clone()).await?.value().map_err(Status::internal),
+    }
+}
+
 /// For built-in kinds.
 pub fn from_storage(row: &Resource, object: Arc<Object>) -> Result<Arc<Object>, Status> {
     if !is_event(row) && !is_old_autoscaler(row) {
         return Ok(object);
     }
     let mut value = object.value().map_err(Status::internal)?;
-    if let Some(map) = value.as_object_mut() {
-        map.insert("apiVersion".into(), row.api_version().into());
-        if is_event(row) {
-            for (new, old) in EVENT_FIELDS {
-                rename(map, old, new);
-            }
-            if let Some(component) = map.remove("reportingComponent") {
-                map.insert("reportingController".into(), component);
-            }
-        } else {
-            autoscaler_to_v1(map);
-        }
-    }
+    show(row, &mut value);
     let mut out = Vec::new();
     crate::encode::write(&mut out, &value);
     Ok(Arc::new(Object::new(Bytes::from(out), object.resource_version())))
+}
+
+/// A built-in kind's stored form as the row shows it.
+pub fn show(row: &Resource, value: &mut Value) {
+    let Some(map) = value.as_object_mut() else { return };
+    map.insert("apiVersion".into(), row.api_version().into());
+    if is_event(row) {
+        for (new, old) in EVENT_FIELDS {
+            rename(map, old, new);
+        }
+        if let Some(component) = map.remove("reportingComponent") {
+            map.insert("reportingController".into(), component);
+        }
+    } else if is_old_autoscaler(row) {
+        autoscaler_to_v1(map);
+    }
 }
 
 /// events.k8s.io name, core name.

@@ -9,6 +9,7 @@ use ::api::{Cause, Meta, Object, Resource, Status};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use crate::admission::{self, Asked, Operation};
 use crate::api::{Api, Context};
 use crate::registry::{Part, text};
 
@@ -89,13 +90,18 @@ pub fn table(scale: &Value, now: jiff::Timestamp) -> Value {
 
 impl Api {
     /// PUT or PATCH: `change` makes the wanted Scale of the present one.
-    pub async fn rescale(&self, row: &Resource, namespace: Option<&str>, name: &str, cx: &Context, change: impl Fn(&Value) -> Result<Value, Status>) -> Result<Arc<Object>, Status> {
+    pub async fn rescale(&self, row: &Resource, namespace: Option<&str>, name: &str, cx: &Context, change: impl Fn(&Value) -> Result<Value, Status> + Sync) -> Result<Arc<Object>, Status> {
+        let admitted = if admission::asks(self, row, cx) { Some(self.admit_scale(row, namespace, name, cx, &change).await?) } else { None };
+        let inner = Context { exempt: true, ..Context::like(cx) };
         let object = self
-            .change(row, namespace, name, Part::Main, cx, |old| {
+            .change(row, namespace, name, Part::Main, &inner, |old| {
                 let mut bytes = Vec::new();
                 crate::encode::write(&mut bytes, old);
                 let present = view(row, &Object::decode(bytes.into()).map_err(Status::internal)?)?.value().map_err(Status::internal)?;
-                let wanted = change(&present)?;
+                let wanted = match &admitted {
+                    Some(admitted) => admitted.clone(),
+                    None => change(&present)?,
+                };
                 let replicas = wanted.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
                 if replicas < 0 {
                     let cause = Cause { reason: "FieldValueInvalid".into(), message: format!("Invalid value: {replicas}: must be greater than or equal to 0"), field: "spec.replicas".into() };
@@ -115,6 +121,16 @@ impl Api {
                 Ok(new)
             })
             .await?;
+        inner.take_warnings().into_iter().for_each(|warning| cx.warn(warning));
         view(row, &object)
+    }
+
+    /// The wanted Scale, as admission lets it pass.
+    async fn admit_scale(&self, row: &Resource, namespace: Option<&str>, name: &str, cx: &Context, change: &(impl Fn(&Value) -> Result<Value, Status> + Sync)) -> Result<Value, Status> {
+        let object = self.get(row, namespace, name).await?;
+        let present = view(row, &object)?.value().map_err(Status::internal)?;
+        let mut wanted = change(&present)?;
+        admission::admit(self, &Asked::new(Operation::Update, row, "scale", namespace, name, cx), &mut wanted, Some(&present)).await?;
+        Ok(wanted)
     }
 }
