@@ -17,6 +17,9 @@ use crate::resource::Resource;
 pub type Amounts = BTreeMap<String, Quantity>;
 
 const STORAGE_CLASS: &str = ".storageclass.storage.k8s.io/";
+const DEVICE_CLASS: &str = ".deviceclass.resource.k8s.io/devices";
+/// `AllocationResultsMaxSize`: a claim for all devices of a class gets so many at most.
+const MAX_DEVICES: i64 = 32;
 /// Kinds of the core group whose plural alone is a resource of quotas too.
 const COUNTED: [&str; 7] = ["configmaps", "persistentvolumeclaims", "pods", "replicationcontrollers", "resourcequotas", "secrets", "services"];
 /// Compute resources with requests and limits; a quota's bare name means the requests.
@@ -55,6 +58,9 @@ pub fn tracks(row: &Resource, name: &str) -> bool {
     if is(row, "services") {
         return matches!(name, "services.loadbalancers" | "services.nodeports");
     }
+    if row.group == "resource.k8s.io" && row.plural == "resourceclaims" {
+        return name.ends_with(DEVICE_CLASS);
+    }
     is(row, "persistentvolumeclaims") && (name == "requests.storage" || name.split_once(STORAGE_CLASS).is_some_and(|(_, what)| matches!(what, "requests.storage" | "persistentvolumeclaims")))
 }
 
@@ -74,8 +80,28 @@ pub fn of(row: &Resource, object: &Value, now: Timestamp) -> Amounts {
         service(object, &mut used);
     } else if is(row, "persistentvolumeclaims") {
         claim(object, &mut used);
+    } else if row.group == "resource.k8s.io" && row.plural == "resourceclaims" {
+        devices(object, &mut used);
     }
     used
+}
+
+/// Devices by class; of alternatives the worst case of each class.
+fn devices(claim: &Value, used: &mut Amounts) {
+    let of = |request: &Value| {
+        let count = match text(request, "allocationMode") {
+            "ExactCount" => number(request, "count").unwrap_or(0),
+            "All" => MAX_DEVICES,
+            _ => 0,
+        };
+        (format!("{}{DEVICE_CLASS}", text(request, "deviceClassName")), Quantity::new(count, Format::DecimalSi))
+    };
+    for request in list(claim, "spec.devices.requests") {
+        let choices = list(request, "firstAvailable");
+        let mut most = Amounts::new();
+        choices.iter().chain(child(request, "exactly").filter(|_| choices.is_empty())).for_each(|choice| raise(&mut most, &Amounts::from([of(choice)])));
+        add(used, &most);
+    }
 }
 
 /// A pod that has ended, or should have, uses nothing but its place.
@@ -90,8 +116,7 @@ fn over(pod: &Value, now: Timestamp) -> bool {
 
 fn pod(pod: &Value, used: &mut Amounts) {
     used.insert("pods".into(), whole(1));
-    let Some(spec) = child(pod, "spec") else { return };
-    for (name, amount) in compute(spec, "requests") {
+    for (name, amount) in charged(pod, "requests") {
         if COMPUTE.contains(&&*name) || name.starts_with(HUGE[0]) {
             used.insert(name.clone(), amount);
             used.insert(format!("requests.{name}"), amount);
@@ -99,47 +124,72 @@ fn pod(pod: &Value, used: &mut Amounts) {
             used.insert(format!("requests.{name}"), amount);
         }
     }
-    for (name, amount) in compute(spec, "limits").into_iter().filter(|(name, _)| COMPUTE.contains(&&**name)) {
+    for (name, amount) in charged(pod, "limits").into_iter().filter(|(name, _)| COMPUTE.contains(&&**name)) {
         used.insert(format!("limits.{name}"), amount);
     }
 }
 
-/// Requests or limits of a whole pod: containers together, or the largest init container beside the sidecars before it; what the pod says itself; overhead.
-fn compute(spec: &Value, kind: &str) -> Amounts {
-    let path = format!("resources.{kind}");
-    let add = |sum: &mut Amounts, more: &Amounts| {
-        for (name, amount) in more {
-            let known = sum.get(name).map_or(*amount, |known| known.plus(amount));
-            sum.insert(name.clone(), known);
-        }
-    };
-    let raise = |peak: &mut Amounts, other: &Amounts| {
-        for (name, amount) in other {
-            let most = peak.get(name).map_or(*amount, |known| (*known).max(*amount));
-            peak.insert(name.clone(), most);
-        }
-    };
-    let (mut sidecars, mut peak) = (Amounts::new(), Amounts::new());
-    for container in list(spec, "initContainers") {
-        let own = amounts(container, &path);
-        let mut together = sidecars.clone();
-        add(&mut together, &own);
-        raise(&mut peak, &together);
-        if text(container, "restartPolicy") == "Always" {
-            sidecars = together;
-        }
+fn add(sum: &mut Amounts, more: &Amounts) {
+    for (name, amount) in more {
+        let known = sum.get(name).map_or(*amount, |known| known.plus(amount));
+        sum.insert(name.clone(), known);
     }
-    let mut sum = sidecars;
-    list(spec, "containers").iter().for_each(|container| add(&mut sum, &amounts(container, &path)));
-    raise(&mut sum, &peak);
-    sum.extend(amounts(spec, &path));
-    for (name, amount) in amounts(spec, "overhead") {
+}
+
+fn raise(peak: &mut Amounts, other: &Amounts) {
+    for (name, amount) in other {
+        let most = peak.get(name).map_or(*amount, |known| (*known).max(*amount));
+        peak.insert(name.clone(), most);
+    }
+}
+
+/// Requests or limits of a whole pod, by what it says.
+pub fn total(pod: &Value, kind: &str) -> Amounts {
+    compute(pod, kind, |container, _| amounts(container, &format!("resources.{kind}")))
+}
+
+/// The same, with what its containers were given while a resize is under way, and the overhead of running it.
+fn charged(pod: &Value, kind: &str) -> Amounts {
+    let mut sum = compute(pod, kind, |container, statuses| given(pod, container, statuses, kind));
+    for (name, amount) in amounts(pod, "spec.overhead") {
         // Without a limit there is nothing to add to.
         if kind == "requests" || sum.get(&name).is_some_and(|known| !known.is_zero()) {
             let known = sum.get(&name).map_or(amount, |known| known.plus(&amount));
             sum.insert(name, known);
         }
     }
+    sum
+}
+
+/// What a container asks for or still has, whichever is more.
+fn given(pod: &Value, container: &Value, statuses: &str, kind: &str) -> Amounts {
+    let path = format!("resources.{kind}");
+    let asked = amounts(container, &path);
+    let Some(status) = list(pod, statuses).iter().find(|status| text(status, "name") == text(container, "name")).filter(|status| child(status, "resources").is_some()) else { return asked };
+    let infeasible = list(pod, "status.conditions").iter().any(|condition| text(condition, "type") == "PodResizePending" && text(condition, "reason") == "Infeasible");
+    let mut most = if infeasible { Amounts::new() } else { asked };
+    raise(&mut most, &amounts(status, &path));
+    if kind == "requests" {
+        raise(&mut most, &amounts(status, "allocatedResources"));
+    }
+    most
+}
+
+/// Containers together, or the largest init container beside the sidecars before it; above them what the pod says itself.
+fn compute(pod: &Value, kind: &str, of: impl Fn(&Value, &str) -> Amounts) -> Amounts {
+    let (mut sidecars, mut peak) = (Amounts::new(), Amounts::new());
+    for container in list(pod, "spec.initContainers") {
+        let mut together = sidecars.clone();
+        add(&mut together, &of(container, "status.initContainerStatuses"));
+        raise(&mut peak, &together);
+        if text(container, "restartPolicy") == "Always" {
+            sidecars = together;
+        }
+    }
+    let mut sum = sidecars;
+    list(pod, "spec.containers").iter().for_each(|container| add(&mut sum, &of(container, "status.containerStatuses")));
+    raise(&mut sum, &peak);
+    sum.extend(amounts(pod, &format!("spec.resources.{kind}")));
     sum
 }
 
@@ -159,7 +209,8 @@ fn claim(claim: &Value, used: &mut Amounts) {
     let class = map(claim, "metadata.annotations").and_then(|notes| notes.get("volume.beta.kubernetes.io/storage-class")).and_then(Value::as_str).unwrap_or_else(|| text(claim, "spec.storageClassName"));
     let asked = amounts(claim, "spec.resources.requests").remove("storage");
     let granted = amounts(claim, "status.allocatedResources").remove("storage");
-    let storage = asked.max(granted);
+    // Whole bytes, rounded up.
+    let storage = asked.max(granted).map(|storage| if storage.is_integer() { storage } else { Quantity::new(storage.value(), storage.format()) });
     if !class.is_empty() {
         used.insert(format!("{class}{STORAGE_CLASS}persistentvolumeclaims"), whole(1));
     }
@@ -181,7 +232,24 @@ pub fn is_terminating(pod: &Value) -> bool {
     number(pod, "spec.activeDeadlineSeconds").is_some_and(|seconds| seconds >= 0)
 }
 
+/// One of the names (empty is none) is as the selector wants it.
+fn named(operator: &str, values: &BTreeSet<&str>, names: &[&str]) -> bool {
+    let mut names = names.iter().filter(|name| !name.is_empty()).peekable();
+    let none = names.peek().is_none();
+    match operator {
+        "Exists" => !none,
+        "DoesNotExist" => none,
+        "In" => names.any(|name| values.contains(name)),
+        "NotIn" => none || names.any(|name| !values.contains(name)),
+        _ => false,
+    }
+}
+
 fn scoped(row: &Resource, object: &Value, scope: &str, operator: &str, values: &BTreeSet<&str>) -> bool {
+    if is(row, "persistentvolumeclaims") && scope == "VolumeAttributesClass" {
+        let paths = ["spec.volumeAttributesClassName", "status.currentVolumeAttributesClassName", "status.modifyVolumeStatus.targetVolumeAttributesClassName"];
+        return named(operator, values, &paths.map(|path| text(object, path)));
+    }
     if !is(row, "pods") {
         return false;
     }
@@ -190,16 +258,7 @@ fn scoped(row: &Resource, object: &Value, scope: &str, operator: &str, values: &
         "NotTerminating" => !is_terminating(object),
         "BestEffort" => qos::class(object) == "BestEffort",
         "NotBestEffort" => qos::class(object) != "BestEffort",
-        "PriorityClass" => {
-            let class = text(object, "spec.priorityClassName");
-            match operator {
-                "Exists" => !class.is_empty(),
-                "DoesNotExist" => class.is_empty(),
-                "In" => values.contains(class),
-                "NotIn" => !values.contains(class),
-                _ => false,
-            }
-        }
+        "PriorityClass" => named(operator, values, &[text(object, "spec.priorityClassName")]),
         "CrossNamespacePodAffinity" => ["podAffinity", "podAntiAffinity"].into_iter().any(|side| {
             let terms = |when: &str| list(object, &format!("spec.affinity.{side}.{when}DuringSchedulingIgnoredDuringExecution"));
             let crosses = |term: &Value| !list(term, "namespaces").is_empty() || child(term, "namespaceSelector").is_some();
@@ -301,5 +360,23 @@ mod tests {
         let pod = json!({"spec": {"containers": [container(json!({"cpu": "1"}), json!({})), {"name": "d"}]}});
         assert_eq!(missing(&pod, ["cpu", "limits.memory", "pods"].into_iter()).as_deref(), Some("must specify cpu for: d; limits.memory for: c,d"));
         assert_eq!(missing(&pod, ["pods"].into_iter()), None);
+    }
+
+    #[test]
+    fn resizes_devices_and_classes() {
+        let of = |group: &str, plural: &str, object: serde_json::Value| {
+            let row = crate::table::table().rows().iter().find(|row| row.group == group && row.plural == plural).unwrap();
+            shown(&super::of(row, &object, Timestamp::UNIX_EPOCH))
+        };
+        let pod = serde_json::json!({"spec": {"containers": [{"name": "a", "resources": {"requests": {"cpu": "1"}}}]}, "status": {"containerStatuses": [{"name": "a", "resources": {"requests": {"cpu": "2"}}}]}});
+        assert_eq!(of("", "pods", pod), "count/pods=1,cpu=2,pods=1,requests.cpu=2");
+        let claim = serde_json::json!({"spec": {"devices": {"requests": [
+            {"exactly": {"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 2}},
+            {"firstAvailable": [{"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 3}, {"deviceClassName": "tpu", "allocationMode": "All"}]},
+        ]}}});
+        assert_eq!(of("resource.k8s.io", "resourceclaims", claim), "count/resourceclaims.resource.k8s.io=1,gpu.deviceclass.resource.k8s.io/devices=5,tpu.deviceclass.resource.k8s.io/devices=32");
+        for (operator, values, names, holds) in [("NotIn", "a", "", true), ("NotIn", "a", "a", false), ("In", "a", "a", true), ("Exists", "", "a", true), ("DoesNotExist", "", "a", false)] {
+            assert_eq!(named(operator, &BTreeSet::from([values]), &[names]), holds, "{operator} {values:?} {names:?}");
+        }
     }
 }

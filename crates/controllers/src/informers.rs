@@ -7,12 +7,14 @@ use api::Object;
 use api::k8s::Resource;
 use api::k8s::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use api::k8s::api::batch::v1::{CronJob, Job};
+use api::k8s::api::certificates::v1::CertificateSigningRequest;
 use api::k8s::api::coordination::v1::Lease;
 use api::k8s::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
 };
 use api::k8s::api::discovery::v1::EndpointSlice;
 use api::k8s::api::policy::v1::PodDisruptionBudget;
+use api::k8s::api::storage::v1::StorageClass;
 use client::{Change, Client, Informer, ObjectKey, Queue};
 
 use crate::context::Observed;
@@ -78,8 +80,11 @@ informers! {
     replication_controllers: ReplicationController => plain;
     service_accounts: ServiceAccount => plain;
     services: Service => plain;
+    signing_requests: CertificateSigningRequest => plain;
     stateful_sets: StatefulSet => plain;
+    storage_classes: StorageClass => plain;
     token_secrets: Secret => |builder: Builder<Secret>| builder.fields("type=kubernetes.io/service-account-token");
+    volumes: PersistentVolume => plain;
 }
 
 /// The value of the index `CONTROLLER` for objects without a managing owner.

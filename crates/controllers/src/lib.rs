@@ -9,6 +9,7 @@ mod informers;
 mod run;
 mod runner;
 
+mod certificates;
 mod cronjob;
 mod daemonset;
 mod deployment;
@@ -24,5 +25,8 @@ mod replicaset;
 mod serviceaccount;
 mod statefulset;
 mod tokens;
+mod volume;
 
+pub use certificates::Signer;
+pub use plan::certificates::Facts;
 pub use run::{Config, run};

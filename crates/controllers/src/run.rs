@@ -8,6 +8,7 @@ use client::{Client, ObjectKey, Queue};
 use plan::node::ipam::Cidr;
 use tokio::task::JoinSet;
 
+use crate::certificates::{Certificates, Signer};
 use crate::context::Context;
 use crate::cronjob::CronJobs;
 use crate::daemonset::DaemonSets;
@@ -26,6 +27,7 @@ use crate::runner::work;
 use crate::serviceaccount::ServiceAccounts;
 use crate::statefulset::StatefulSets;
 use crate::tokens::Tokens;
+use crate::volume::{Claims, Volumes};
 
 /// What the controllers must be told.
 #[derive(Clone)]
@@ -35,6 +37,8 @@ pub struct Config {
     /// The certificate (PEM) by which pods know the API server: `kube-root-ca.crt`.
     pub root_ca: String,
     pub clock: Arc<dyn Clock>,
+    /// Who signs approved CertificateSigningRequests; none leaves them to others.
+    pub signer: Option<Arc<dyn Signer>>,
 }
 
 /// Runs all controllers until `shutdown` resolves.
@@ -90,6 +94,11 @@ pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = 
         start!(ServiceAccounts { informers: informers.clone(), certificate: config.root_ca.as_str().into() });
         start!(Disruptions { informers: informers.clone(), client: client.clone(), kinds: kinds.clone() });
         start!(Quotas { informers: informers.clone(), client: client.clone(), kinds: kinds.clone(), queue: quotas });
+        if let Some(signer) = config.signer.clone() {
+            start!(Certificates { informers: informers.clone(), client: client.clone(), signer });
+        }
+        start!(Claims(informers.clone()));
+        start!(Volumes(informers.clone()));
         start!(Namespaces { informers: informers.clone(), client: client.clone(), kinds: kinds.clone(), queue: namespaces });
         // Last: nothing is called absent before everything was seen.
         let collector = GarbageCollector { everything: everything.clone(), client: client.clone() };

@@ -14,6 +14,7 @@ mod images;
 mod machine;
 mod paths;
 mod reset;
+mod signer;
 mod status;
 mod system;
 mod up;

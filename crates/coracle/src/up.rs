@@ -158,7 +158,8 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     let client = Client::new(Arc::new(Local::new(api.clone(), "system:coracle")), "coracle");
     tracing::info!(target: "scheduler", "the scheduler starts");
     tokio::spawn(scheduler::run(client.clone(), clock.clone(), stopped.clone()));
-    let controllers = controllers::Config { cluster_cidrs: Vec::new(), root_ca: credentials.authority.identity.certificate_pem.clone(), clock: clock.clone() };
+    let signer = crate::signer::Signer::of(&credentials.authority)?;
+    let controllers = controllers::Config { cluster_cidrs: Vec::new(), root_ca: credentials.authority.identity.certificate_pem.clone(), clock: clock.clone(), signer: Some(Arc::new(signer)) };
     let mut until_stopped = stopped.clone();
     tracing::info!(target: "controllers", "the controllers start");
     tokio::spawn(controllers::run(client.clone(), controllers, async move {

@@ -3,6 +3,7 @@
 //! A `View` holds what the controller knows, a [`Plan`] what it wants done. No I/O, no clock, no chance, no async: the `controllers` crate loads views and
 //! applies plans.
 
+pub mod certificates;
 pub mod claim;
 pub mod cronjob;
 pub mod daemonset;
@@ -23,5 +24,6 @@ pub mod revisions;
 pub mod serviceaccount;
 pub mod statefulset;
 pub mod template;
+pub mod volume;
 
 pub use op::{Announce, At, Op, PatchKind, Plan, Propagation};

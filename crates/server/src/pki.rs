@@ -59,6 +59,10 @@ fn time_of(seconds: i64) -> rcgen_time::OffsetDateTime {
 use time as rcgen_time;
 
 impl Authority {
+    pub(crate) fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
+    }
+
     pub fn generate(name: &str, now_seconds: i64) -> Result<Self, PkiError> {
         let mut params = CertificateParams::default();
         let mut subject = DistinguishedName::new();

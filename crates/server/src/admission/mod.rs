@@ -1,32 +1,30 @@
 //! Admission: what every write passes between decoding and validation, in upstream's order.
 //!
-//! What is built in comes first, then whoever else is to be asked: policies (`policy.rs`) and webhooks (`dispatch.rs`), found in an index that follows the store (`index.rs`).
+//! What is built in comes first, then whoever else is to be asked: webhooks (`dispatch.rs`), found in an index that follows the store (`index.rs`).
 //!
-//! Built in so far: NamespaceLifecycle, ServiceAccount, Priority, DefaultTolerationSeconds, TaintNodesByCondition, LimitRanger, RuntimeClass, ResourceQuota (`quota`, around the write).
+//! What is built in, in upstream's order: `built_in.rs`; ResourceQuota (`quota`) around the write.
 //! https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/
 
 mod asked;
+mod built_in;
+mod certificates;
 mod connect;
+mod default_class;
 mod dispatch;
-mod expressions;
-mod faults;
 mod forms;
 mod index;
 mod limit_ranger;
-mod mutating_policy;
+mod pod_security;
 mod pods;
-mod policy;
 pub mod quota;
+mod runtime_class;
 mod review;
 mod rules;
-mod runtime_class;
-mod type_checking;
-mod validating_policy;
+mod storage;
 mod webhook;
 
 pub use asked::{Asked, Operation};
 pub use connect::connect;
-pub use faults::expressions as expression_faults;
 pub use index::{Follower, run};
 
 use ::api::{Resource, Status};
@@ -71,24 +69,20 @@ pub fn asks(api: &Api, row: &Resource, cx: &Context) -> bool {
 /// Asks whoever changes objects. When something was changed, what is built in and who wants to see the outcome get a second round.
 async fn mutate(api: &Api, asked: &Asked<'_>, mut object: Option<&mut Value>, old: Option<&Value>, built_in: &(dyn Fn(&mut Value) -> Result<(), Status> + Sync)) -> Result<(), Status> {
     let index = api.admission.index(&*api.store);
-    let (mut policies, mut webhooks) = (dispatch::Rounds::default(), dispatch::Rounds::default());
-    mutating_policy::mutate(api, &index.mutating_policies, asked, object.as_deref_mut(), old, &mut policies).await?;
-    dispatch::mutate(api, &index, asked, object.as_deref_mut(), old, &mut webhooks).await?;
-    if policies.wanted || webhooks.wanted {
-        policies.second();
-        webhooks.second();
+    let mut rounds = dispatch::Rounds::default();
+    dispatch::mutate(api, &index, asked, object.as_deref_mut(), old, &mut rounds).await?;
+    if rounds.wanted {
+        rounds.again = true;
         if let Some(object) = object.as_deref_mut() {
             built_in(object)?;
         }
-        mutating_policy::mutate(api, &index.mutating_policies, asked, object.as_deref_mut(), old, &mut policies).await?;
-        dispatch::mutate(api, &index, asked, object, old, &mut webhooks).await?;
+        dispatch::mutate(api, &index, asked, object, old, &mut rounds).await?;
     }
     Ok(())
 }
 
 async fn validate(api: &Api, asked: &Asked<'_>, object: Option<&Value>, old: Option<&Value>) -> Result<(), Status> {
     let index = api.admission.index(&*api.store);
-    validating_policy::validate(api, &index.validating_policies, asked, object, old).await?;
     dispatch::validate(api, &index, asked, object, old).await
 }
 
@@ -102,7 +96,7 @@ pub async fn admit(api: &Api, asked: &Asked<'_>, object: &mut Value, old: Option
 }
 
 pub async fn mutate_create(api: &Api, row: &Resource, namespace: Option<&str>, value: &mut Value, cx: &Context) -> Result<(), Status> {
-    let built_in = |value: &mut Value| built_in_create(api, row, namespace, value);
+    let built_in = |value: &mut Value| built_in::mutate_create(api, row, namespace, value);
     built_in(value)?;
     if !asks(api, row, cx) {
         return Ok(());
@@ -112,30 +106,10 @@ pub async fn mutate_create(api: &Api, row: &Resource, namespace: Option<&str>, v
     Box::pin(mutate(api, &asked, Some(value), None, &built_in)).await
 }
 
-fn built_in_create(api: &Api, row: &Resource, namespace: Option<&str>, value: &mut Value) -> Result<(), Status> {
-    if let Some(namespace) = namespace.filter(|_| row.namespaced()) {
-        namespace_lifecycle(api, row, namespace, value)?;
-    }
-    if is_pods(row) {
-        let namespace = namespace.unwrap_or("default");
-        limit_ranger::apply(api, namespace, value)?;
-        pods::service_account(api, namespace, value)?;
-        pods::priority(api, value)?;
-        pods::default_tolerations(value);
-        runtime_class::apply(api, value)?;
-    }
-    if row.group.is_empty() && row.plural == "nodes" {
-        taint_new_node(value);
-    }
-    Ok(())
-}
-
 /// `part` is the subresource; empty for the object itself.
 pub async fn mutate_update(api: &Api, row: &Resource, part: &str, namespace: Option<&str>, new: &mut Value, old: &Value, cx: &Context) -> Result<(), Status> {
     let built_in = |new: &mut Value| {
-        if is_pods(row) && part.is_empty() {
-            pods::default_tolerations(new);
-        }
+        built_in::mutate_update(row, part, new, old);
         Ok(())
     };
     built_in(new)?;
@@ -147,6 +121,7 @@ pub async fn mutate_update(api: &Api, row: &Resource, part: &str, namespace: Opt
 }
 
 pub async fn validate_create(api: &Api, row: &Resource, namespace: Option<&str>, value: &Value, cx: &Context) -> Result<(), Status> {
+    built_in::validate_create(api, row, namespace, value, cx)?;
     escalation::check(api, row, namespace, value, None, cx)?;
     if !asks(api, row, cx) {
         return Ok(());
@@ -156,6 +131,7 @@ pub async fn validate_create(api: &Api, row: &Resource, namespace: Option<&str>,
 }
 
 pub async fn validate_update(api: &Api, row: &Resource, part: &str, namespace: Option<&str>, new: &Value, old: &Value, cx: &Context) -> Result<(), Status> {
+    built_in::validate_update(api, row, part, namespace, new, old, cx)?;
     escalation::check(api, row, namespace, new, Some(old), cx)?;
     if !asks(api, row, cx) {
         return Ok(());

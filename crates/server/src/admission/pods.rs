@@ -13,10 +13,80 @@ const TOKEN_SECONDS: i64 = 3607;
 const TOLERATION_SECONDS: i64 = 300;
 const SYSTEM_CRITICAL: [(&str, i64); 2] = [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
 
+fn is_mirror(pod: &Value) -> bool {
+    pod.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some()
+}
+
+/// The names of the secrets that a pod uses otherwise than by volumes: with what says so, per container.
+fn secret_references(pod: &Value) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for (list, word) in [("initContainers", "init container"), ("containers", "container"), ("ephemeralContainers", "ephemeral container")] {
+        for container in pod["spec"].get(list).and_then(Value::as_array).into_iter().flatten() {
+            let name = text(container, "/name");
+            for variable in container.get("env").and_then(Value::as_array).into_iter().flatten() {
+                let secret = text(variable, "/valueFrom/secretKeyRef/name");
+                if !secret.is_empty() {
+                    let why = format!("{word} {name} with envVar {} referencing secret.secretName={secret:?}", text(variable, "/name"));
+                    found.push((secret.to_owned(), why));
+                }
+            }
+            for source in container.get("envFrom").and_then(Value::as_array).into_iter().flatten() {
+                let secret = text(source, "/secretRef/name");
+                if !secret.is_empty() {
+                    found.push((secret.to_owned(), format!("{word} {name} with envFrom referencing secret.secretName={secret:?}")));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The other half of the ServiceAccount plugin: mirror pods use no account and no secrets; an account that says so lets pods use its own secrets only.
+pub fn check_service_account(api: &Api, namespace: &str, pod: &Value) -> Result<(), Status> {
+    let refused = |why: &str| Err(Status::forbidden("", "pods", shown_name(pod), why));
+    let volumes = || pod.pointer("/spec/volumes").and_then(Value::as_array).into_iter().flatten();
+    if is_mirror(pod) {
+        if !text(pod, "/spec/serviceAccountName").is_empty() {
+            return refused("a mirror pod may not reference service accounts");
+        }
+        if volumes().any(|volume| volume.get("secret").is_some()) || !secret_references(pod).is_empty() {
+            return refused("a mirror pod may not reference secrets");
+        }
+        let projects_token = |volume: &Value| volume.pointer("/projected/sources").and_then(Value::as_array).into_iter().flatten().any(|source| source.get("serviceAccountToken").is_some());
+        if volumes().any(projects_token) {
+            return refused("a mirror pod may not use ServiceAccountToken volume projections");
+        }
+        return Ok(());
+    }
+    let name = text(pod, "/spec/serviceAccountName");
+    let Some(account) = api.store.get(&format!("/registry/serviceaccounts/{namespace}/{name}")) else { return Ok(()) };
+    let account = account.value().map_err(Status::internal)?;
+    let enforced = matches!(text(&account, "/metadata/annotations/kubernetes.io~1enforce-mountable-secrets"), "1" | "t" | "T" | "TRUE" | "true" | "True");
+    if !enforced {
+        return Ok(());
+    }
+    let known = |list: &str, secret: &str| account.get(list).and_then(Value::as_array).into_iter().flatten().any(|known| text(known, "/name") == secret);
+    for secret in volumes().filter_map(|volume| volume.pointer("/secret/secretName").and_then(Value::as_str)) {
+        if !known("secrets", secret) {
+            return refused(&format!("volume with secret.secretName=\"{secret}\" is not allowed because service account {name} does not reference that secret"));
+        }
+    }
+    for (secret, what) in secret_references(pod) {
+        if !known("secrets", &secret) {
+            return refused(&format!("{what} is not allowed because service account {name} does not reference that secret"));
+        }
+    }
+    for secret in pod.pointer("/spec/imagePullSecrets").and_then(Value::as_array).into_iter().flatten().map(|secret| text(secret, "/name")) {
+        if !known("imagePullSecrets", secret) {
+            return refused(&format!("imagePullSecret[{secret}] is not allowed because service account {name} does not reference that imagePullSecret"));
+        }
+    }
+    Ok(())
+}
+
 /// The ServiceAccount plugin: `default` unless named, its image pull secrets, and its token mounted into every container.
 pub fn service_account(api: &Api, namespace: &str, pod: &mut Value) -> Result<(), Status> {
-    let mirror = pod.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some();
-    if mirror {
+    if is_mirror(pod) {
         return Ok(());
     }
     let named = text(pod, "/spec/serviceAccountName").to_owned();
@@ -79,7 +149,8 @@ pub fn priority(api: &Api, pod: &mut Value) -> Result<(), Status> {
     let name = text(pod, "/spec/priorityClassName").to_owned();
     let class = if name.is_empty() {
         let page = api.store.list("/registry/priorityclasses/", None, None, 0).map_err(Status::internal)?;
-        page.items.iter().filter_map(|(_, object)| object.value().ok()).find(|class| class.get("globalDefault").and_then(Value::as_bool) == Some(true))
+        // Should there be several, the lowest.
+        page.items.iter().filter_map(|(_, object)| object.value().ok()).filter(is_default).min_by_key(|class| class.get("value").and_then(Value::as_i64))
     } else if let Some((_, value)) = SYSTEM_CRITICAL.iter().find(|(known, _)| *known == name) {
         Some(json!({"metadata": {"name": name}, "value": value}))
     } else {
@@ -99,8 +170,41 @@ pub fn priority(api: &Api, pod: &mut Value) -> Result<(), Status> {
     }
     pod["spec"]["priority"] = value.into();
     let policy = class.as_ref().map(|class| text(class, "/preemptionPolicy")).filter(|policy| !policy.is_empty()).unwrap_or("PreemptLowerPriority").to_owned();
+    let given = text(pod, "/spec/preemptionPolicy");
+    if !given.is_empty() && given != policy {
+        return Err(Status::forbidden("", "pods", shown_name(pod), &format!("the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission controller computed {policy} from the given PriorityClass name")));
+    }
     pod["spec"]["preemptionPolicy"] = policy.into();
     Ok(())
+}
+
+fn is_default(class: &Value) -> bool {
+    class.get("globalDefault").and_then(Value::as_bool) == Some(true)
+}
+
+/// An update that says nothing of the priority changes nothing of it.
+pub fn keep_priority(new: &mut Value, old: &Value) {
+    for field in ["priority", "preemptionPolicy"] {
+        let known = old.pointer(&format!("/spec/{field}")).filter(|known| !known.is_null());
+        if let Some(known) = known
+            && new["spec"].get(field).is_none_or(Value::is_null)
+        {
+            new["spec"][field] = known.clone();
+        }
+    }
+}
+
+/// At most one class is everybody's.
+pub fn one_default_priority(api: &Api, class: &Value) -> Result<(), Status> {
+    if !is_default(class) {
+        return Ok(());
+    }
+    let name = text(class, "/metadata/name");
+    let page = api.store.list("/registry/priorityclasses/", None, None, 0).map_err(Status::internal)?;
+    match page.items.iter().filter_map(|(_, object)| object.value().ok()).find(|other| is_default(other) && text(other, "/metadata/name") != name) {
+        Some(other) => Err(Status::forbidden("scheduling.k8s.io", "priorityclasses", name, &format!("PriorityClass {} is already marked as default. Only one default can exist", text(&other, "/metadata/name")))),
+        None => Ok(()),
+    }
 }
 
 /// DefaultTolerationSeconds: five minutes on a node that is not ready or not reachable.

@@ -3,6 +3,7 @@
 //! Mirrors the admission plugin's `CheckRequest`; the quota controller counts anew when something goes.
 //! https://kubernetes.io/docs/concepts/policy/resource-quotas/
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use ::api::usage::{self, Amounts};
@@ -20,6 +21,26 @@ use crate::registry::{MAX_CONFLICT_RETRIES, Part};
 #[derive(Default)]
 pub struct Charged(Vec<(String, Amounts)>);
 
+/// Namespaces share this many turns.
+const TURNS: usize = 64;
+
+/// Whose turn it is to count in a namespace. Another server may still count at the same time: compare-and-swap decides.
+pub struct Turns([tokio::sync::Mutex<()>; TURNS]);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| tokio::sync::Mutex::default()))
+    }
+}
+
+impl Turns {
+    fn of(&self, namespace: &str) -> &tokio::sync::Mutex<()> {
+        let mut hasher = DefaultHasher::new();
+        namespace.hash(&mut hasher);
+        &self.0[hasher.finish() as usize % TURNS]
+    }
+}
+
 /// One write as quotas see it.
 pub struct Charge<'a> {
     pub row: &'a Resource,
@@ -35,7 +56,7 @@ impl Charge<'_> {
         match (self.old, part) {
             _ if self.row.plural == "events" => false,
             (None, part) => part == Part::Main,
-            (Some(_), Part::Main) if core("services") || core("persistentvolumeclaims") => true,
+            (Some(_), Part::Main) if core("services") || core("persistentvolumeclaims") || self.row.group == "resource.k8s.io" && self.row.plural == "resourceclaims" => true,
             (Some(old), Part::Main) => core("pods") && usage::is_terminating(old) != usage::is_terminating(self.new),
             (Some(_), Part::Other("resize")) => core("pods"),
             _ => false,
@@ -106,6 +127,8 @@ impl Api {
         if page.items.is_empty() {
             return Ok(charged);
         }
+        // Writers of one namespace come one after another, or they would only hinder each other.
+        let _turn = self.quota_turns.of(charge.namespace).lock().await;
         // All of them first: mostly one refuses before any has counted.
         for (_, object) in &page.items {
             charge.judge(&object.value().map_err(Status::internal)?, &object.meta().name, self.clock.now())?;

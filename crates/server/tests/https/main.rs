@@ -1,5 +1,6 @@
 //! The API server over HTTPS, as clients meet it: status codes, words, streams. One file a part of the contract.
 
+mod admission;
 mod authorization;
 mod bad_input;
 mod conversion;
@@ -11,7 +12,6 @@ mod full_disk;
 mod harness;
 mod kinds;
 mod listener;
-mod policies;
 mod proxying;
 mod quota;
 mod reads;

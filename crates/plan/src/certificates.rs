@@ -1,0 +1,240 @@
+//! CertificateSigningRequests: kubelets' own are approved, approved ones are signed for the four built-in signers, old ones are cleared away.
+//!
+//! Watches: CertificateSigningRequests. Writes: their approval and status; deletes them when they are old. Never: signs what is not approved, nor for a signer
+//! that is not Kubernetes' own. Mirrors `pkg/controller/certificates` (approver, signer, cleaner).
+
+use std::sync::Arc;
+
+use api::k8s::ByteString;
+use api::k8s::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
+use jiff::Timestamp;
+
+use crate::meta::{created, deleting, plus_seconds, time, until};
+use crate::op::{At, Op, Plan, value};
+
+const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
+const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+const API_SERVER_CLIENT: &str = "kubernetes.io/kube-apiserver-client";
+const LEGACY_UNKNOWN: &str = "kubernetes.io/legacy-unknown";
+
+const HOUR: i64 = 3600;
+const SETTLED_SECONDS: i64 = HOUR;
+const PENDING_SECONDS: i64 = 24 * HOUR;
+/// As long as a certificate lives at most, and at least.
+const MAX_SECONDS: i64 = 365 * 24 * HOUR;
+const MIN_SECONDS: i64 = 600;
+
+/// What a request asks for, out of its PKCS#10 form.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    pub common_name: String,
+    pub organizations: Vec<String>,
+    pub dns_names: usize,
+    pub addresses: usize,
+    pub emails: usize,
+    pub uris: usize,
+}
+
+pub struct View {
+    pub request: Arc<CertificateSigningRequest>,
+    pub facts: Result<Facts, String>,
+    /// Which of the rights that approve a kubelet's request the requester has: `nodeclient`, `selfnodeclient`.
+    pub right: Option<&'static str>,
+    /// The certificate, where [`signable`] says it may be made.
+    pub certificate: Option<Result<String, String>>,
+}
+
+fn condition<'a>(request: &'a CertificateSigningRequest, kind: &str) -> Option<&'a CertificateSigningRequestCondition> {
+    request.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == kind)
+}
+
+fn issued(request: &CertificateSigningRequest) -> bool {
+    request.status.as_ref().and_then(|status| status.certificate.as_ref()).is_some_and(|certificate| !certificate.0.is_empty())
+}
+
+fn usages(request: &CertificateSigningRequest) -> Vec<&str> {
+    let mut list: Vec<&str> = request.spec.usages.iter().flatten().map(String::as_str).collect();
+    list.sort_unstable();
+    list.dedup();
+    list
+}
+
+/// Why it is not a kubelet's: `server` for its serving certificate, else for its client's.
+fn kubelet(facts: &Facts, usages: &[&str], server: bool) -> Result<(), String> {
+    let auth = if server { "server auth" } else { "client auth" };
+    let expected = if server { ["digital signature", "key encipherment", auth] } else { [auth, "digital signature", "key encipherment"] };
+    let fits = |list: &[&str]| list.len() == usages.len() && list.iter().all(|usage| usages.contains(usage));
+    let refusal = if facts.organizations != ["system:nodes"] {
+        "subject organization is not system:nodes".to_owned()
+    } else if server && facts.dns_names + facts.addresses == 0 {
+        "DNS or IP subjectAltName is required".to_owned()
+    } else if !server && facts.dns_names > 0 {
+        "DNS subjectAltNames are not allowed".to_owned()
+    } else if facts.emails > 0 {
+        "Email subjectAltNames are not allowed".to_owned()
+    } else if !server && facts.addresses > 0 {
+        "IP subjectAltNames are not allowed".to_owned()
+    } else if facts.uris > 0 {
+        "URI subjectAltNames are not allowed".to_owned()
+    } else if !server && !facts.common_name.starts_with("system:node:") {
+        "subject common name does not begin with system:node:".to_owned()
+    } else if !fits(&expected) && !fits(&["digital signature", auth]) {
+        format!("usages did not match [{}]", expected.join(" "))
+    } else if !facts.common_name.starts_with("system:node:") {
+        "subject common name does not begin with system:node:".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(refusal)
+}
+
+/// Whether it is for a signer of ours and as that one wants it; none if the signer is not ours.
+fn recognized(request: &CertificateSigningRequest, facts: &Facts) -> Option<Result<(), String>> {
+    let usages = usages(request);
+    Some(match request.spec.signer_name.as_str() {
+        KUBELET_SERVING => kubelet(facts, &usages, true),
+        KUBELET_CLIENT => kubelet(facts, &usages, false),
+        API_SERVER_CLIENT => match usages.iter().find(|usage| !matches!(**usage, "digital signature" | "key encipherment" | "client auth")) {
+            Some(other) => Err(format!("invalid usage for client certificate: {other}")),
+            None if !usages.contains(&"client auth") => Err("missing required usage for client certificate: client auth".to_owned()),
+            None => Ok(()),
+        },
+        LEGACY_UNKNOWN => Ok(()),
+        _ => return None,
+    })
+}
+
+/// The rights of which one makes a kubelet's request approved by itself, with upstream's words; in the order in which they are tried.
+pub fn rights(request: &CertificateSigningRequest, facts: &Facts) -> Vec<&'static str> {
+    let open = !issued(request) && condition(request, "Approved").is_none() && condition(request, "Denied").is_none();
+    if !open || request.spec.signer_name != KUBELET_CLIENT || kubelet(facts, &usages(request), false).is_err() {
+        return Vec::new();
+    }
+    if request.spec.username.as_deref() == Some(&facts.common_name) { vec!["selfnodeclient", "nodeclient"] } else { vec!["nodeclient"] }
+}
+
+/// For how many seconds a certificate shall be made now, if one shall.
+pub fn signable(request: &CertificateSigningRequest, facts: &Facts) -> Option<i64> {
+    let approved = condition(request, "Approved").is_some() && condition(request, "Denied").is_none();
+    if deleting(request) || issued(request) || !approved || condition(request, "Failed").is_some() || recognized(request, facts) != Some(Ok(())) {
+        return None;
+    }
+    Some(request.spec.expiration_seconds.map_or(MAX_SECONDS, |seconds| i64::from(seconds).clamp(MIN_SECONDS, MAX_SECONDS)))
+}
+
+fn with(request: &CertificateSigningRequest, kind: &str, reason: &str, message: &str, now: Timestamp) -> CertificateSigningRequest {
+    let mut request = request.clone();
+    request.status.get_or_insert_default().conditions.get_or_insert_default().push(CertificateSigningRequestCondition {
+        type_: kind.to_owned(),
+        status: "True".to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        last_update_time: Some(time(now)),
+        last_transition_time: None,
+    });
+    request
+}
+
+pub fn plan(view: &View, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    let request = view.request.as_ref();
+    if deleting(request) {
+        return plan;
+    }
+    if let Some(at) = expires(request) {
+        match until(at, now) {
+            None => {
+                plan.push(Op::delete(request));
+                return plan;
+            }
+            Some(left) => plan.look_again(left),
+        }
+    }
+    if let Some(right) = view.right {
+        let message = if right == "selfnodeclient" { "Auto approving self kubelet client certificate after SubjectAccessReview." } else { "Auto approving kubelet client certificate after SubjectAccessReview." };
+        let approved = with(request, "Approved", "AutoApproved", message, now);
+        plan.push(Op::Replace { at: At::object(request), subresource: Some("approval"), object: value(&approved) });
+        return plan;
+    }
+    let approved = condition(request, "Approved").is_some() && condition(request, "Denied").is_none() && condition(request, "Failed").is_none() && !issued(request);
+    match (&view.certificate, &view.facts) {
+        (Some(Ok(certificate)), _) => {
+            let mut signed = request.clone();
+            signed.status.get_or_insert_default().certificate = Some(ByteString(certificate.clone().into_bytes()));
+            plan.push(Op::status(&signed));
+        }
+        (Some(Err(why)), _) => plan.push(Op::status(&with(request, "Failed", "SigningFailure", why, now))),
+        (None, Ok(facts)) if approved => {
+            if let Some(Err(why)) = recognized(request, facts) {
+                plan.push(Op::status(&with(request, "Failed", "SignerValidationFailure", &why, now)));
+            }
+        }
+        _ => {}
+    }
+    plan
+}
+
+/// When nobody cares about it any more.
+fn expires(request: &CertificateSigningRequest) -> Option<Timestamp> {
+    let since = |kind: &str| condition(request, kind).and_then(|condition| condition.last_update_time.as_ref()).map(|time| time.0);
+    if request.status.as_ref().and_then(|status| status.conditions.as_ref()).is_none_or(Vec::is_empty) {
+        return Some(plus_seconds(created(request), PENDING_SECONDS));
+    }
+    let approved = since("Approved").map(|at| plus_seconds(at, if issued(request) { SETTLED_SECONDS } else { PENDING_SECONDS }));
+    [since("Denied"), since("Failed")].into_iter().flatten().map(|at| plus_seconds(at, SETTLED_SECONDS)).chain(approved).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    const NOW: &str = "2026-01-01T12:00:00Z";
+
+    fn request(signer: &str, usages: &[&str], conditions: Value) -> CertificateSigningRequest {
+        serde_json::from_value(json!({"metadata": {"name": "r", "creationTimestamp": "2026-01-01T11:00:00Z"}, "spec": {"request": "", "signerName": signer, "usages": usages, "username": "system:node:a"}, "status": {"conditions": conditions}})).unwrap()
+    }
+
+    fn node() -> Facts {
+        Facts { common_name: "system:node:a".into(), organizations: vec!["system:nodes".into()], ..Facts::default() }
+    }
+
+    fn outcome(request: CertificateSigningRequest, facts: Facts, right: Option<&'static str>, certificate: Option<Result<String, String>>) -> String {
+        let plan = plan(&View { request: Arc::new(request), facts: Ok(facts), right, certificate }, NOW.parse().unwrap());
+        plan.ops
+            .iter()
+            .map(|op| match op {
+                Op::Replace { subresource, object, .. } => {
+                    let last = object["status"]["conditions"].as_array().and_then(|list| list.last()).cloned().unwrap_or_default();
+                    format!("{} {} {} {}", subresource.unwrap_or(""), last["type"].as_str().unwrap_or(""), last["reason"].as_str().unwrap_or(""), object["status"]["certificate"].as_str().unwrap_or("-"))
+                }
+                other => other.to_string(),
+            })
+            .collect::<Vec<_>>()
+            .join("; ")
+    }
+
+    #[test]
+    fn requests_are_approved_signed_and_cleared() {
+        const CLIENT: &[&str] = &["digital signature", "client auth"];
+        let at = |kind: &str, time: &str| json!([{"type": kind, "status": "True", "lastUpdateTime": time, "reason": "Because"}]);
+        let approved = || at("Approved", "2026-01-01T11:59:00Z");
+        let fresh = |signer: &str| request(signer, CLIENT, approved());
+        assert_eq!(rights(&request(KUBELET_CLIENT, CLIENT, json!([])), &node()), ["selfnodeclient", "nodeclient"]);
+        assert!(rights(&fresh(KUBELET_CLIENT), &node()).is_empty());
+        assert!(rights(&request(API_SERVER_CLIENT, CLIENT, json!([])), &node()).is_empty());
+        assert_eq!(outcome(request(KUBELET_CLIENT, CLIENT, json!([])), node(), Some("nodeclient"), None), "approval Approved AutoApproved -");
+
+        assert_eq!(signable(&fresh(API_SERVER_CLIENT), &Facts::default()), Some(MAX_SECONDS));
+        assert_eq!(signable(&fresh("example.com/signer"), &Facts::default()), None);
+        assert_eq!(signable(&request(API_SERVER_CLIENT, CLIENT, json!([])), &Facts::default()), None);
+        assert_eq!(signable(&request(API_SERVER_CLIENT, &["server auth"], approved()), &Facts::default()), None);
+        assert_eq!(outcome(fresh(API_SERVER_CLIENT), Facts::default(), None, Some(Ok("x".into()))), "status Approved Because eA==");
+        assert_eq!(outcome(request(API_SERVER_CLIENT, &["server auth"], approved()), Facts::default(), None, None), "status Failed SignerValidationFailure -");
+        assert_eq!(outcome(fresh(KUBELET_SERVING), node(), None, None), "status Failed SignerValidationFailure -");
+        assert_eq!(outcome(fresh("example.com/signer"), Facts::default(), None, None), "");
+
+        assert_eq!(outcome(request("example.com/signer", CLIENT, at("Denied", "2026-01-01T10:00:00Z")), Facts::default(), None, None), "delete CertificateSigningRequest r");
+        assert_eq!(outcome(request("example.com/signer", CLIENT, at("Approved", "2026-01-01T10:00:00Z")), Facts::default(), None, None), "");
+    }
+}
