@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use api::Resource;
 use api::k8s::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use api::resource::{Scope, Verb};
+use api::resource::Verb;
 use client::{Client, Informer};
 use parking_lot::Mutex;
 
@@ -69,10 +69,11 @@ impl Kinds {
             .on_change({
                 let state = state.clone();
                 move |change| {
-                    let typed = |object: &Arc<api::Object>| object.typed::<CustomResourceDefinition>().ok();
-                    if let Some(definition) = change.new.as_ref().or(change.old.as_ref()).and_then(typed) {
-                        let name = (definition.spec.group.clone(), definition.spec.names.plural.clone());
-                        state.lock().set(name, change.new.as_ref().and_then(|_| row(&definition)));
+                    // Read, not kept: what is decoded of a definition is many times its size.
+                    if let Some(definition) = change.new.as_ref().or(change.old.as_ref()).and_then(|object| object.value().ok()) {
+                        let text = |pointer: &str| definition.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+                        let name = (text("/spec/group"), text("/spec/names/plural"));
+                        state.lock().set(name, change.new.as_ref().and_then(|object| row(object, &definition)));
                     }
                 }
             })
@@ -105,30 +106,11 @@ impl Kinds {
     }
 }
 
-/// The kind that a definition adds, once its names are accepted.
-fn row(definition: &CustomResourceDefinition) -> Option<Resource> {
-    let spec = &definition.spec;
-    let established = definition.status.iter().flat_map(|status| status.conditions.iter().flatten()).any(|condition| condition.type_ == "Established" && condition.status == "True");
-    let version = spec.versions.iter().filter(|version| version.served).max_by_key(|version| version.storage).filter(|_| established)?;
-    let names = &spec.names;
-    Some(Resource {
-        group: spec.group.clone().into(),
-        version: version.name.clone().into(),
-        plural: names.plural.clone().into(),
-        singular: names.singular.clone().unwrap_or_default().into(),
-        kind: names.kind.clone().into(),
-        list_kind: names.list_kind.clone().unwrap_or_else(|| format!("{}List", names.kind)).into(),
-        short_names: Default::default(),
-        categories: Default::default(),
-        scope: if spec.scope == "Namespaced" { Scope::Namespaced } else { Scope::Cluster },
-        verbs: CUSTOM_VERBS.into(),
-        subresources: Default::default(),
-        schema: "".into(),
-        prefix: format!("/registry/{}/{}/", spec.group, names.plural).into(),
-        storage_version: version.name.clone().into(),
-        selectable_fields: Default::default(),
-        custom: None,
-    })
+/// The kind that a definition adds, once its names are accepted: by its storage version, if that is served.
+fn row(object: &Arc<api::Object>, definition: &serde_json::Value) -> Option<Resource> {
+    let best = api::custom::rows(object, definition, 0).into_iter().max_by_key(|row| row.version == row.storage_version)?;
+    // The definition itself is not held on to; and its status changes are no changes of the kind.
+    Some(Resource { custom: None, verbs: CUSTOM_VERBS.into(), subresources: Default::default(), ..(*best).clone() })
 }
 
 #[cfg(test)]
@@ -136,18 +118,18 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn definition(established: &str, versions: &[(&str, bool, bool)]) -> CustomResourceDefinition {
+    fn definition(established: &str, versions: &[(&str, bool, bool)]) -> serde_json::Value {
         let versions: Vec<_> = versions.iter().map(|(name, served, storage)| json!({"name": name, "served": served, "storage": storage})).collect();
-        serde_json::from_value(json!({
+        json!({
+            "metadata": {"name": "foos.a.b"},
             "spec": {"group": "a.b", "scope": "Namespaced", "names": {"plural": "foos", "kind": "Foo"}, "versions": versions},
-            "status": {"conditions": [{"type": "Established", "status": established}]}
-        }))
-        .unwrap()
+            "status": {"acceptedNames": {"plural": "foos", "kind": "Foo"}, "conditions": [{"type": "Established", "status": established}]}
+        })
     }
 
     #[test]
     fn a_definition_serves_once_established_by_its_best_version() {
-        let served = |definition: &CustomResourceDefinition| row(definition).map(|row| row.version.to_string());
+        let served = |definition: &serde_json::Value| row(&Arc::new(api::Object::new(definition.to_string().into(), 1)), definition).map(|row| row.version.to_string());
         assert_eq!(served(&definition("False", &[("v1", true, true)])), None);
         assert_eq!(served(&definition("True", &[("v1", true, false), ("v2", true, true)])).as_deref(), Some("v2"));
         assert_eq!(served(&definition("True", &[("v1", true, false), ("v2", false, true)])).as_deref(), Some("v1"));

@@ -71,7 +71,7 @@ fn unrecognized(kind: &str, why: &str, bytes: &[u8]) -> Status {
     Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why} ({})", summary(bytes)))
 }
 
-/// YAML as sigs.k8s.io/yaml reads it: YAML 1.1 booleans, octal numbers, merge keys.
+/// YAML as sigs.k8s.io/yaml reads it: YAML 1.1 booleans, octal numbers, merge keys; of a key that stands twice the last one counts.
 pub fn yaml(text: &str) -> Result<Value, String> {
     let options = serde_saphyr::options! { legacy_octal_numbers: true };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())

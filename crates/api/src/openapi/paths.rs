@@ -24,6 +24,8 @@ const LIST: &[&str] = &[
 ];
 const DELETE: &[&str] = &["dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy"];
 const PATCH_TYPES: &[&str] = &["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json", "application/apply-patch+yaml"];
+/// Custom kinds are not merged strategically: kubectl reads from here whether a kind is.
+const CUSTOM_PATCH_TYPES: &[&str] = &["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
 
 struct Operation<'a> {
     method: &'static str,
@@ -39,6 +41,7 @@ pub(super) fn add(paths: &mut Map<String, Value>, row: &Resource, schema: &str, 
     let list = format!("{}{}", schema.strip_suffix(&*row.kind).unwrap_or(schema), row.list_kind);
     let here = if row.namespaced() { format!("{root}/namespaces/{{namespace}}/{}", row.plural) } else { format!("{root}/{}", row.plural) };
     let own = (&*row.group, &*row.version, &*row.kind);
+    let patches = if row.custom.is_some() { CUSTOM_PATCH_TYPES } else { PATCH_TYPES };
 
     let mut collection = Vec::new();
     let mut item = Vec::new();
@@ -58,10 +61,10 @@ pub(super) fn add(paths: &mut Map<String, Value>, row: &Resource, schema: &str, 
     }
     if row.namespaced() && row.allows(Verb::List) {
         let everywhere = Operation { method: "get", action: "list", body: None, answer: &list, query: LIST.to_vec() };
-        insert(paths, format!("{root}/{}", row.plural), &[everywhere], own, style);
+        insert(paths, format!("{root}/{}", row.plural), &[everywhere], own, style, patches);
     }
-    insert(paths, here.clone(), &collection, own, style);
-    insert(paths, format!("{here}/{{name}}"), &item, own, style);
+    insert(paths, here.clone(), &collection, own, style, patches);
+    insert(paths, format!("{here}/{{name}}"), &item, own, style, patches);
     for sub in row.subresources.iter() {
         let name = if sub.kind == row.kind { Some(schema.to_owned()) } else { subresource(&sub.group, &sub.version, &sub.kind) };
         let operations: Vec<Operation<'_>> = match &name {
@@ -69,7 +72,7 @@ pub(super) fn add(paths: &mut Map<String, Value>, row: &Resource, schema: &str, 
             // Streams and proxies: what they take is in the query.
             None => sub.verbs.iter().filter_map(|verb| connect(*verb)).collect(),
         };
-        insert(paths, format!("{here}/{{name}}/{}", sub.name), &operations, (&*sub.group, &*sub.version, &*sub.kind), style);
+        insert(paths, format!("{here}/{{name}}/{}", sub.name), &operations, (&*sub.group, &*sub.version, &*sub.kind), style, patches);
     }
 }
 
@@ -103,13 +106,13 @@ fn connect(verb: Verb) -> Option<Operation<'static>> {
     Some(Operation { method, action: "connect", body: None, answer: "", query: Vec::new() })
 }
 
-fn insert(paths: &mut Map<String, Value>, path: String, operations: &[Operation<'_>], kind: (&str, &str, &str), style: Style) {
+fn insert(paths: &mut Map<String, Value>, path: String, operations: &[Operation<'_>], kind: (&str, &str, &str), style: Style, patches: &[&str]) {
     if operations.is_empty() {
         return;
     }
     let mut item = Map::new();
     for operation in operations {
-        item.insert(operation.method.to_owned(), describe(operation, kind, style));
+        item.insert(operation.method.to_owned(), describe(operation, kind, style, patches));
     }
     let places: Vec<Value> = ["namespace", "name"]
         .into_iter()
@@ -142,7 +145,7 @@ fn parameter(name: &str, place: &str, style: Style) -> Value {
     value
 }
 
-fn describe(operation: &Operation<'_>, (group, version, kind): (&str, &str, &str), style: Style) -> Value {
+fn describe(operation: &Operation<'_>, (group, version, kind): (&str, &str, &str), style: Style, patches: &[&str]) -> Value {
     let mut parameters: Vec<Value> = operation.query.iter().map(|name| parameter(name, "query", style)).collect();
     let mut ok = json!({"description": "OK"});
     let mut value = json!({"x-kubernetes-action": operation.action, "x-kubernetes-group-version-kind": group_version_kind(group, version, kind)});
@@ -153,7 +156,7 @@ fn describe(operation: &Operation<'_>, (group, version, kind): (&str, &str, &str
             Style::V3 => ok["content"] = json!({"application/json": {"schema": schema}}),
         }
     }
-    let body_types: &[&str] = if operation.method == "patch" { PATCH_TYPES } else { &["application/json"] };
+    let body_types: &[&str] = if operation.method == "patch" { patches } else { &["application/json"] };
     if let Some(body) = operation.body {
         let schema = reference(style, body);
         match style {

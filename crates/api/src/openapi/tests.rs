@@ -85,6 +85,8 @@ fn a_custom_kind_is_published() {
     assert_eq!((&published["properties"]["spec"]["nullable"], &published["properties"]["port"]["anyOf"]), (&json!(true), &json!([{"type": "integer"}, {"type": "string"}])));
     assert_eq!(published["properties"]["pod"]["required"], json!(["kind", "apiVersion"]));
     assert!(document["paths"].get("/apis/example.com/v1/namespaces/{namespace}/crontabs/{name}/scale").is_some());
+    let patch = &document["paths"]["/apis/example.com/v1/namespaces/{namespace}/crontabs/{name}"]["patch"]["requestBody"]["content"];
+    assert!(patch.get("application/merge-patch+json").is_some() && patch.get("application/strategic-merge-patch+json").is_none());
     let v2 = v2([&*row]);
     let published = &v2["definitions"]["com.example.v1.CronTab"];
     assert_eq!((&published["properties"]["spec"], &published["description"]), (&json!({}), &json!("A CronTab.")));

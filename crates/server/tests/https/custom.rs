@@ -244,3 +244,40 @@ async fn defaults_that_come_later_show_in_what_was_stored() {
     }
     panic!("the default never shows");
 }
+
+#[tokio::test]
+async fn apply_knows_the_schema() {
+    let server = Server::start().await;
+    establish(&server, definition()).await;
+    let apply = async |name: &str, manager: &str, query: &str, body: String| server.call("PATCH", &format!("{CRON_TABS}/{name}?fieldManager={manager}{query}"), &[("content-type", "application/apply-patch+yaml")], body).await;
+    let head = "apiVersion: stable.example.com/v1\nkind: CronTab\n";
+    let made = apply("a", "one", "&fieldValidation=Strict", format!("{head}spec: {{cronSpec: '* * * * *', ports: [{{port: 80, name: http}}]}}")).await.expect(201).json();
+    assert_eq!(made["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:ports"], json!({"k:{\"port\":80}": {".": {}, "f:name": {}, "f:port": {}}}));
+    let both = apply("a", "two", "", format!("{head}spec: {{ports: [{{port: 443}}]}}")).await.expect(200).json();
+    assert_eq!(both["spec"]["ports"].as_array().unwrap().len(), 2);
+    let conflict = apply("a", "two", "", format!("{head}spec: {{cronSpec: '1 * * * *'}}")).await.expect(409);
+    assert_eq!(conflict.message(), "Apply failed with 1 conflict: conflict with \"one\": .spec.cronSpec");
+    let unknown = apply("b", "one", "&fieldValidation=Strict", format!("{head}spec: {{cronSpec: '* * * * *'}}\nunknownField: 1")).await;
+    assert!(unknown.message().contains(".unknownField: field not declared in schema"), "{}", unknown.message());
+    let twice = apply("b", "one", "&fieldValidation=Strict", format!("\n{head}spec:\n  cronSpec: '* * * * *'\n  image: a\n  image: b")).await.expect(400);
+    assert!(twice.message().contains("line 7: key \"image\" already set in map"), "{}", twice.message());
+}
+
+#[tokio::test]
+async fn a_kind_is_explained_as_long_as_it_is_there() {
+    let server = Server::start().await;
+    establish(&server, definition()).await;
+    let index = server.get("/openapi/v3").await.expect(200).json();
+    let url = index["paths"]["apis/stable.example.com/v1"]["serverRelativeURL"].as_str().unwrap().to_owned();
+    let document = server.get(&url).await.expect(200).json();
+    assert_eq!(document["components"]["schemas"]["com.example.stable.v1.CronTab"]["properties"]["spec"]["properties"]["replicas"]["maximum"], 10);
+    assert!(server.get("/openapi/v2").await.json()["definitions"]["com.example.stable.v1.CronTab"]["properties"]["metadata"].is_object());
+    server.delete(&format!("{DEFINITIONS}/crontabs.stable.example.com")).await.expect(200);
+    for _ in 0..1000 {
+        if server.get("/openapi/v3").await.json()["paths"].get("apis/stable.example.com/v1").is_none() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("the kind is published for ever");
+}
