@@ -65,11 +65,10 @@ pub fn load(api: &Api) {
 pub fn look_up(api: &Api, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
     let object = api.store.get(&format!("{PREFIX}{plural}.{group}"))?;
     let change = change_of(&object, &object.value().ok()?, object.resource_version());
-    if change.rows.is_empty() {
-        return None;
-    }
+    // A version that is not served is no reason to make everything anew.
+    let found = change.rows.iter().find(|row| row.version == version && row.plural == plural)?.clone();
     api.serving.change(&[change]);
-    api.serving.rows().find(group, version, plural)
+    Some(found)
 }
 
 struct Runner {
