@@ -2,6 +2,8 @@
 # They are those of the workshop's acceptance script: a stage reads as the lesson does.
 
 retry() { local t=$1; shift; local end=$((SECONDS + t)); until "$@" >/dev/null 2>&1; do [ "$SECONDS" -lt "$end" ] || return 1; sleep 0.3; done; }
+# Reads to the end, unlike `grep -q`: under pipefail a writer that still had something to say would fail the pipe.
+shows() { local text; text=$(cat); grep -q "$@" <<<"$text"; }
 jsonh() { curl -fsS -m5 "$1/json" | jq -ce '{h:((.hashes // "0")|tonumber), t:.now, c:.coins}'; }
 # Mean hashes per second over a window. Workers report once a second, so both ends wait for a report.
 tick() { local a b end=$((SECONDS + 15)); a=$(jsonh "$1") || return 1; while b=$(jsonh "$1") && [ "$SECONDS" -lt "$end" ]; do [ "${a%%,*}" != "${b%%,*}" ] && break; sleep 0.05; done; echo "$b"; }

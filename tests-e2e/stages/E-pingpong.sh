@@ -1,7 +1,7 @@
 # A first Deployment: logs, scale, delete. 8.8.8.8 answers in here: run.sh gives it to this machine.
 kubectl create deployment pingpong --image=alpine -- ping 8.8.8.8
 retry 30 ready deploy pingpong 1
-kubectl get all | grep -q '^replicaset.apps/pingpong-' && kubectl get all | grep -q '^deployment.apps/pingpong'
+kubectl get all | shows '^replicaset.apps/pingpong-' && kubectl get all | shows '^deployment.apps/pingpong'
 retry 5 sh -c "kubectl logs deploy/pingpong | head -1 | grep -q '^PING '"
 [ "$(timeout 5 kubectl logs deploy/pingpong --tail 1 --follow | wc -l)" -ge 3 ]
 kubectl scale deploy/pingpong --replicas 8 && retry 60 ready deploy pingpong 8

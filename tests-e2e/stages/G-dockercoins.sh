@@ -2,13 +2,13 @@
 kubectl create deployment redis --image=redis
 for SERVICE in hasher rng webui worker; do kubectl create deployment $SERVICE --image=$USERNAME/$SERVICE || break; done
 for s in redis hasher rng webui worker; do retry 60 ready deploy $s 1 || break; done; ready deploy worker 1
-kubectl logs deploy/rng | grep -qi 'running on'
+kubectl logs deploy/rng | shows -i 'running on'
 # Nothing is exposed yet: the worker must fail.
 retry 30 sh -c "kubectl logs deploy/worker | grep -q 'Waiting 10s and restarting.'"
 kubectl expose deployment redis --port 6379 && kubectl expose deployment rng --port 80 && kubectl expose deployment hasher --port 80
 retry 30 sh -c "kubectl logs deploy/worker --since=5s | grep -Eq '[1-9][0-9]* units of work done, updating hash counter'"
 kubectl create service nodeport webui --tcp=80 --node-port=30001
-kubectl get svc webui -o jsonpath='{.spec.type} {.spec.ports[0].nodePort} {.spec.selector.app}' | grep -qx 'NodePort 30001 webui'
+kubectl get svc webui -o jsonpath='{.spec.type} {.spec.ports[0].nodePort} {.spec.selector.app}' | shows -x 'NodePort 30001 webui'
 retry 30 curl -fsS "http://$(nodeip node1):30001/json"
 curl -fsS -m5 -o /dev/null http://127.0.0.1:30001/json
 WEB=http://$(nodeip node1):30001; between "$(rate "$WEB" 20)" 3.17 3.5
