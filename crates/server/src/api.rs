@@ -68,7 +68,7 @@ pub struct Api {
     pub(crate) chance: Chance,
     pub(crate) config: Config,
     pub(crate) serving: Serving,
-    pub(crate) authorizer: Authorizer,
+    pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) allocations: Allocations,
     pub(crate) nodes: Arc<dyn Dial>,
     pub(crate) encoded: Encoded,
@@ -142,7 +142,7 @@ impl Api {
     pub async fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>, chance: Chance, config: Config, nodes: Arc<dyn Dial>) -> Result<Arc<Self>, OpenError> {
         let allocations = Allocations::new(&config);
         let outbound = Arc::new(Outbound::new(store.clone()));
-        let api = Arc::new(Self { store, clock, chance, config, serving: Serving::built_in(), authorizer: Authorizer::default(), allocations, nodes, encoded: Encoded::default(), quota_turns: Default::default(), outbound, admission: Follower::default() });
+        let api = Arc::new(Self { store, clock, chance, config, serving: Serving::built_in(), authorizer: Arc::default(), allocations, nodes, encoded: Encoded::default(), quota_turns: Default::default(), outbound, admission: Follower::default() });
         api.allocations.load(&*api.store);
         crate::custom::load(&api);
         crate::bootstrap::run(&api).await.map_err(OpenError::Bootstrap)?;

@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use serde_json::Value;
 
 use super::asked::Asked;
+use super::expressions::{Input, Verdict};
 use super::forms;
 use super::index::Index;
 use super::webhook::{Refusal, Webhook};
@@ -16,39 +17,59 @@ use crate::api::{Api, Context, FieldValidation};
 use crate::decode;
 use crate::registry::policy;
 
-/// What one round of mutation leaves for the next.
+/// What one round of mutation leaves for the next. Who is asked is known by place.
 #[derive(Default)]
 pub struct Rounds {
-    pub again: bool,
+    again: bool,
     /// Something has changed the object since: another round is due.
     pub wanted: bool,
-    /// Webhooks that may be asked a second time, by place.
+    /// Who may be asked a second time.
     invoked: HashSet<usize>,
     due: HashSet<usize>,
     left: Option<Value>,
 }
 
 impl Rounds {
+    pub fn second(&mut self) {
+        self.again = true;
+    }
+
+    pub fn begin(&mut self, object: Option<&Value>) {
+        if self.again && self.left.as_ref() != object {
+            // Others have changed it meanwhile.
+            self.due.extend(self.invoked.drain());
+        }
+    }
+
+    pub fn skips(&self, at: usize) -> bool {
+        self.again && !self.due.contains(&at)
+    }
+
     pub fn changed(&mut self) {
         self.due.extend(self.invoked.drain());
         self.wanted = true;
+    }
+
+    pub fn invoked(&mut self, at: usize) {
+        self.invoked.insert(at);
+    }
+
+    pub fn end(&mut self, object: Option<&Value>) {
+        self.left = object.cloned();
     }
 }
 
 /// Asks the mutating webhooks, and changes `object` as they say.
 pub async fn mutate(api: &Api, index: &Index, asked: &Asked<'_>, mut object: Option<&mut Value>, old: Option<&Value>, rounds: &mut Rounds) -> Result<(), Status> {
-    if rounds.again && rounds.left.as_ref() != object.as_deref() {
-        // What is built in has changed it meanwhile.
-        rounds.due.extend(rounds.invoked.drain());
-    }
+    rounds.begin(object.as_deref());
     for (at, hook) in index.mutating.iter().enumerate() {
-        if rounds.again && !rounds.due.contains(&at) {
+        if rounds.skips(at) {
             continue;
         }
         let Some(target) = hook.selection.target(api, asked, object.as_deref(), old)? else { continue };
         let target = target.row(asked);
         let shown = Shown::of(api, asked, target, object.as_deref(), old).await?;
-        if !hook.wanted(asked)? {
+        if !hook.wanted(api, asked, target, &shown)? {
             continue;
         }
         match hook.call(api, asked, target, shown.object.as_ref(), shown.old.as_ref(), true).await {
@@ -67,16 +88,21 @@ pub async fn mutate(api: &Api, index: &Index, asked: &Asked<'_>, mut object: Opt
             Err(refusal) => hook.settle(refusal)?,
         }
         if hook.reinvocable {
-            rounds.invoked.insert(at);
+            rounds.invoked(at);
         }
     }
-    rounds.left = object.as_deref().cloned();
+    rounds.end(object.as_deref());
     Ok(())
 }
 
-/// The patched object, as what it is to be: decoded anew, its defaults filled in.
+/// The patched object, as what it is to be.
 async fn patched(api: &Api, asked: &Asked<'_>, target: &Resource, mut shown: Value, patch: &Value) -> Result<Value, Status> {
     ::patch::json(&mut shown, patch).map_err(Status::internal)?;
+    settled(api, asked, target, shown).await
+}
+
+/// A changed object in `target`'s form: decoded anew, its defaults filled in, in the form it is judged in.
+pub async fn settled(api: &Api, asked: &Asked<'_>, target: &Resource, mut shown: Value) -> Result<Value, Status> {
     if !asked.is_foreign() {
         let lenient = Context { field_validation: FieldValidation::Ignore, ..Context::default() };
         shown = decode::shape(target, shown, &[], &lenient).map_err(|status| Status::internal(status.message))?;
@@ -96,11 +122,7 @@ struct Shown {
 
 impl Shown {
     async fn of(api: &Api, asked: &Asked<'_>, target: &Resource, object: Option<&Value>, old: Option<&Value>) -> Result<Self, Status> {
-        let form = async |value: Option<&Value>| match value {
-            Some(value) => forms::shown(api, asked, target, value).await.map(Some),
-            None => Ok(None),
-        };
-        Ok(Self { object: form(object).await?, old: form(old).await? })
+        Ok(Self { object: forms::of(api, asked, target, object).await?, old: forms::of(api, asked, target, old).await? })
     }
 }
 
@@ -110,7 +132,7 @@ pub async fn validate(api: &Api, index: &Index, asked: &Asked<'_>, object: Optio
     for hook in &index.validating {
         let Some(target) = hook.selection.target(api, asked, object, old)? else { continue };
         let shown = Shown::of(api, asked, target.row(asked), object, old).await?;
-        if hook.wanted(asked)? {
+        if hook.wanted(api, asked, target.row(asked), &shown)? {
             calls.push((hook, target, shown));
         }
     }
@@ -125,11 +147,16 @@ pub async fn validate(api: &Api, index: &Index, asked: &Asked<'_>, object: Optio
 
 impl Webhook {
     /// What its `matchConditions` say.
-    fn wanted(&self, asked: &Asked<'_>) -> Result<bool, Status> {
+    fn wanted(&self, api: &Api, asked: &Asked<'_>, target: &Resource, shown: &Shown) -> Result<bool, Status> {
         if self.conditions.is_empty() {
             return Ok(true);
         }
-        if self.lenient { Ok(false) } else { Err(Status::forbidden(&asked.row.group, &asked.row.plural, &asked.name, "match conditions cannot be evaluated")) }
+        let request = asked.request(target);
+        match self.conditions.judge(&Input::new(api, asked, &request, shown.object.as_ref(), shown.old.as_ref())) {
+            Verdict::Wanted => Ok(true),
+            Verdict::Unwanted => Ok(false),
+            Verdict::Failed(why) => Err(Status::forbidden(&asked.row.group, &asked.row.plural, &asked.name, &why)),
+        }
     }
 
     /// What its failure policy makes of a call that failed.

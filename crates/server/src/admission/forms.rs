@@ -36,6 +36,14 @@ pub async fn shown(api: &Api, asked: &Asked<'_>, target: &Resource, value: &Valu
     }
 }
 
+/// The same, where there may be none.
+pub async fn of(api: &Api, asked: &Asked<'_>, target: &Resource, value: Option<&Value>) -> Result<Option<Value>, Status> {
+    match value {
+        Some(value) => shown(api, asked, target, value).await.map(Some),
+        None => Ok(None),
+    }
+}
+
 /// The way back.
 pub async fn judged(api: &Api, asked: &Asked<'_>, target: &Resource, mut value: Value) -> Result<Value, Status> {
     if asked.is_foreign() {

@@ -1,6 +1,6 @@
 //! Admission: what every write passes between decoding and validation, in upstream's order.
 //!
-//! What is built in comes first, then whoever else is to be asked: webhooks (`dispatch.rs`), found in an index that follows the store (`index.rs`).
+//! What is built in comes first, then whoever else is to be asked: policies (`policy.rs`) and webhooks (`dispatch.rs`), found in an index that follows the store (`index.rs`).
 //!
 //! What is built in, in upstream's order: `built_in.rs`; ResourceQuota (`quota`) around the write.
 //! https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/
@@ -11,20 +11,27 @@ mod certificates;
 mod connect;
 mod default_class;
 mod dispatch;
+mod expressions;
+mod faults;
 mod forms;
 mod index;
 mod limit_ranger;
 mod pod_security;
+mod mutating_policy;
 mod pods;
+mod policy;
 pub mod quota;
-mod runtime_class;
 mod review;
 mod rules;
 mod storage;
+mod runtime_class;
+mod type_checking;
+mod validating_policy;
 mod webhook;
 
 pub use asked::{Asked, Operation};
 pub use connect::connect;
+pub use faults::expressions as expression_faults;
 pub use index::{Follower, run};
 
 use ::api::{Resource, Status};
@@ -69,20 +76,24 @@ pub fn asks(api: &Api, row: &Resource, cx: &Context) -> bool {
 /// Asks whoever changes objects. When something was changed, what is built in and who wants to see the outcome get a second round.
 async fn mutate(api: &Api, asked: &Asked<'_>, mut object: Option<&mut Value>, old: Option<&Value>, built_in: &(dyn Fn(&mut Value) -> Result<(), Status> + Sync)) -> Result<(), Status> {
     let index = api.admission.index(&*api.store);
-    let mut rounds = dispatch::Rounds::default();
-    dispatch::mutate(api, &index, asked, object.as_deref_mut(), old, &mut rounds).await?;
-    if rounds.wanted {
-        rounds.again = true;
+    let (mut policies, mut webhooks) = (dispatch::Rounds::default(), dispatch::Rounds::default());
+    mutating_policy::mutate(api, &index.mutating_policies, asked, object.as_deref_mut(), old, &mut policies).await?;
+    dispatch::mutate(api, &index, asked, object.as_deref_mut(), old, &mut webhooks).await?;
+    if policies.wanted || webhooks.wanted {
+        policies.second();
+        webhooks.second();
         if let Some(object) = object.as_deref_mut() {
             built_in(object)?;
         }
-        dispatch::mutate(api, &index, asked, object, old, &mut rounds).await?;
+        mutating_policy::mutate(api, &index.mutating_policies, asked, object.as_deref_mut(), old, &mut policies).await?;
+        dispatch::mutate(api, &index, asked, object, old, &mut webhooks).await?;
     }
     Ok(())
 }
 
 async fn validate(api: &Api, asked: &Asked<'_>, object: Option<&Value>, old: Option<&Value>) -> Result<(), Status> {
     let index = api.admission.index(&*api.store);
+    validating_policy::validate(api, &index.validating_policies, asked, object, old).await?;
     dispatch::validate(api, &index, asked, object, old).await
 }
 

@@ -8,6 +8,7 @@ use ::api::{Reason, Resource, Status};
 use serde_json::Value;
 
 use super::asked::Asked;
+use super::expressions::{Conditions, Has};
 use super::review;
 use super::rules::Selection;
 use crate::api::Api;
@@ -20,8 +21,7 @@ const SHOWN_ANSWER_BYTES: usize = 1024;
 pub struct Webhook {
     pub name: String,
     pub selection: Selection,
-    /// `matchConditions`.
-    pub conditions: Vec<Value>,
+    pub conditions: Conditions,
     /// `failurePolicy: Ignore`
     pub lenient: bool,
     /// `reinvocationPolicy: IfNeeded`
@@ -49,7 +49,7 @@ impl Webhook {
         Self {
             name: text("name").to_owned(),
             selection: Selection::of_webhook(hook),
-            conditions: hook.get("matchConditions").and_then(Value::as_array).cloned().unwrap_or_default(),
+            conditions: Conditions::of(hook.get("matchConditions"), Has { params: false, authorizer: true }, text("failurePolicy") == "Ignore"),
             lenient: text("failurePolicy") == "Ignore",
             reinvocable: text("reinvocationPolicy") == "IfNeeded",
             dry_runs: matches!(text("sideEffects"), "None" | "NoneOnDryRun"),

@@ -89,7 +89,7 @@ pub fn judge(row: &Resource, new: &Value, old: Option<&Value>, found: &[Cause]) 
     }
     match &row.custom {
         Some(custom) => crate::custom::rules::object(custom, new, old, found),
-        None => Vec::new(),
+        None => crate::admission::expression_faults(row, new, old),
     }
 }
 

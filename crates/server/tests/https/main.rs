@@ -12,6 +12,7 @@ mod full_disk;
 mod harness;
 mod kinds;
 mod listener;
+mod policies;
 mod proxying;
 mod quota;
 mod reads;
