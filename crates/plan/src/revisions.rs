@@ -33,18 +33,31 @@ pub fn current<O: Metadata<Ty = ObjectMeta>>(
     known: &[Arc<ControllerRevision>],
     ops: &mut Vec<Op>,
 ) -> Current {
-    let hash = template::hash(template, collisions);
-    let revision_name = format!("{}-{hash}", name(owner));
+    let mut data = value(template);
+    data["$patch"] = json!("replace");
+    let data = json!({"spec": {"template": data}});
     let newest = known.iter().map(|revision| revision.revision).max().unwrap_or(0);
-    if let Some(found) = known.iter().find(|revision| label(revision.as_ref(), HASH) == Some(&hash) && controlled_by(revision.as_ref(), uid(owner))) {
+    let hash = template::hash(template, collisions);
+    // By what it holds; its name and hash may be somebody's who made it by hand. One that holds nothing is known by its hash.
+    let same = |revision: &&Arc<ControllerRevision>| {
+        let holds = revision.data.as_ref().map_or_else(|| label(revision.as_ref(), HASH) == Some(&hash), |known| known.0 == data);
+        holds && controlled_by(revision.as_ref(), uid(owner))
+    };
+    if let Some(found) = known.iter().filter(same).max_by_key(|revision| revision.revision) {
+        let hash = label(found.as_ref(), HASH).unwrap_or(&hash).to_owned();
         if found.revision < newest {
             ops.push(Op::merge(found.as_ref(), json!({"revision": newest + 1})));
             return Current { name: name(found.as_ref()).to_owned(), hash, revision: newest + 1 };
         }
         return Current { name: name(found.as_ref()).to_owned(), hash, revision: found.revision };
     }
-    let mut data = value(template);
-    data["$patch"] = json!("replace");
+    // Another template has the name already: the next hash.
+    let (mut hash, mut collisions) = (hash, collisions);
+    while known.iter().any(|revision| name(revision.as_ref()) == format!("{}-{hash}", name(owner))) {
+        collisions = Some(collisions.unwrap_or(0) + 1);
+        hash = template::hash(template, collisions);
+    }
+    let revision_name = format!("{}-{hash}", name(owner));
     let mut labels = labels;
     labels.insert(HASH.to_owned(), hash.clone());
     let annotations: Labels = owner
@@ -64,7 +77,7 @@ pub fn current<O: Metadata<Ty = ObjectMeta>>(
             owner_references: Some(vec![controller_reference(owner)]),
             ..ObjectMeta::default()
         },
-        data: Some(RawExtension(json!({"spec": {"template": data}}))),
+        data: Some(RawExtension(data)),
         revision: newest + 1,
     };
     ops.push(Op::create(&revision));

@@ -73,8 +73,31 @@ fn unrecognized(kind: &str, why: &str, bytes: &[u8]) -> Status {
 
 /// YAML as sigs.k8s.io/yaml reads it: YAML 1.1 booleans, octal numbers, merge keys; of a key that stands twice the last one counts.
 pub fn yaml(text: &str) -> Result<Value, String> {
-    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    let options = serde_saphyr::options! { legacy_octal_numbers: true, duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
+}
+
+/// A key that stands twice, in Go's words; `yaml` keeps the last one.
+fn yaml_duplicate(bytes: &[u8]) -> Option<String> {
+    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    let error = serde_saphyr::from_str_with_options::<Value>(&String::from_utf8_lossy(bytes), options).err()?.to_string();
+    let (place, rest) = error.lines().find_map(|line| line.split_once("duplicate mapping key: "))?;
+    let line = place.split_once("line ")?.1.split(' ').next()?;
+    let key = rest.split(", set DuplicateKeyPolicy").next()?;
+    Some(format!("yaml: unmarshal errors:\n  line {line}: key {key:?} already set in map"))
+}
+
+/// What is applied may not say a thing twice, if that is asked for.
+pub fn applied_once(bytes: &[u8], cx: &Context) -> Result<(), Status> {
+    if cx.field_validation == FieldValidation::Ignore {
+        return Ok(());
+    }
+    let Some(why) = yaml_duplicate(bytes).map(|why| format!("error converting YAML to JSON: {why}")) else { return Ok(()) };
+    if cx.field_validation == FieldValidation::Strict {
+        return Err(Status::bad_request(format!("error strict decoding YAML: {why}")));
+    }
+    cx.warn(why);
+    Ok(())
 }
 
 /// encoding/json's words for the two mistakes people make.
@@ -112,6 +135,12 @@ pub fn object(row: &Resource, bytes: &[u8], format: Format, cx: &Context) -> Res
     };
     if row.custom.is_some() && value.get("kind").and_then(Value::as_str).is_none_or(str::is_empty) {
         return Err(unrecognized(&row.kind, &format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(bytes)), bytes));
+    }
+    if format == Format::Yaml
+        && cx.field_validation != FieldValidation::Ignore
+        && let Some(why) = yaml_duplicate(bytes)
+    {
+        settle_complaints(vec![why], cx, |why| Status::bad_request(format!("{kind} in version {:?} cannot be handled as a {kind}: {why}", row.version, kind = row.kind)))?;
     }
     let duplicates = if format == Format::Json && cx.field_validation != FieldValidation::Ignore { ::api::schema::duplicate_fields(bytes) } else { Vec::new() };
     if row.custom.is_some() {
@@ -271,6 +300,14 @@ mod tests {
         let told = |text: &str| object(row, text.as_bytes(), Format::Json, &cx).unwrap_err().message;
         assert!(told(r#"{"x": 1, "data": {"a": "1", "a": "2"}, "metadata": {"b": 1}}"#).ends_with(r#"unknown field "x", duplicate field "data.a", unknown field "metadata.b""#));
         assert!(told(r#"{"data": {"a": "1", "a": "2"}, "x": 1}"#).ends_with(r#"duplicate field "data.a", unknown field "x""#));
+    }
+
+    #[test]
+    fn yaml_that_says_a_thing_twice() {
+        let text = b"kind: ConfigMap\ndata:\n  a: one\n  a: two\n";
+        assert_eq!(parse(text, Format::Yaml).unwrap()["data"]["a"], "two");
+        assert_eq!(yaml_duplicate(text).as_deref(), Some("yaml: unmarshal errors:\n  line 4: key \"a\" already set in map"));
+        assert_eq!(yaml_duplicate(b"a: 1\nb: 1\n"), None);
     }
 
     #[test]

@@ -163,4 +163,10 @@ fn the_first_revision_and_going_back() {
     };
     view.revisions = vec![revision(&hash(), 1), revision("other", 2)];
     assert_eq!(lines(&view)[0], format!(r#"patch ControllerRevision ns/d-{} {{"revision":3}}"#, hash()));
+    // One that bears this template's name and hash, but holds another template: known by what it holds.
+    let mut foreign = (*revision(&hash(), 1)).clone();
+    foreign.data = Some(serde_json::from_value(json!({"spec": {"template": {"$patch": "replace"}}})).unwrap());
+    view.revisions = vec![Arc::new(foreign)];
+    let made = lines(&view)[0].clone();
+    assert!(made.starts_with("create ControllerRevision ns/d-") && made != format!("create ControllerRevision ns/d-{}", hash()), "{made}");
 }

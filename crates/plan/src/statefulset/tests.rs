@@ -11,7 +11,10 @@ fn template() -> Value {
 
 fn revision(hash: &str, number: i64) -> Arc<ControllerRevision> {
     let owner = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "s", "uid": "S", "controller": true}]);
-    Arc::new(serde_json::from_value(json!({"metadata": {"name": format!("s-{hash}"), "namespace": "ns", "labels": {"app": "s", HASH: hash}, "ownerReferences": owner}, "revision": number, "data": {"spec": {"template": template()}}})).unwrap())
+    // As it is written; the old one holds another template.
+    let mut data = serde_json::to_value(serde_json::from_value::<api::k8s::api::core::v1::PodTemplateSpec>(template()).unwrap()).unwrap();
+    data["$patch"] = if hash == "old" { Value::Null } else { json!("replace") };
+    Arc::new(serde_json::from_value(json!({"metadata": {"name": format!("s-{hash}"), "namespace": "ns", "labels": {"app": "s", HASH: hash}, "ownerReferences": owner}, "revision": number, "data": {"spec": {"template": data}}})).unwrap())
 }
 
 fn hash() -> String {

@@ -218,6 +218,9 @@ impl Call {
             .find(|kind| kind.content_type() == media)
             .ok_or_else(|| Status::unsupported_media_type(&offered.by_ref().map(PatchKind::content_type).collect::<Vec<_>>().join(", ")))?;
         let patch = decode::parse(bytes, if kind == PatchKind::Apply { Format::Yaml } else { Format::Json })?;
+        if kind == PatchKind::Apply {
+            decode::applied_once(bytes, cx)?;
+        }
         let existed = kind != PatchKind::Apply || self.api.store.get(&self.row.key(self.namespace(), name)).is_some();
         let object = self.api.patch_any(&self.row, self.namespace(), name, self.target.subresource.as_deref(), kind, patch, cx).await?;
         self.show(if existed { 200 } else { 201 }, &object)

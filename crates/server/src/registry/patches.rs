@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use ::api::{Cause, Object, Resource, Status, schema};
+use ::api::{Cause, Object, Reason, Resource, Status, schema};
 use ::patch::apply::Writer;
 use client::PatchKind;
 use serde_json::Value;
 
 use super::{Part, facts, metadata, text, written};
-use crate::api::{Api, Context};
+use crate::api::{Api, Context, FieldValidation};
 use crate::decode;
 
 impl Api {
@@ -44,7 +44,7 @@ impl Api {
             return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", vec![cause]));
         }
         // Only a copy is held against the type: filling in what is left out would make the manager own it.
-        decode::shape(row, config.clone(), &[], cx)?;
+        declared(row, name, namespace, &config)?;
         let given = text(&config, "/metadata/name").to_owned();
         if !given.is_empty() && given != name {
             return Err(Status::bad_request(format!("the name of the object ({given}) does not match the name on the URL ({name})")));
@@ -78,6 +78,25 @@ impl Api {
         })
         .await
     }
+}
+
+/// What is applied must be all in the schema, whatever `fieldValidation` says: nobody could own the rest.
+fn declared(row: &Resource, name: &str, namespace: Option<&str>, config: &Value) -> Result<(), Status> {
+    let probe = Context { field_validation: FieldValidation::Warn, ..Context::default() };
+    decode::shape(row, config.clone(), &[], &probe)?;
+    let unknown: Vec<String> = probe
+        .take_warnings()
+        .iter()
+        .filter_map(|text| text.strip_prefix("unknown field "))
+        .map(|path| format!(".{}: field not declared in schema", path.trim_matches('"')))
+        .collect();
+    let errors = match unknown.as_slice() {
+        [] => return Ok(()),
+        [one] => one.clone(),
+        more => format!("errors:\n  {}", more.join("\n  ")),
+    };
+    let what = format!("{}/{name}; {}, Kind={}", namespace.unwrap_or_default(), row.api_version(), row.kind);
+    Err(Status::failure(500, Reason::Unknown, format!("failed to create typed patch object ({what}): {errors}")))
 }
 
 fn apply_patch(row: &Resource, kind: PatchKind, document: &mut Value, patch: &Value) -> Result<(), Status> {

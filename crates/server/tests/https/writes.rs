@@ -97,3 +97,20 @@ async fn warnings_come_with_what_they_are_about() {
     assert!(!server.post(PODS, doubtful).await.expect(201).warnings().is_empty());
     assert!(server.patch(&format!("{PODS}/p"), "merge-patch+json", json!({"metadata": {"labels": {"x": "y"}}})).await.expect(200).warnings().is_empty());
 }
+
+#[tokio::test]
+async fn what_is_applied_is_all_in_the_schema_and_said_once() {
+    let server = Server::start().await;
+    let apply = async |validation: &str, body: &str| {
+        let path = format!("{CONFIG_MAPS}/a?fieldManager=m&fieldValidation={validation}");
+        server.call("PATCH", &path, &[("content-type", "application/apply-patch+yaml")], body.to_owned()).await
+    };
+    let head = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n";
+    let refused = apply("Ignore", &format!("{head}unknown: x\n")).await.expect(500);
+    assert_eq!(refused.message(), "failed to create typed patch object (default/a; v1, Kind=ConfigMap): .unknown: field not declared in schema");
+    let twice = format!("{head}data:\n  k: one\n  k: two\n");
+    let refused = apply("Strict", &twice).await.expect(400);
+    assert_eq!(refused.message(), "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  line 7: key \"k\" already set in map");
+    let warned = apply("Warn", &twice).await.expect(201);
+    assert_eq!((warned.warnings().len(), &warned.json()["data"]["k"]), (1, &serde_json::json!("two")));
+}
