@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::server::WebPkiClientVerifier;
-use server::{Authority, Identity, Pki, TokenKey};
+use server::{Authority, FrontProxy, Identity, Pki, TokenKey};
 
 use crate::paths::Paths;
 
@@ -20,6 +20,8 @@ pub struct Credentials {
     pub api_server: Identity,
     pub admin: Identity,
     pub token_key: Arc<TokenKey>,
+    /// Who we are to the servers behind APIServices.
+    pub front_proxy: FrontProxy,
 }
 
 /// Writes so that others never see half a file, and only the owner can read it.
@@ -38,6 +40,25 @@ fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
+/// Loaded, or made when it is not there.
+fn authority(pki: &Path, file: &str, name: &str, now_seconds: i64) -> Result<Authority> {
+    let (certificate, key) = (pki.join(file).with_extension("crt"), pki.join(file).with_extension("key"));
+    if certificate.exists() {
+        return Authority::load(&read(&certificate)?, &read(&key)?).with_context(|| format!("{} is damaged; `coracle reset` starts over", certificate.display()));
+    }
+    let authority = Authority::generate(name, now_seconds)?;
+    write_private(&key, authority.identity.key_pem.as_bytes())?;
+    write_private(&certificate, authority.identity.certificate_pem.as_bytes())?;
+    Ok(authority)
+}
+
+/// An authority of its own: who is believed to speak for others must not be mistaken for a client, nor the other way round.
+fn authority_of_front_proxies(pki: &Path, now_seconds: i64) -> Result<FrontProxy> {
+    let authority = authority(pki, "front-proxy-ca", "front-proxy-ca", now_seconds)?;
+    let identity = authority.issue(&Pki::Client { user: "front-proxy-client", groups: &[] }, now_seconds)?;
+    Ok(FrontProxy { authority_pem: authority.identity.certificate_pem.clone(), identity })
+}
+
 /// What the API server's certificate is good for.
 pub struct Names {
     pub dns: Vec<String>,
@@ -48,15 +69,8 @@ impl Credentials {
     /// Loads what is there and makes what is missing. The server's certificate is made anew at each start: addresses change.
     pub fn open(paths: &Paths, names: &Names, now_seconds: i64) -> Result<Self> {
         let pki = paths.pki();
-        let (certificate, key) = (pki.join("ca.crt"), pki.join("ca.key"));
-        let authority = if certificate.exists() {
-            Authority::load(&read(&certificate)?, &read(&key)?).with_context(|| format!("{} is damaged; `coracle reset` starts over", certificate.display()))?
-        } else {
-            let authority = Authority::generate("kubernetes", now_seconds)?;
-            write_private(&key, authority.identity.key_pem.as_bytes())?;
-            write_private(&certificate, authority.identity.certificate_pem.as_bytes())?;
-            authority
-        };
+        let authority = authority(&pki, "ca", "kubernetes", now_seconds)?;
+        let front = authority_of_front_proxies(&pki, now_seconds)?;
         let token_file = pki.join("sa.key");
         if !token_file.exists() {
             write_private(&token_file, &TokenKey::generate()?)?;
@@ -66,7 +80,7 @@ impl Credentials {
         write_private(&pki.join("apiserver.crt"), api_server.certificate_pem.as_bytes())?;
         write_private(&pki.join("apiserver.key"), api_server.key_pem.as_bytes())?;
         let admin = authority.issue(&Pki::Client { user: "kubernetes-admin", groups: &["system:masters"] }, now_seconds)?;
-        Ok(Self { authority, api_server, admin, token_key })
+        Ok(Self { authority, api_server, admin, token_key, front_proxy: front })
     }
 
     /// TLS 1.2 and later; client certificates of our CA are verified, none is asked for more than once.

@@ -133,6 +133,7 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     let store = store::Embedded::open(store::Config::new(paths.store())).context("cannot open the store")?;
     tracing::info!(target: "store", folder = %paths.store().display(), "the store is open");
     let mut config = server::Config::new(credentials.token_key.clone(), credentials.authority.identity.certificate_pem.clone());
+    config.front_proxy = Some(credentials.front_proxy.clone());
     config.advertise_address = address;
     config.secure_port = options.secure_port;
     config.service_cidrs = vec![options.service_cidr];

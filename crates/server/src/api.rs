@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use store::Store;
 
 use crate::admission::Follower;
+use crate::aggregator::{Aggregator, FrontProxy};
 use crate::authentication::User;
 use crate::authorization::Authorizer;
 use crate::encoded::Encoded;
@@ -36,6 +37,8 @@ pub struct Config {
     pub token_key: Arc<TokenKey>,
     /// PEM of the cluster's CA, published to every namespace.
     pub ca_pem: String,
+    /// None: the servers behind APIServices are not told who we are.
+    pub front_proxy: Option<FrontProxy>,
 }
 
 impl Config {
@@ -49,6 +52,7 @@ impl Config {
             service_account_issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
             token_key,
             ca_pem,
+            front_proxy: None,
         }
     }
 }
@@ -76,6 +80,7 @@ pub struct Api {
     /// To webhooks.
     pub(crate) outbound: Arc<Outbound>,
     pub(crate) admission: Follower,
+    pub(crate) aggregator: Aggregator,
 }
 
 /// How unknown and duplicate fields are met (`fieldValidation`).
@@ -142,7 +147,7 @@ impl Api {
     pub async fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>, chance: Chance, config: Config, nodes: Arc<dyn Dial>) -> Result<Arc<Self>, OpenError> {
         let allocations = Allocations::new(&config);
         let outbound = Arc::new(Outbound::new(store.clone()));
-        let api = Arc::new(Self { store, clock, chance, config, serving: Serving::built_in(), authorizer: Arc::default(), allocations, nodes, encoded: Encoded::default(), quota_turns: Default::default(), outbound, admission: Follower::default() });
+        let api = Arc::new(Self { store, clock, chance, config, serving: Serving::built_in(), authorizer: Arc::default(), allocations, nodes, encoded: Encoded::default(), quota_turns: Default::default(), outbound, admission: Follower::default(), aggregator: Aggregator::default() });
         api.allocations.load(&*api.store);
         crate::custom::load(&api);
         crate::bootstrap::run(&api).await.map_err(OpenError::Bootstrap)?;

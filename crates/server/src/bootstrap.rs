@@ -31,6 +31,7 @@ pub async fn run(api: &Arc<Api>) -> Result<(), Status> {
         ensure_role(api, namespace.as_deref(), object).await
     }))
     .await?;
+    authentication(api).await?;
     service_cidr(api).await?;
     kubernetes_service(api).await
 }
@@ -55,6 +56,32 @@ async fn ensure_role(api: &Arc<Api>, namespace: Option<&str>, expected: Value) -
             ensure(api, namespace, expected).await
         }
     }
+}
+
+/// By which authorities servers behind APIServices are to know clients, and us: `extension-apiserver-authentication`.
+async fn authentication(api: &Arc<Api>) -> Result<(), Status> {
+    const NAME: &str = "extension-apiserver-authentication";
+    let mut data = json!({"client-ca-file": api.config.ca_pem});
+    if let Some(front) = &api.config.front_proxy {
+        data["requestheader-client-ca-file"] = front.authority_pem.as_str().into();
+        for (key, value) in [("allowed-names", "front-proxy-client"), ("username-headers", "X-Remote-User"), ("uid-headers", "X-Remote-Uid"), ("group-headers", "X-Remote-Group"), ("extra-headers-prefix", "X-Remote-Extra-")] {
+            data[format!("requestheader-{key}")] = format!("[{value:?}]").into();
+        }
+    }
+    ensure(api, Some("kube-system"), json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": NAME, "namespace": "kube-system"}, "data": data})).await?;
+    let row = api.serving.rows().find("", "v1", "configmaps").ok_or_else(|| Status::internal("no row"))?;
+    let cx = Context { field_manager: "kube-apiserver".into(), exempt: true, ..Context::of(Arc::new(User::component("system:apiserver"))) };
+    // Other authorities than at the last start, perhaps.
+    api.change(&row, Some("kube-system"), NAME, Part::Main, &cx, |old| {
+        let mut new = old.clone();
+        crate::registry::metadata(&mut new).remove("resourceVersion");
+        for (key, value) in data.as_object().into_iter().flatten() {
+            new["data"][key.as_str()] = value.clone();
+        }
+        Ok(new)
+    })
+    .await
+    .map(drop)
 }
 
 /// The ranges of Services as an object: `kubernetes`, ready from the start.

@@ -5,6 +5,7 @@
 
 mod admission;
 mod aggregation;
+mod aggregator;
 mod api;
 mod authentication;
 mod authorization;
@@ -32,6 +33,7 @@ mod special;
 mod tokens;
 mod watch;
 
+pub use aggregator::FrontProxy;
 pub use api::{Api, Chance, Config, Context, GIT_VERSION, OpenError};
 pub use authentication::User;
 pub use http::{Listener, ServeConfig, serve};

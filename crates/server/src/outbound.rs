@@ -250,7 +250,7 @@ impl Outbound {
     }
 
     /// The ready endpoints of a Service's port; of an ExternalName, what that name means.
-    async fn service(&self, namespace: &str, name: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+    pub(crate) async fn service(&self, namespace: &str, name: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
         let missing = || format!("service {name:?} not found");
         let service = self.store.get(&format!("/registry/services/specs/{namespace}/{name}")).ok_or_else(missing)?.value().map_err(|error| error.to_string())?;
         let text = |pointer: &str| service.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
@@ -305,7 +305,7 @@ fn trusting(bundle: &[u8]) -> Result<rustls::ClientConfig, String> {
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-fn tls_words(error: &std::io::Error, host: &str) -> String {
+pub(crate) fn tls_words(error: &std::io::Error, host: &str) -> String {
     use rustls::CertificateError as C;
     const FRAME: &str = "tls: failed to verify certificate: x509:";
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {

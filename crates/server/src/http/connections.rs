@@ -18,7 +18,7 @@ use super::relay::Peer;
 use super::{answer, routes};
 use crate::api::Api;
 use crate::authentication::User;
-use crate::{admission, aggregation, compaction, custom};
+use crate::{admission, aggregation, aggregator, compaction, custom};
 
 /// A client has this long to finish the TLS handshake and to send a request's head.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,6 +38,7 @@ pub async fn serve(api: Arc<Api>, config: ServeConfig, mut shutdown: watch::Rece
     let acceptor = TlsAcceptor::from(config.tls);
     tokio::spawn(compaction::run(api.clone(), shutdown.clone()));
     tokio::spawn(aggregation::run(api.clone(), shutdown.clone()));
+    tokio::spawn(aggregator::run(api.clone(), shutdown.clone()));
     tokio::spawn(admission::run(api.clone(), shutdown.clone()));
     tokio::spawn(custom::run(api.clone(), shutdown.clone()));
     loop {

@@ -1,6 +1,6 @@
 //! The API over HTTPS: connections, and the road from a request to the registry and back.
 
-mod answer;
+pub(crate) mod answer;
 mod backend;
 mod compress;
 mod connections;
@@ -11,7 +11,7 @@ pub(crate) mod negotiate;
 mod options;
 mod pieces;
 mod proxy;
-mod relay;
+pub(crate) mod relay;
 mod render;
 mod resource;
 mod routes;

@@ -16,6 +16,7 @@ use super::answer::{self, Answer};
 use super::negotiate::{Asked, Endpoint, Shape};
 use super::resource;
 use super::{compress, documents, impersonation};
+use crate::aggregator;
 use crate::api::Api;
 use crate::authentication::User;
 use crate::authorization::{self, Attributes};
@@ -68,6 +69,9 @@ async fn route(api: Arc<Api>, certificate: Option<Arc<User>>, parts: Parts, quer
     match path::parse(&path) {
         Route::Resource(target) => {
             authorize(&api, &user, &attributes(&parts.method, &target, &query))?;
+            if let Some(remote) = aggregator::remote(&api, &target.group, &target.version) {
+                return aggregator::relay(&api, &remote, &user, parts, body).await;
+            }
             resource::handle(api, user, target, query, parts, asked, body).await
         }
         Route::Other => {
@@ -83,6 +87,9 @@ async fn route(api: Arc<Api>, certificate: Option<Arc<User>>, parts: Parts, quer
             let public = PUBLIC.iter().any(|known| path == *known || path.strip_prefix(known).is_some_and(|rest| rest.starts_with('/')));
             if !public {
                 authorize(&api, &user, &Attributes { verb: verb.into(), path: path.clone(), ..Attributes::default() })?;
+            }
+            if let Some(remote) = aggregator::path_owner(&api, &path) {
+                return aggregator::relay(&api, &remote, &user, parts, body).await;
             }
             if !matches!(parts.method, Method::GET | Method::HEAD) {
                 return Err(answer::method_not_allowed());
@@ -142,14 +149,14 @@ fn other(api: &Arc<Api>, path: &str, query: &Query, parts: &Parts, asked: &Asked
         ["api"] | ["apis"] => {
             let core = pieces[0] == "api";
             if let Some(wanted) = asked.wanted(Endpoint::Discovery).ok().filter(|wanted| wanted.shape == Shape::Discovery) {
-                let value = if core { discovery::aggregated_core(each(), "v2") } else { discovery::aggregated_apis(each(), "v2") };
+                let value = if core { discovery::aggregated_core(each(), "v2") } else { aggregator::aggregated(api, discovery::aggregated_apis(each(), "v2")) };
                 return Ok(documents::aggregated(&wanted, &value, parts));
             }
             let address = format!("{}:{}", api.config.advertise_address, api.config.secure_port);
-            found(Some(if core { discovery::core_versions(&address) } else { discovery::group_list(each()) }))
+            found(Some(if core { discovery::core_versions(&address) } else { aggregator::group_list(api, discovery::group_list(each())) }))
         }
         ["api", version] => found(discovery::resource_list(each(), "", version)),
-        ["apis", group] => found(discovery::group(each(), group)),
+        ["apis", group] => found(aggregator::group(api, group, discovery::group(each(), group))),
         ["apis", group, version] => found(discovery::resource_list(each(), group, version)),
         ["openapi", rest @ ..] => openapi(api, rest, parts, asked),
         [".well-known", "openid-configuration"] => {
@@ -166,8 +173,8 @@ fn openapi(api: &Arc<Api>, rest: &[&str], parts: &Parts, asked: &Asked) -> Resul
     let rows = api.serving.rows();
     let each = || rows.all().iter().map(|row| &**row);
     match rest {
-        ["v2"] => Ok(documents::openapi_v2(asked, parts, || openapi::v2(each()))),
-        ["v3"] => Ok(answer::json(200, &openapi::v3_index(each()))),
+        ["v2"] => Ok(documents::openapi_v2(asked, parts, || aggregator::v2(api, openapi::v2(each())))),
+        ["v3"] => Ok(answer::json(200, &aggregator::v3_index(api, openapi::v3_index(each())))),
         ["v3", "api", version] => openapi::v3_group(each(), "", version).map(|document| answer::json(200, &document)).ok_or_else(Status::no_route),
         ["v3", "apis", group, version] => openapi::v3_group(each(), group, version).map(|document| answer::json(200, &document)).ok_or_else(Status::no_route),
         _ => Err(Status::no_route()),

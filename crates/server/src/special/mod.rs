@@ -103,11 +103,13 @@ pub fn prepare_delete(api: &Api, row: &Resource, new: &mut Value) {
 pub fn after_write(api: &Api, row: &Resource, _object: &Arc<Object>) {
     api.authorizer.note(row);
     api.admission.note(row);
+    api.aggregator.note(row);
 }
 
 pub fn after_delete(api: &Api, row: &Resource, object: &Arc<Object>) {
     api.authorizer.note(row);
     api.admission.note(row);
+    api.aggregator.note(row);
     if is(row, "", "services") {
         services::after_delete(api, object);
     }

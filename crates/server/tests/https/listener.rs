@@ -23,6 +23,8 @@ pub struct Listener {
     pub bundle: String,
     /// What was asked so far: path and body.
     pub asked: Arc<Mutex<Vec<(String, Value)>>>,
+    /// The headers that came with them.
+    pub heads: Arc<Mutex<Vec<http::HeaderMap>>>,
     connections: Arc<Mutex<usize>>,
 }
 
@@ -41,17 +43,19 @@ impl Listener {
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (asked, connections, answer) = (Arc::<Mutex<Vec<(String, Value)>>>::default(), Arc::<Mutex<usize>>::default(), Arc::new(answer));
-        let (seen, counted) = (asked.clone(), connections.clone());
+        let heads = Arc::<Mutex<Vec<http::HeaderMap>>>::default();
+        let (seen, counted, noted) = (asked.clone(), connections.clone(), heads.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 *counted.lock() += 1;
-                let (acceptor, seen, answer) = (acceptor.clone(), seen.clone(), answer.clone());
+                let (acceptor, seen, answer, noted) = (acceptor.clone(), seen.clone(), answer.clone(), noted.clone());
                 tokio::spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     let service = service_fn(move |request: http::Request<Incoming>| {
-                        let (seen, answer) = (seen.clone(), answer.clone());
+                        let (seen, answer, noted) = (seen.clone(), answer.clone(), noted.clone());
                         async move {
                             let path = request.uri().path().to_owned();
+                            noted.lock().push(request.headers().clone());
                             let body = request.into_body().collect().await.unwrap().to_bytes();
                             let body: Value = serde_json::from_slice(&body).unwrap_or_default();
                             seen.lock().push((path.clone(), body.clone()));
@@ -66,7 +70,7 @@ impl Listener {
                 });
             }
         });
-        Self { port, bundle: base64::engine::general_purpose::STANDARD.encode(&authority.identity.certificate_pem), asked, connections }
+        Self { port, bundle: base64::engine::general_purpose::STANDARD.encode(&authority.identity.certificate_pem), asked, heads, connections }
     }
 
     pub fn client(&self, path: &str) -> Value {

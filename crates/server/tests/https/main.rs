@@ -1,6 +1,7 @@
 //! The API server over HTTPS, as clients meet it: status codes, words, streams. One file a part of the contract.
 
 mod admission;
+mod aggregator;
 mod authorization;
 mod bad_input;
 mod conversion;
