@@ -9,6 +9,7 @@ use client::DeleteOptions;
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
+use crate::aggregator;
 use crate::api::{Api, Context};
 use crate::authentication::User;
 use crate::reconciliation::{Step, reconcile};
@@ -31,6 +32,7 @@ pub async fn run(api: &Arc<Api>) -> Result<(), Status> {
         ensure_role(api, namespace.as_deref(), object).await
     }))
     .await?;
+    try_join_all(aggregator::built_in().into_iter().map(|object| ensure(api, None, object))).await?;
     authentication(api).await?;
     service_cidr(api).await?;
     kubernetes_service(api).await

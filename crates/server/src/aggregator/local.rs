@@ -96,38 +96,37 @@ fn of_definitions(api: &Api) -> BTreeSet<(String, String)> {
     items.iter().filter_map(|(_, object)| object.value().ok()).flat_map(|definition| served(&definition)).collect()
 }
 
+fn api_service(group: &str, version: &str, (priority, version_priority): (i64, i64), managed: &str) -> Value {
+    let mut spec = json!({"version": version, "groupPriorityMinimum": priority, "versionPriority": version_priority});
+    if !group.is_empty() {
+        spec["group"] = group.into();
+    }
+    json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": format!("{version}.{group}"), "labels": {MANAGED: managed}}, "spec": spec})
+}
+
+/// The APIServices of built-in groups: there from the start.
+pub fn built_in() -> Vec<Value> {
+    let rows = ::api::table::table().rows();
+    let served = |group: &str, version: &str| rows.iter().any(|row| row.group == group && row.version == version);
+    let all = PRIORITIES.iter().flat_map(|(group, priority, versions)| versions.iter().map(move |(version, version_priority)| (*group, *version, (*priority, *version_priority))));
+    all.filter(|(group, version, _)| served(group, version)).map(|(group, version, priorities)| api_service(group, version, priorities, "onstart")).collect()
+}
+
 async fn everything(api: &Api) {
-    let mut built_in = Vec::new();
-    for row in ::api::table::table().rows() {
-        let place = (row.group.to_string(), row.version.to_string());
-        if !built_in.contains(&place) {
-            built_in.push(place);
-        }
-    }
-    for (group, version) in built_in {
-        let Some((_, priority, versions)) = PRIORITIES.iter().find(|(known, _, _)| *known == group) else { continue };
-        if let Some((_, version_priority)) = versions.iter().find(|(known, _)| *known == version) {
-            ensure(api, &group, &version, (*priority, *version_priority), "onstart").await;
-        }
-    }
     for (group, version) in of_definitions(api) {
         ensure(api, &group, &version, CUSTOM, "true").await;
     }
     sweep(api).await;
 }
 
-async fn ensure(api: &Api, group: &str, version: &str, (priority, version_priority): (i64, i64), managed: &str) {
-    let name = format!("{version}.{group}");
+async fn ensure(api: &Api, group: &str, version: &str, priorities: (i64, i64), managed: &str) {
+    let object = api_service(group, version, priorities, managed);
+    let name = text(&object, "/metadata/name").to_owned();
     // Also another's: who names a Service for a group has said who serves it.
     if api.store.get(&format!("{PREFIX}{name}")).is_some() {
         return;
     }
     let Some(row) = api.serving.rows().find(GROUP, "v1", "apiservices") else { return };
-    let mut spec = json!({"version": version, "groupPriorityMinimum": priority, "versionPriority": version_priority});
-    if !group.is_empty() {
-        spec["group"] = group.into();
-    }
-    let object = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": name, "labels": {MANAGED: managed}}, "spec": spec});
     let cx = context();
     let made = match decode::shape(&row, object, &[], &cx) {
         Ok(value) => api.create(&row, None, value, &cx).await.map(drop),

@@ -26,6 +26,7 @@ use crate::pki::Identity;
 use crate::registry::text;
 
 pub use documents::{aggregated, group, group_list, v2, v3_index};
+pub use local::built_in;
 pub use onward::{path_owner, relay};
 
 const GROUP: &str = "apiregistration.k8s.io";
