@@ -27,7 +27,7 @@ use crate::runner::work;
 use crate::serviceaccount::ServiceAccounts;
 use crate::statefulset::StatefulSets;
 use crate::tokens::Tokens;
-use crate::volume::{Claims, Volumes};
+use crate::volume::{Claims, EphemeralVolumes, Volumes};
 
 /// What the controllers must be told.
 #[derive(Clone)]
@@ -99,6 +99,7 @@ pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = 
         }
         start!(Claims(informers.clone()));
         start!(Volumes(informers.clone()));
+        start!(EphemeralVolumes(informers.clone()));
         start!(Namespaces { informers: informers.clone(), client: client.clone(), kinds: kinds.clone(), queue: namespaces });
         // Last: nothing is called absent before everything was seen.
         let collector = GarbageCollector { everything: everything.clone(), client: client.clone() };

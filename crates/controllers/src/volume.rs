@@ -8,7 +8,7 @@ use client::{BoxFuture, ObjectKey, Queue};
 use jiff::Timestamp;
 use plan::Plan;
 use plan::replicaset::Failure;
-use plan::volume::{claim, matching, volume};
+use plan::volume::{claim, ephemeral, matching, volume};
 
 use crate::informers::{Informers, itself};
 use crate::runner::Controller;
@@ -46,9 +46,22 @@ impl Claims {
         });
         let (claims, inbox) = (self.0.claims.cache().clone(), queue.clone());
         self.0.pods.on_change(move |change| {
-            // Only who lets go matters: a claim that is going waits for it.
-            let Some(old) = change.old.as_ref().and_then(|object| object.typed::<Pod>().ok()) else { return };
-            let ended = change.new.as_ref().and_then(|object| object.typed::<Pod>().ok()).is_none_or(|pod| plan::pods::finished(&pod));
+            let typed = |object: &Arc<api::Object>| object.typed::<Pod>().ok();
+            let placed = |pod: &Option<Arc<Pod>>| pod.as_ref().is_some_and(|pod| !plan::pods::node(pod).is_empty());
+            let (before, after) = (change.old.as_ref().and_then(typed), change.new.as_ref().and_then(typed));
+            if placed(&after) && !placed(&before) {
+                // The first consumer that some claims wait for.
+                for volume in after.iter().filter_map(|pod| pod.spec.as_ref()).flat_map(|spec| spec.volumes.iter().flatten()) {
+                    if let Some(source) = &volume.persistent_volume_claim {
+                        inbox.add(ObjectKey::new(&change.key.namespace, &source.claim_name));
+                    } else if volume.ephemeral.is_some() {
+                        inbox.add(ObjectKey::new(&change.key.namespace, &format!("{}-{}", change.key.name, volume.name)));
+                    }
+                }
+            }
+            // A claim that is going waits for who lets go.
+            let Some(old) = before else { return };
+            let ended = after.is_none_or(|pod| plan::pods::finished(&pod));
             if ended && old.spec.as_ref().is_some_and(|spec| spec.volumes.iter().flatten().any(|volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some())) {
                 for claim in claims.list_in(&change.key.namespace).iter().filter(|claim| plan::meta::deleting(claim.as_ref())) {
                     inbox.add(ObjectKey::new(&change.key.namespace, plan::meta::name(claim.as_ref())));
@@ -64,11 +77,12 @@ impl Controller for Claims {
     const NAME: &'static str = "persistentvolume-controller";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, _now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
-        let view = self.0.claims.cache().get(&key.namespace, &key.name).map(|claim| claim::View {
-            volumes: self.0.volumes.cache().list(),
-            class: self.0.storage_classes.cache().get("", matching::claim_class(&claim)),
-            pods: if plan::meta::deleting(claim.as_ref()) { self.0.pods.cache().list_in(&key.namespace) } else { Vec::new() },
-            claim,
+        let view = self.0.claims.cache().get(&key.namespace, &key.name).map(|claim| {
+            let class = self.0.storage_classes.cache().get("", matching::claim_class(&claim));
+            let waits = class.as_ref().is_some_and(|class| class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"));
+            let pods = if waits || plan::meta::deleting(claim.as_ref()) { self.0.pods.cache().list_in(&key.namespace) } else { Vec::new() };
+            let node = claim::first_node(&claim, &pods).and_then(|node| self.0.nodes.cache().get("", &node));
+            claim::View { volumes: self.0.volumes.cache().list(), class, pods, node, claim }
         });
         let plan = view.map(|view| claim::plan(&view)).unwrap_or_default();
         Box::pin(async move { Ok(plan) })
@@ -103,6 +117,46 @@ impl Controller for Volumes {
     fn plan<'a>(&'a self, key: &'a ObjectKey, _now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         let view = self.0.volumes.cache().get("", &key.name).map(|volume| volume::View { claim: claimed(&volume).and_then(|key| self.0.claims.cache().get(&key.namespace, &key.name)), volume });
         let plan = view.map(|view| volume::plan(&view)).unwrap_or_default();
+        Box::pin(async move { Ok(plan) })
+    }
+}
+
+pub struct EphemeralVolumes(pub Arc<Informers>);
+
+impl EphemeralVolumes {
+    pub fn keys(&self) -> Queue<ObjectKey> {
+        let queue = Queue::new();
+        let inbox = queue.clone();
+        self.0.pods.on_change(move |change| {
+            let Some(pod) = change.new.as_ref().and_then(|object| object.typed::<Pod>().ok()) else { return };
+            if change.old.is_none() && !ephemeral::claim_names(&pod).is_empty() {
+                inbox.add(change.key.clone());
+            }
+        });
+        let (pods, inbox) = (self.0.pods.cache().clone(), queue.clone());
+        self.0.claims.on_change(move |change| {
+            // A claim that went while its pod is there is made again.
+            if let (Some(old), None) = (&change.old, &change.new)
+                && let Some(owner) = old.meta().owner_references.iter().find(|owner| owner.controller == Some(true) && owner.kind == "Pod")
+                && pods.contains(&change.key.namespace, &owner.name)
+            {
+                inbox.add(ObjectKey::new(&change.key.namespace, &owner.name));
+            }
+        });
+        queue
+    }
+}
+
+impl Controller for EphemeralVolumes {
+    type Key = ObjectKey;
+    const NAME: &'static str = "ephemeral-volume-controller";
+
+    fn plan<'a>(&'a self, key: &'a ObjectKey, _now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
+        let view = self.0.pods.cache().get(&key.namespace, &key.name).map(|pod| ephemeral::View {
+            claims: ephemeral::claim_names(&pod).iter().filter_map(|name| self.0.claims.cache().get(&key.namespace, name)).collect(),
+            pod,
+        });
+        let plan = view.map(|view| ephemeral::plan(&view)).unwrap_or_default();
         Box::pin(async move { Ok(plan) })
     }
 }

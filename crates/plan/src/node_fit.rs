@@ -1,6 +1,6 @@
 //! Whether a pod may be on a node by its own wish and the node's: node selector, required node affinity, taints. Mirrors `component-helpers/scheduling`.
 
-use api::k8s::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration};
+use api::k8s::api::core::v1::{Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration};
 
 use crate::meta::name;
 
@@ -11,6 +11,11 @@ pub fn wants(spec: &PodSpec, node: &Node) -> bool {
     let required =
         spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref()?.required_during_scheduling_ignored_during_execution.as_ref());
     selected && required.is_none_or(|required| required.node_selector_terms.iter().any(|term| matches(term, node)))
+}
+
+/// One of the terms of a volume's or a class's selector is the node's.
+pub fn selects(selector: &NodeSelector, node: &Node) -> bool {
+    selector.node_selector_terms.iter().any(|term| matches(term, node))
 }
 
 /// A term without requirements matches nothing.

@@ -3,6 +3,7 @@
 //! Mirrors `pkg/controller/volume/persistentvolume` for volumes that are there (who provisions new ones comes from outside) and the two protection controllers.
 
 pub mod claim;
+pub mod ephemeral;
 pub mod matching;
 #[allow(clippy::module_inception, reason = "a volume is what the module is about")]
 pub mod volume;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use api::k8s::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use api::k8s::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use api::k8s::api::storage::v1::StorageClass;
 use serde_json::{Map, Value, json};
 
@@ -27,6 +27,14 @@ pub struct View {
     pub class: Option<Arc<StorageClass>>,
     /// Those in its namespace.
     pub pods: Vec<Arc<Pod>>,
+    /// Where its first consumer is, or where the scheduler said it will be.
+    pub node: Option<Arc<Node>>,
+}
+
+/// The node on which the claim is needed first: the scheduler's word, or where a pod that uses it was put.
+pub fn first_node(claim: &PersistentVolumeClaim, pods: &[Arc<Pod>]) -> Option<String> {
+    let placed = || pods.iter().find(|pod| uses(pod, claim)).map(|pod| pods::node(pod).to_owned());
+    annotation(claim, SELECTED_NODE).map(str::to_owned).or_else(placed)
 }
 
 /// Whether a pod that has a node and has not ended uses the claim.
@@ -81,8 +89,9 @@ pub fn plan(view: &View) -> Plan {
 fn unbound(view: &View, plan: &mut Plan) {
     let claim = view.claim.as_ref();
     let waits = view.class.as_ref().is_some_and(|class| class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"));
-    let selected = annotation(claim, SELECTED_NODE).is_some();
-    if let Some(volume) = best(claim, &view.volumes, waits && !selected) {
+    let node = view.node.as_deref().filter(|_| waits);
+    let selected = node.is_some() || annotation(claim, SELECTED_NODE).is_some();
+    if let Some(volume) = best(claim, &view.volumes, waits && !selected, node) {
         return bind(claim, volume, plan);
     }
     match &view.class {
@@ -90,6 +99,11 @@ fn unbound(view: &View, plan: &mut Plan) {
             plan.push(Op::normal(&reference(claim), "WaitForFirstConsumer", "waiting for first consumer to be created before binding".to_owned()));
         }
         Some(class) if class.provisioner != NO_PROVISIONER => {
+            if let Some(node) = node.filter(|_| annotation(claim, SELECTED_NODE).is_none()) {
+                // Provisioners from outside wait for this word.
+                plan.push(Op::merge(claim, json!({"metadata": {"annotations": {SELECTED_NODE: name(node)}}})));
+                return;
+            }
             let unmarked = PROVISIONER.iter().any(|key| annotation(claim, key) != Some(&class.provisioner));
             if unmarked {
                 let marks: Map<String, Value> = PROVISIONER.iter().map(|key| ((*key).to_owned(), json!(class.provisioner))).collect();
@@ -180,8 +194,9 @@ mod tests {
 
     fn outcome(claim: Arc<PersistentVolumeClaim>, volumes: Vec<Arc<PersistentVolume>>, class: Value, pods: Vec<Value>) -> String {
         let class = (!class.is_null()).then(|| Arc::new(serde_json::from_value(class).unwrap()));
-        let pods = pods.into_iter().map(|pod| Arc::new(serde_json::from_value(pod).unwrap())).collect();
-        let plan = plan(&View { claim, volumes, class, pods });
+        let pods: Vec<Arc<Pod>> = pods.into_iter().map(|pod| Arc::new(serde_json::from_value(pod).unwrap())).collect();
+        let node = first_node(&claim, &pods).map(|node| Arc::new(serde_json::from_value(json!({"metadata": {"name": node, "labels": {"name": node}}})).unwrap()));
+        let plan = plan(&View { claim, volumes, class, pods, node });
         plan.ops
             .iter()
             .map(|op| match op {
@@ -206,6 +221,12 @@ mod tests {
         assert_eq!(outcome(claim(json!({})), vec![volume("big", "5Gi", none_map()), volume("fit", "2Gi", none_map()), volume("small", "1Mi", none_map())], none(), vec![]), bound("fit", "2Gi"));
         assert_eq!(outcome(claim(json!({})), vec![volume("fit", "2Gi", none_map()), aside()], waiting(), vec![]), bound("aside", "9Gi"));
         assert_eq!(outcome(claim(json!({})), vec![volume("fit", "2Gi", none_map())], waiting(), vec![]), "WaitForFirstConsumer");
+        let consumer = || json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n2", "containers": [], "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}});
+        let local = |name: &str, node: &str| volume(name, "2Gi", json!({"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [{"key": "name", "operator": "In", "values": [node]}]}]}}}}));
+        assert_eq!(outcome(claim(json!({})), vec![local("one", "n1"), local("two", "n2")], waiting(), vec![consumer()]), bound("two", "2Gi"));
+        let mut outside = waiting();
+        outside["provisioner"] = "example.com/p".into();
+        assert_eq!(outcome(claim(json!({})), vec![], outside, vec![consumer()]), r#"c {"annotations":{"volume.kubernetes.io/selected-node":"n2"},"uid":"C"}"#);
         assert_eq!(outcome(claim(json!({})), vec![volume("taken", "2Gi", json!({"spec": {"claimRef": {"name": "x"}}}))], none(), vec![]), "ProvisioningFailed");
         assert_eq!(outcome(claim(json!({"spec": {"storageClassName": ""}})), vec![], none(), vec![]), "FailedBinding");
         let done = claim(json!({"metadata": {"annotations": {BIND_COMPLETED: "yes"}}, "spec": {"volumeName": "v"}, "status": {"phase": "Bound", "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}}}));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::k8s::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use api::k8s::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use api::quantity::Quantity;
 
 use crate::meta::{annotation, deleting, name, namespace, selects, uid};
@@ -55,9 +55,18 @@ pub fn unfit(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option
     None
 }
 
-/// `delayed`: only a volume that was set aside for the claim.
-pub fn best<'a>(claim: &PersistentVolumeClaim, volumes: &'a [Arc<PersistentVolume>], delayed: bool) -> Option<&'a Arc<PersistentVolume>> {
-    let fits = |volume: &&Arc<PersistentVolume>| !deleting(volume.as_ref()) && unfit(volume, claim).is_none();
+/// Whether the volume can be had on that node.
+fn reaches(volume: &PersistentVolume, node: Option<&Node>) -> bool {
+    let required = volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref()?.required.as_ref());
+    match (required, node) {
+        (Some(selector), Some(node)) => crate::node_fit::selects(selector, node),
+        _ => true,
+    }
+}
+
+/// `delayed`: only a volume that was set aside for the claim. `node` is where it is needed, if that is known.
+pub fn best<'a>(claim: &PersistentVolumeClaim, volumes: &'a [Arc<PersistentVolume>], delayed: bool, node: Option<&Node>) -> Option<&'a Arc<PersistentVolume>> {
+    let fits = |volume: &&Arc<PersistentVolume>| !deleting(volume.as_ref()) && unfit(volume, claim).is_none() && reaches(volume, node);
     if let Some(aside) = volumes.iter().filter(fits).find(|volume| refers(volume, claim)) {
         return Some(aside);
     }
