@@ -12,6 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::cargo;
+use crate::debian::Packages;
 use crate::images;
 
 /// A program that tests call, and Debian's package of it.
@@ -26,8 +27,6 @@ const NEEDED: &[(&str, &str)] = &[
     ("unshare", "util-linux"),
     ("awk", "mawk"),
     ("fc-match", "fontconfig"),
-    // Of the golden command lines: what ours is compared with, when the machine has none.
-    ("kubectl", "kubernetes-client"),
 ];
 /// Without a font the screenshot has no words.
 const FONT: (&str, &str) = ("/usr/share/fonts/truetype/dejavu", "fonts-dejavu-core");
@@ -35,8 +34,10 @@ const FONT: (&str, &str) = ("/usr/share/fonts/truetype/dejavu", "fonts-dejavu-co
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 /// A compiler of one of the large crates needs about this much memory.
 const BYTES_PER_JOB: u64 = 2 << 30;
-/// A kubectl to run the workshop with as well as with ours.
+/// A kubectl that is not ours, for the tests that compare. Who sets it has the whole workshop run with it as well.
 const REAL_KUBECTL: &str = "KUBECTL_REAL";
+/// The one they are compared with otherwise: of a known version, whatever the machine has.
+const DEBIANS_KUBECTL: &str = "kubernetes-client";
 
 #[derive(Default, Clone, Copy)]
 struct Tally {
@@ -90,7 +91,7 @@ pub fn command(arguments: &[String]) -> Result<()> {
 
 fn unit_tests() -> Result<Tally> {
     let mut command = cargo::command();
-    command.args(["test", "--workspace", "--no-fail-fast", "--jobs", &jobs()?.to_string()]);
+    command.args(["test", "--workspace", "--no-fail-fast", "--jobs", &jobs()?.to_string()]).env(REAL_KUBECTL, real_kubectl()?);
     // `test result: ok. 12 passed; 0 failed; 0 ignored; …`
     let (success, tally) = counted(command, |line| line.strip_prefix("test result: ")?.split_once(". ").map(|(_, numbers)| numbers))?;
     if !success && tally.failed == 0 {
@@ -104,7 +105,7 @@ fn workshop(stages: &[String], kubectl: Option<&Path>) -> Result<Tally> {
     let coracle = cargo::build_with_tests(&["coracle"], jobs()?)?.remove(0);
     images::make_all(&coracle, &images).context("making the images")?;
     let mut command = Command::new(crate::root().join("tests-e2e/run.sh"));
-    command.args(stages).env("CORACLE", coracle).env("IMAGES", images).env("ARTIFACTS", artifacts());
+    command.args(stages).env("CORACLE", coracle).env("IMAGES", images).env("ARTIFACTS", artifacts()).env(REAL_KUBECTL, real_kubectl()?);
     if let Some(kubectl) = kubectl {
         command.env("KUBECTL", kubectl);
     }
@@ -113,6 +114,15 @@ fn workshop(stages: &[String], kubectl: Option<&Path>) -> Result<Tally> {
         bail!("tests-e2e/run.sh failed before or between the checks; see above");
     }
     Ok(tally)
+}
+
+fn real_kubectl() -> Result<PathBuf> {
+    if let Some(named) = std::env::var_os(REAL_KUBECTL) {
+        return Ok(named.into());
+    }
+    let mut packages = Packages::new(&crate::root().join("target/kubectl"))?;
+    packages.add(&[DEBIANS_KUBECTL.to_owned()])?;
+    Ok(packages.root.join("usr/bin/kubectl"))
 }
 
 /// Where screenshots and logs are kept.

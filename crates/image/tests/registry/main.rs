@@ -223,7 +223,7 @@ async fn no_network_fails_soon() {
     let start = Instant::now();
     let error = client().pull(&stores.to, "registry.invalid/nosuch:latest", &[]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
-    let start_text = "failed to pull and unpack image \"registry.invalid/nosuch:latest\": failed to resolve reference \"registry.invalid/nosuch:latest\": failed to do request: Get \"https://registry.invalid/v2/nosuch/manifests/latest\": dial tcp: lookup registry.invalid: ";
+    let start_text = "failed to pull and unpack image \"registry.invalid/nosuch:latest\": failed to resolve reference \"registry.invalid/nosuch:latest\": failed to do request: Get \"https://registry.invalid/v2/nosuch/manifests/latest\": dial tcp: lookup registry.invalid";
     assert!(error.to_string().starts_with(start_text), "{error}");
     assert!(start.elapsed() < Duration::from_secs(15));
 }
