@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
+//!
+//! The table of contents of the name server; the page before is its README.
 
 mod cache;
 mod forward;

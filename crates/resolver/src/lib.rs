@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
+//!
+//! The table of contents of the resolver, and its one function; the page before is its README.
 
 mod files;
 mod message;

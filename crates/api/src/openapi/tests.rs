@@ -1,3 +1,5 @@
+//! The OpenAPI documents: every reference leads somewhere, and what kubectl reads of them is there.
+
 use std::collections::HashSet;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Structural schemas as tables: what is a violation, what is pruned, defaulted and refused.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Server-side apply as tables: who owns what, what conflicts, what goes.
+
 use api::schema::{self, TypeInfo};
 use serde_json::json;
 
