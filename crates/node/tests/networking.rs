@@ -181,11 +181,13 @@ fn services_from_the_api_reach_packets_and_names() {
 }
 
 fn in_a_namespace(scenario: impl Future<Output = ()> + Send) {
+    // Unoptimised, it holds a whole API server: too much for the stack of a thread that only changes its namespace.
+    let scenario = Box::pin(scenario);
     let namespace = network::netns::create().expect("namespace");
     network::netns::run_in(&namespace, || {
         let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("iproute2");
         assert!(up.success());
-        // Threads are born in the namespace of the one that starts them; this one's stack is too small for a whole API server, unoptimised.
+        // Threads are born in the namespace of the one that starts them.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
         std::thread::scope(|scope| scope.spawn(|| runtime.block_on(scenario)).join()).expect("scenario");
     })
