@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -25,7 +26,7 @@ pub fn adopt(inner: &Arc<Inner>) -> io::Result<()> {
             Err(error) => {
                 // Its creation was cut short: nobody has heard of it.
                 tracing::warn!(container = id, %error, "removing a container without a configuration");
-                std::fs::remove_dir_all(layout.container(&id))?;
+                remove(&layout.container(&id));
                 continue;
             }
         };
@@ -42,7 +43,7 @@ pub fn adopt(inner: &Arc<Inner>) -> io::Result<()> {
             }
             Err(error) => {
                 tracing::warn!(sandbox = id, %error, "removing a sandbox without a configuration");
-                std::fs::remove_dir_all(layout.sandbox(&id))?;
+                remove(&layout.sandbox(&id));
             }
         }
     }
@@ -50,12 +51,21 @@ pub fn adopt(inner: &Arc<Inner>) -> io::Result<()> {
     let sandboxes = inner.sandboxes.lock();
     containers.retain(|id, container| {
         let known = sandboxes.contains_key(&container.sandbox_id);
-        if !known && let Err(error) = std::fs::remove_dir_all(layout.container(id)) {
-            tracing::warn!(container = id, %error, "cannot remove a container without a sandbox");
+        if !known {
+            remove(&layout.container(id));
         }
         known
     });
     Ok(())
+}
+
+/// What is left of one must not keep the others from being taken over.
+fn remove(folder: &Path) {
+    match std::fs::remove_dir_all(folder) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!(folder = %folder.display(), %error, "cannot remove what is left of a container or sandbox"),
+    }
 }
 
 fn adopt_sandbox(inner: &Arc<Inner>, sandbox: Sandbox) {
