@@ -13,6 +13,7 @@ use api::k8s::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
 };
 use api::k8s::api::discovery::v1::EndpointSlice;
+use api::k8s::api::networking::v1::{IPAddress, ServiceCIDR};
 use api::k8s::api::policy::v1::PodDisruptionBudget;
 use api::k8s::api::storage::v1::StorageClass;
 use client::{Change, Client, Informer, ObjectKey, Queue};
@@ -70,6 +71,7 @@ informers! {
     deployments: Deployment => plain;
     endpoint_slices: EndpointSlice => |builder: Builder<EndpointSlice>| builder.index_label(plan::endpoints::slices::SERVICE_NAME);
     endpoints: Endpoints => plain;
+    ip_addresses: IPAddress => plain;
     jobs: Job => managed;
     leases: Lease => |builder: Builder<Lease>| builder.fields("metadata.namespace=kube-node-lease");
     namespaces: Namespace => plain;
@@ -79,6 +81,7 @@ informers! {
     replica_sets: ReplicaSet => managed;
     replication_controllers: ReplicationController => plain;
     service_accounts: ServiceAccount => plain;
+    service_cidrs: ServiceCIDR => plain;
     services: Service => plain;
     signing_requests: CertificateSigningRequest => plain;
     stateful_sets: StatefulSet => plain;

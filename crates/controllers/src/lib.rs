@@ -22,6 +22,7 @@ mod namespace;
 mod node;
 mod quota;
 mod replicaset;
+mod service_cidr;
 mod serviceaccount;
 mod statefulset;
 mod tokens;

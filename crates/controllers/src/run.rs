@@ -24,6 +24,7 @@ use crate::node::{NodeIpam, NodeLifecycle, PodGarbage, TaintEviction};
 use crate::quota::Quotas;
 use crate::replicaset::{ReplicaSets, ReplicationControllers};
 use crate::runner::work;
+use crate::service_cidr::{LeakedAddresses, ServiceAddresses, ServiceCidrs};
 use crate::serviceaccount::ServiceAccounts;
 use crate::statefulset::StatefulSets;
 use crate::tokens::Tokens;
@@ -97,6 +98,9 @@ pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = 
         if let Some(signer) = config.signer.clone() {
             start!(Certificates { informers: informers.clone(), client: client.clone(), signer });
         }
+        start!(ServiceCidrs(informers.clone()));
+        start!(ServiceAddresses(informers.clone()));
+        start!(LeakedAddresses(informers.clone()));
         start!(Claims(informers.clone()));
         start!(Volumes(informers.clone()));
         start!(EphemeralVolumes(informers.clone()));

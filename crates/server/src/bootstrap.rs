@@ -14,6 +14,7 @@ use crate::api::{Api, Context};
 use crate::authentication::User;
 use crate::reconciliation::{Step, reconcile};
 use crate::registry::{Part, text};
+use crate::special::addresses;
 use crate::{decode, default_roles};
 
 pub async fn run(api: &Arc<Api>) -> Result<(), Status> {
@@ -35,6 +36,7 @@ pub async fn run(api: &Arc<Api>) -> Result<(), Status> {
     try_join_all(aggregator::built_in().into_iter().map(|object| ensure(api, None, object))).await?;
     authentication(api).await?;
     service_cidr(api).await?;
+    addresses::complete(api).await?;
     kubernetes_service(api).await
 }
 
@@ -87,11 +89,23 @@ async fn authentication(api: &Arc<Api>) -> Result<(), Status> {
 }
 
 /// The ranges of Services as an object: `kubernetes`, ready from the start.
-async fn service_cidr(api: &Arc<Api>) -> Result<(), Status> {
+pub async fn service_cidr(api: &Api) -> Result<(), Status> {
     let row = api.serving.rows().find("networking.k8s.io", "v1", "servicecidrs").ok_or_else(|| Status::internal("no row"))?;
     let cidrs: Vec<String> = api.config.service_cidrs.iter().map(|(base, prefix)| format!("{base}/{prefix}")).collect();
     ensure(api, None, json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"}, "spec": {"cidrs": cidrs}})).await?;
     let cx = Context { field_manager: "kubernetes-service-cidr-controller".into(), exempt: true, ..Context::of(Arc::new(User::component("system:apiserver"))) };
+    if let [first, _] = cidrs.as_slice() {
+        // From one family to two.
+        api.change(&row, None, "kubernetes", Part::Main, &cx, |old| {
+            let mut new = old.clone();
+            if old.pointer("/spec/cidrs") == Some(&json!([first])) {
+                crate::registry::metadata(&mut new).remove("resourceVersion");
+                new["spec"]["cidrs"] = json!(cidrs);
+            }
+            Ok(new)
+        })
+        .await?;
+    }
     api.change(&row, None, "kubernetes", crate::registry::Part::Status, &cx, |old| {
         let mut new = old.clone();
         crate::registry::metadata(&mut new).remove("resourceVersion");
@@ -107,7 +121,7 @@ async fn service_cidr(api: &Arc<Api>) -> Result<(), Status> {
     .map(drop)
 }
 
-async fn ensure(api: &Arc<Api>, namespace: Option<&str>, object: Value) -> Result<(), Status> {
+async fn ensure(api: &Api, namespace: Option<&str>, object: Value) -> Result<(), Status> {
     let version = object["apiVersion"].as_str().unwrap_or_default();
     let (group, version) = version.split_once('/').unwrap_or(("", version));
     let kind = object["kind"].as_str().unwrap_or_default();

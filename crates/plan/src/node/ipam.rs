@@ -68,7 +68,26 @@ impl Cidr {
         1u128.checked_shl(u32::from(self.width() - self.bits)).map_or(u128::MAX, |size| size - 1)
     }
 
-    fn overlaps(self, other: Self) -> bool {
+    pub fn is_v6(self) -> bool {
+        self.v6
+    }
+
+    /// Whether the whole of `other` lies in it.
+    pub fn contains(self, other: Self) -> bool {
+        self.v6 == other.v6 && self.bits <= other.bits && self.first == other.first & !self.rest()
+    }
+
+    /// Whether a Service can have the address from this range: inside, and neither the network's own nor its broadcast address.
+    pub fn offers(self, address: IpAddr) -> bool {
+        let (number, v6) = match address {
+            IpAddr::V4(address) => (u128::from(u32::from(address)), false),
+            IpAddr::V6(address) => (u128::from(address), true),
+        };
+        let offset = number & self.rest();
+        self.v6 == v6 && self.first == number & !self.rest() && offset != 0 && (v6 || offset != self.rest())
+    }
+
+    pub fn overlaps(self, other: Self) -> bool {
         let rest = self.rest() | other.rest();
         self.v6 == other.v6 && self.first & !rest == other.first & !rest
     }

@@ -46,7 +46,7 @@ impl Api {
         // Only now, as upstream: what admission refuses is told by the name's base, which stays the same from try to try.
         self.generate_name(&mut value);
         strategy.prepare_create(&mut value, &self.strategy_context(row, cx));
-        let mut reserved = special::before_create(self, row, &mut value, cx)?;
+        let mut reserved = special::before_create(self, row, &mut value, cx).await?;
         let name = text(&value, "/metadata/name").to_owned();
         let mut causes = validation::object_meta(row, &value);
         causes.extend(strategy.validate(&value));

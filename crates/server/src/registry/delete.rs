@@ -53,7 +53,7 @@ impl Api {
             };
             match self.store.commit(Write { key: key.clone(), precondition: Precondition::Revision(stored.resource_version()), object }).await {
                 Ok(object) if gone => {
-                    special::after_delete(self, row, &object);
+                    special::after_delete(self, row, &object).await;
                     return Ok(Deleted::Gone(special::convert::shown(&self.outbound, row, object).await?));
                 }
                 Ok(object) => {

@@ -84,7 +84,7 @@ impl Api {
                     if finished {
                         // What was taken for the new state goes with it, what the old one held is given back.
                         drop(reserved);
-                        special::after_delete(self, row, &object);
+                        special::after_delete(self, row, &object).await;
                     } else {
                         reserved.keep();
                         special::after_write(self, row, &object);
@@ -176,7 +176,7 @@ impl Api {
         match part {
             Part::Main => {
                 strategy.prepare_update(new, old, &context);
-                reserved = special::before_update(self, row, new, old)?;
+                reserved = special::before_update(self, row, new, old, cx).await?;
                 causes = validation::object_meta_update(new, old);
                 causes.extend(strategy.validate_update(new, old));
                 causes.extend(special::judge(row, new, Some(old), &causes));

@@ -2,6 +2,7 @@
 //!
 //! Everything here is called from the generic registry at named moments; a kind without special needs passes through untouched.
 
+pub mod addresses;
 pub mod allocation;
 pub mod convert;
 pub mod eviction;
@@ -57,16 +58,16 @@ fn is(row: &Resource, group: &str, plural: &str) -> bool {
     row.group == group && row.plural == plural
 }
 
-pub fn before_create(api: &Api, row: &Resource, value: &mut Value, cx: &Context) -> Result<Reserved, Status> {
+pub async fn before_create(api: &Api, row: &Resource, value: &mut Value, cx: &Context) -> Result<Reserved, Status> {
     if is(row, "", "services") {
-        return services::before_create(api, row, value, cx);
+        return services::before_create(api, row, value, cx).await;
     }
     Ok(Reserved::none())
 }
 
-pub fn before_update(api: &Api, row: &Resource, new: &mut Value, old: &Value) -> Result<Reserved, Status> {
+pub async fn before_update(api: &Api, row: &Resource, new: &mut Value, old: &Value, cx: &Context) -> Result<Reserved, Status> {
     if is(row, "", "services") {
-        return services::before_update(api, row, new, old);
+        return services::before_update(api, row, new, old, cx).await;
     }
     Ok(Reserved::none())
 }
@@ -106,13 +107,23 @@ pub fn after_write(api: &Api, row: &Resource, _object: &Arc<Object>) {
     api.aggregator.note(row);
 }
 
-pub fn after_delete(api: &Api, row: &Resource, object: &Arc<Object>) {
+pub async fn after_delete(api: &Api, row: &Resource, object: &Arc<Object>) {
     api.authorizer.note(row);
     api.admission.note(row);
     api.aggregator.note(row);
     if is(row, "", "services") {
-        services::after_delete(api, object);
+        services::after_delete(api, object).await;
     }
+    if is(row, "networking.k8s.io", "servicecidrs") && object.meta().name == addresses::DEFAULT_RANGE {
+        // There is always one: https://kubernetes.io/docs/concepts/services-networking/service-cidrs/
+        if let Err(error) = again(api).await {
+            tracing::warn!(%error, "the default ServiceCIDR could not be made again");
+        }
+    }
+}
+
+fn again(api: &Api) -> store::BoxFuture<'_, Result<(), Status>> {
+    Box::pin(crate::bootstrap::service_cidr(api))
 }
 
 /// Pods are warned about when they are created and never again.

@@ -8,29 +8,47 @@ use std::sync::Arc;
 use ::api::{Cause, Object, Resource, Status};
 use serde_json::{Map, Value, json};
 
+use super::addresses::{self, Owner, Taken};
+use super::allocation::{Refused, addresses as held_by, ports};
 use super::{Reserved, families};
-use super::allocation::{Refused, addresses, ports};
 use crate::api::{Api, Context};
 use crate::registry::text;
 
 /// Addresses and ports taken for one write.
 #[derive(Default)]
 struct Taking {
-    addresses: Vec<IpAddr>,
+    dry_run: bool,
+    addresses: Vec<Taken>,
     ports: Vec<u16>,
 }
 
-pub fn before_create(api: &Api, row: &Resource, value: &mut Value, cx: &Context) -> Result<Reserved, Status> {
-    allocate(api, row, value, None, cx.dry_run)
+impl Taking {
+    fn give_back(self, api: &Api) {
+        api.allocations.release(&self.ports);
+        give_back(api, self.addresses);
+    }
 }
 
-pub fn before_update(api: &Api, row: &Resource, new: &mut Value, old: &Value) -> Result<Reserved, Status> {
-    allocate(api, row, new, Some(old), false)
+/// The write that failed does not wait for it.
+fn give_back(api: &Api, taken: Vec<Taken>) {
+    if !taken.is_empty() {
+        tokio::spawn(addresses::undo(api.store.clone(), taken));
+    }
 }
 
-pub fn after_delete(api: &Api, object: &Arc<Object>) {
+pub async fn before_create(api: &Api, row: &Resource, value: &mut Value, cx: &Context) -> Result<Reserved, Status> {
+    allocate(api, row, value, None, cx.dry_run).await
+}
+
+pub async fn before_update(api: &Api, row: &Resource, new: &mut Value, old: &Value, cx: &Context) -> Result<Reserved, Status> {
+    allocate(api, row, new, Some(old), cx.dry_run).await
+}
+
+pub async fn after_delete(api: &Api, object: &Arc<Object>) {
     if let Ok(service) = object.value() {
-        api.allocations.release(&addresses(&service), &ports(&service));
+        api.allocations.release(&ports(&service));
+        // Whoever sees the Service gone may take its address at once.
+        addresses::undo(api.store.clone(), addresses::held(api, &held_by(&service), Owner::of(&service))).await;
     }
 }
 
@@ -57,25 +75,42 @@ fn invalid(row: &Resource, service: &Value, field: &str, message: String) -> Sta
     Status::invalid(&row.group, &row.kind, text(service, "/metadata/name"), vec![Cause { reason: "FieldValueInvalid".into(), message, field: field.into() }])
 }
 
-fn allocate(api: &Api, row: &Resource, service: &mut Value, old: Option<&Value>, dry_run: bool) -> Result<Reserved, Status> {
-    let mut taking = Taking::default();
-    let held_addresses = old.map(addresses).unwrap_or_default();
+async fn allocate(api: &Api, row: &Resource, service: &mut Value, old: Option<&Value>, dry_run: bool) -> Result<Reserved, Status> {
+    let mut taking = Taking { dry_run, ..Taking::default() };
+    let held_addresses = old.map(held_by).unwrap_or_default();
     let held_ports = old.map(ports).unwrap_or_default();
-    let outcome = inherit(service, old).and_then(|()| if wants_address(service) { families::settle(row, service, old, &api.allocations.families()) } else { Ok(()) }).and_then(|()| fill(api, row, service, &held_addresses, &held_ports, &mut taking));
+    let mut outcome = inherit(service, old).and_then(|()| if wants_address(service) { families::settle(row, service, old, &api.allocations.families()) } else { Ok(()) });
+    if outcome.is_ok() {
+        outcome = fill(api, row, service, &held_addresses, &held_ports, &mut taking).await;
+    }
     if let Err(status) = outcome {
-        api.allocations.release(&taking.addresses, &taking.ports);
+        taking.give_back(api);
         return Err(status);
     }
     if dry_run {
-        api.allocations.release(&taking.addresses, &taking.ports);
+        taking.give_back(api);
         return Ok(Reserved::none());
     }
     // What the old one held and the new one does not is given back once the write has succeeded; until then it stays taken.
-    let (now_addresses, now_ports) = (addresses(service), ports(service));
+    let (now_addresses, now_ports) = (held_by(service), ports(service));
     let dropped_addresses: Vec<IpAddr> = held_addresses.into_iter().filter(|held| !now_addresses.contains(held)).collect();
+    let dropped_addresses = addresses::held(api, &dropped_addresses, Owner::of(service));
     let dropped_ports: Vec<u16> = held_ports.into_iter().filter(|held| !now_ports.contains(held)).collect();
-    let (undo, done) = (api.allocations.releaser(), api.allocations.releaser());
-    Ok(Reserved::new(move || undo(&taking.addresses, &taking.ports), move || done(&dropped_addresses, &dropped_ports)))
+    let (undo, done, store) = (api.allocations.releaser(), api.allocations.releaser(), api.store.clone());
+    let spawn = move |store, taken: Vec<Taken>| {
+        if !taken.is_empty() {
+            tokio::spawn(addresses::undo(store, taken));
+        }
+    };
+    let also = store.clone();
+    let undone = move || {
+        undo(&taking.ports);
+        spawn(store, taking.addresses);
+    };
+    Ok(Reserved::new(undone, move || {
+        done(&dropped_ports);
+        spawn(also, dropped_addresses);
+    }))
 }
 
 /// An update that leaves addresses and node ports out keeps the ones it has.
@@ -114,9 +149,9 @@ fn inherit(service: &mut Value, old: Option<&Value>) -> Result<(), Status> {
     Ok(())
 }
 
-fn fill(api: &Api, row: &Resource, service: &mut Value, held_addresses: &[IpAddr], held_ports: &[u16], taking: &mut Taking) -> Result<(), Status> {
+async fn fill(api: &Api, row: &Resource, service: &mut Value, held_addresses: &[IpAddr], held_ports: &[u16], taking: &mut Taking) -> Result<(), Status> {
     if wants_address(service) {
-        fill_addresses(api, row, service, held_addresses, taking)?;
+        fill_addresses(api, row, service, held_addresses, taking).await?;
     } else if text(service, "/spec/clusterIP") == "None" {
         let families = wanted_families(api, service);
         let spec = spec_of(service);
@@ -154,7 +189,7 @@ fn wanted_families(api: &Api, service: &Value) -> Vec<String> {
     families
 }
 
-fn fill_addresses(api: &Api, row: &Resource, service: &mut Value, held: &[IpAddr], taking: &mut Taking) -> Result<(), Status> {
+async fn fill_addresses(api: &Api, row: &Resource, service: &mut Value, held: &[IpAddr], taking: &mut Taking) -> Result<(), Status> {
     let mut given: Vec<String> = service.pointer("/spec/clusterIPs").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
     let single = text(service, "/spec/clusterIP").to_owned();
     if given.is_empty() && !single.is_empty() {
@@ -172,23 +207,23 @@ fn fill_addresses(api: &Api, row: &Resource, service: &mut Value, held: &[IpAddr
         let address = match given.get(index).map(|text| text.parse::<IpAddr>()) {
             Some(Ok(address)) if held.contains(&address) => address,
             Some(Ok(address)) => {
-                api.allocations.take_address(address).map_err(|refused| {
+                let taken = addresses::take(api, address, Owner::of(service), taking.dry_run).await?.map_err(|refused| {
                     let why = match refused {
-                        Refused::OutOfRange => format!("failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. The range of valid IPs is {}", api.allocations.range_text()),
-                        _ => format!("failed to allocate IP {address}: provided IP is already allocated"),
+                        Refused::OutOfRange => "the provided network does not match the current range",
+                        _ => "provided IP is already allocated",
                     };
-                    invalid(row, service, "spec.clusterIPs", format!("Invalid value: {}: {why}", json!([address.to_string()])))
+                    invalid(row, service, "spec.clusterIPs", format!("Invalid value: {}: failed to allocate IP {address}: {why}", json!([address.to_string()])))
                 })?;
-                taking.addresses.push(address);
+                taking.addresses.extend(taken);
                 address
             }
             Some(Err(_)) => {
                 let given = given[index].clone();
                 return Err(invalid(row, service, &format!("spec.clusterIPs[{index}]"), format!("Invalid value: {given:?}: must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")));
             }
-            None => match api.allocations.any_address(family) {
-                Ok(address) => {
-                    taking.addresses.push(address);
+            None => match addresses::any(api, family, Owner::of(service), taking.dry_run).await? {
+                Ok((address, taken)) => {
+                    taking.addresses.extend(taken);
                     address
                 }
                 Err(Refused::OutOfRange) if text(service, "/spec/ipFamilyPolicy") == "PreferDualStack" => continue,

@@ -41,7 +41,7 @@ async fn what_is_taken_or_outside_is_refused() {
     server.post(SERVICES, service("np", json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30007}]}))).await.expect(201);
     for (spec, words) in [
         (json!({"clusterIP": "10.96.0.1"}), r#"spec.clusterIPs: Invalid value: ["10.96.0.1"]: failed to allocate IP 10.96.0.1: provided IP is already allocated"#),
-        (json!({"clusterIP": "1.2.3.4"}), r#"spec.clusterIPs: Invalid value: ["1.2.3.4"]: failed to allocate IP 1.2.3.4: the provided IP (1.2.3.4) is not in the valid range. The range of valid IPs is 10.96.0.0/12"#),
+        (json!({"clusterIP": "1.2.3.4"}), r#"spec.clusterIPs: Invalid value: ["1.2.3.4"]: failed to allocate IP 1.2.3.4: the provided network does not match the current range"#),
         (json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30007}]}), "spec.ports[0].nodePort: Invalid value: 30007: provided port is already allocated"),
         (json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 80}]}), "spec.ports[0].nodePort: Invalid value: 80: provided port is not in the valid range. The range of valid ports is 30000-32767"),
         (json!({"ipFamilyPolicy": "RequireDualStack"}), "spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": this cluster is not configured for dual-stack services"),
@@ -99,4 +99,40 @@ async fn dual_stack_gives_one_of_each() {
         assert_eq!(families(&made), want, "{spec}");
         server.delete(&format!("{SERVICES}/d")).await.expect(200);
     }
+}
+
+const CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
+const ADDRESSES: &str = "/apis/networking.k8s.io/v1/ipaddresses";
+
+#[tokio::test]
+async fn an_address_is_an_object_as_long_as_its_service_is_there() {
+    let server = Server::start().await;
+    server.get(&format!("{ADDRESSES}/10.96.0.1")).await.expect(200);
+    server.post(SERVICES, service("s", json!({"clusterIP": "10.96.0.77"}))).await.expect(201);
+    let address = server.get(&format!("{ADDRESSES}/10.96.0.77")).await.expect(200).json();
+    assert_eq!(address["spec"]["parentRef"], json!({"resource": "services", "namespace": "default", "name": "s"}));
+    assert_eq!(address["metadata"]["labels"], json!({"ipaddress.kubernetes.io/ip-family": "IPv4", "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io"}));
+    // An address that somebody has noted belongs to somebody.
+    let noted = json!({"metadata": {"name": "10.96.0.78"}, "spec": {"parentRef": {"resource": "things", "name": "x"}}});
+    server.post(ADDRESSES, noted).await.expect(201);
+    server.post(SERVICES, service("t", json!({"clusterIP": "10.96.0.78"}))).await.expect(422);
+    server.delete(&format!("{SERVICES}/s")).await.expect(200);
+    server.get(&format!("{ADDRESSES}/10.96.0.77")).await.expect(404);
+}
+
+#[tokio::test]
+async fn further_ranges_give_addresses_as_long_as_they_are_ready() {
+    let server = Server::start().await;
+    let outside = || service("far", json!({"clusterIP": "10.200.0.9"}));
+    server.post(SERVICES, outside()).await.expect(422);
+    server.post(CIDRS, json!({"metadata": {"name": "far"}, "spec": {"cidrs": ["10.200.0.0/24"]}})).await.expect(201);
+    let ready = |status: &str| json!({"status": {"conditions": [{"type": "Ready", "status": status, "reason": "Test", "message": "", "lastTransitionTime": "2026-11-23T00:00:00Z"}]}});
+    server.patch(&format!("{CIDRS}/far/status"), "merge-patch+json", ready("False")).await.expect(200);
+    server.post(SERVICES, outside()).await.expect(422);
+    server.patch(&format!("{CIDRS}/far/status"), "merge-patch+json", ready("True")).await.expect(200);
+    server.post(SERVICES, outside()).await.expect(201);
+    // The default range, when it is deleted, is made again.
+    server.delete(&format!("{CIDRS}/kubernetes")).await.expect(200);
+    let again = server.get(&format!("{CIDRS}/kubernetes")).await.expect(200).json();
+    assert_eq!(again["spec"]["cidrs"], json!(["10.96.0.0/12"]));
 }
