@@ -198,7 +198,8 @@ impl Work<'_> {
     }
 
     fn shrink(&mut self) -> bool {
-        let sick = self.pods().find(|pod| !self.running(pod) || deleting(pod.as_ref())).map(|pod| name(pod.as_ref()).to_owned());
+        // The lowest one: a higher one waits for it, so nothing goes while all are unwell.
+        let sick = self.replicas.values().flatten().chain(self.condemned.iter().rev()).find(|pod| !self.running(pod) || deleting(pod.as_ref())).map(|pod| name(pod.as_ref()).to_owned());
         for pod in self.condemned.clone() {
             if deleting(pod.as_ref()) {
                 if self.ordered() {

@@ -77,7 +77,7 @@ fn lines(spec: Value, pods: &[&str]) -> Vec<String> {
 
 #[test]
 fn one_after_the_other() {
-    let cases: [(Value, &[&str], &[&str]); 7] = [
+    let cases: [(Value, &[&str], &[&str]); 9] = [
         (json!({}), &[], &["create s-0 of new", "replicas 1 ready 0 current 0 updated 1"]),
         (json!({}), &["s-0 ."], &["replicas 1 ready 0 current 0 updated 1"]),
         (json!({}), &["s-0 r"], &["create s-1 of new", "replicas 2 ready 1 current 0 updated 2"]),
@@ -90,6 +90,8 @@ fn one_after_the_other() {
         // The highest goes first, and only when all is well.
         (json!({"replicas": 1}), &["s-0 r", "s-1 r", "s-2 r"], &["delete s-2", "replicas 3 ready 3 current 0 updated 3"]),
         (json!({"replicas": 1}), &["s-0 .", "s-1 r", "s-2 r"], &["replicas 3 ready 2 current 0 updated 3"]),
+        (json!({"replicas": 0}), &["s-0 .", "s-1 .", "s-2 ."], &["replicas 3 ready 0 current 0 updated 3"]),
+        (json!({"replicas": 0}), &["s-0 r", "s-1 r", "s-2 ."], &["delete s-2", "replicas 3 ready 2 current 0 updated 3"]),
     ];
     for (spec, pods, expected) in cases {
         assert_eq!(lines(spec.clone(), pods), expected, "{spec} {pods:?}");
