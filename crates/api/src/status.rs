@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 /// `metav1.StatusReason`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
 pub enum Reason {
     #[default]
     #[serde(rename = "")]
@@ -29,8 +29,9 @@ pub enum Reason {
     InternalError,
     Expired,
     ServiceUnavailable,
-    #[serde(other)]
-    Other,
+    /// In others' words, kept as they are: those of webhooks, `NonZeroExitCode`.
+    #[serde(untagged)]
+    Other(String),
 }
 
 /// `metav1.StatusCause`.

@@ -125,10 +125,10 @@ impl Error {
 }
 
 fn reason(status: &Status) -> String {
-    if status.reason == Reason::Other {
+    if matches!(status.reason, Reason::Other(_)) {
         return String::new();
     }
-    serde_json::to_value(status.reason).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+    serde_json::to_value(&status.reason).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 fn server(status: &Status, context: &str) -> String {

@@ -28,7 +28,7 @@ pub fn outcome(result: Result<i32, RuntimeError>, command: &[String]) -> Status 
         Ok(0) => Status::success(),
         Ok(code) => {
             let message = format!("command terminated with non-zero exit code: error executing command {command:?}, exit code {code}").replace("\", \"", " ").replace(['"'], "");
-            let mut status = Status::failure(0, Reason::Other, message);
+            let mut status = Status::failure(0, Reason::Other("NonZeroExitCode".into()), message);
             status.details.causes.push(Cause { reason: "ExitCode".into(), message: code.to_string(), field: String::new() });
             status
         }
@@ -42,11 +42,7 @@ fn encoded(as_status: bool, status: &Status) -> Option<Bytes> {
     if !as_status {
         return failed.then(|| Bytes::from(status.message.clone()));
     }
-    let mut value = serde_json::to_value(status).unwrap_or_default();
-    if failed && !status.details.causes.is_empty() && status.code == 0 {
-        value["reason"] = "NonZeroExitCode".into();
-    }
-    Some(Bytes::from(value.to_string()))
+    Some(Bytes::from(serde_json::to_vec(status).unwrap_or_default()))
 }
 
 /// Until the process ended or the client is gone.

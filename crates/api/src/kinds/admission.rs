@@ -173,6 +173,7 @@ pub(super) fn client_config(errors: &mut Errors, path: &Path, config: &Value) {
                 errors.invalid(&path.child("port"), &port, &format!("port is not valid: {}", wrong.join(", ")));
             }
             if let Some(url_path) = child(service, "path").and_then(Value::as_str)
+                && !url_path.is_empty()
                 && !url_path.starts_with('/')
             {
                 errors.invalid(&path.child("path"), url_path, "must start with a '/'");

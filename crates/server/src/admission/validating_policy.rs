@@ -42,7 +42,7 @@ fn reason(name: &str) -> Reason {
     }
 }
 
-fn code(reason: Reason) -> u16 {
+fn code(reason: &Reason) -> u16 {
     match reason {
         Reason::Unauthorized => 401,
         Reason::Forbidden => 403,
@@ -147,7 +147,7 @@ pub async fn validate(api: &Api, policies: &[ValidatingPolicy], asked: &Asked<'_
                 for fault in faults {
                     for action in &binding.actions {
                         match action.as_str() {
-                            "Deny" => denied(&mut denials, name, fault.reason, fault.message.clone()),
+                            "Deny" => denied(&mut denials, name, fault.reason.clone(), fault.message.clone()),
                             "Warn" => asked.cx.warn(format!("Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {}", policy.name, binding.name, fault.message)),
                             _ => {
                                 let failure = json!([{"message": fault.message, "policy": policy.name, "binding": binding.name, "expressionIndex": fault.index, "validationActions": binding.actions}]);
@@ -165,8 +165,8 @@ pub async fn validate(api: &Api, policies: &[ValidatingPolicy], asked: &Asked<'_
     let Some(first) = denials.into_iter().next() else { return Ok(()) };
     let name = object.or(old).map_or(&*asked.name, super::shown_name);
     let mut status = Status::forbidden(&asked.row.group, &asked.row.plural, name, &first.message);
-    status.reason = first.reason;
-    status.code = code(first.reason);
+    status.code = code(&first.reason);
+    status.reason = first.reason.clone();
     status.details.causes.push(Cause { message: first.message, ..Cause::default() });
     Err(status)
 }
@@ -187,7 +187,7 @@ impl ValidatingPolicy {
                 Ok(_) => {
                     let said = validation.message_expression.as_ref().and_then(|expression| said(expression.evaluate(&activation, &mut budget)));
                     let message = said.or_else(|| Some(validation.message.clone()).filter(|message| !message.is_empty()));
-                    Fault { index, message: message.unwrap_or_else(|| format!("failed expression: {}", validation.expression.text.trim())), reason: validation.reason }
+                    Fault { index, message: message.unwrap_or_else(|| format!("failed expression: {}", validation.expression.text.trim())), reason: validation.reason.clone() }
                 }
                 Err(failure) if self.lenient => {
                     if matches!(failure, Failure::OutOfBudget) {

@@ -98,7 +98,7 @@ impl Webhook {
 fn denied(webhook: &str, result: Option<Status>) -> Status {
     let mut status = result.unwrap_or_default();
     let by = format!("admission webhook {webhook:?} denied the request");
-    let reason = serde_json::to_value(status.reason).ok().and_then(|reason| reason.as_str().map(str::to_owned)).unwrap_or_default();
+    let reason = serde_json::to_value(&status.reason).ok().and_then(|reason| reason.as_str().map(str::to_owned)).unwrap_or_default();
     status.message = match (status.message.is_empty(), status.reason == Reason::Unknown) {
         (false, _) => format!("{by}: {}", status.message),
         (true, false) => format!("{by}: {reason}"),
@@ -141,6 +141,7 @@ mod tests {
         for (result, message, code) in [
             (None, r#"admission webhook "x.y.z" denied the request without explanation"#, 400),
             (Some(status(json!({"message": "no"}))), r#"admission webhook "x.y.z" denied the request: no"#, 400),
+            (Some(status(json!({"reason": "words of its own"}))), r#"admission webhook "x.y.z" denied the request: words of its own"#, 400),
             (Some(status(json!({"reason": "Forbidden", "code": 403}))), r#"admission webhook "x.y.z" denied the request: Forbidden"#, 403),
             (Some(status(json!({"status": "Success", "message": "no", "code": 200}))), r#"admission webhook "x.y.z" denied the request: no"#, 400),
         ] {

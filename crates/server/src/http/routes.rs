@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::api::{Status, discovery, openapi};
+use ::api::selector::FieldSelector;
+use ::api::{Status, discovery, names, openapi};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{Method, Request};
@@ -117,13 +118,16 @@ fn attributes(method: &Method, target: &ResourcePath, query: &Query) -> Attribut
         Method::DELETE => "delete",
         _ => "",
     };
+    // Whoever lists or watches by one name asks for that object (upstream's RequestInfo).
+    let selected = || FieldSelector::parse(query.get("fieldSelector")?).ok()?.requires("metadata.name").filter(|name| names::path_segment(name).is_empty()).map(str::to_owned);
+    let name = target.name.clone().or_else(|| if matches!(verb, "list" | "watch") { selected() } else { None });
     Attributes {
         verb: verb.into(),
         group: target.group.clone(),
         resource: target.plural.clone(),
         subresource: target.subresource.clone().unwrap_or_default(),
         namespace: target.namespace.clone().unwrap_or_default(),
-        name: target.name.clone().unwrap_or_default(),
+        name: name.unwrap_or_default(),
         path: String::new(),
     }
 }

@@ -39,6 +39,19 @@ async fn a_service_accounts_token_opens_what_its_bindings_grant() {
 }
 
 #[tokio::test]
+async fn a_role_for_one_name_allows_to_list_and_watch_by_it() {
+    let server = Server::start().await;
+    server.post(ROLES, json!({"metadata": {"name": "one"}, "rules": [{"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["mine"], "verbs": ["list", "deletecollection"]}]})).await.expect(201);
+    let mut one = binding("one", "one", "jane");
+    one["roleRef"]["kind"] = json!("Role");
+    server.post(BINDINGS, one).await.expect(201);
+    let jane = [("impersonate-user", "jane")];
+    for (method, fields, code) in [("GET", "?fieldSelector=metadata.name%3Dmine", 200), ("GET", "?fieldSelector=metadata.name%3Dother", 403), ("GET", "", 403), ("DELETE", "?fieldSelector=metadata.name%3Dmine", 403)] {
+        server.call(method, &format!("{CONFIG_MAPS}{fields}"), &jane, "").await.expect(code);
+    }
+}
+
+#[tokio::test]
 async fn nobody_grants_more_than_they_hold() {
     let server = Server::start().await;
     server.post(BINDINGS, binding("jane", "admin", "jane")).await.expect(201);
