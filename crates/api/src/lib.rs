@@ -22,6 +22,7 @@ pub mod structural;
 pub mod usage;
 pub mod validation;
 pub mod table;
+pub mod typed;
 pub mod world;
 
 pub use custom::Custom;
@@ -29,4 +30,5 @@ pub use k8s_openapi as k8s;
 pub use object::{Fields, Meta, Object, OwnerReference};
 pub use resource::{Resource, Scope, Subresource, Verb};
 pub use status::{Cause, Reason, Status};
+pub use typed::Typed;
 pub use world::Clock;

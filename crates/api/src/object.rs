@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use serde_json::Value;
 
 /// Why bytes are not the object that was asked for.
@@ -106,7 +106,7 @@ impl Object {
 
     /// From a peer: the resource version is read from the metadata.
     pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
-        let envelope: Envelope = parse("object", &bytes)?;
+        let envelope: Envelope = serde_json::from_slice(&bytes).map_err(|error| DecodeError { what: "object", message: error.to_string() })?;
         let resource_version = envelope.metadata.resource_version.parse().unwrap_or(0);
         let object = Self::new(bytes, resource_version);
         let _ = object.head.set(Box::new(Head {
@@ -147,13 +147,13 @@ impl Object {
     }
 
     /// The typed value, decoded once for all holders. A second type for the same object (rare) is decoded each time.
-    pub fn typed<T: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<T>, DecodeError> {
+    pub fn typed<T: crate::Typed>(&self) -> Result<Arc<T>, DecodeError> {
         if let Some(known) = self.typed.get()
             && let Ok(value) = Arc::clone(known).downcast::<T>()
         {
             return Ok(value);
         }
-        let value: Arc<T> = Arc::new(parse(std::any::type_name::<T>(), &self.bytes)?);
+        let value: Arc<T> = Arc::new(T::from_json(&self.bytes).map_err(|error| DecodeError { what: std::any::type_name::<T>(), message: error.to_string() })?);
         let _ = self.typed.set(value.clone());
         Ok(value)
     }
@@ -165,7 +165,7 @@ impl Object {
 
     /// A fresh copy to change.
     pub fn value(&self) -> Result<Value, DecodeError> {
-        parse("object", &self.bytes)
+        serde_json::from_slice(&self.bytes).map_err(|error| DecodeError { what: "object", message: error.to_string() })
     }
 }
 
@@ -174,10 +174,6 @@ impl fmt::Debug for Object {
         let meta = self.meta();
         write!(f, "{} {}/{}@{}", self.kind(), meta.namespace.as_deref().unwrap_or(""), meta.name, self.resource_version)
     }
-}
-
-fn parse<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, DecodeError> {
-    serde_json::from_slice(bytes).map_err(|error| DecodeError { what, message: error.to_string() })
 }
 
 #[cfg(test)]

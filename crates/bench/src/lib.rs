@@ -17,7 +17,7 @@ mod start;
 use std::path::PathBuf;
 
 use api::Status;
-use client::Target;
+use client::{BoxFuture, Target};
 use clap::{Args, ValueEnum};
 use client::http::HttpError;
 use client::kubeconfig::ConfigError;
@@ -138,9 +138,11 @@ const FIRST: &str = "this";
 const SECOND: &str = "other";
 
 /// The command: measures and prints.
-pub async fn run(options: Options) -> Result<(), BenchError> {
-    println!("{}", report(options).await?.trim_end());
-    Ok(())
+pub fn run(options: Options) -> BoxFuture<'static, Result<(), BenchError>> {
+    Box::pin(async move {
+        println!("{}", report(options).await?.trim_end());
+        Ok(())
+    })
 }
 
 /// Measures, and gives what is to be printed.

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use api::Object;
 use parking_lot::RwLock;
-use serde::de::DeserializeOwned;
 
 /// Namespace (empty for a cluster-wide kind) and name of an object. Prints as `namespace/name`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -156,6 +155,11 @@ impl<T> Cache<T> {
         Self { content: Arc::new(RwLock::new(Content { indexes, ..Content::default() })), kind: PhantomData }
     }
 
+    /// The same cache, its objects seen as another type.
+    pub(crate) fn of<U>(&self) -> Cache<U> {
+        Cache { content: self.content.clone(), kind: PhantomData }
+    }
+
     /// Stores what a watch said; none when that was known already.
     pub(crate) fn put(&self, object: Arc<Object>) -> Option<Change> {
         let mut content = self.content.write();
@@ -245,7 +249,7 @@ impl Content {
 /// The index of `index_owners`.
 pub(crate) const OWNERS: &str = "metadata.ownerReferences.uid";
 
-impl<T: DeserializeOwned + Send + Sync + 'static> Cache<T> {
+impl<T: api::Typed> Cache<T> {
     /// `namespace` is empty for a cluster-wide kind.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<T>> {
         typed(&self.object(namespace, name)?)
@@ -271,12 +275,12 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Cache<T> {
     }
 }
 
-fn all<T: DeserializeOwned + Send + Sync + 'static>(objects: Vec<Arc<Object>>) -> Vec<Arc<T>> {
+fn all<T: api::Typed>(objects: Vec<Arc<Object>>) -> Vec<Arc<T>> {
     objects.iter().filter_map(|object| typed(object)).collect()
 }
 
 /// The typed value; an object that does not decode is logged and treated as absent.
-pub(crate) fn typed<T: DeserializeOwned + Send + Sync + 'static>(object: &Arc<Object>) -> Option<Arc<T>> {
+pub(crate) fn typed<T: api::Typed>(object: &Arc<Object>) -> Option<Arc<T>> {
     object.typed::<T>().inspect_err(|error| tracing::warn!(?object, %error, "an object in the cache does not decode")).ok()
 }
 

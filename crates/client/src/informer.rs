@@ -125,7 +125,7 @@ impl<T: 'static> Builder<T> {
 
     /// Spawns the informer's task on the current runtime.
     pub fn start(self) -> Informer<T> {
-        let cache = Cache::new(self.indexes);
+        let cache: Cache<Untyped> = Cache::new(self.indexes);
         let (progress, _) = watch::channel(Progress::default());
         let shared = Arc::new(Shared { cache, handlers: Mutex::new(self.handlers), progress, target: self.target });
         let jitter = self
@@ -133,8 +133,8 @@ impl<T: 'static> Builder<T> {
             .unwrap_or_else(|| seeded_jitter(shared.target.path().bytes().fold(7, |seed, byte| (seed * 31 + u64::from(byte)) & 0xFFFF_FFFF)));
         let task =
             Task { client: self.client, shared: shared.clone(), label_selector: self.label_selector, field_selector: self.field_selector, jitter };
-        let handle = tokio::spawn(task.run()).abort_handle();
-        Informer { shared, task: Arc::new(EndTask(handle)) }
+        let handle = task.spawn();
+        Informer { cache: shared.cache.of(), shared, task: Arc::new(EndTask(handle)) }
     }
 }
 
@@ -144,8 +144,9 @@ struct Progress {
     revision: u64,
 }
 
-struct Shared<T> {
-    cache: Cache<T>,
+/// What does not depend on the type of the objects, and so is the same code for all.
+struct Shared {
+    cache: Cache<Untyped>,
     /// Held while a change goes into the cache and is told, so that a new subscriber misses nothing and gets nothing twice.
     handlers: Mutex<Vec<Handler>>,
     progress: watch::Sender<Progress>,
@@ -162,13 +163,14 @@ impl Drop for EndTask {
 
 /// See the module head. Cheap to clone; all clones are one informer, which ends with the last of them.
 pub struct Informer<T> {
-    shared: Arc<Shared<T>>,
+    shared: Arc<Shared>,
+    cache: Cache<T>,
     task: Arc<EndTask>,
 }
 
 impl<T> Clone for Informer<T> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone(), task: self.task.clone() }
+        Self { shared: self.shared.clone(), cache: self.cache.clone(), task: self.task.clone() }
     }
 }
 
@@ -197,7 +199,7 @@ impl Informer<Untyped> {
 
 impl<T: 'static> Informer<T> {
     pub fn cache(&self) -> &Cache<T> {
-        &self.shared.cache
+        &self.cache
     }
 
     pub fn target(&self) -> &Target {
@@ -221,7 +223,7 @@ impl<T: 'static> Informer<T> {
 
     /// Waits until the cache is as `done` wants it; asked again after each change.
     pub async fn until(&self, mut done: impl FnMut(&Cache<T>) -> bool) {
-        self.wait_for(|_| done(&self.shared.cache)).await;
+        self.wait_for(|_| done(&self.cache)).await;
     }
 
     async fn wait_for(&self, mut done: impl FnMut(&Progress) -> bool) {
@@ -252,15 +254,19 @@ impl<T: 'static> Informer<T> {
     }
 }
 
-struct Task<T> {
+struct Task {
     client: Client,
-    shared: Arc<Shared<T>>,
+    shared: Arc<Shared>,
     label_selector: String,
     field_selector: String,
     jitter: Jitter,
 }
 
-impl<T: 'static> Task<T> {
+impl Task {
+    fn spawn(self) -> AbortHandle {
+        tokio::spawn(self.run()).abort_handle()
+    }
+
     async fn run(self) {
         let mut failures = 0u32;
         // None: list first.
@@ -348,7 +354,7 @@ impl<T: 'static> Task<T> {
     }
 
     /// Changes the cache, tells the handlers, then those who wait.
-    fn tell(&self, change: impl FnOnce(&Cache<T>) -> Vec<Change>, synced: bool) {
+    fn tell(&self, change: impl FnOnce(&Cache<Untyped>) -> Vec<Change>, synced: bool) {
         let handlers = self.shared.handlers.lock();
         for change in change(&self.shared.cache) {
             for handler in handlers.iter() {

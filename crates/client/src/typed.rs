@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api::k8s::Resource as ResourceConsts;
 use api::{Object, Status};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::transport::{Body, DeleteOptions, EventStream, ListOptions, ObjectList, PatchKind, Target, Transport, WatchOptions, WriteOptions};
@@ -69,11 +69,15 @@ fn body<B: Serialize>(body: &B) -> Result<Body, Status> {
     serde_json::to_value(body).map(Body::Value).map_err(|error| Status::bad_request(error.to_string()))
 }
 
-fn decode<T: DeserializeOwned + Send + Sync + 'static>(object: &Object) -> Result<Arc<T>, Status> {
+fn value<T: api::Typed>(object: &T) -> Result<Body, Status> {
+    object.to_value().map(Body::Value).map_err(|error| Status::bad_request(error.to_string()))
+}
+
+fn decode<T: api::Typed>(object: &Object) -> Result<Arc<T>, Status> {
     object.typed::<T>().map_err(Status::internal)
 }
 
-impl<T: ResourceConsts + DeserializeOwned + Serialize + Send + Sync + 'static> Typed<T> {
+impl<T: ResourceConsts + api::Typed> Typed<T> {
     fn at(&self, name: &str, subresource: Option<&str>) -> Target {
         Target { name: Some(name.to_owned()), subresource: subresource.map(str::to_owned), ..self.target.clone() }
     }
@@ -91,16 +95,16 @@ impl<T: ResourceConsts + DeserializeOwned + Serialize + Send + Sync + 'static> T
     }
 
     pub async fn create(&self, object: &T) -> Result<Arc<T>, Status> {
-        decode(&*self.client.transport.create(&self.target, body(object)?, &self.client.write_options()).await?)
+        decode(&*self.client.transport.create(&self.target, value(object)?, &self.client.write_options()).await?)
     }
 
     pub async fn update(&self, name: &str, object: &T) -> Result<Arc<T>, Status> {
-        decode(&*self.client.transport.update(&self.at(name, None), body(object)?, &self.client.write_options()).await?)
+        decode(&*self.client.transport.update(&self.at(name, None), value(object)?, &self.client.write_options()).await?)
     }
 
     /// Replaces the status; the object's resourceVersion guards against overwriting a newer one.
     pub async fn update_status(&self, name: &str, object: &T) -> Result<Arc<T>, Status> {
-        decode(&*self.client.transport.update(&self.at(name, Some("status")), body(object)?, &self.client.write_options()).await?)
+        decode(&*self.client.transport.update(&self.at(name, Some("status")), value(object)?, &self.client.write_options()).await?)
     }
 
     pub async fn patch(&self, name: &str, kind: PatchKind, patch: Value) -> Result<Arc<T>, Status> {

@@ -35,7 +35,7 @@ pub struct NodeLifecycle {
     clock: Arc<dyn Clock>,
 }
 
-fn typed<T: serde::de::DeserializeOwned + Send + Sync + 'static>(object: &Option<Arc<Object>>) -> Option<Arc<T>> {
+fn typed<T: api::Typed>(object: &Option<Arc<Object>>) -> Option<Arc<T>> {
     object.as_ref().and_then(|object| object.typed().ok())
 }
 

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use api::Typed as _;
 use api::k8s::api::core::v1::{Pod, ResourceQuota};
 use api::usage::{self, Amounts};
 use api::{Object, Status};
@@ -69,7 +70,7 @@ impl Quotas {
 
     async fn load(&self, key: &ObjectKey, now: Timestamp) -> Result<Option<View>, Status> {
         let Some(quota) = self.informers.quotas.cache().get(&key.namespace, &key.name) else { return Ok(None) };
-        let value = serde_json::to_value(quota.as_ref()).map_err(Status::internal)?;
+        let value = quota.to_value().map_err(Status::internal)?;
         let bounds = usage::amounts(&value, "spec.hard");
         let mut used = Amounts::new();
         for row in self.kinds.all().iter().filter(|row| row.namespaced()) {

@@ -12,7 +12,6 @@ use client::{BoxFuture, Cache, Informer, ObjectKey, Queue};
 use jiff::Timestamp;
 use plan::Plan;
 use plan::replicaset::{Failure, Set, View};
-use serde::de::DeserializeOwned;
 
 use crate::informers::{CONTROLLER, Informers, itself, owner};
 use crate::runner::Controller;
@@ -22,7 +21,7 @@ pub struct ReplicationControllers(pub Arc<Informers>);
 
 fn keys<S>(informer: &Informer<S>, informers: &Informers) -> Queue<ObjectKey>
 where
-    S: Set + Resource + Metadata<Ty = ObjectMeta> + DeserializeOwned + Send + Sync + 'static,
+    S: Set + Resource + Metadata<Ty = ObjectMeta> + api::Typed,
 {
     let queue = Queue::new();
     itself(informer, &queue);
@@ -46,7 +45,7 @@ fn load<S>(
     last_failure: Option<Failure>,
 ) -> Option<View<S>>
 where
-    S: Set + DeserializeOwned + Send + Sync + 'static,
+    S: Set + api::Typed,
 {
     let set = cache.get(&key.namespace, &key.name)?;
     let pods = informers.pods_for(&key.namespace, plan::meta::uid(set.as_ref()));

@@ -1,10 +1,9 @@
 //! Starts the caches, then every controller; the one entry of this crate.
 
-use std::future::Future;
 use std::sync::Arc;
 
 use api::Clock;
-use client::{Client, ObjectKey, Queue};
+use client::{BoxFuture, Client, ObjectKey, Queue};
 use plan::node::ipam::Cidr;
 use tokio::task::JoinSet;
 
@@ -43,7 +42,11 @@ pub struct Config {
 }
 
 /// Runs all controllers until `shutdown` resolves.
-pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = ()>) {
+pub fn run(client: Client, config: Config, shutdown: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
+    Box::pin(until(client, config, shutdown))
+}
+
+async fn until(client: Client, config: Config, shutdown: BoxFuture<'static, ()>) {
     let all = async {
         let client = client.named("kube-controller-manager");
         let informers = Arc::new(Informers::start(&client));

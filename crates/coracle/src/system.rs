@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use api::Typed as _;
 use api::Status;
 use api::k8s::api::core::v1::{Endpoints, Pod, Service};
 use api::k8s::api::discovery::v1::EndpointSlice;
@@ -34,7 +35,7 @@ fn components() -> [(&'static str, Value); 6] {
 
 /// The `kube-dns` Service at its well-known address.
 pub async fn dns_service(client: &Client, address: IpAddr) -> Result<()> {
-    let service: Service = serde_json::from_value(json!({
+    let service = Service::from_value(&json!({
         "metadata": {"name": "kube-dns", "namespace": NAMESPACE, "labels": {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"},
             "annotations": {"prometheus.io/port": "9153", "prometheus.io/scrape": "true"}},
         "spec": {"clusterIP": address.to_string(), "selector": {"k8s-app": "kube-dns"}, "ports": [
@@ -101,7 +102,7 @@ impl MirrorPods {
         let (node, now) = (&self.node, &self.since);
         let address = *self.address.lock();
         let name = format!("{component}-{node}");
-        let pod: Pod = serde_json::from_value(json!({
+        let pod = Pod::from_value(&json!({
             "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels, "annotations": {"kubernetes.io/config.mirror": "coracle", "kubernetes.io/config.source": "coracle", (COMPONENT): component}},
             "spec": {"nodeName": node, "hostNetwork": true, "priorityClassName": "system-node-critical", "restartPolicy": "Always", "enableServiceLinks": false,
                 "tolerations": [{"operator": "Exists"}],

@@ -163,10 +163,11 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     let controllers = controllers::Config { cluster_cidrs: Vec::new(), root_ca: credentials.authority.identity.certificate_pem.clone(), clock: clock.clone(), signer: Some(Arc::new(signer)) };
     let mut until_stopped = stopped.clone();
     tracing::info!(target: "controllers", "the controllers start");
-    tokio::spawn(controllers::run(client.clone(), controllers, async move {
+    let until_stopped = Box::pin(async move {
         // The sender's end is a stop too.
         let _ = until_stopped.wait_for(|stop| *stop).await;
-    }));
+    });
+    tokio::spawn(controllers::run(client.clone(), controllers, until_stopped));
     let machine = if options.no_node {
         None
     } else {

@@ -62,7 +62,11 @@ struct Contents {
 
 impl Store {
     /// Imports every image of an archive and returns them. `name` tags an archive of one image that carries no name.
-    pub fn import(&self, archive: impl Read, name: Option<&str>) -> Result<Vec<Image>, ImportError> {
+    pub fn import(&self, mut archive: impl Read, name: Option<&str>) -> Result<Vec<Image>, ImportError> {
+        self.imported(&mut archive, name)
+    }
+
+    fn imported(&self, archive: &mut dyn Read, name: Option<&str>) -> Result<Vec<Image>, ImportError> {
         let name = name.map(Reference::parse).transpose()?;
         let _adding = self.adding()?;
         let contents = Contents::read(archive, self.temporary())?;

@@ -8,11 +8,12 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::Typed as _;
 use api::k8s::api::coordination::v1::Lease;
 use api::k8s::api::core::v1::{Node, Pod};
 use api::world::{rfc3339, rfc3339_micro};
 use api::{Clock, Status};
-use client::{Client, DeleteOptions, Informer, ObjectKey, PatchKind, Preconditions, Queue};
+use client::{BoxFuture, Client, DeleteOptions, Informer, ObjectKey, PatchKind, Preconditions, Queue};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -87,13 +88,19 @@ struct Fleet {
 }
 
 /// Registers the nodes and plays them until it is dropped.
-pub async fn run(client: Client, clock: Arc<dyn Clock>, options: Options) {
-    register(&client, &*clock, &options).await;
-    play(client, clock, options).await;
+pub fn run(client: Client, clock: Arc<dyn Clock>, options: Options) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        register(&client, &*clock, &options).await;
+        play(client, clock, options).await;
+    })
 }
 
 /// Creates the nodes, or makes those that exist Ready again; comes back when all are.
-pub async fn register(client: &Client, clock: &dyn Clock, options: &Options) {
+pub fn register<'a>(client: &'a Client, clock: &'a dyn Clock, options: &'a Options) -> BoxFuture<'a, ()> {
+    Box::pin(registered(client, clock, options))
+}
+
+async fn registered(client: &Client, clock: &dyn Clock, options: &Options) {
     let permits = Semaphore::new(WIDTH);
     let one = async |number: usize, name: &String| {
         // Closed never.
@@ -115,7 +122,7 @@ async fn register_one(client: &Client, clock: &dyn Clock, options: &Options, num
         "spec": {"podCIDR": format!("{}/24", network(options, number)), "podCIDRs": [format!("{}/24", network(options, number))]},
         "status": status(clock, options, number, name),
     });
-    let node: Node = serde_json::from_value(object).map_err(Status::internal)?;
+    let node = Node::from_value(&object).map_err(Status::internal)?;
     match client.of::<Node>(None).create(&node).await {
         Err(error) if error.is_already_exists() => post(client, clock, options, number, name).await,
         done => done.map(drop),
@@ -154,7 +161,11 @@ fn status(clock: &dyn Clock, options: &Options, number: usize, name: &str) -> Va
 }
 
 /// Heartbeats and pods of nodes that are registered.
-pub async fn play(client: Client, clock: Arc<dyn Clock>, options: Options) {
+pub fn play(client: Client, clock: Arc<dyn Clock>, options: Options) -> BoxFuture<'static, ()> {
+    Box::pin(played(client, clock, options))
+}
+
+async fn played(client: Client, clock: Arc<dyn Clock>, options: Options) {
     let numbers: HashMap<String, usize> = options.nodes.iter().enumerate().map(|(number, name)| (name.clone(), number)).collect();
     let pods_queue: Queue<ObjectKey> = Queue::new();
     let nodes_queue: Queue<usize> = Queue::new();
@@ -223,7 +234,7 @@ async fn heartbeat(fleet: Arc<Fleet>, number: usize) {
     loop {
         let spec = json!({"holderIdentity": name, "leaseDurationSeconds": lease::DURATION_SECONDS, "renewTime": rfc3339_micro(fleet.clock.now())});
         let renewed = match leases.patch(name, PatchKind::Merge, json!({"spec": spec})).await {
-            Err(error) if error.is_not_found() => match serde_json::from_value(json!({"metadata": {"name": name, "namespace": lease::NAMESPACE}, "spec": spec})) {
+            Err(error) if error.is_not_found() => match Lease::from_value(&json!({"metadata": {"name": name, "namespace": lease::NAMESPACE}, "spec": spec})) {
                 Ok(lease) => leases.create(&lease).await.map(drop),
                 Err(error) => Err(Status::internal(error)),
             },

@@ -3,10 +3,12 @@
 //! Paths and answers mirror upstream's pkg/kubelet/server. Errors are `metav1.Status`, so that what the API server passes on is what clients know; those of
 //! streams are plain text, as upstream's: clients show them after "unable to upgrade connection: ".
 
+use client::BoxFuture;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use api::Typed as _;
 use api::k8s::api::core::v1::{ContainerStatus as ApiStatus, Pod};
 use api::{Reason, Status};
 use bytes::Bytes;
@@ -108,7 +110,11 @@ fn decode(text: &str) -> String {
 
 impl Node {
     /// Answers one request of the kubelet's API. The caller has authenticated and authorised it.
-    pub async fn handle(self: Arc<Self>, mut request: Request<Incoming>) -> Answer {
+    pub fn handle(self: Arc<Self>, request: Request<Incoming>) -> BoxFuture<'static, Answer> {
+        Box::pin(self.answer(request))
+    }
+
+    async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Answer {
         let path = request.uri().path().to_owned();
         let query = Query::of(request.uri().query());
         let parts: Vec<String> = path.split('/').filter(|p| !p.is_empty()).map(decode).collect();
@@ -137,7 +143,7 @@ impl Node {
             .map(|cx| {
                 let mut pod = (*cx.pod).clone();
                 pod.status = Some(cx.shared.lock().status.clone());
-                serde_json::to_value(pod).unwrap_or_default()
+                pod.to_value().unwrap_or_default()
             })
             .collect();
         json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::Typed as _;
 use api::Status;
 use api::k8s::api::coordination::v1::Lease;
 use api::world::rfc3339_micro;
@@ -68,7 +69,7 @@ async fn renew(node: &Node, last: Option<&Lease>) -> Result<Arc<Lease>, Status> 
                     "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": name, "uid": node.uid.lock().clone()}]},
                 "spec": spec,
             });
-            leases.create(&serde_json::from_value(lease).map_err(Status::internal)?).await
+            leases.create(&Lease::from_value(&lease).map_err(Status::internal)?).await
         }
     }
 }

@@ -58,7 +58,11 @@ pub struct Networking {
 }
 
 impl Networking {
-    pub async fn open(config: NetworkingConfig) -> Result<Self, NetworkingError> {
+    pub fn open(config: NetworkingConfig) -> BoxFuture<'static, Result<Self, NetworkingError>> {
+        Box::pin(Self::opened(config))
+    }
+
+    async fn opened(config: NetworkingConfig) -> Result<Self, NetworkingError> {
         let mut pods = PodNetConfig::new(config.pod_cidrs.clone(), config.state_dir.clone());
         pods.cluster_cidrs = config.cluster_cidrs.clone();
         pods.service_cidrs = config.service_cidrs.clone();

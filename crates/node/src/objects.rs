@@ -9,7 +9,6 @@ use api::k8s::Resource as ResourceConsts;
 use api::k8s::api::core::v1::{ConfigMap, Secret};
 use client::{Client, Informer};
 use parking_lot::Mutex;
-use serde::{Serialize, de::DeserializeOwned};
 
 type Watched<T> = Mutex<HashMap<(String, String), std::sync::Weak<Informer<T>>>>;
 
@@ -25,7 +24,7 @@ impl Objects {
     }
 
     /// `None` when it does not exist; other errors are the server's words.
-    pub async fn get<T: ResourceConsts + DeserializeOwned + Serialize + Send + Sync + 'static>(&self, namespace: Option<&str>, name: &str) -> Result<Option<Arc<T>>, String> {
+    pub async fn get<T: ResourceConsts + api::Typed>(&self, namespace: Option<&str>, name: &str) -> Result<Option<Arc<T>>, String> {
         match self.client.of::<T>(namespace).get(name).await {
             Ok(found) => Ok(Some(found)),
             Err(error) if error.is_not_found() => Ok(None),

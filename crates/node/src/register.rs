@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::Typed as _;
 use api::Status;
 use api::k8s::api::core::v1::Node as ApiNode;
 use api::world::rfc3339;
@@ -191,7 +192,7 @@ async fn try_register(node: &Arc<Node>) -> Result<Value, Status> {
     if let Some(first) = node.config.pod_cidrs.first() {
         object["spec"] = json!({"podCIDR": first, "podCIDRs": node.config.pod_cidrs});
     }
-    let typed: ApiNode = serde_json::from_value(object).map_err(Status::internal)?;
+    let typed = ApiNode::from_value(&object).map_err(Status::internal)?;
     match nodes.create(&typed).await {
         Ok(_) => {}
         Err(error) if error.is_already_exists() => {

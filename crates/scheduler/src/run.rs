@@ -8,7 +8,7 @@ use std::sync::Arc;
 use api::k8s::api::core::v1::{Namespace, Node, Pod};
 use api::world::rfc3339;
 use api::{Clock, Object};
-use client::{Change, Client, EventType, Informer, PatchKind, Recorder, reference};
+use client::{BoxFuture, Change, Client, EventType, Informer, PatchKind, Recorder, reference};
 use place::{DEFAULT_SCHEDULER, Placement, PodInfo, Snapshot, place};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
@@ -45,7 +45,11 @@ struct Scheduler {
 }
 
 /// Runs until `shutdown` becomes true.
-pub async fn run(client: Client, clock: Arc<dyn Clock>, mut shutdown: watch::Receiver<bool>) {
+pub fn run(client: Client, clock: Arc<dyn Clock>, shutdown: watch::Receiver<bool>) -> BoxFuture<'static, ()> {
+    Box::pin(until(client, clock, shutdown))
+}
+
+async fn until(client: Client, clock: Arc<dyn Clock>, mut shutdown: watch::Receiver<bool>) {
     let client = client.named(DEFAULT_SCHEDULER);
     let (sender, mut inputs) = mpsc::unbounded_channel::<Input>();
     let feed = |wrap: fn(Change) -> Input| {

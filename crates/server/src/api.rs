@@ -1,5 +1,6 @@
 //! What every request shares: the store, the clock, chance, the rows that are served, and who asks.
 
+use client::BoxFuture;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -144,7 +145,11 @@ impl Context {
 
 impl Api {
     /// Opens the API over `store`; creates what every cluster has from the start.
-    pub async fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>, chance: Chance, config: Config, nodes: Arc<dyn Dial>) -> Result<Arc<Self>, OpenError> {
+    pub fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>, chance: Chance, config: Config, nodes: Arc<dyn Dial>) -> BoxFuture<'static, Result<Arc<Self>, OpenError>> {
+        Box::pin(Self::opened(store, clock, chance, config, nodes))
+    }
+
+    async fn opened(store: Arc<dyn Store>, clock: Arc<dyn Clock>, chance: Chance, config: Config, nodes: Arc<dyn Dial>) -> Result<Arc<Self>, OpenError> {
         let allocations = Allocations::new(&config);
         let outbound = Arc::new(Outbound::new(store.clone()));
         let api = Arc::new(Self { store, clock, chance, config, serving: Serving::built_in(), authorizer: Arc::default(), allocations, nodes, encoded: Encoded::default(), quota_turns: Default::default(), outbound, admission: Follower::default(), aggregator: Aggregator::default() });

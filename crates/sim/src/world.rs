@@ -165,7 +165,7 @@ impl World {
         let life = Link::default();
         let client = Client::new(Arc::new(self.way("system:kube-controller-manager", &self.control_plane, &life)), "kube-controller-manager");
         let config = controllers::Config { cluster_cidrs: Vec::new(), root_ca: "simulated".to_owned(), clock: self.clock.clone(), signer: None };
-        let task = tokio::spawn(controllers::run(client, config, std::future::pending()));
+        let task = tokio::spawn(controllers::run(client, config, Box::pin(std::future::pending())));
         self.controllers = Some(Running { task: task.abort_handle(), life });
     }
 

@@ -7,6 +7,8 @@ use futures_util::TryStreamExt;
 use http::Method;
 use http_body_util::BodyExt;
 
+use futures_util::future::BoxFuture;
+
 use super::request::{Call, SILENCE_MAX, Session, read};
 use super::{Credentials, ErrorKind, PullError, Registry, RequestError};
 use crate::digest::Digest;
@@ -20,7 +22,11 @@ const MANIFESTS: &[&str] = &[media::MANIFEST, media::INDEX, media::DOCKER_MANIFE
 
 impl Registry {
     /// Brings an image into the store. Credentials that apply are tried, the most specific first, then none.
-    pub async fn pull(&self, store: &Arc<Store>, name: &str, credentials: &[Credentials]) -> Result<Image, PullError> {
+    pub fn pull<'a>(&'a self, store: &'a Arc<Store>, name: &'a str, credentials: &'a [Credentials]) -> BoxFuture<'a, Result<Image, PullError>> {
+        Box::pin(self.pulled(store, name, credentials))
+    }
+
+    async fn pulled(&self, store: &Arc<Store>, name: &str, credentials: &[Credentials]) -> Result<Image, PullError> {
         let reference = Reference::parse(name)?;
         let mut candidates: Vec<Option<&Credentials>> =
             Credentials::for_reference(credentials, &reference).into_iter().map(Some).collect();

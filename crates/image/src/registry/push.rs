@@ -7,6 +7,8 @@ use http::header::LOCATION;
 use http::{Method, StatusCode};
 
 use super::pull::blocking;
+use futures_util::future::BoxFuture;
+
 use super::request::{Call, Payload, Session};
 use super::{Credentials, ErrorKind, PushError, Registry, RequestError};
 use crate::digest::Digest;
@@ -16,7 +18,11 @@ use crate::store::Store;
 
 impl Registry {
     /// Pushes the image of that name to the registry the name says. Returns the manifest's digest.
-    pub async fn push(&self, store: &Arc<Store>, name: &str, credentials: &[Credentials]) -> Result<Digest, PushError> {
+    pub fn push<'a>(&'a self, store: &'a Arc<Store>, name: &'a str, credentials: &'a [Credentials]) -> BoxFuture<'a, Result<Digest, PushError>> {
+        Box::pin(self.pushed(store, name, credentials))
+    }
+
+    async fn pushed(&self, store: &Arc<Store>, name: &str, credentials: &[Credentials]) -> Result<Digest, PushError> {
         let reference = Reference::parse(name)?;
         let mut candidates: Vec<Option<&Credentials>> =
             Credentials::for_reference(credentials, &reference).into_iter().map(Some).collect();

@@ -1,5 +1,6 @@
 //! Listening, TLS, and one task a connection.
 
+use client::BoxFuture;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -34,7 +35,11 @@ pub struct ServeConfig {
 }
 
 /// Serves until `shutdown` becomes true or its sender is gone.
-pub async fn serve(api: Arc<Api>, config: ServeConfig, mut shutdown: watch::Receiver<bool>) {
+pub fn serve(api: Arc<Api>, config: ServeConfig, shutdown: watch::Receiver<bool>) -> BoxFuture<'static, ()> {
+    Box::pin(run(api, config, shutdown))
+}
+
+async fn run(api: Arc<Api>, config: ServeConfig, mut shutdown: watch::Receiver<bool>) {
     let acceptor = TlsAcceptor::from(config.tls);
     tokio::spawn(compaction::run(api.clone(), shutdown.clone()));
     tokio::spawn(aggregation::run(api.clone(), shutdown.clone()));
