@@ -1,12 +1,21 @@
 //! Terms of node affinity and of pod affinity.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::k8s::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm};
+use api::k8s::apimachinery::pkg::apis::meta::v1::{LabelSelector as LabelSelectorType, LabelSelectorRequirement};
 use api::selector::LabelSelector;
 
 use crate::node::NodeInfo;
-use crate::pod::{PodInfo, selector};
+use crate::pod::PodInfo;
+
+const NODE_NAME: &str = "metadata.name";
+
+/// None, or one that cannot be read, selects nothing.
+pub(crate) fn selector(selector: Option<&LabelSelectorType>) -> LabelSelector {
+    let Some(selector) = selector else { return LabelSelector::nothing() };
+    serde_json::to_value(selector).ok().and_then(|value| LabelSelector::from_json(&value).ok()).unwrap_or_else(LabelSelector::nothing)
+}
 
 #[derive(Debug, Clone)]
 pub struct Weighted<T> {
@@ -62,8 +71,21 @@ impl NodeTerms {
     pub fn hold(&self, node: &NodeInfo) -> bool {
         // A term without requirements matches nothing.
         self.0.iter().filter(|term| !term.labels.is_empty() || !term.fields.is_empty()).any(|term| {
-            term.labels.iter().all(|wanted| wanted.holds(node.labels.get(&wanted.key).map(String::as_str))) && term.fields.iter().all(|wanted| wanted.holds((wanted.key == "metadata.name").then_some(&*node.name)))
+            term.labels.iter().all(|wanted| wanted.holds(node.label(&wanted.key))) && term.fields.iter().all(|wanted| wanted.holds((wanted.key == NODE_NAME).then_some(&*node.name)))
         })
+    }
+
+    /// The nodes that are asked for by name, when every term does: no other has to be looked at. Empty when the terms contradict one another.
+    pub fn names(&self) -> Option<BTreeSet<String>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let mut all = BTreeSet::new();
+        for term in &self.0 {
+            let named = term.fields.iter().filter(|wanted| wanted.key == NODE_NAME && wanted.operator == "In").map(|wanted| wanted.values.iter().cloned().collect::<BTreeSet<_>>());
+            all.extend(named.reduce(|all, each| all.intersection(&each).cloned().collect())?);
+        }
+        Some(all)
     }
 }
 
@@ -93,6 +115,12 @@ impl PodTerm {
             for key in each.match_label_keys.iter().flatten() {
                 if let Some(value) = labels.get(key) {
                     wanted.match_labels.get_or_insert_default().insert(key.clone(), value.clone());
+                }
+            }
+            for key in each.mismatch_label_keys.iter().flatten() {
+                if let Some(value) = labels.get(key) {
+                    let other = LabelSelectorRequirement { key: key.clone(), operator: "NotIn".to_owned(), values: Some(vec![value.clone()]) };
+                    wanted.match_expressions.get_or_insert_default().push(other);
                 }
             }
         }

@@ -2,25 +2,43 @@
 //!
 //! Texts are kube-scheduler's; users and tools read them in FailedScheduling events.
 
+use std::borrow::Cow;
+
+use api::k8s::api::core::v1::{Taint, Toleration};
+
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
-use api::k8s::api::core::v1::{Taint, Toleration};
+
+/// Who refuses a node. What happens in the cluster concerns only pods that were refused by those it can change the mind of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Plugin {
+    Unschedulable,
+    Name,
+    Taints,
+    NodeAffinity,
+    Ports,
+    Resources,
+    Volumes,
+    Spread,
+    PodAffinity,
+}
 
 /// Why a node is out.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reason {
-    pub text: String,
+    pub text: Cow<'static, str>,
+    pub plugin: Plugin,
     /// Removing other pods from the node could help.
     pub resolvable: bool,
 }
 
 impl Reason {
-    fn final_(text: &str) -> Self {
-        Self { text: text.to_owned(), resolvable: false }
+    pub(crate) fn ever(plugin: Plugin, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { text: text.into(), plugin, resolvable: false }
     }
 
-    pub(crate) fn until_others_leave(text: impl Into<String>) -> Self {
-        Self { text: text.into(), resolvable: true }
+    pub(crate) fn until_others_leave(plugin: Plugin, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { text: text.into(), plugin, resolvable: true }
     }
 }
 
@@ -42,6 +60,11 @@ fn tolerated(pod: &PodInfo, taint: &Taint) -> bool {
     pod.tolerations.iter().any(|toleration| tolerates(toleration, taint))
 }
 
+/// Whether a taint of the node keeps the pod away.
+pub(crate) fn untolerated(pod: &PodInfo, node: &NodeInfo) -> bool {
+    node.taints.iter().any(|taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute") && !tolerated(pod, taint))
+}
+
 const UNSCHEDULABLE_TAINT: &str = "node.kubernetes.io/unschedulable";
 
 /// Filters that look at the one node only, in upstream's order. The first plugin that refuses speaks; resources may give several reasons.
@@ -49,21 +72,20 @@ pub fn node(pod: &PodInfo, node: &NodeInfo) -> Result<(), Vec<Reason>> {
     if node.unschedulable {
         let taint = Taint { key: UNSCHEDULABLE_TAINT.into(), effect: "NoSchedule".into(), ..Taint::default() };
         if !tolerated(pod, &taint) {
-            return Err(vec![Reason::final_("node(s) were unschedulable")]);
+            return Err(vec![Reason::ever(Plugin::Unschedulable, "node(s) were unschedulable")]);
         }
     }
     if !pod.node_name.is_empty() && *pod.node_name != *node.name {
-        return Err(vec![Reason::final_("node(s) didn't match the requested node name")]);
+        return Err(vec![Reason::ever(Plugin::Name, "node(s) didn't match the requested node name")]);
     }
-    if node.taints.iter().any(|taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute") && !tolerated(pod, taint)) {
-        return Err(vec![Reason::final_("node(s) had untolerated taint(s)")]);
+    if untolerated(pod, node) {
+        return Err(vec![Reason::ever(Plugin::Taints, "node(s) had untolerated taint(s)")]);
     }
-    let selected = pod.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value));
-    if !selected || pod.required_nodes.as_ref().is_some_and(|terms| !terms.hold(node)) {
-        return Err(vec![Reason::final_("node(s) didn't match Pod's node affinity/selector")]);
+    if !pod.selects(node) {
+        return Err(vec![Reason::ever(Plugin::NodeAffinity, "node(s) didn't match Pod's node affinity/selector")]);
     }
     if !pod.host_ports.is_empty() && node.pods.values().any(|other| other.host_ports.iter().any(|taken| pod.host_ports.iter().any(|wanted| wanted.conflicts(taken)))) {
-        return Err(vec![Reason::until_others_leave("node(s) didn't have free ports for the requested pod ports")]);
+        return Err(vec![Reason::until_others_leave(Plugin::Ports, "node(s) didn't have free ports for the requested pod ports")]);
     }
     let short = insufficient(pod, node);
     if short.is_empty() { Ok(()) } else { Err(short) }
@@ -74,7 +96,7 @@ fn insufficient(pod: &PodInfo, node: &NodeInfo) -> Vec<Reason> {
     // Where even an empty node is too small, nobody's leaving helps.
     let mut check = |name: &str, wanted: i64, have: i64, used: i64| {
         if wanted > 0 && wanted > have - used {
-            reasons.push(Reason { text: format!("Insufficient {name}"), resolvable: wanted <= have });
+            reasons.push(Reason { text: format!("Insufficient {name}").into(), plugin: Plugin::Resources, resolvable: wanted <= have });
         }
     };
     check("cpu", pod.request.cpu_milli, node.allocatable.cpu_milli, node.requested.cpu_milli);
@@ -84,7 +106,7 @@ fn insufficient(pod: &PodInfo, node: &NodeInfo) -> Vec<Reason> {
         check(name, *wanted, node.allocatable.others.get(name).copied().unwrap_or(0), node.requested.others.get(name).copied().unwrap_or(0));
     }
     if node.pods.len() as i64 + 1 > node.allocatable.pods {
-        reasons.insert(0, Reason::until_others_leave("Too many pods"));
+        reasons.insert(0, Reason::until_others_leave(Plugin::Resources, "Too many pods"));
     }
     reasons
 }

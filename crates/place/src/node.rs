@@ -20,23 +20,43 @@ pub struct NodeInfo {
     pub pods: HashMap<String, Arc<PodInfo>>,
     /// How many of them have terms that keep other pods away; most nodes have none, and then nobody looks.
     pub with_anti_affinity: usize,
+    /// And how many have terms of any kind about other pods.
+    pub with_affinity: usize,
+}
+
+/// What of a node changed that can matter to pods that wait.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NodeChange {
+    pub added: bool,
+    pub allocatable: bool,
+    pub labels: bool,
+    /// Also whether it takes pods at all.
+    pub taints: bool,
 }
 
 impl NodeInfo {
-    pub fn of(node: &Node) -> Self {
-        let mut info = Self::default();
-        info.refresh(node);
-        info
+    /// The node object has changed; what runs on it has not.
+    pub fn refresh(&mut self, node: &Node) -> NodeChange {
+        let spec = node.spec.as_ref();
+        let labels = node.metadata.labels.clone().unwrap_or_default();
+        let taints = spec.and_then(|spec| spec.taints.clone()).unwrap_or_default();
+        let unschedulable = spec.and_then(|spec| spec.unschedulable).unwrap_or(false);
+        let allocatable = Amounts::of(node.status.as_ref().and_then(|status| status.allocatable.as_ref()));
+        let change = NodeChange {
+            added: self.name.is_empty(),
+            allocatable: allocatable != self.allocatable,
+            labels: labels != self.labels,
+            taints: taints != self.taints || unschedulable != self.unschedulable,
+        };
+        if change.added {
+            self.name = node.metadata.name.as_deref().unwrap_or_default().into();
+        }
+        (self.labels, self.taints, self.unschedulable, self.allocatable) = (labels, taints, unschedulable, allocatable);
+        change
     }
 
-    /// The node object has changed; what runs on it has not.
-    pub fn refresh(&mut self, node: &Node) {
-        self.name = node.metadata.name.as_deref().unwrap_or_default().into();
-        self.labels = node.metadata.labels.clone().unwrap_or_default();
-        let spec = node.spec.as_ref();
-        self.taints = spec.and_then(|spec| spec.taints.clone()).unwrap_or_default();
-        self.unschedulable = spec.and_then(|spec| spec.unschedulable).unwrap_or(false);
-        self.allocatable = Amounts::of(node.status.as_ref().and_then(|status| status.allocatable.as_ref()));
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels.get(key).map(String::as_str)
     }
 
     pub fn add(&mut self, pod: Arc<PodInfo>) {
@@ -46,6 +66,7 @@ impl NodeInfo {
         self.requested.add(&pod.request);
         self.assumed.add(&pod.assumed);
         self.with_anti_affinity += usize::from(!pod.anti_affinity.is_empty());
+        self.with_affinity += usize::from(pod.has_affinity());
         self.pods.insert(pod.uid.clone(), pod);
     }
 
@@ -54,6 +75,7 @@ impl NodeInfo {
             self.requested.subtract(&pod.request);
             self.assumed.subtract(&pod.assumed);
             self.with_anti_affinity -= usize::from(!pod.anti_affinity.is_empty());
+            self.with_affinity -= usize::from(pod.has_affinity());
         }
     }
 }

@@ -1,12 +1,16 @@
 //! What placing needs to know of a pod, taken out of it once.
 
-use api::k8s::api::core::v1::{Container, Pod, Toleration, TopologySpreadConstraint};
-use api::k8s::apimachinery::pkg::apis::meta::v1::LabelSelector as LabelSelectorType;
-use api::selector::LabelSelector;
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::k8s::api::core::v1::{Container, Pod, PodStatus, Toleration};
 
 use crate::affinity::{NodeTerms, PodTerm, Weighted};
 use crate::amount::{ASSUMED_CPU_MILLI, ASSUMED_MEMORY_BYTES, Amounts};
+use crate::constraint::Constraint;
+use crate::node::NodeInfo;
 
+/// The reason of the condition `DisruptionTarget` on victims.
+pub const PREEMPTED: &str = "PreemptionByScheduler";
 pub const DEFAULT_SCHEDULER: &str = "default-scheduler";
 
 /// A port of the node that a pod takes.
@@ -25,34 +29,37 @@ impl HostPort {
 }
 
 #[derive(Debug, Clone, Default)]
-pub struct Constraint {
-    pub max_skew: i64,
-    pub topology_key: String,
-    pub hard: bool,
-    pub selector: LabelSelector,
-}
-
-#[derive(Debug, Clone, Default)]
 pub struct PodInfo {
     pub namespace: String,
     pub name: String,
     pub uid: String,
-    pub labels: std::collections::BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
     /// The controller that owns it: pods of one owner are spread.
     pub owner_uid: String,
     pub priority: i32,
+    /// `preemptionPolicy: Never`.
+    pub never_preempts: bool,
+    /// On its way out, and whether the scheduler sent it there.
+    pub deleting: bool,
+    pub preempted: bool,
+    /// Since when the node has it, in microseconds; `i64::MAX` for a pod that has not started.
+    pub started: i64,
     pub node_name: String,
     pub request: Amounts,
     /// As `request`, with assumed amounts for containers that ask for nothing.
     pub assumed: Amounts,
-    pub node_selector: std::collections::BTreeMap<String, String>,
+    pub node_selector: BTreeMap<String, String>,
     pub required_nodes: Option<NodeTerms>,
+    /// The only nodes that `required_nodes` leaves, by name.
+    pub only_nodes: Option<BTreeSet<String>>,
     pub preferred_nodes: Vec<Weighted<NodeTerms>>,
     pub affinity: Vec<PodTerm>,
     pub anti_affinity: Vec<PodTerm>,
     pub preferred_affinity: Vec<Weighted<PodTerm>>,
     pub preferred_anti_affinity: Vec<Weighted<PodTerm>>,
     pub constraints: Vec<Constraint>,
+    /// What counts when it has no constraints.
+    pub default_constraints: Vec<Constraint>,
     pub tolerations: Vec<Toleration>,
     pub host_ports: Vec<HostPort>,
 }
@@ -93,9 +100,10 @@ fn total(containers: &[Container], init: &[Container], amounts: impl Fn(&Contain
     sum
 }
 
-pub(crate) fn selector(selector: Option<&LabelSelectorType>) -> LabelSelector {
-    let Some(selector) = selector else { return LabelSelector::nothing() };
-    serde_json::to_value(selector).ok().and_then(|value| LabelSelector::from_json(&value).ok()).unwrap_or_else(LabelSelector::nothing)
+/// Whether the scheduler told the pod to go, to make room for another.
+fn preempted(status: &PodStatus) -> bool {
+    let disruption = status.conditions.iter().flatten().find(|condition| condition.type_ == "DisruptionTarget");
+    disruption.is_some_and(|condition| condition.status == "True" && condition.reason.as_deref() == Some(PREEMPTED))
 }
 
 impl PodInfo {
@@ -107,8 +115,11 @@ impl PodInfo {
             uid: meta.uid.clone().unwrap_or_default(),
             labels: meta.labels.clone().unwrap_or_default(),
             owner_uid: meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.clone()).unwrap_or_default(),
+            deleting: meta.deletion_timestamp.is_some(),
+            started: pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map_or(i64::MAX, |time| time.0.as_microsecond()),
             ..Self::default()
         };
+        info.preempted = info.deleting && pod.status.as_ref().is_some_and(preempted);
         let Some(spec) = &pod.spec else { return info };
         let init = spec.init_containers.clone().unwrap_or_default();
         info.request = total(&spec.containers, &init, requests);
@@ -119,6 +130,7 @@ impl PodInfo {
             info.assumed.add(&overhead);
         }
         info.priority = spec.priority.unwrap_or(0);
+        info.never_preempts = spec.preemption_policy.as_deref() == Some("Never");
         info.node_name = spec.node_name.clone().unwrap_or_default();
         info.node_selector = spec.node_selector.clone().unwrap_or_default();
         info.tolerations = spec.tolerations.clone().unwrap_or_default();
@@ -126,6 +138,7 @@ impl PodInfo {
         if let Some(affinity) = &spec.affinity {
             if let Some(nodes) = &affinity.node_affinity {
                 info.required_nodes = nodes.required_during_scheduling_ignored_during_execution.as_ref().map(NodeTerms::of);
+                info.only_nodes = info.required_nodes.as_ref().and_then(NodeTerms::names);
                 info.preferred_nodes = nodes.preferred_during_scheduling_ignored_during_execution.iter().flatten().map(|term| Weighted { weight: i64::from(term.weight), term: NodeTerms::single(&term.preference) }).collect();
             }
             let term = |term| PodTerm::of(term, &info.namespace, &info.labels);
@@ -138,19 +151,22 @@ impl PodInfo {
                 info.preferred_anti_affinity = pods.preferred_during_scheduling_ignored_during_execution.iter().flatten().map(|each| Weighted { weight: i64::from(each.weight), term: term(&each.pod_affinity_term) }).collect();
             }
         }
-        info.constraints = spec.topology_spread_constraints.iter().flatten().map(|each| constraint(each, &info.labels)).collect();
+        info.constraints = spec.topology_spread_constraints.iter().flatten().map(|each| Constraint::of(each, &info.labels)).collect();
+        if info.constraints.is_empty() && !info.owner_uid.is_empty() {
+            info.default_constraints = Constraint::defaults(&info.owner_uid);
+        }
         info
     }
-}
 
-fn constraint(each: &TopologySpreadConstraint, labels: &std::collections::BTreeMap<String, String>) -> Constraint {
-    let mut wanted = each.label_selector.clone().unwrap_or_default();
-    for key in each.match_label_keys.iter().flatten() {
-        if let Some(value) = labels.get(key) {
-            wanted.match_labels.get_or_insert_default().insert(key.clone(), value.clone());
-        }
+    /// Whether it says anything about other pods.
+    pub fn has_affinity(&self) -> bool {
+        !(self.affinity.is_empty() && self.anti_affinity.is_empty() && self.preferred_affinity.is_empty() && self.preferred_anti_affinity.is_empty())
     }
-    Constraint { max_skew: i64::from(each.max_skew), topology_key: each.topology_key.clone(), hard: each.when_unsatisfiable != "ScheduleAnyway", selector: selector(Some(&wanted)) }
+
+    /// Whether its nodeSelector and required node affinity take the node.
+    pub fn selects(&self, node: &NodeInfo) -> bool {
+        self.node_selector.iter().all(|(key, value)| node.label(key) == Some(value)) && self.required_nodes.as_ref().is_none_or(|terms| terms.hold(node))
+    }
 }
 
 fn host_ports<'a>(containers: impl Iterator<Item = &'a Container>, host_network: bool) -> Vec<HostPort> {

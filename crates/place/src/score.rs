@@ -4,9 +4,9 @@ use crate::filter::tolerates;
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
 use crate::snapshot::Snapshot;
-use crate::spread::Around;
+use crate::{near, spread};
 
-const MAX: i64 = 100;
+pub(crate) const MAX: i64 = 100;
 const WEIGHT_FIT: i64 = 1;
 const WEIGHT_BALANCE: i64 = 1;
 const WEIGHT_NODE_AFFINITY: i64 = 2;
@@ -41,7 +41,7 @@ fn normalise(raw: &[i64], reverse: bool) -> Vec<i64> {
 }
 
 /// The total of each candidate.
-pub fn totals(pod: &PodInfo, candidates: &[&NodeInfo], around: &Around<'_>, snapshot: &Snapshot) -> Vec<i64> {
+pub fn totals(pod: &PodInfo, candidates: &[&NodeInfo], snapshot: &Snapshot) -> Vec<i64> {
     let mut totals: Vec<i64> = candidates.iter().map(|node| WEIGHT_FIT * least_allocated(pod, node) + WEIGHT_BALANCE * balanced(pod, node)).collect();
     let mut add = |weight: i64, reverse: bool, raw: Vec<i64>| {
         for (total, score) in totals.iter_mut().zip(normalise(&raw, reverse)) {
@@ -55,9 +55,13 @@ pub fn totals(pod: &PodInfo, candidates: &[&NodeInfo], around: &Around<'_>, snap
         let intolerable = |node: &&NodeInfo| node.taints.iter().filter(|taint| taint.effect == "PreferNoSchedule" && !pod.tolerations.iter().any(|toleration| tolerates(toleration, taint))).count() as i64;
         add(WEIGHT_TAINTS, true, candidates.iter().map(intolerable).collect());
     }
-    if !pod.preferred_affinity.is_empty() || !pod.preferred_anti_affinity.is_empty() {
-        add(WEIGHT_POD_AFFINITY, false, candidates.iter().map(|node| around.preference(node, &snapshot.namespaces, snapshot)).collect());
+    if let Some(weights) = near::preferences(pod, candidates, snapshot) {
+        add(WEIGHT_POD_AFFINITY, false, weights);
     }
-    add(WEIGHT_SPREAD, true, candidates.iter().map(|node| around.crowd(node)).collect());
+    if let Some(scores) = spread::scores(pod, candidates, snapshot) {
+        for (total, score) in totals.iter_mut().zip(scores) {
+            *total += WEIGHT_SPREAD * score;
+        }
+    }
     totals
 }

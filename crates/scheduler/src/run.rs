@@ -6,18 +6,23 @@
 use std::sync::Arc;
 
 use api::k8s::api::core::v1::{Namespace, Node, Pod};
+use api::k8s::api::policy::v1::PodDisruptionBudget;
 use api::world::rfc3339;
 use api::{Clock, Object};
 use client::{BoxFuture, Change, Client, EventType, Informer, PatchKind, Recorder, reference};
-use place::{DEFAULT_SCHEDULER, Placement, PodInfo, Snapshot, place};
+use place::{Budget, DEFAULT_SCHEDULER, Placement, PodInfo, Preemption, Refusal, Snapshot, place, preempt};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::waiting::Waiting;
+use crate::evict::Eviction;
+use crate::note;
+use crate::waiting::{CAME, LEFT, NAMESPACE, Waiting, by_node};
 
 /// Bindings under way at once.
 const MAX_BINDINGS: usize = 64;
+/// Events longer than this are cut (upstream's `NoteLengthLimit`).
+const MAX_EVENT_BYTES: usize = 1024;
 /// Changes that are taken in together before the next decision.
 const MAX_CHANGES_A_TURN: usize = 4096;
 
@@ -35,11 +40,25 @@ struct Bound {
     outcome: Result<(), api::Status>,
 }
 
+/// What came of a preemption: whether all victims know.
+struct Evicted {
+    preemptor_uid: String,
+    all: bool,
+}
+
+/// What was begun and is not done.
+#[derive(Default)]
+struct Tasks {
+    bindings: JoinSet<Bound>,
+    evictions: JoinSet<Evicted>,
+}
+
 struct Scheduler {
     client: Client,
     recorder: Recorder,
     clock: Arc<dyn Clock>,
     pods: Informer<Pod>,
+    budgets: Informer<PodDisruptionBudget>,
     snapshot: Snapshot,
     waiting: Waiting,
 }
@@ -60,10 +79,11 @@ async fn until(client: Client, clock: Arc<dyn Clock>, mut shutdown: watch::Recei
     let namespaces = Informer::<Namespace>::of(&client, None).on_change(feed(Input::Namespace)).start();
     let nodes = Informer::<Node>::of(&client, None).on_change(feed(Input::Node)).start();
     let pods = Informer::<Pod>::of(&client, None).on_change(feed(Input::Pod)).start();
-    tokio::join!(namespaces.synced(), nodes.synced(), pods.synced());
+    let budgets = Informer::<PodDisruptionBudget>::of(&client, None).start();
+    tokio::join!(namespaces.synced(), nodes.synced(), pods.synced(), budgets.synced());
     let recorder = Recorder::start(&client, DEFAULT_SCHEDULER, "", clock.clone());
-    let mut scheduler = Scheduler { client, recorder, clock, pods, snapshot: Snapshot::default(), waiting: Waiting::default() };
-    let mut bindings: JoinSet<Bound> = JoinSet::new();
+    let mut scheduler = Scheduler { client, recorder, clock, pods, budgets, snapshot: Snapshot::default(), waiting: Waiting::default() };
+    let mut tasks = Tasks::default();
     loop {
         let mut taken = 0;
         while taken < MAX_CHANGES_A_TURN
@@ -72,13 +92,16 @@ async fn until(client: Client, clock: Arc<dyn Clock>, mut shutdown: watch::Recei
             scheduler.take(input);
             taken += 1;
         }
-        while let Some(done) = bindings.try_join_next() {
+        while let Some(done) = tasks.bindings.try_join_next() {
             scheduler.bound(done);
         }
-        if bindings.len() < MAX_BINDINGS
+        while let Some(done) = tasks.evictions.try_join_next() {
+            scheduler.evicted(done);
+        }
+        if tasks.bindings.len() < MAX_BINDINGS
             && let Some(pod) = scheduler.waiting.next()
         {
-            scheduler.schedule(pod, &mut bindings);
+            scheduler.schedule(pod, &mut tasks);
             // Lets a simulation's single thread and other tasks in between long runs of pods.
             tokio::task::consume_budget().await;
             continue;
@@ -86,7 +109,8 @@ async fn until(client: Client, clock: Arc<dyn Clock>, mut shutdown: watch::Recei
         tokio::select! {
             biased;
             _ = shutdown.wait_for(|stop| *stop) => return,
-            Some(done) = bindings.join_next(), if !bindings.is_empty() => scheduler.bound(done),
+            Some(done) = tasks.bindings.join_next(), if !tasks.bindings.is_empty() => scheduler.bound(done),
+            Some(done) = tasks.evictions.join_next(), if !tasks.evictions.is_empty() => scheduler.evicted(done),
             input = inputs.recv() => match input {
                 Some(input) => scheduler.take(input),
                 None => return,
@@ -107,25 +131,42 @@ fn gated(pod: &Pod) -> bool {
     pod.spec.as_ref().is_some_and(|spec| spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()))
 }
 
+/// At most `MAX_EVENT_BYTES`, with a mark where something is missing.
+fn cut(mut message: String) -> String {
+    const MARK: &str = " ...";
+    if message.len() > MAX_EVENT_BYTES {
+        message.truncate(message.floor_char_boundary(MAX_EVENT_BYTES - MARK.len()));
+        message.push_str(MARK);
+    }
+    message
+}
+
+fn nominated(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|status| status.nominated_node_name.as_deref()).unwrap_or_default()
+}
+
 impl Scheduler {
     fn take(&mut self, input: Input) {
         match input {
-            Input::Namespace(change) => match &change.new {
-                Some(object) => {
-                    self.snapshot.namespaces.insert(object.meta().name.clone(), object.meta().labels.clone());
-                }
+            Input::Namespace(change) => {
+                match &change.new {
+                    Some(object) => self.snapshot.namespaces.insert(object.meta().name.clone(), object.meta().labels.clone()),
+                    None => self.snapshot.namespaces.remove(&*change.key.name),
+                };
+                self.waiting.wake(NAMESPACE);
+            }
+            Input::Node(change) => match change.new.as_ref().map(|object| object.typed::<Node>()) {
+                Some(Ok(node)) => match self.snapshot.set_node(&node) {
+                    change if change.added => self.waiting.wake_all(),
+                    change => self.waiting.wake(&by_node(change)),
+                },
+                Some(Err(error)) => tracing::warn!(%error, "a node does not decode"),
                 None => {
-                    self.snapshot.namespaces.remove(&*change.key.name);
+                    self.snapshot.remove_node(&change.key.name);
+                    // A domain less can change what is even.
+                    self.waiting.wake(CAME);
                 }
             },
-            Input::Node(change) => {
-                match change.new.as_ref().map(|object| object.typed::<Node>()) {
-                    Some(Ok(node)) => self.snapshot.set_node(&node),
-                    Some(Err(error)) => tracing::warn!(%error, "a node does not decode"),
-                    None => self.snapshot.remove_node(&change.key.name),
-                }
-                self.waiting.wake();
-            }
             Input::Pod(change) => self.take_pod(&change),
         }
     }
@@ -142,68 +183,136 @@ impl Scheduler {
             Ok(pod) => pod,
             Err(error) => return tracing::warn!(%error, "a pod does not decode"),
         };
-        let info = Arc::new(PodInfo::of(&pod));
         if finished(&pod) {
             return self.forget(object);
         }
+        let old = change.old.as_ref().and_then(|old| old.typed::<Pod>().ok()).filter(|old| old.metadata.uid == pod.metadata.uid);
+        let info = Arc::new(PodInfo::of(&pod));
         if !info.node_name.is_empty() {
             self.waiting.remove(&info.uid);
+            let known = self.snapshot.holds_pod(&info.uid);
+            let leaves = info.deleting && old.as_ref().is_some_and(|old| old.metadata.deletion_timestamp.is_none());
+            let shrinks = old.as_ref().is_some_and(|old| old.spec != pod.spec);
+            let renamed = old.as_ref().is_some_and(|old| old.metadata.labels != pod.metadata.labels);
             self.snapshot.set_pod(info);
+            if leaves || (known && shrinks) {
+                self.waiting.wake(LEFT);
+            } else if !known || renamed {
+                self.waiting.wake(CAME);
+            }
             return;
         }
         if self.snapshot.holds_pod(&info.uid) {
             // Assumed: its binding is on the way.
             return;
         }
-        if !is_ours(&pod) || gated(&pod) || pod.metadata.deletion_timestamp.is_some() {
+        if !is_ours(&pod) || gated(&pod) || info.deleting {
+            self.withdraw(&info.uid);
             return self.waiting.remove(&info.uid);
         }
+        match (old.as_deref().map_or("", nominated), nominated(&pod)) {
+            // What was decided here may not have been written yet.
+            ("", "") => {}
+            (_, "") => self.withdraw(&info.uid),
+            (_, node) => self.snapshot.nominate(info.clone(), node.into()),
+        }
         // Our own note in its status is no reason to try again.
-        let only_status = change.old.as_ref().and_then(|old| old.typed::<Pod>().ok()).is_some_and(|old| old.spec == pod.spec && old.metadata.labels == pod.metadata.labels);
+        let only_status = old.is_some_and(|old| old.spec == pod.spec && old.metadata.labels == pod.metadata.labels);
         if !(only_status && self.waiting.knows(&info.uid)) {
             self.waiting.add(info);
+        }
+    }
+
+    fn withdraw(&mut self, uid: &str) {
+        if self.snapshot.withdraw(uid) {
+            self.waiting.wake(LEFT);
         }
     }
 
     fn forget(&mut self, object: &Object) {
         let uid = &object.meta().uid;
         self.waiting.remove(uid);
+        self.withdraw(uid);
         if self.snapshot.holds_pod(uid) {
             self.snapshot.remove_pod(uid);
-            self.waiting.wake();
+            self.waiting.wake(LEFT);
         }
     }
 
-    fn schedule(&mut self, pod: Arc<PodInfo>, bindings: &mut JoinSet<Bound>) {
-        let Some(typed) = self.pods.cache().get(&pod.namespace, &pod.name) else {
+    /// What the cache holds of a pod, while it is that pod.
+    fn typed(&self, pod: &PodInfo) -> Option<Arc<Pod>> {
+        self.pods.cache().get(&pod.namespace, &pod.name).filter(|typed| typed.metadata.uid.as_deref() == Some(&pod.uid))
+    }
+
+    fn schedule(&mut self, pod: Arc<PodInfo>, tasks: &mut Tasks) {
+        let Some(typed) = self.typed(&pod) else {
             // Deleted meanwhile; its event is on the way.
             return self.waiting.remove(&pod.uid);
         };
         match place(&mut self.snapshot, &pod) {
             Placement::Node(node) => {
-                let assumed = Arc::new(PodInfo { node_name: node.to_string(), ..(*pod).clone() });
-                self.snapshot.set_pod(assumed);
+                self.snapshot.put(pod.clone(), node.clone());
                 self.waiting.remove(&pod.uid);
+                self.waiting.wake(CAME);
                 let client = self.client.clone();
-                bindings.spawn(async move {
+                tasks.bindings.spawn(async move {
                     let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid}, "target": {"apiVersion": "v1", "kind": "Node", "name": &*node}});
                     let outcome = client.of::<Pod>(Some(&pod.namespace)).create_subresource(&pod.name, "binding", &binding).await.map(drop);
                     Bound { pod, typed, node, outcome }
                 });
             }
-            Placement::Nowhere(refusal) => {
-                let message = refusal.message();
-                tracing::debug!(pod = %format_args!("{}/{}", pod.namespace, pod.name), message, "no node fits");
-                self.recorder.record(&reference(&*typed), EventType::Warning, "FailedScheduling", message.clone());
-                self.note(&typed, message);
-                self.waiting.park(pod);
+            Placement::Nowhere(refusal) => self.make_room(pod, &typed, &refusal, tasks),
+        }
+    }
+
+    /// No node would do as it is: evicts others if that helps, says so, and lets the pod wait.
+    fn make_room(&mut self, pod: Arc<PodInfo>, typed: &Arc<Pod>, refusal: &Refusal, tasks: &mut Tasks) {
+        // Budgets are few, and needed only here.
+        let budgets: Vec<Budget> = if refusal.helpful.is_empty() { Vec::new() } else { self.budgets.cache().list().iter().map(|budget| Budget::of(budget)).collect() };
+        let mut held = false;
+        let (message, nomination) = match preempt(&self.snapshot, &pod, refusal, &budgets) {
+            Preemption::Victims { node, victims } => {
+                let displaced: Vec<Arc<PodInfo>> = self.snapshot.nominated(&node).iter().filter(|other| other.priority < pod.priority).cloned().collect();
+                displaced.iter().for_each(|other| self.withdraw(&other.uid));
+                self.snapshot.nominate(pod.clone(), node.clone());
+                let eviction = Eviction {
+                    client: self.client.clone(),
+                    recorder: self.recorder.clone(),
+                    clock: self.clock.clone(),
+                    preemptor_uid: pod.uid.clone(),
+                    node: node.clone(),
+                    victims: victims.iter().filter(|victim| !victim.deleting).filter_map(|victim| self.typed(victim)).collect(),
+                    displaced: displaced.iter().filter_map(|other| self.typed(other)).collect(),
+                };
+                if !(eviction.victims.is_empty() && eviction.displaced.is_empty()) {
+                    held = true;
+                    tasks.evictions.spawn(async move { Evicted { all: eviction.carry_out().await, preemptor_uid: eviction.preemptor_uid } });
+                }
+                (refusal.message(None), Some(node))
             }
+            Preemption::Hopeless(why) => {
+                self.withdraw(&pod.uid);
+                (refusal.message(Some(&why)), None)
+            }
+            Preemption::Ineligible(why) => (refusal.message(Some(&why)), self.snapshot.nomination(&pod.uid).cloned()),
+        };
+        tracing::debug!(pod = %format_args!("{}/{}", pod.namespace, pod.name), message, "no node fits");
+        self.recorder.record(&reference(&**typed), EventType::Warning, "FailedScheduling", cut(message.clone()));
+        self.note(typed, &message, nomination.as_deref());
+        self.waiting.park(pod, refusal.plugins(), held);
+    }
+
+    fn evicted(&mut self, done: Result<Evicted, tokio::task::JoinError>) {
+        match done {
+            Ok(Evicted { preemptor_uid, all }) => self.waiting.release(&preemptor_uid, !all),
+            Err(error) => tracing::error!(%error, "an eviction panicked"),
         }
     }
 
     fn bound(&mut self, done: Result<Bound, tokio::task::JoinError>) {
-        let Ok(Bound { pod, typed, node, outcome }) = done else {
-            return tracing::error!("a binding panicked");
+        let Bound { pod, typed, node, outcome } = match done {
+            Ok(bound) => bound,
+            Err(error) => return tracing::error!(%error, "a binding panicked"),
         };
         match outcome {
             Ok(()) => {
@@ -212,27 +321,22 @@ impl Scheduler {
             }
             Err(status) => {
                 self.snapshot.remove_pod(&pod.uid);
+                self.waiting.wake(LEFT);
                 if status.is_not_found() {
                     return;
                 }
-                self.recorder.record(&reference(&*typed), EventType::Warning, "FailedScheduling", format!("binding rejected: {status}"));
+                self.recorder.record(&reference(&*typed), EventType::Warning, "FailedScheduling", cut(format!("binding rejected: {status}")));
                 // A conflict means that it is bound or going: its event tells. Everything else is tried again.
-                if !status.is_conflict() && self.pods.cache().contains(&pod.namespace, &pod.name) {
+                if !status.is_conflict() && self.typed(&pod).is_some() {
                     self.waiting.add(pod);
                 }
             }
         }
     }
 
-    /// The condition that says why the pod waits.
-    fn note(&self, pod: &Arc<Pod>, message: String) {
-        let known = pod.status.iter().flat_map(|status| status.conditions.iter().flatten()).any(|condition| condition.type_ == "PodScheduled" && condition.message.as_deref() == Some(&message));
-        if known {
-            return;
-        }
-        let now = rfc3339(self.clock.now());
-        let generation = pod.metadata.generation;
-        let patch = json!({"status": {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message, "lastProbeTime": null, "lastTransitionTime": now, "observedGeneration": generation}]}});
+    /// The condition that says why the pod waits, and where it is to go.
+    fn note(&self, pod: &Arc<Pod>, message: &str, nomination: Option<&str>) {
+        let Some(patch) = note::patch(pod, message, nomination, &rfc3339(self.clock.now())) else { return };
         let (client, pod) = (self.client.clone(), pod.clone());
         tokio::spawn(async move {
             let (namespace, name) = (pod.metadata.namespace.clone().unwrap_or_default(), pod.metadata.name.clone().unwrap_or_default());
@@ -242,5 +346,17 @@ impl Scheduler {
                 tracing::warn!(%status, pod = %name, "cannot note why a pod waits");
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cut;
+
+    #[test]
+    fn long_events_are_cut() {
+        assert_eq!(cut("short".to_owned()), "short");
+        let long = cut("ä".repeat(600));
+        assert!(long.len() <= super::MAX_EVENT_BYTES && long.ends_with("ä ..."));
     }
 }

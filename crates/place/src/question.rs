@@ -1,0 +1,44 @@
+//! One pod and one snapshot: would a node do?
+
+use crate::around::Around;
+use crate::filter::{self, Reason};
+use crate::node::NodeInfo;
+use crate::pod::PodInfo;
+use crate::snapshot::Snapshot;
+
+pub struct Question<'a> {
+    pub pod: &'a PodInfo,
+    pub snapshot: &'a Snapshot,
+    pub around: Around<'a>,
+}
+
+impl<'a> Question<'a> {
+    pub fn of(pod: &'a PodInfo, snapshot: &'a Snapshot) -> Self {
+        Self { pod, snapshot, around: Around::of(pod, snapshot) }
+    }
+
+    /// Whether the pod can run on the node as it is.
+    pub fn fits(&self, node: &'a NodeInfo) -> Result<(), Vec<Reason>> {
+        self.would_fit(node, node, &self.around)
+    }
+
+    /// Whether the pod could run on `node` if things were as in `state` and `around`. Room that pods of its priority or above were nominated for is taken;
+    /// but as they are not there yet, the pod must fit without them too (an affinity to them would not hold).
+    pub fn would_fit(&self, node: &'a NodeInfo, state: &NodeInfo, around: &Around<'a>) -> Result<(), Vec<Reason>> {
+        let mut claims = self.snapshot.nominated(&node.name).iter().filter(|other| other.priority >= self.pod.priority && other.uid != self.pod.uid).peekable();
+        if claims.peek().is_some() {
+            let (mut state, mut around) = (state.clone(), around.clone());
+            for other in claims {
+                state.add(other.clone());
+                around.shift(other, node, 1);
+            }
+            self.check(&state, &around)?;
+        }
+        self.check(state, around)
+    }
+
+    fn check(&self, state: &NodeInfo, around: &Around<'a>) -> Result<(), Vec<Reason>> {
+        filter::node(self.pod, state)?;
+        around.filter(state).map_err(|reason| vec![reason])
+    }
+}
