@@ -19,6 +19,13 @@ pub fn build_release(packages: &[&str]) -> Result<Vec<PathBuf>> {
     programs(&arguments, packages)
 }
 
+/// Builds one program of each package quickly, to be used once.
+pub fn build(packages: &[&str]) -> Result<Vec<PathBuf>> {
+    let mut arguments = vec!["build"];
+    packages.iter().for_each(|name| arguments.extend(["-p", name]));
+    programs(&arguments, packages)
+}
+
 /// The programs as the tests of the whole workspace use them: built with what those are built with, so that nothing is compiled twice.
 pub fn build_with_tests(names: &[&str], jobs: u64) -> Result<Vec<PathBuf>> {
     programs(&["test", "--workspace", "--no-run", "--jobs", &jobs.to_string()], names)

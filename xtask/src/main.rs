@@ -4,6 +4,7 @@ mod cargo;
 mod debian;
 mod demo;
 mod elf;
+mod fuzz;
 mod r#gen;
 mod images;
 mod interrupt;
@@ -37,6 +38,7 @@ const COMMANDS: &[Command] = &[
         about: "make the base images and DockerCoins as archives (default target/images)",
         run: images::command,
     },
+    Command { name: "fuzz", usage: "NAME|all|api [--seconds N] [--seed N]", about: "fuzz a decoder, all of them, or the API", run: fuzz::command },
     Command { name: "gen", usage: "", about: "regenerate the schema facts of the API", run: |_| r#gen::run() },
 ];
 

@@ -6,6 +6,7 @@ mod bound;
 mod cluster;
 mod definitions;
 mod fanout;
+mod linearizability;
 mod measure;
 mod objects;
 mod pods;
@@ -43,6 +44,10 @@ pub enum BenchError {
     Late(String),
     #[error("cannot {action}: {error}")]
     Program { action: &'static str, error: std::io::Error },
+    #[error("answers that are no answers: {0}")]
+    Strange(String),
+    #[error("{0}")]
+    NotLinearizable(#[from] linear::Violation),
     #[error("`coracle {0}` failed")]
     Failed(&'static str),
     #[error("--only {0} needs {1}")]
@@ -71,6 +76,8 @@ pub enum Part {
     Bound,
     /// CustomResourceDefinitions with an object each, and what they cost in memory
     Definitions,
+    /// Whether what many clients at the same objects are told is linearizable, whatever happens to the servers meanwhile; nothing is measured
+    Linear,
     /// A fresh `coracle up` of this program in a folder of its own, on this host's network: to readyz, node Ready, DNS in a pod (needs --image-archive; no cluster)
     Start,
 }
@@ -96,6 +103,12 @@ pub struct Options {
     /// ConfigMaps
     #[arg(long, default_value_t = 10_000)]
     pub objects: usize,
+    /// With --only linear: another way into the first cluster (of another API server on the same etcd); may be given again
+    #[arg(long, value_name = "FILE")]
+    pub through: Vec<PathBuf>,
+    /// With --only linear: requests of each client
+    #[arg(long, default_value_t = 1000)]
+    pub requests: usize,
     /// CustomResourceDefinitions
     #[arg(long, default_value_t = 1000)]
     pub definitions: usize,
@@ -198,6 +211,7 @@ async fn measure(options: &Options, clusters: &[Cluster]) -> Result<Vec<Figure>,
                     Part::Schedule => figures.extend(schedule::run(cluster, options.nodes, options.pods).await?),
                     Part::Pods => figures.extend(pods::one_at_a_time(cluster, &options.image, options.starts).await?),
                     Part::Definitions => figures.push(definitions::run(cluster, options.definitions).await?),
+                    Part::Linear => figures.push(linearizability::run(cluster, options).await?),
                     Part::Bound => figures.push(bound::run(cluster, options.pods).await?),
                     // Before any cluster was opened.
                     Part::Start => {}

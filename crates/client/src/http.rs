@@ -245,7 +245,7 @@ impl HttpClient {
             extra.append(name, HeaderValue::from_str(value).map_err(|error| HttpError::Config(error.to_string()))?);
         }
         let path = self.path(path_and_query);
-        // A connection that was idle may turn out dead when it is used: then once more on a fresh one. Nothing had been answered.
+        // A connection that was idle may turn out dead when it is used: then once more on a fresh one.
         for attempt in 0..2 {
             let sender = match self.checkout() {
                 Some(sender) if attempt == 0 => sender,
@@ -263,9 +263,9 @@ impl HttpClient {
                 request.headers_mut().insert(HOST, value);
             }
             let outcome = match sender {
-                Sender::Http2(mut sender) => sender.send_request(request).await,
+                Sender::Http2(mut sender) => sender.try_send_request(request).await,
                 Sender::Http1(mut sender) => {
-                    let outcome = sender.send_request(request).await;
+                    let outcome = sender.try_send_request(request).await;
                     let mut pool = self.inner.pool.lock();
                     if !sender.is_closed() && pool.idle.len() < MAX_IDLE_CONNECTIONS {
                         pool.idle.push(sender);
@@ -278,10 +278,15 @@ impl HttpClient {
                     let (parts, body) = response.into_parts();
                     return Ok(Response { status: parts.status.as_u16(), headers: parts.headers, body });
                 }
-                Err(error) if attempt == 0 && (error.is_canceled() || error.is_closed() || error.is_incomplete_message()) => {
+                Err(mut failed) => {
+                    // A write that left may have been carried out though its answer is lost: asked again it would be done twice (as Go's net/http has it).
+                    let again = failed.take_message().is_some() || method.is_safe();
+                    let error = failed.into_error();
+                    if attempt > 0 || !again || !(error.is_canceled() || error.is_closed() || error.is_incomplete_message()) {
+                        return Err(HttpError::Http(if error.is_incomplete_message() { "EOF".to_owned() } else { chain(&error) }));
+                    }
                     self.inner.pool.lock().multiplexed = None;
                 }
-                Err(error) => return Err(HttpError::Http(if error.is_incomplete_message() { "EOF".to_owned() } else { chain(&error) })),
             }
         }
         Err(HttpError::Http("EOF".to_owned()))

@@ -6,6 +6,8 @@ use crate::PatchError;
 
 /// Upstream's limit.
 const MOST_OPERATIONS: usize = 10_000;
+/// What `copy` may add in all (`JSONPatchMaxCopyBytes`): a document copied into itself doubles each time.
+const MOST_COPIED_BYTES: usize = 3 << 20;
 
 /// Applies all operations or none.
 pub fn json(doc: &mut Value, ops: &Value) -> Result<(), PatchError> {
@@ -18,7 +20,20 @@ pub fn json(doc: &mut Value, ops: &Value) -> Result<(), PatchError> {
         return Err(PatchError::Decode(format!("json: cannot unmarshal {} into Go value of type jsonpatch.Patch", kind(ops))));
     }
     let patch: json_patch::Patch = serde_json::from_value(ops.clone()).map_err(|error| PatchError::Decode(error.to_string()))?;
-    json_patch::patch(doc, &patch).map_err(|error| PatchError::Operation(error.to_string()))
+    // On a copy: the library's own way back from the middle of a patch panics when an operation has half happened.
+    let mut patched = doc.clone();
+    let mut copied = 0;
+    for operation in patch.iter() {
+        if let json_patch::PatchOperation::Copy(copy) = operation {
+            copied += patched.pointer(copy.from.as_str()).map_or(0, |value| value.to_string().len());
+            if copied > MOST_COPIED_BYTES {
+                return Err(PatchError::Operation(format!("Unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the limit {MOST_COPIED_BYTES}")));
+            }
+        }
+        json_patch::patch_unsafe(&mut patched, std::slice::from_ref(operation)).map_err(|error| PatchError::Operation(error.to_string()))?;
+    }
+    *doc = patched;
+    Ok(())
 }
 
 fn kind(value: &Value) -> &'static str {
@@ -45,6 +60,9 @@ mod tests {
             (value!([{"op": "test", "path": "/metadata/labels/a", "value": "1"}, {"op": "remove", "path": "/metadata/labels/a"}]), Some(value!({"metadata": {"labels": {}}}))),
             (value!([{"op": "remove", "path": "/metadata/labels/a"}, {"op": "test", "path": "/metadata", "value": 1}]), None),
             (value!([{"op": "remove", "path": "/nothing"}]), None),
+            // The move takes before it cannot put.
+            (value!([{"op": "move", "from": "/metadata", "path": "/kind/x"}]), None),
+            (value!(vec![value!({"op": "copy", "from": "", "path": "/again"}); 60]), None),
         ] {
             let before = value!({"metadata": {"labels": {"a": "1"}}});
             let mut doc = before.clone();

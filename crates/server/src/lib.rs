@@ -36,6 +36,7 @@ mod watch;
 pub use aggregator::FrontProxy;
 pub use api::{Api, Chance, Config, Context, GIT_VERSION, OpenError};
 pub use authentication::User;
+pub use decode::{Format as BodyFormat, parse as parse_body};
 pub use http::{Listener, ServeConfig, serve};
 pub use local::Local;
 pub use nodes::{Dial, NodeDialer, NodeStream};

@@ -8,6 +8,7 @@ mod ledger;
 mod liveness;
 mod network;
 mod random;
+mod registers;
 mod safety;
 mod scenario;
 mod workload;

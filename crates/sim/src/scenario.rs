@@ -33,16 +33,19 @@ pub enum Scenario {
     Crashes,
     /// Everything fails.
     Storm,
+    /// Many clients at the same objects while everything before the store fails.
+    Registers,
 }
 
 impl Scenario {
-    pub const ALL: [Self; 3] = [Self::Calm, Self::Crashes, Self::Storm];
+    pub const ALL: [Self; 4] = [Self::Calm, Self::Crashes, Self::Storm, Self::Registers];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Calm => "calm",
             Self::Crashes => "crashes",
             Self::Storm => "storm",
+            Self::Registers => "registers",
         }
     }
 }
@@ -162,6 +165,9 @@ impl Run {
 
 /// Runs a plan on the present runtime, which must be single-threaded and paused.
 pub async fn run(plan: Plan) -> Result<Report, Failure> {
+    if plan.scenario == Scenario::Registers {
+        return crate::registers::run(plan).await;
+    }
     let start = Instant::now();
     let random = Random::new(plan.seed);
     let broken = |text: String| Failure { complaints: vec![text], steps: Vec::new(), at: Duration::ZERO };

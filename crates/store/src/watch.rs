@@ -16,6 +16,8 @@ use crate::types::{BoxFuture, Compacted, Event, Revision, Watch, WatchItem};
 
 /// Events a watcher takes out of its group at a time.
 const TAKEN_EVENTS: usize = 64;
+/// No more once they have so many bytes: who takes them and then stalls keeps them when the history has long forgotten them.
+const TAKEN_BYTES: usize = 128 * 1024;
 /// Where a group's numbering starts, so that older events can still be put in front.
 const FIRST_NUMBER: u64 = 1 << 63;
 
@@ -180,7 +182,7 @@ pub struct Cursor {
     next: u64,
     /// The revision of the last event handed out, or where the watch began.
     position: Revision,
-    /// At most `TAKEN_EVENTS`.
+    /// At most `TAKEN_EVENTS`, and no further one beyond `TAKEN_BYTES`.
     taken: VecDeque<Arc<Event>>,
     expired: bool,
 }
@@ -230,10 +232,18 @@ impl Watch for Cursor {
             if index == end {
                 return None;
             }
-            self.next += (end - index) as u64;
-            // A watch may have begun at a revision that was still to come.
-            let position = self.position;
-            self.taken.extend(run.events.range(index..end).filter(|event| event.revision > position).cloned());
+            let mut bytes = 0;
+            for event in run.events.range(index..end) {
+                self.next += 1;
+                // A watch may have begun at a revision that was still to come.
+                if event.revision > self.position {
+                    bytes += event.object.bytes().len();
+                    self.taken.push_back(Arc::clone(event));
+                }
+                if bytes >= TAKEN_BYTES {
+                    break;
+                }
+            }
         }
     }
 

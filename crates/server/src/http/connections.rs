@@ -26,6 +26,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Streams a client may have open on one HTTP/2 connection.
 const MAX_CONCURRENT_STREAMS: u32 = 1000;
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// What waits for a client that does not read: of a connection, or of a stream of one. A watch waits with it, and is told 410 when it is too late.
+const SEND_BUFFER_BYTES: usize = 128 << 10;
 
 pub type Listener = TcpListener;
 
@@ -90,8 +92,8 @@ async fn connection(api: Arc<Api>, stream: tokio_rustls::server::TlsStream<tokio
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(Some(HANDSHAKE_TIMEOUT * 6));
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_CONCURRENT_STREAMS).initial_stream_window_size(STREAM_WINDOW_BYTES).initial_connection_window_size(STREAM_WINDOW_BYTES * 4);
+    builder.http1().timer(TokioTimer::new()).max_buf_size(SEND_BUFFER_BYTES).header_read_timeout(Some(HANDSHAKE_TIMEOUT * 6));
+    builder.http2().timer(TokioTimer::new()).max_send_buf_size(SEND_BUFFER_BYTES).max_concurrent_streams(MAX_CONCURRENT_STREAMS).initial_stream_window_size(STREAM_WINDOW_BYTES).initial_connection_window_size(STREAM_WINDOW_BYTES * 4);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);
     tokio::select! {

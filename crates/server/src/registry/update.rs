@@ -93,7 +93,8 @@ impl Api {
                 }
                 Err(error) => {
                     self.give_back(charged).await;
-                    if !(matches!(error, CommitError::Precondition { .. }) && pinned.is_none()) {
+                    // Who pins a version is looked at again as well: the object may be gone, which is no conflict.
+                    if !matches!(error, CommitError::Precondition { .. }) {
                         return Err(self.commit_status(row, name, error));
                     }
                 }

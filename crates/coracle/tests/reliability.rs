@@ -1,0 +1,173 @@
+//! The real program under bad treatment: killed in the middle of the work of clients that do not wait for one another, asked things nobody should ask,
+//! and watched by those who never read.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use client::kubeconfig::Config;
+use client::{HttpClient, HttpTransport};
+use http::Method;
+use linear::Recorder;
+use linear::clients::Load;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const CORACLE: &str = env!("CARGO_BIN_EXE_coracle");
+const CLIENTS: usize = 8;
+const OBJECTS: usize = 3;
+const REQUESTS: usize = 120;
+/// The log line that says that the API server listens.
+const LISTENS: &str = "the API server is ready";
+
+/// A control plane without a node, which ends with the test.
+struct Server(Child);
+
+impl Server {
+    fn start(data: &Path, port: u16) -> Self {
+        let mut up = Command::new(CORACLE);
+        up.args(["up", "--no-node", "--advertise-address", "127.0.0.1", "--secure-port", &port.to_string()]).arg("--data-dir").arg(data);
+        let mut child = up.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("coracle starts");
+        let mut lines = BufReader::new(child.stderr.take().expect("its log")).lines();
+        let mut said = Vec::new();
+        loop {
+            let line = lines.next().unwrap_or_else(|| panic!("coracle up ended: {said:?}")).expect("a line");
+            if line.contains(LISTENS) {
+                break;
+            }
+            said.push(line);
+        }
+        // The rest is read so that the program never waits for us.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self(child)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // SIGKILL: what it had acknowledged must be there all the same.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn linearizable_across_kill_and_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data, port) = (folder.path().join("data"), free_port());
+    let server = Server::start(&data, port);
+    let config = Config::load(Some(&data.join("admin.conf"))).expect("the kubeconfig");
+    let recorder = Arc::new(Recorder::default());
+    // The order of requests is the machine's; chance only has to be different for each.
+    let draws = AtomicU64::new(0);
+    let below = move |limit: u64| (draws.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) % limit.max(1);
+    let load = Arc::new(Load { namespace: "default".into(), objects: OBJECTS, requests: REQUESTS, below: Box::new(below) });
+    let mut clients = tokio::task::JoinSet::new();
+    for number in 0..CLIENTS {
+        let transport = HttpTransport::new(HttpClient::new(&config, "linear").expect("a client"));
+        let (load, recorder) = (load.clone(), recorder.clone());
+        clients.spawn(async move { linear::clients::run(number, &transport, &load, &recorder).await });
+    }
+    let all = CLIENTS * REQUESTS;
+    let mut server = Some(server);
+    for part in [all / 3, all / 2] {
+        recorder.reaches(part).await;
+        drop(server.take());
+        let data = data.clone();
+        server = Some(tokio::task::spawn_blocking(move || Server::start(&data, port)).await.expect("it starts again"));
+    }
+    while let Some(done) = clients.join_next().await {
+        done.expect("no panic").expect("an answer in the end");
+    }
+    let (history, strange) = recorder.take();
+    assert!(strange.is_empty(), "{strange:#?}");
+    let summary = history.check().unwrap_or_else(|violation| panic!("{violation}"));
+    assert!(summary.answered > all / 2 && summary.lists > 0, "{summary}");
+    println!("{summary}");
+}
+
+const READERS: usize = 980;
+const NEVER_READ: usize = 20;
+/// Each client's streams share one connection, which takes a thousand.
+const READERS_PER_CLIENT: usize = 490;
+const LARGE_BYTES: usize = 1_000_000;
+/// More than the history holds, and what the kernel holds for those who do not read.
+const LARGE_WRITES: usize = 84;
+/// The history's own limit, and for each who never reads what is on its way to them; and what an allocator keeps.
+const GROWTH_MAX_KIB: u64 = (64 + NEVER_READ as u64 * 5 + 128) * 1024;
+const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+fn pss_kib(pid: u32) -> u64 {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("the process lives");
+    rollup.lines().find_map(|line| line.strip_prefix("Pss:")?.split_whitespace().next()?.parse().ok()).expect("a number")
+}
+
+async fn write(client: &HttpClient, method: Method, path: &str, name: &str, text: &str) {
+    let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"text": text}}).to_string();
+    let response = client.request(method, path, &[("content-type", "application/json")], body).await.expect("an answer");
+    assert!(matches!(response.status, 200 | 201), "{}", response.status);
+    response.bytes().await.expect("its body");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watchers_who_never_read_cost_little_and_are_told_410() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let server = Server::start(&data, free_port());
+    let config = Config::load(Some(&data.join("admin.conf"))).expect("the kubeconfig");
+    let connect = || HttpClient::new(&config, "watchers").expect("a client");
+    let client = connect();
+    let large = "x".repeat(LARGE_BYTES);
+    write(&client, Method::POST, CONFIG_MAPS, "large", &large).await;
+    let mut readers = tokio::task::JoinSet::new();
+    let clients: Vec<HttpClient> = (0..READERS.div_ceil(READERS_PER_CLIENT)).map(|_| connect()).collect();
+    for number in 0..READERS {
+        let client = clients[number / READERS_PER_CLIENT].clone();
+        let mut response = client.request(Method::GET, &format!("{CONFIG_MAPS}?watch=true&fieldSelector=metadata.name%3Dlast"), &[], "").await.expect("a watch");
+        assert_eq!(response.status, 200);
+        readers.spawn(async move {
+            let event = response.chunk().await.expect("an event").expect("a whole one");
+            assert!(event.starts_with(br#"{"type":"ADDED""#), "{event:?}");
+        });
+    }
+    let mut silent = Vec::new();
+    for _ in 0..NEVER_READ {
+        let mut stream = connect().raw().await.expect("a connection");
+        stream.write_all(format!("GET {CONFIG_MAPS}?watch=true HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await.expect("sent");
+        stream.flush().await.expect("sent");
+        silent.push(stream);
+    }
+    let before = pss_kib(server.0.id());
+    for number in 0..LARGE_WRITES {
+        write(&client, Method::PUT, &format!("{CONFIG_MAPS}/large"), "large", &format!("{number}{large}")).await;
+    }
+    let grown = pss_kib(server.0.id()).saturating_sub(before);
+    println!("{READERS} who read and {NEVER_READ} who do not: {} MiB, and {} MiB more after {LARGE_WRITES} MB of events", before / 1024, grown / 1024);
+    assert!(grown < GROWTH_MAX_KIB, "{grown} KiB more than {before} KiB");
+    // The others did not suffer.
+    write(&client, Method::POST, CONFIG_MAPS, "last", "x").await;
+    while let Some(read) = readers.join_next().await {
+        read.expect("the event came");
+    }
+    // Whoever reads after all is told that it is too late.
+    let mut stream = silent.pop().expect("one of them");
+    let (mut tail, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+    let late = loop {
+        let length = stream.read(&mut buffer).await.expect("the stream goes on");
+        tail.extend_from_slice(&buffer[..length]);
+        let text = String::from_utf8_lossy(&tail);
+        if let Some(error) = text.find(r#""type":"ERROR""#).map(|at| &text[at..]).filter(|error| error.contains('\n')) {
+            break error.contains(r#""code":410"#);
+        }
+        assert!(length > 0, "the stream ended without a word");
+        // A word may lie across two pieces.
+        tail.drain(..tail.len().saturating_sub(1 << 12));
+    };
+    assert!(late, "{}", String::from_utf8_lossy(&tail));
+}
