@@ -178,7 +178,7 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
         agents.add(&name, machine.node.clone());
         let identity = credentials.authority.issue(&Pki::Server { name: &format!("system:node:{name}"), groups: &["system:nodes"], dns: std::slice::from_ref(&name), addresses: &[address] }, clock.now().as_second())?;
         match tokio::net::TcpListener::bind(SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), node::KUBELET_PORT)).await {
-            Ok(listener) => drop(tokio::spawn(agents::serve(listener, credentials.tls(&identity)?, machine.node.clone(), stopped.clone()))),
+            Ok(listener) => drop(tokio::spawn(node::door::serve(listener, credentials.tls(&identity)?, machine.node.clone(), agents::masters_only(), stopped.clone()))),
             Err(error) => tracing::warn!(%error, port = node::KUBELET_PORT, "the kubelet's port is taken: other machines cannot reach this node's agent"),
         }
         let mirrors = Arc::new(system::MirrorPods {

@@ -9,6 +9,7 @@ mod config;
 mod container;
 mod cx;
 mod dns;
+pub mod door;
 mod env;
 mod expand;
 mod fd;

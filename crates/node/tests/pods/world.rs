@@ -193,13 +193,7 @@ impl World {
     fn dial(&self) -> tokio::io::DuplexStream {
         let (ours, theirs) = tokio::io::duplex(1 << 16);
         let node = self.node.clone();
-        tokio::spawn(async move {
-            let service = hyper::service::service_fn(move |request| {
-                let node = node.clone();
-                async move { Ok::<_, std::convert::Infallible>(node.handle(request).await) }
-            });
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(hyper_util::rt::TokioIo::new(theirs), service).with_upgrades().await;
-        });
+        tokio::spawn(node::door::serve_connection(Box::new(theirs), node));
         ours
     }
 
