@@ -5,10 +5,10 @@
 use api::k8s::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
 
 use crate::pod;
-use crate::resize::{self, PENDING as RESIZE_PENDING};
+use crate::resize;
 use crate::status::View;
 
-const OWNED: [&str; 6] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", RESIZE_PENDING];
+const OWNED: [&str; 7] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", resize::PENDING, resize::IN_PROGRESS];
 
 struct Verdict {
     status: bool,
@@ -39,8 +39,11 @@ pub fn compute(view: &View, old: &PodStatus, status: &PodStatus) -> Vec<PodCondi
         ("PodScheduled", Verdict::yes()),
     ];
     let mut conditions: Vec<PodCondition> = made.into_iter().map(|(name, verdict)| condition(view, old, name, verdict)).collect();
-    let pending = old.conditions.iter().flatten().find(|c| c.type_ == RESIZE_PENDING);
-    conditions.extend(resize::condition(view.pod, view.infeasible, pending, view.now));
+    let before = |name: &str| old.conditions.iter().flatten().find(|c| c.type_ == name);
+    conditions.extend(view.infeasible.map(|why| resize::pending(view.pod, why, before(resize::PENDING), view.now)));
+    if view.infeasible.is_none() && resize::under_way(view.pod, view.runtime) {
+        conditions.push(resize::in_progress(view.pod, before(resize::IN_PROGRESS), view.now));
+    }
     conditions.extend(old.conditions.iter().flatten().filter(|c| !OWNED.contains(&c.type_.as_str())).cloned());
     conditions
 }

@@ -39,6 +39,8 @@ pub struct Memory {
     pub killed: HashSet<String>,
     /// Crashes (container and attempt) whose `BackOff` event was written.
     pub backed_off: HashSet<(String, u32)>,
+    /// Ended by the work under way only to be started again at once: of what is in between the API is not told.
+    pub replacing: Vec<String>,
     pub verdict: Option<Reason>,
     /// It has done all it ever will: it is to be ended.
     pub over: bool,

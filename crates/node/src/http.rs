@@ -123,6 +123,7 @@ impl Node {
             (&Method::GET | &Method::HEAD, ["healthz" | "livez" | "readyz", ..]) => Ok(text("ok")),
             (&Method::GET, ["pods" | "runningpods"]) => Ok(json(&self.pod_list())),
             (&Method::GET, ["stats", "summary"]) => Ok(json(&stats::summary(&self).await)),
+            (&Method::GET, ["metrics"]) => Ok(full(StatusCode::OK, "text/plain; version=0.0.4", stats::own_metrics(&self))),
             (&Method::GET, ["metrics", "resource"]) => Ok(full(StatusCode::OK, "text/plain; version=0.0.4", stats::resource_metrics(&self).await)),
             (&Method::GET, ["containerLogs", namespace, name, container]) => self.container_logs(namespace, name, container, &query).await.map(|chunks| log_answer(&mut request, chunks)),
             (&Method::GET | &Method::POST, [verb @ ("exec" | "attach"), namespace, name, container] | [verb @ ("exec" | "attach"), namespace, name, _, container]) => {

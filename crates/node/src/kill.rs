@@ -28,13 +28,13 @@ fn grace(cx: &Cx, name: &str, why: KillReason) -> i64 {
     probe.and_then(|p| p.termination_grace_period_seconds).unwrap_or(of_pod)
 }
 
-/// One container of a pod that goes on.
-pub async fn one(cx: &Cx, id: &str, name: &str, message: &str, why: KillReason) {
+/// One container of a pod that goes on. Says whether it has ended.
+pub async fn one(cx: &Cx, id: &str, name: &str, message: &str, why: KillReason) -> bool {
     let seconds = grace(cx, name, why);
-    stop(cx, id, name, message, seconds).await;
+    stop(cx, id, name, message, seconds).await
 }
 
-async fn stop(cx: &Cx, id: &str, name: &str, message: &str, grace_seconds: i64) {
+async fn stop(cx: &Cx, id: &str, name: &str, message: &str, grace_seconds: i64) -> bool {
     if cx.shared.lock().killed.insert(id.to_owned()) {
         cx.node.events.normal(&cx.about(Some(name)), "Killing", message);
     }
@@ -52,9 +52,11 @@ async fn stop(cx: &Cx, id: &str, name: &str, message: &str, grace_seconds: i64) 
         }
         left = (deadline.saturating_duration_since(Instant::now()).as_secs_f64().ceil() as i64).max(MINIMUM_GRACE_SECONDS);
     }
-    if let Err(error) = cx.node.runtime.stop_container(id, left).await {
+    let stopped = cx.node.runtime.stop_container(id, left).await;
+    if let Err(error) = &stopped {
         tracing::warn!(pod = pod::full(&cx.pod), container = name, %error, "cannot stop the container");
     }
+    stopped.is_ok()
 }
 
 /// Everything that runs, main containers at once, then sidecars in reverse order; then the sandboxes.
@@ -66,7 +68,7 @@ pub async fn all(cx: Cx) {
     let (sidecars, others): (Vec<_>, Vec<_>) = running.into_iter().partition(|(_, name)| sort(name) == Some(Sort::Sidecar));
     join_all(others.iter().map(|(id, name)| {
         let cx = &cx;
-        async move { stop(cx, id, name, &format!("Stopping container {name}"), grace_seconds).await }
+        async move { stop(cx, id, name, &format!("Stopping container {name}"), grace_seconds).await; }
     }))
     .await;
     let order: Vec<&str> = pod::init_containers(&cx.pod).iter().rev().map(|c| c.name.as_str()).collect();

@@ -34,7 +34,12 @@ pub async fn carry_out(cx: Cx, plan: Plan) {
                     return;
                 }
             }
-            Action::Kill { id, name, message, why } => kill::one(&cx, &id, &name, &message, why).await,
+            Action::Kill { id, name, message, why } => {
+                if !kill::one(&cx, &id, &name, &message, why).await {
+                    // Not beside what may still be running.
+                    return;
+                }
+            }
             Action::Resize { containers } => resize::carry_out(&cx, &containers).await,
             Action::Start { name, attempt, after } => start(&cx, &name, attempt, after).await,
         }

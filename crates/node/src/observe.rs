@@ -10,6 +10,7 @@ use sandbox::cri::{ContainerState, ContainerStatus, RuntimeError};
 
 use crate::container::{ANNOTATION_MESSAGE_FILE, ANNOTATION_MESSAGE_POLICY};
 use crate::cx::Cx;
+use crate::log_line::{Printer, Wanted};
 use crate::node::Node;
 use crate::pod;
 use crate::view::PodRuntime;
@@ -108,9 +109,14 @@ fn termination_message(status: &ContainerStatus) -> String {
     if fallback && status.exit_code != 0 {
         // Each log line has a head of some 40 bytes; twice the size is more than enough to read.
         let text = tail(&status.log_path, 4 * MESSAGE_FROM_LOG_MAX).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
+        let lines: Vec<&str> = text.lines().collect();
         let from = lines.len().saturating_sub(MESSAGE_FROM_LOG_LINES);
-        let mut joined: String = lines[from..].iter().map(|line| format!("{line}\n")).collect();
+        let mut printer = Printer::new(Wanted::default());
+        let mut bytes = Vec::new();
+        for line in &lines[from..] {
+            printer.print(line.as_bytes(), &mut bytes);
+        }
+        let mut joined = String::from_utf8_lossy(&bytes).into_owned();
         let excess = joined.len().saturating_sub(MESSAGE_FROM_LOG_MAX as usize);
         let cut = (excess..joined.len()).find(|at| joined.is_char_boundary(*at)).unwrap_or(joined.len());
         joined.drain(..cut);
@@ -223,12 +229,12 @@ mod tests {
     fn messages_fall_back_to_the_log() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("0.log");
-        fs::write(&log, "2026-01-01T00:00:00.000000000Z stdout F one\n2026-01-01T00:00:00.000000000Z stderr F two words\n").unwrap();
+        fs::write(&log, "2026-01-01T00:00:00.000000000Z stdout F one\n2026-01-01T00:00:00.000000000Z stderr P two words\n").unwrap();
         let mut status = container("c", 0, 0, Some(1));
         status.log_path = log;
         assert_eq!(termination_message(&status), "");
         status.annotations.insert(ANNOTATION_MESSAGE_POLICY.into(), "FallbackToLogsOnError".into());
-        assert_eq!(termination_message(&status), "one\ntwo words\n");
+        assert_eq!(termination_message(&status), "one\ntwo words", "its last line had no end");
         let file = folder.path().join("message");
         fs::write(&file, "said").unwrap();
         status.annotations.insert(ANNOTATION_MESSAGE_FILE.into(), file.to_string_lossy().into_owned());

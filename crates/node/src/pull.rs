@@ -78,6 +78,9 @@ async fn pull(cx: &Cx, container: &Container, image: &str) -> Result<ImageInfo, 
         return Err(failure("ImagePullBackOff", message, Some(waiting.until)));
     }
     events.normal(&about, "Pulling", format!("Pulling image {image:?}"));
+    // That may take long: who waits for it shall see it.
+    cx.shared.lock().replacing.clear();
+    cx.shared.wake.notify_one();
     let began = cx.node.now();
     let credentials = credentials(cx).await;
     match cx.node.images.pull(image, &credentials).await {

@@ -9,9 +9,11 @@ use sandbox::cri::{ContainerStatus, LinuxResources};
 
 use crate::cx::Cx;
 use crate::pod::{self, Sort};
+use crate::view::PodRuntime;
 use crate::{quantity, resources};
 
 pub const PENDING: &str = "PodResizePending";
+pub const IN_PROGRESS: &str = "PodResizeInProgress";
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Difference {
@@ -65,18 +67,35 @@ pub fn infeasible(pod: &Pod, allocatable: &quantity::List) -> Option<String> {
     shortage(pod, allocatable).map(|(name, asked, capacity)| format!("Node didn't have enough capacity: {name}, requested: {asked}, capacity: {capacity}"))
 }
 
-/// The condition that tells of a resize that cannot be, if there is one.
-pub fn condition(pod: &Pod, why: Option<&str>, old: Option<&PodCondition>, now: Timestamp) -> Option<PodCondition> {
-    let why = why?;
-    Some(PodCondition {
-        type_: PENDING.to_owned(),
+/// Some container that runs has other than what the pod asks for.
+pub fn under_way(pod: &Pod, runtime: &PodRuntime) -> bool {
+    differing(pod, runtime).next().is_some()
+}
+
+/// The running containers that are to be changed.
+pub fn differing<'a>(pod: &'a Pod, runtime: &'a PodRuntime) -> impl Iterator<Item = &'a ContainerStatus> {
+    let differs = |c: &&ContainerStatus| pod::container(pod, &c.metadata.name).is_some_and(|(sort, container)| sort != Sort::Ephemeral && difference(pod, &container, sort, c).any());
+    runtime.running().filter(differs)
+}
+
+fn condition(pod: &Pod, name: &str, old: Option<&PodCondition>, now: Timestamp) -> PodCondition {
+    PodCondition {
+        type_: name.to_owned(),
         status: "True".to_owned(),
-        reason: Some("Infeasible".to_owned()),
-        message: Some(why.to_owned()),
         last_transition_time: old.and_then(|old| old.last_transition_time.clone()).or_else(|| Some(pod::time(now))),
-        last_probe_time: None,
         observed_generation: pod.metadata.generation,
-    })
+        ..PodCondition::default()
+    }
+}
+
+/// The condition that tells of a resize that cannot be.
+pub fn pending(pod: &Pod, why: &str, old: Option<&PodCondition>, now: Timestamp) -> PodCondition {
+    PodCondition { reason: Some("Infeasible".to_owned()), message: Some(why.to_owned()), ..condition(pod, PENDING, old, now) }
+}
+
+/// The condition that tells of one that is not done yet.
+pub fn in_progress(pod: &Pod, old: Option<&PodCondition>, now: Timestamp) -> PodCondition {
+    condition(pod, IN_PROGRESS, old, now)
 }
 
 /// No limit; only the containers' own hold while they are being changed.
@@ -140,6 +159,16 @@ mod tests {
             let found = of(&after, &found);
             assert_eq!((found, wants_restart(&pod::containers(&after)[0], found)), (Difference { cpu, memory }, restarts), "{limits}");
         }
+    }
+
+    #[test]
+    fn under_way_until_all_is_as_asked() {
+        let before = pod(json!({"requests": {"cpu": "100m"}}), json!([]));
+        let mut found = container("c", 0, 0, None);
+        found.resources = resources::of_container(&before, &pod::containers(&before)[0], Sort::Main, 1 << 30);
+        let runtime = PodRuntime::new(vec![], vec![found]);
+        assert!(!under_way(&before, &runtime));
+        assert!(under_way(&pod(json!({"requests": {"cpu": "200m"}}), json!([])), &runtime));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Use of processor and memory: `/stats/summary` and `/metrics/resource`, as upstream's kubelet answers metrics-server.
+//! Use of processor and memory: `/stats/summary` and `/metrics/resource`, and `/metrics`, as upstream's kubelet answers metrics-server.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -75,6 +75,34 @@ pub async fn summary(node: &Arc<Node>) -> Value {
             "fs": {"time": now, "availableBytes": free, "capacityBytes": size, "usedBytes": size.saturating_sub(free)}},
         "pods": pods,
     })
+}
+
+/// What the agent tells of itself: `/metrics`, of upstream's those that count pods and containers.
+pub fn own_metrics(node: &Arc<Node>) -> String {
+    let mut counts: std::collections::BTreeMap<&str, u64> = std::collections::BTreeMap::new();
+    let mut pods = 0;
+    for cx in node.all() {
+        let memory = cx.shared.lock();
+        pods += u64::from(memory.runtime.sandbox().is_some());
+        for container in &memory.runtime.containers {
+            let state = match container.state {
+                ContainerState::Created => "created",
+                ContainerState::Running => "running",
+                ContainerState::Exited => "exited",
+                ContainerState::Unknown => "unknown",
+            };
+            *counts.entry(state).or_default() += 1;
+        }
+    }
+    let mut out = String::new();
+    let _ = writeln!(out, "# HELP kubelet_node_name [ALPHA] The node's name. The count is always 1.\n# TYPE kubelet_node_name gauge");
+    let _ = writeln!(out, "kubelet_node_name{{node={:?}}} 1", node.config.node_name);
+    let _ = writeln!(out, "# HELP kubelet_running_containers [ALPHA] Number of containers currently running\n# TYPE kubelet_running_containers gauge");
+    for (state, count) in counts {
+        let _ = writeln!(out, "kubelet_running_containers{{container_state={state:?}}} {count}");
+    }
+    let _ = writeln!(out, "# HELP kubelet_running_pods [ALPHA] Number of pods that have a running pod sandbox\n# TYPE kubelet_running_pods gauge\nkubelet_running_pods {pods}");
+    out
 }
 
 /// In the Prometheus text format, with upstream's names.

@@ -222,7 +222,7 @@ fn container_status(view: &View, container: &Container, sort: Sort, waiting: &st
             if sort == Sort::Init {
                 status.ready = false;
             }
-            resources(view.pod, container, sort, found, old, &mut status);
+            resources(view, container, sort, found, old, &mut status);
             status.user = view.users.get(&found.id).cloned();
             // Until its postStart hook has run it has not started.
             if reason.is_some_and(|r| r.reason == POST_START) {
@@ -273,16 +273,17 @@ fn mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
     (!list.is_empty()).then_some(list)
 }
 
-/// What the container has: what the pod asks for, or until that is done what it had before.
-fn resources(pod: &Pod, container: &Container, sort: Sort, found: &cri::ContainerStatus, old: Option<&ContainerStatus>, status: &mut ContainerStatus) {
-    let before = old.filter(|old| old.container_id == status.container_id && old.resources.is_some());
-    if let Some(old) = before.filter(|_| resize::difference(pod, container, sort, found).any()) {
-        status.allocated_resources.clone_from(&old.allocated_resources);
-        status.resources.clone_from(&old.resources);
-        return;
-    }
+/// What the container is to have (all the pod asks for, unless that can never be), and what it has until then.
+fn resources(view: &View, container: &Container, sort: Sort, found: &cri::ContainerStatus, old: Option<&ContainerStatus>, status: &mut ContainerStatus) {
     status.allocated_resources = container.resources.as_ref().and_then(|resources| resources.requests.clone());
     status.resources = Some(container.resources.clone().unwrap_or_default());
+    let before = old.filter(|old| old.container_id == status.container_id && old.resources.is_some());
+    if let Some(old) = before.filter(|_| resize::difference(view.pod, container, sort, found).any()) {
+        status.resources.clone_from(&old.resources);
+        if view.infeasible.is_some() {
+            status.allocated_resources.clone_from(&old.allocated_resources);
+        }
+    }
 }
 
 /// Upstream's `getPhase`.

@@ -64,6 +64,12 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The containers that are ended only to be started again at once.
+    pub fn replaced(&self) -> Vec<String> {
+        let changed = |action: &Action| if let Action::Kill { name, why: KillReason::Changed, .. } = action { Some(name.clone()) } else { None };
+        self.actions.iter().filter_map(changed).collect()
+    }
+
     fn wake(&mut self, at: Timestamp) {
         self.wake_at = Some(self.wake_at.map_or(at, |old| old.min(at)));
     }
@@ -141,10 +147,7 @@ fn resize_plan(view: &View, plan: &mut Plan) {
     if !plan.actions.is_empty() || view.infeasible {
         return;
     }
-    let differs = |c: &&ContainerStatus| {
-        pod::container(view.pod, &c.metadata.name).is_some_and(|(sort, container)| sort != Sort::Ephemeral && resize::difference(view.pod, &container, sort, c).any())
-    };
-    let containers: Vec<_> = view.runtime.running().filter(differs).map(|c| (c.id.clone(), c.metadata.name.clone())).collect();
+    let containers: Vec<_> = resize::differing(view.pod, view.runtime).map(|c| (c.id.clone(), c.metadata.name.clone())).collect();
     if containers.is_empty() {
         return;
     }
@@ -201,10 +204,11 @@ fn init_plan(view: &View, plan: &mut Plan) -> Init {
         let status = view.runtime.current(&container.name);
         match (sort, status) {
             (_, Some(status)) if status.state == ContainerState::Running => {
-                if let Some(kill) = condemned(view, container, sort, status) {
-                    plan.actions.push(kill);
-                } else if sort == Sort::Init {
+                if sort == Sort::Init {
                     return Init::Running;
+                }
+                if let Some(kill) = condemned(view, container, sort, status) {
+                    end(plan, kill, status);
                 }
                 let started = container.startup_probe.is_none() || view.probes.of(&status.id).startup == Some(true);
                 if !started && !later_began {
@@ -233,7 +237,8 @@ fn main_plan(view: &View, plan: &mut Plan) {
             Some(status) if status.state == ContainerState::Running => {
                 if let Some(kill) = condemned(view, container, Sort::Main, status) {
                     alive |= should_start(view.pod, container, Sort::Main, Some(&ContainerStatus { state: ContainerState::Exited, exit_code: 137, ..status.clone() }));
-                    plan.actions.push(kill);
+                    alive |= matches!(kill, Action::Kill { why: KillReason::Changed, .. });
+                    end(plan, kill, status);
                 } else {
                     alive = true;
                 }
@@ -284,6 +289,15 @@ fn condemned(view: &View, container: &Container, sort: Sort, status: &ContainerS
     let again = why == KillReason::Changed || should_start(view.pod, container, sort, Some(&ended));
     let message = if again { format!("{text}, will be restarted") } else { text };
     Some(Action::Kill { id: status.id.clone(), name: container.name.clone(), message, why })
+}
+
+/// What was changed is replaced in one go, whatever the restart policy and without a back-off; others are looked at again once they have ended.
+fn end(plan: &mut Plan, kill: Action, status: &ContainerStatus) {
+    let changed = matches!(kill, Action::Kill { why: KillReason::Changed, .. });
+    plan.actions.push(kill);
+    if changed {
+        plan.actions.push(Action::Start { name: status.metadata.name.clone(), attempt: status.metadata.attempt + 1, after: None });
+    }
 }
 
 fn start(view: &View, plan: &mut Plan, container: &Container, status: Option<&ContainerStatus>) {

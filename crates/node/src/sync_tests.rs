@@ -135,7 +135,7 @@ fn decisions() {
             vec![container("c", 0, 0, Some(42))],
             "start c 1",
         ),
-        case("new image", one(), ready(), vec![ContainerStatus { image: "old".into(), ..container("c", 0, 0, None) }], "kill c0: Container c definition changed, will be restarted"),
+        case("new image", one(), ready(), vec![ContainerStatus { image: "old".into(), ..container("c", 0, 0, None) }], "kill c0: Container c definition changed, will be restarted; start c 1"),
     ];
     cases.push(Case {
         restarts: 1,

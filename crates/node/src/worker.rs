@@ -12,6 +12,7 @@ use api::k8s::api::core::v1::{Pod, PodStatus};
 use api::Status;
 use client::{DeleteOptions, PatchKind, Preconditions};
 use jiff::{SignedDuration, Timestamp};
+use sandbox::cri::ContainerState;
 use tokio::sync::watch;
 
 use crate::cx::{Cx, Shared};
@@ -227,6 +228,7 @@ impl Worker {
         self.back_off(cx, &plan);
         self.wake_at = earliest(plan.wake_at, self.deadline(cx));
         if !plan.actions.is_empty() {
+            self.shared.lock().replacing = plan.replaced();
             self.work = Some(Box::pin(launch::carry_out(cx.clone(), plan)));
             self.doing = Doing::Syncing;
         }
@@ -280,9 +282,16 @@ impl Worker {
         }
     }
 
+    /// A changed container has ended and its next instance does not run yet. Upstream writes no status within a sync either.
+    fn in_between(&self) -> bool {
+        let memory = self.shared.lock();
+        let down = |name: &String| memory.runtime.latest(name).is_some_and(|c| c.state != ContainerState::Running);
+        self.doing == Doing::Syncing && memory.replacing.iter().any(down)
+    }
+
     /// Computes the status and sends what differs; once all is over and known, deletes the pod.
     fn write_status(&mut self, cx: &Cx) {
-        if self.desired.borrow().gone || self.write.is_some() || self.write_again_at.is_some() {
+        if self.desired.borrow().gone || self.write.is_some() || self.write_again_at.is_some() || self.in_between() {
             return;
         }
         let node_ips: Vec<String> = self.node.addresses().iter().map(ToString::to_string).collect();

@@ -194,7 +194,12 @@ async fn resized(world: &mut World) {
     assert!(quota(&format!("/{}", id(&pod).unwrap().trim_start_matches("coracle://"))).starts_with("20000"));
     let wanted = resources("200m", "48Mi");
     resize(wanted.clone()).await;
-    let pod = world.until("size", "restarted", |pod| restarts(pod) == 1 && ready(pod) && has(pod) == Some(wanted.clone())).await;
+    let restarted = |pod: &Pod| {
+        // What is ended only to be started again is never shown as ended.
+        assert_eq!(state(pod, "c"), "running");
+        restarts(pod) == 1 && ready(pod) && has(pod) == Some(wanted.clone())
+    };
+    let pod = world.until("size", "restarted", restarted).await;
     assert_ne!(id(&pod), id(&before));
     resize(resources("5000", "48Mi")).await;
     let pending = |pod: &Pod| pod.status.iter().flat_map(|s| s.conditions.iter().flatten()).any(|c| c.type_ == "PodResizePending" && c.reason.as_deref() == Some("Infeasible"));
