@@ -24,8 +24,8 @@ const SAFE_SYSCTLS: [&str; 12] = [
 
 /// Why the pod may not run here, if so: reason and message of its failed status and of the event.
 pub fn refusal(pod: &Pod, allocatable: &quantity::List) -> Option<Reason> {
-    if let Some((name, asked, capacity)) = resize::shortage(pod, allocatable) {
-        return Some(Reason { reason: format!("OutOf{name}"), message: format!("Node didn't have enough resource: {name}, requested: {asked}, used: 0, capacity: {capacity}") });
+    if let Some((name, asked, used, capacity)) = resize::shortage(pod, resize::Asked::default(), allocatable) {
+        return Some(Reason { reason: format!("OutOf{name}"), message: format!("Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}") });
     }
     let spec = pod::spec(pod);
     let sysctls = spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten());

@@ -40,8 +40,8 @@ pub fn compute(view: &View, old: &PodStatus, status: &PodStatus) -> Vec<PodCondi
     ];
     let mut conditions: Vec<PodCondition> = made.into_iter().map(|(name, verdict)| condition(view, old, name, verdict)).collect();
     let before = |name: &str| old.conditions.iter().flatten().find(|c| c.type_ == name);
-    conditions.extend(view.infeasible.map(|why| resize::pending(view.pod, why, before(resize::PENDING), view.now)));
-    if view.infeasible.is_none() && resize::under_way(view.pod, view.runtime) {
+    conditions.extend(view.pending.map(|why| resize::waits(view.pod, why, before(resize::PENDING), view.now)));
+    if view.pending.is_none() && resize::under_way(view.pod, view.runtime) {
         conditions.push(resize::in_progress(view.pod, before(resize::IN_PROGRESS), view.now));
     }
     conditions.extend(old.conditions.iter().flatten().filter(|c| !OWNED.contains(&c.type_.as_str())).cloned());

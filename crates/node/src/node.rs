@@ -3,9 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use api::Clock;
-use api::k8s::api::core::v1::{ObjectReference, Pod, Service};
+use api::k8s::api::core::v1::{ObjectReference, Pod, PodStatus, Service};
 use client::{Client, Informer, Recorder};
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -19,7 +20,7 @@ use crate::machine::{self, Machine};
 use crate::objects::Objects;
 use crate::volumes::Volumes;
 use crate::worker::{Desired, Handle, Worker};
-use crate::{dns, lease, observe, pod, quantity, register, rotate};
+use crate::{dns, lease, observe, pod, quantity, register, resize, rotate};
 
 pub struct Node {
     pub config: Config,
@@ -42,6 +43,8 @@ pub struct Node {
     clock: Arc<dyn Clock>,
     container_id_scheme: String,
     pods: Mutex<HashMap<String, Handle>>,
+    /// Some pod's resize waits for room.
+    deferred: AtomicBool,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
@@ -73,6 +76,7 @@ impl Node {
             addresses: Mutex::new(config.node_ips.clone()),
             mirrors: Mutex::default(),
             pods: Mutex::default(),
+            deferred: AtomicBool::new(false),
             tasks: Mutex::default(),
             config,
             client,
@@ -157,7 +161,31 @@ impl Node {
     }
 
     pub(crate) fn forget(&self, uid: &str) {
-        self.pods.lock().remove(uid);
+        let mut pods = self.pods.lock();
+        pods.remove(uid);
+        self.room_changed(&pods);
+    }
+
+    /// What is kept for the pods but this one.
+    pub(crate) fn kept_for_others(&self, uid: &str) -> resize::Asked {
+        let pods = self.pods.lock();
+        let others = pods.iter().filter(|(other, handle)| *other != uid && !handle.shared.lock().ended);
+        let kept = others.map(|(_, handle)| {
+            let pod = handle.desired.borrow().pod.clone();
+            resize::kept(&pod, pod.status.as_ref().unwrap_or(&PodStatus::default()))
+        });
+        kept.fold(resize::Asked::default(), |sum, one| [sum[0].saturating_add(one[0]), sum[1].saturating_add(one[1])])
+    }
+
+    pub(crate) fn resizes_wait(&self) {
+        self.deferred.store(true, Ordering::Relaxed);
+    }
+
+    /// Those whose resize waits look again (and say so if it still does).
+    fn room_changed(&self, pods: &HashMap<String, Handle>) {
+        if self.deferred.swap(false, Ordering::Relaxed) {
+            pods.values().for_each(|handle| handle.shared.wake.notify_one());
+        }
     }
 
     /// The pod of that name (the living one, should an earlier one still be ending) and what is remembered of it.
@@ -266,6 +294,7 @@ impl Node {
                 pods.insert(key, Worker::spawn(self, pod, sandboxes));
             }
         }
+        self.room_changed(&pods);
     }
 
     /// What runs or lies here of pods the API no longer has.

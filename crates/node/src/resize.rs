@@ -1,9 +1,9 @@
 //! In-place resize: what the cgroups of running containers should be, when the pod's spec says other than they are (KEP-1287).
 //!
-//! Pure, but for [`carry_out`]. Mirrors upstream's `computePodResizeAction` and allocation manager: what fits the node is done at once, what never
-//! will is `Infeasible`. Taking a limit away is not a resize upstream either.
+//! Pure, but for [`carry_out`]. Mirrors upstream's `computePodResizeAction` and allocation manager: what fits beside the other pods is done at once, what
+//! does not fit yet is `Deferred` until one of them changes, what never will is `Infeasible`. Taking a limit away is not a resize upstream either.
 
-use api::k8s::api::core::v1::{Container, Pod, PodCondition};
+use api::k8s::api::core::v1::{Container, ContainerStatus as ApiStatus, Pod, PodCondition, PodStatus, ResourceRequirements};
 use jiff::Timestamp;
 use sandbox::cri::{ContainerStatus, LinuxResources};
 
@@ -48,23 +48,70 @@ pub fn wants_restart(container: &Container, difference: Difference) -> bool {
     })
 }
 
-/// Resource, what the pod asks for, what the node has: cpu in thousandths, memory in bytes, as upstream counts them.
-pub fn shortage(pod: &Pod, allocatable: &quantity::List) -> Option<(&'static str, i64, i64)> {
-    let stays = pod::containers(pod).iter().chain(pod::init_containers(pod).iter().filter(|c| pod::is_sidecar(c)));
-    [("cpu", 1), ("memory", 1000)].into_iter().find_map(|(name, unit)| {
-        let request = |c: &Container| {
-            let resources = c.resources.as_ref()?;
-            quantity::milli_of(resources.requests.as_ref(), name).or_else(|| quantity::milli_of(resources.limits.as_ref(), name))
-        };
-        let asked = stays.clone().filter_map(request).fold(0i64, i64::saturating_add);
-        let capacity = quantity::milli_of(Some(allocatable), name)?;
-        (asked > capacity).then_some((name, asked / unit, capacity / unit))
+/// cpu and memory in thousandths, all containers that stay together.
+pub type Asked = [i64; 2];
+const COUNTED: [(&str, i64); 2] = [("cpu", 1), ("memory", 1000)];
+
+fn lasting(pod: &Pod) -> impl Iterator<Item = &Container> {
+    pod::containers(pod).iter().chain(pod::init_containers(pod).iter().filter(|c| pod::is_sidecar(c)))
+}
+
+fn of_container(container: &Container, name: &str) -> i64 {
+    let of = |resources: &ResourceRequirements| quantity::milli_of(resources.requests.as_ref(), name).or_else(|| quantity::milli_of(resources.limits.as_ref(), name));
+    container.resources.as_ref().and_then(of).unwrap_or(0)
+}
+
+fn statuses(status: &PodStatus) -> impl Iterator<Item = &ApiStatus> {
+    [&status.init_container_statuses, &status.container_statuses].into_iter().flatten().flatten()
+}
+
+fn allocated<'a>(status: &'a PodStatus, container: &Container) -> Option<&'a quantity::List> {
+    statuses(status).find(|s| s.name == container.name && s.state.as_ref().is_some_and(|state| state.running.is_some()))?.allocated_resources.as_ref()
+}
+
+/// Whether the pod asks for other than it was granted.
+pub fn wanted(pod: &Pod, status: &PodStatus) -> bool {
+    let differs = |container: &Container, list: &quantity::List| COUNTED.iter().any(|(name, _)| quantity::milli_of(Some(list), name).unwrap_or(0) != of_container(container, name));
+    lasting(pod).any(|container| allocated(status, container).is_some_and(|list| differs(container, list)))
+}
+
+/// What the node keeps for the pod: what it asks for, or what it was granted while a resize waits.
+pub fn kept(pod: &Pod, status: &PodStatus) -> Asked {
+    let waits = status.conditions.iter().flatten().any(|c| c.type_ == PENDING);
+    COUNTED.map(|(name, _)| {
+        let of = |container: &Container| allocated(status, container).filter(|_| waits).map_or_else(|| of_container(container, name), |list| quantity::milli_of(Some(list), name).unwrap_or(0));
+        lasting(pod).map(of).fold(0, i64::saturating_add)
     })
 }
 
-/// Why the pod can never have on this node what it asks for.
-pub fn infeasible(pod: &Pod, allocatable: &quantity::List) -> Option<String> {
-    shortage(pod, allocatable).map(|(name, asked, capacity)| format!("Node didn't have enough capacity: {name}, requested: {asked}, capacity: {capacity}"))
+/// Resource, what the pod asks for, what others use, what the node has: cpu in thousandths, memory in bytes, as upstream counts them.
+pub fn shortage(pod: &Pod, used: Asked, allocatable: &quantity::List) -> Option<(&'static str, i64, i64, i64)> {
+    COUNTED.into_iter().zip(used).find_map(|((name, unit), used)| {
+        let asked = lasting(pod).map(|c| of_container(c, name)).fold(0i64, i64::saturating_add);
+        let capacity = quantity::milli_of(Some(allocatable), name)?;
+        (asked.saturating_add(used) > capacity).then_some((name, asked / unit, used / unit, capacity / unit))
+    })
+}
+
+/// Why the pod does not get what it asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pending {
+    /// Never on this node.
+    Infeasible(String),
+    /// Until others leave room.
+    Deferred(String),
+}
+
+/// `used` is what the node keeps for others.
+pub fn pending(pod: &Pod, status: &PodStatus, allocatable: &quantity::List, used: impl FnOnce() -> Asked) -> Option<Pending> {
+    if let Some((name, asked, _, capacity)) = shortage(pod, Asked::default(), allocatable) {
+        return Some(Pending::Infeasible(format!("Node didn't have enough capacity: {name}, requested: {asked}, capacity: {capacity}")));
+    }
+    if !wanted(pod, status) {
+        return None;
+    }
+    let (name, asked, used, capacity) = shortage(pod, used(), allocatable)?;
+    Some(Pending::Deferred(format!("Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}")))
 }
 
 /// Some container that runs has other than what the pod asks for.
@@ -88,9 +135,13 @@ fn condition(pod: &Pod, name: &str, old: Option<&PodCondition>, now: Timestamp) 
     }
 }
 
-/// The condition that tells of a resize that cannot be.
-pub fn pending(pod: &Pod, why: &str, old: Option<&PodCondition>, now: Timestamp) -> PodCondition {
-    PodCondition { reason: Some("Infeasible".to_owned()), message: Some(why.to_owned()), ..condition(pod, PENDING, old, now) }
+/// The condition that tells of a resize that cannot be, never or not yet.
+pub fn waits(pod: &Pod, why: &Pending, old: Option<&PodCondition>, now: Timestamp) -> PodCondition {
+    let (reason, message) = match why {
+        Pending::Infeasible(message) => ("Infeasible", message),
+        Pending::Deferred(message) => ("Deferred", message),
+    };
+    PodCondition { reason: Some(reason.to_owned()), message: Some(message.clone()), ..condition(pod, PENDING, old, now) }
 }
 
 /// The condition that tells of one that is not done yet.
@@ -172,9 +223,19 @@ mod tests {
     }
 
     #[test]
-    fn too_much_for_the_node() {
+    fn too_much() {
         let allocatable: quantity::List = serde_json::from_value(json!({"cpu": "2", "memory": "1Gi"})).unwrap();
-        assert_eq!(infeasible(&pod(json!({"requests": {"cpu": "2"}}), json!([])), &allocatable), None);
-        assert_eq!(infeasible(&pod(json!({"requests": {"cpu": "3"}}), json!([])), &allocatable).as_deref(), Some("Node didn't have enough capacity: cpu, requested: 3000, capacity: 2000"));
+        let granted = |cpu: &str| -> PodStatus {
+            serde_json::from_value(json!({"containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}}, "allocatedResources": {"cpu": cpu}}]})).unwrap()
+        };
+        let of = |cpu: &str, before: &str, used: Asked| pending(&pod(json!({"requests": {"cpu": cpu}}), json!([])), &granted(before), &allocatable, || used);
+        assert_eq!(of("2", "1", [0, 0]), None);
+        assert_eq!(of("3", "1", [0, 0]), Some(Pending::Infeasible("Node didn't have enough capacity: cpu, requested: 3000, capacity: 2000".into())));
+        assert_eq!(of("2", "1", [500, 0]), Some(Pending::Deferred("Node didn't have enough resource: cpu, requested: 2000, used: 500, capacity: 2000".into())));
+        assert_eq!(of("1500m", "1", [500, 0]), None);
+        assert_eq!(of("1500m", "1.5", [9000, 0]), None, "it has that already");
+        let waiting = PodStatus { conditions: Some(vec![condition(&pod(json!({}), json!([])), PENDING, None, Timestamp::UNIX_EPOCH)]), ..granted("1") };
+        let spec = pod(json!({"requests": {"cpu": "2"}}), json!([]));
+        assert_eq!((kept(&spec, &granted("1")), kept(&spec, &waiting)), ([2000, 0], [1000, 0]));
     }
 }

@@ -37,8 +37,8 @@ pub struct View<'a> {
     pub users: &'a HashMap<String, ContainerUser>,
     /// Primary first.
     pub node_ips: &'a [String],
-    /// Why a resize can never be.
-    pub infeasible: Option<&'a str>,
+    /// Why a resize is not done.
+    pub pending: Option<&'a resize::Pending>,
     /// `Failed` with reason and message decided by the node (a deadline passed, no room).
     pub verdict: Option<&'a Reason>,
     /// Nothing of the pod will run any more.
@@ -273,16 +273,16 @@ fn mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
     (!list.is_empty()).then_some(list)
 }
 
-/// What the container is to have (all the pod asks for, unless that can never be), and what it has until then.
+/// What the container is to have (all the pod asks for, unless that has to wait), and what it has until then.
 fn resources(view: &View, container: &Container, sort: Sort, found: &cri::ContainerStatus, old: Option<&ContainerStatus>, status: &mut ContainerStatus) {
     status.allocated_resources = container.resources.as_ref().and_then(|resources| resources.requests.clone());
     status.resources = Some(container.resources.clone().unwrap_or_default());
-    let before = old.filter(|old| old.container_id == status.container_id && old.resources.is_some());
-    if let Some(old) = before.filter(|_| resize::difference(view.pod, container, sort, found).any()) {
-        status.resources.clone_from(&old.resources);
-        if view.infeasible.is_some() {
-            status.allocated_resources.clone_from(&old.allocated_resources);
-        }
+    let Some(before) = old.filter(|old| old.container_id == status.container_id && old.resources.is_some()) else { return };
+    if view.pending.is_some() {
+        status.allocated_resources.clone_from(&before.allocated_resources);
+    }
+    if view.pending.is_some() || resize::difference(view.pod, container, sort, found).any() {
+        status.resources.clone_from(&before.resources);
     }
 }
 

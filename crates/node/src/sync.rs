@@ -19,8 +19,8 @@ pub struct View<'a> {
     pub backoff: &'a BackOff,
     /// Not to be tried before: after an error of starting it. By container; `""` is the sandbox.
     pub retry_at: &'a std::collections::HashMap<String, Timestamp>,
-    /// What the pod asks for is more than the node has: its containers stay as they are.
-    pub infeasible: bool,
+    /// What the pod asks for is more than there is: its containers stay as they are.
+    pub resize_waits: bool,
     pub now: Timestamp,
 }
 
@@ -144,7 +144,7 @@ pub fn sync(view: &View) -> Plan {
 
 /// Once nothing else is to be done.
 fn resize_plan(view: &View, plan: &mut Plan) {
-    if !plan.actions.is_empty() || view.infeasible {
+    if !plan.actions.is_empty() || view.resize_waits {
         return;
     }
     let containers: Vec<_> = resize::differing(view.pod, view.runtime).map(|c| (c.id.clone(), c.metadata.name.clone())).collect();
@@ -272,7 +272,7 @@ fn kill_rest(view: &View, plan: &mut Plan) {
 fn condemned(view: &View, container: &Container, sort: Sort, status: &ContainerStatus) -> Option<Action> {
     let verdicts = view.probes.of(&status.id);
     let resized = resize::difference(view.pod, container, sort, status);
-    if !view.infeasible && resized.any() && resize::wants_restart(container, resized) {
+    if !view.resize_waits && resized.any() && resize::wants_restart(container, resized) {
         let message = format!("Container {} resize requires restart", container.name);
         return Some(Action::Kill { id: status.id.clone(), name: container.name.clone(), message, why: KillReason::Changed });
     }

@@ -170,7 +170,7 @@ fn decisions() {
         for _ in 0..case.restarts {
             backoff.next("c", now, now);
         }
-        let plan = sync(&View { pod: &pod, runtime: &runtime, probes: &probes, backoff: &backoff, retry_at: &HashMap::new(), infeasible: false, now });
+        let plan = sync(&View { pod: &pod, runtime: &runtime, probes: &probes, backoff: &backoff, retry_at: &HashMap::new(), resize_waits: false, now });
         assert_eq!(text(&plan), case.expected, "{}", case.what);
     }
 }

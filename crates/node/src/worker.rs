@@ -213,6 +213,7 @@ impl Worker {
         if self.doing != Doing::Nothing {
             return;
         }
+        let resize_waits = self.pending_resize(cx).is_some();
         let plan = {
             let memory = self.shared.lock();
             sync::sync(&sync::View {
@@ -221,7 +222,7 @@ impl Worker {
                 probes: &memory.probes,
                 backoff: &memory.backoff,
                 retry_at: &memory.retry_at,
-                infeasible: resize::infeasible(&cx.pod, &self.node.allocatable).is_some(),
+                resize_waits,
                 now: self.node.now(),
             })
         };
@@ -232,6 +233,15 @@ impl Worker {
             self.work = Some(Box::pin(launch::carry_out(cx.clone(), plan)));
             self.doing = Doing::Syncing;
         }
+    }
+
+    /// Why the pod does not get what it asks for; if for want of room, it is told when another pod changes.
+    fn pending_resize(&self, cx: &Cx) -> Option<resize::Pending> {
+        let found = resize::pending(&cx.pod, &self.written, &self.node.allocatable, || self.node.kept_for_others(pod::uid(&cx.pod)));
+        if matches!(found, Some(resize::Pending::Deferred(_))) {
+            self.node.resizes_wait();
+        }
+        found
     }
 
     fn back_off(&self, cx: &Cx, plan: &sync::Plan) {
@@ -295,7 +305,7 @@ impl Worker {
             return;
         }
         let node_ips: Vec<String> = self.node.addresses().iter().map(ToString::to_string).collect();
-        let infeasible = resize::infeasible(&cx.pod, &self.node.allocatable);
+        let pending = self.pending_resize(cx);
         let computed = {
             let mut memory = self.shared.lock();
             let status::Computed { status: computed, over } = status::compute(&status::View {
@@ -307,7 +317,7 @@ impl Worker {
                 messages: &memory.messages,
                 users: &memory.users,
                 node_ips: &node_ips,
-                infeasible: infeasible.as_deref(),
+                pending: pending.as_ref(),
                 verdict: memory.verdict.as_ref(),
                 ended: memory.ended,
                 now: self.node.now(),
