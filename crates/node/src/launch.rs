@@ -14,7 +14,7 @@ use crate::images::ImageInfo;
 use crate::pod::{self, Sort};
 use crate::status::{POST_START, Reason};
 use crate::sync::{Action, Plan};
-use crate::{hooks, kill, pull, resize, sandbox_config};
+use crate::{hooks, kill, pull, resize, runtime_class, sandbox_config};
 
 /// Until the next try after an error that no back-off counts (upstream's `backOffPeriod`).
 pub const ERROR_RETRY_SECONDS: i64 = 10;
@@ -70,7 +70,11 @@ async fn create_sandbox(cx: &Cx, attempt: u32) -> bool {
         return false;
     }
     let config = sandbox_config::of(cx, attempt);
-    match cx.node.runtime.run_pod_sandbox(config).await {
+    let made = match runtime_class::check(cx).await {
+        Ok(()) => cx.node.runtime.run_pod_sandbox(config).await.map_err(|error| error.to_string()),
+        Err(why) => Err(why),
+    };
+    match made {
         Ok(id) => {
             cx.succeeded("sandbox");
             let mut memory = cx.shared.lock();

@@ -42,6 +42,7 @@ mod register;
 mod resize;
 mod resources;
 pub mod rotate;
+mod runtime_class;
 mod sandbox_config;
 mod security;
 pub mod services;

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use crate::images::ImageInfo;
 use crate::machine::{self, Machine};
 use crate::node::Node;
+use crate::runtime_class;
 
 /// Status without a change is written this often.
 pub const STATUS_REPORT_PERIOD: Duration = Duration::from_secs(300);
@@ -161,7 +162,7 @@ pub async fn status(node: &Node, pressure: Pressure, old: &[Value], now: Timesta
             "systemUUID": machine.system_uuid,
             "swap": {"capacity": machine.swap_bytes},
         },
-        "runtimeHandlers": [{"name": "", "features": {"recursiveReadOnlyMounts": false, "userNamespaces": false}}],
+        "runtimeHandlers": runtime_class::HANDLERS.map(|name| json!({"name": name, "features": {"recursiveReadOnlyMounts": false, "userNamespaces": false}})),
     })
 }
 

@@ -13,6 +13,10 @@ pub fn pod(pod: &mut Value) {
     default(pod, "status", empty());
     let Some(spec) = child_mut(pod, "spec") else { return };
     pod_spec(spec);
+    // Upstream's conversion of a Pod; what a template says stays as it is.
+    if number(spec, "terminationGracePeriodSeconds").is_some_and(|seconds| seconds < 0) {
+        set(spec, "terminationGracePeriodSeconds", 1);
+    }
     for name in ["containers", "initContainers"] {
         let host_network = flag(spec, "hostNetwork");
         for container in list_mut(spec, name) {
@@ -278,6 +282,15 @@ mod tests {
         ] {
             assert_eq!(pulls_always(image), always, "{image}");
         }
+    }
+
+    #[test]
+    fn negative_grace_is_one_second_in_pods() {
+        let spec = || json!({"terminationGracePeriodSeconds": -1, "containers": []});
+        let (mut object, mut of_template) = (json!({"spec": spec()}), json!({"spec": spec()}));
+        pod(&mut object);
+        template(&mut of_template);
+        assert_eq!((&object["spec"]["terminationGracePeriodSeconds"], &of_template["spec"]["terminationGracePeriodSeconds"]), (&json!(1), &json!(-1)));
     }
 
     #[test]
