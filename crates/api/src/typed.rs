@@ -12,6 +12,7 @@ use crate::k8s::api::core::v1::{ConfigMap, Endpoints, Event, Namespace, Node, Pe
 use crate::k8s::api::discovery::v1::EndpointSlice;
 use crate::k8s::api::networking::v1::{IPAddress, ServiceCIDR};
 use crate::k8s::api::policy::v1::PodDisruptionBudget;
+use crate::k8s::api::node::v1::RuntimeClass;
 use crate::k8s::api::storage::v1::StorageClass;
 use crate::k8s::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Result, Value};
@@ -46,5 +47,5 @@ macro_rules! typed {
 }
 
 typed! {
-    CertificateSigningRequest, ConfigMap, ControllerRevision, CronJob, CustomResourceDefinition, DaemonSet, Deployment, EndpointSlice, Endpoints, Event, IPAddress, Job, Lease, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodDisruptionBudget, ReplicaSet, ReplicationController, ResourceQuota, Secret, Service, ServiceAccount, ServiceCIDR, StatefulSet, StorageClass, TokenRequest
+    CertificateSigningRequest, ConfigMap, ControllerRevision, CronJob, CustomResourceDefinition, DaemonSet, Deployment, EndpointSlice, Endpoints, Event, IPAddress, Job, Lease, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodDisruptionBudget, ReplicaSet, ReplicationController, ResourceQuota, RuntimeClass, Secret, Service, ServiceAccount, ServiceCIDR, StatefulSet, StorageClass, TokenRequest
 }

@@ -22,12 +22,22 @@ const SAFE_SYSCTLS: [&str; 12] = [
     "net.ipv4.tcp_wmem",
 ];
 
+const OS: &str = "linux";
+
 /// Why the pod may not run here, if so: reason and message of its failed status and of the event.
 pub fn refusal(pod: &Pod, allocatable: &quantity::List) -> Option<Reason> {
     if let Some((name, asked, used, capacity)) = resize::shortage(pod, resize::Asked::default(), allocatable) {
         return Some(Reason { reason: format!("OutOf{name}"), message: format!("Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}") });
     }
     let spec = pod::spec(pod);
+    let refused = |reason: &str, message: &str| Some(Reason { reason: reason.to_owned(), message: message.to_owned() });
+    let selected = spec.node_selector.as_ref().and_then(|selector| selector.get("kubernetes.io/os"));
+    if selected.is_some_and(|os| os != OS) {
+        return refused("PodOSSelectorNodeLabelDoesNotMatch", "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label");
+    }
+    if spec.os.as_ref().is_some_and(|os| os.name != OS) {
+        return refused("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS");
+    }
     let sysctls = spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten());
     for name in sysctls.map(|sysctl| sysctl.name.replace('/', ".")) {
         let of_host = (spec.host_network == Some(true) && name.starts_with("net.")).then_some("hostnet").or((spec.host_ipc == Some(true) && name.starts_with("kernel.")).then_some("hostipc"));
@@ -52,6 +62,14 @@ mod tests {
         let allocatable: quantity::List = serde_json::from_value(json!({"cpu": "2"})).unwrap();
         let refused = refusal(&pod, &allocatable).unwrap();
         assert_eq!((refused.reason.as_str(), refused.message.as_str()), ("OutOfcpu", "Node didn't have enough resource: cpu, requested: 3000, used: 0, capacity: 2000"));
+    }
+
+    #[test]
+    fn other_systems() {
+        let reason = |spec: serde_json::Value| refusal(&pod::from_json(json!({"spec": spec})), &quantity::List::new()).map(|refused| refused.reason);
+        assert_eq!(reason(json!({"containers": [], "os": {"name": "linux"}, "nodeSelector": {"kubernetes.io/os": "linux"}})), None);
+        assert_eq!(reason(json!({"containers": [], "os": {"name": "windows"}})).as_deref(), Some("PodOSNotSupported"));
+        assert_eq!(reason(json!({"containers": [], "nodeSelector": {"kubernetes.io/os": "windows"}})).as_deref(), Some("PodOSSelectorNodeLabelDoesNotMatch"));
     }
 
     #[test]

@@ -10,11 +10,13 @@ use sandbox::cri::RuntimeError;
 
 use crate::cx::Cx;
 use crate::hooks::port;
-use crate::probe_http::{self, Request, connect, joined};
+use crate::probe_http::{self, Answer, Request, connect, joined};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     Success,
+    /// A success that is worth an event.
+    Warning(String),
     Failure(String),
     /// Says nothing about the container.
     Unknown(String),
@@ -23,6 +25,8 @@ pub enum Outcome {
 /// A gRPC answer larger than this is none.
 const GRPC_ANSWER_MAX: usize = 64 * 1024;
 const SERVING: u64 = 1;
+/// Of one HTTP probe, redirects included (Go's default).
+const REQUESTS_MAX: u32 = 10;
 
 fn pod_ip(cx: &Cx) -> String {
     cx.pod_ips().into_iter().next().unwrap_or_default()
@@ -66,12 +70,29 @@ async fn of_http(cx: &Cx, container: &Container, http: &HTTPGetAction, timeout: 
     let Some(port) = port(container, &http.port) else { return Outcome::Unknown("invalid port".to_owned()) };
     let host = http.host.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| pod_ip(cx));
     let request = Request::of(http, &host, port);
-    match tokio::time::timeout(timeout, probe_http::get(&request)).await {
-        Ok(Ok(answer)) if (200..400).contains(&answer.status) => Outcome::Success,
+    match tokio::time::timeout(timeout, following(&request)).await {
+        Ok(Ok(answer)) if (200..300).contains(&answer.status) => Outcome::Success,
+        Ok(Ok(answer)) if (300..400).contains(&answer.status) => Outcome::Warning(format!("Probe terminated redirects, Response body: {}", answer.body)),
         Ok(Ok(answer)) => Outcome::Failure(format!("HTTP probe failed with statuscode: {}", answer.status)),
         Ok(Err(why)) => Outcome::Failure(why),
         Err(_) => Outcome::Failure(format!("Get {:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)", request.url())),
     }
+}
+
+/// Follows redirects as long as they stay with the host asked first; one that leads away is the answer.
+async fn following(first: &Request) -> Result<Answer, String> {
+    let mut answer = probe_http::get(first).await?;
+    let mut at = first.redirected(&first.path);
+    for made in 1..=REQUESTS_MAX {
+        let leads = matches!(answer.status, 301 | 302 | 303 | 307 | 308).then_some(answer.location.as_deref()).flatten();
+        at = leads.zip(at).and_then(|(location, at)| at.redirected(location)).filter(|next| next.host == first.host);
+        let Some(next) = &at else { return Ok(answer) };
+        if made == REQUESTS_MAX {
+            break;
+        }
+        answer = probe_http::get(next).await?;
+    }
+    Err(format!("Get {:?}: stopped after {REQUESTS_MAX} redirects", first.url()))
 }
 
 /// `grpc.health.v1.Health/Check` by hand: one string in, one number out.

@@ -23,6 +23,10 @@ pub struct Request {
 
 pub struct Answer {
     pub status: u16,
+    /// Where a redirect leads.
+    pub location: Option<String>,
+    /// As much of it as is read.
+    pub body: String,
 }
 
 impl Request {
@@ -35,6 +39,27 @@ impl Request {
             path: if path.starts_with('/') { path } else { format!("/{path}") },
             headers: action.http_headers.iter().flatten().map(|h| (h.name.clone(), h.value.clone())).collect(),
         }
+    }
+
+    /// The request that this answer's `Location` asks for: a whole URL or a path.
+    pub fn redirected(&self, location: &str) -> Option<Self> {
+        let (https, rest) = match location.split_once("://") {
+            Some(("http", rest)) => (false, rest),
+            Some(("https", rest)) => (true, rest),
+            Some(_) => return None,
+            None => {
+                let folder = self.path.split('?').next().and_then(|path| path.rsplit_once('/')).map_or("", |(folder, _)| folder);
+                let path = if location.starts_with('/') { location.to_owned() } else { format!("{folder}/{location}") };
+                return Some(Self { path, headers: self.headers.clone(), host: self.host.clone(), ..*self });
+            }
+        };
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => (host, port.parse().ok()?),
+            _ => (authority, if https { 443 } else { 80 }),
+        };
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        Some(Self { https, host: host.trim_matches(['[', ']']).to_owned(), port, path, headers: self.headers.clone() })
     }
 
     pub fn url(&self) -> String {
@@ -103,9 +128,10 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(request: &
         let message = builder.header("Connection", "close").body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
         let answer = sender.send_request(message).await.map_err(|e| if e.is_incomplete_message() { "EOF".to_owned() } else { e.to_string() })?;
         let status = answer.status().as_u16();
-        // Read, so that the server is not cut off in the middle; what it says does not matter.
-        let _ = Limited::new(answer.into_body(), BODY_MAX).collect().await;
-        Ok(Answer { status })
+        let location = answer.headers().get("location").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        // Read in any case, so that the server is not cut off in the middle.
+        let body = Limited::new(answer.into_body(), BODY_MAX).collect().await.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned());
+        Ok(Answer { status, location, body: body.unwrap_or_default() })
     }
     .await;
     driver.abort();

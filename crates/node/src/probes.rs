@@ -107,8 +107,13 @@ impl Runner {
                 self.started().await;
             }
             let began = tokio::time::Instant::now();
-            match probe::run(&self.cx, &self.id, &self.container, &self.probe).await {
-                Outcome::Success => count = if last == Some(true) { count + 1 } else { last = Some(true); 1 },
+            let outcome = probe::run(&self.cx, &self.id, &self.container, &self.probe).await;
+            if let Outcome::Warning(what) = &outcome {
+                let text = format!("{} probe warning: {what}", self.kind.word());
+                self.cx.node.events.warning(&self.cx.about(Some(&self.container.name)), "ProbeWarning", text);
+            }
+            match outcome {
+                Outcome::Success | Outcome::Warning(_) => count = if last == Some(true) { count + 1 } else { last = Some(true); 1 },
                 Outcome::Failure(why) => {
                     count = if last == Some(false) { count + 1 } else { last = Some(false); 1 };
                     let text = format!("{} probe failed: {why}", self.kind.word());
