@@ -218,4 +218,20 @@ mod tests {
         let error = get(&request).await.err().unwrap();
         assert_eq!(error, format!("Get \"http://127.0.0.1:{port}/x?y\": dial tcp 127.0.0.1:{port}: connect: connection refused"));
     }
+
+    #[test]
+    fn redirects() {
+        let from = Request { https: false, host: "10.0.0.1".to_owned(), port: 8080, path: "/a/b?c".to_owned(), headers: Vec::new() };
+        for (location, expected) in [
+            ("/healthz", Some("http://10.0.0.1:8080/healthz")),
+            ("d", Some("http://10.0.0.1:8080/a/d")),
+            ("http://0.0.0.0/", Some("http://0.0.0.0:80/")),
+            ("https://[fd00::1]?x", Some("https://[fd00::1]:443/?x")),
+            ("http://h:99/p?q", Some("http://h:99/p?q")),
+            ("ftp://h/", None),
+            ("http://h:x/", None),
+        ] {
+            assert_eq!(from.redirected(location).map(|to| to.url()).as_deref(), expected, "{location}");
+        }
+    }
 }
