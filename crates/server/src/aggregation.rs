@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use ::api::selector::LabelSelector;
 use serde_json::Value;
-use store::WatchItem;
 use tokio::sync::watch;
 
 use crate::api::{Api, Context};
 use crate::authentication::User;
+use crate::follow::follow;
 use crate::registry::{Part, text};
 
 const PREFIX: &str = "/registry/clusterroles/";
@@ -65,25 +65,9 @@ async fn pass(api: &Api) {
 }
 
 /// Until `shutdown` becomes true or its sender is gone.
-pub async fn run(api: Arc<Api>, mut shutdown: watch::Receiver<bool>) {
-    loop {
-        // Listed anew after each watch that expired: nothing is missed.
-        let Ok(mut events) = api.store.watch(PREFIX, api.store.revision()) else { continue };
+pub async fn run(api: Arc<Api>, shutdown: watch::Receiver<bool>) {
+    let mut roles = follow(&api.store, PREFIX, shutdown);
+    while roles.next().await.is_some() {
         pass(&api).await;
-        loop {
-            let item = tokio::select! {
-                item = events.next() => item,
-                _ = shutdown.wait_for(|stop| *stop) => return,
-            };
-            match item {
-                None => return,
-                Some(WatchItem::Expired(_)) => break,
-                Some(WatchItem::Progress(_)) => {}
-                Some(WatchItem::Event(_)) => {
-                    while let Some(WatchItem::Event(_)) = events.try_next() {}
-                    pass(&api).await;
-                }
-            }
-        }
     }
 }

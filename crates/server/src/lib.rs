@@ -17,6 +17,7 @@ mod default_roles;
 mod encode;
 mod encoded;
 mod escalation;
+mod follow;
 mod health;
 mod http;
 mod local;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ::api::Resource;
 use arc_swap::ArcSwap;
 use serde_json::Value;
-use store::{Store, WatchItem};
+use store::Store;
 use tokio::sync::watch;
 
 use super::mutating_policy::{self, MutatingPolicy};
@@ -16,6 +16,7 @@ use super::validating_policy::{self, ValidatingPolicy};
 use super::webhook::Webhook;
 use super::type_checking;
 use crate::api::Api;
+use crate::follow::follow;
 
 pub const GROUP: &str = "admissionregistration.k8s.io";
 const MUTATING: &str = "/registry/mutatingwebhookconfigurations/";
@@ -94,26 +95,11 @@ fn webhooks(store: &dyn Store, prefix: &str) -> Vec<Webhook> {
 
 /// Until `shutdown` becomes true or its sender is gone.
 pub async fn run(api: Arc<Api>, shutdown: watch::Receiver<bool>) {
-    let follow = futures_util::future::join_all(FOLLOWED.iter().map(|prefix| follow(&api, prefix, shutdown.clone())));
-    tokio::join!(follow, type_checking::run(&api, shutdown.clone()));
-}
-
-async fn follow(api: &Api, prefix: &str, mut shutdown: watch::Receiver<bool>) {
-    loop {
-        let Ok(mut events) = api.store.watch(prefix, api.store.revision()) else { continue };
-        // Whatever came between two watches is read anew.
-        api.admission.changed();
-        loop {
-            let item = tokio::select! {
-                item = events.next() => item,
-                _ = shutdown.wait_for(|stop| *stop) => return,
-            };
-            match item {
-                None => return,
-                Some(WatchItem::Expired(_)) => break,
-                Some(WatchItem::Progress(_)) => {}
-                Some(WatchItem::Event(_)) => api.admission.changed(),
-            }
+    let note = async |prefix: &&'static str| {
+        let mut written = follow(&api.store, prefix, shutdown.clone());
+        while written.next().await.is_some() {
+            api.admission.changed();
         }
-    }
+    };
+    tokio::join!(futures_util::future::join_all(FOLLOWED.iter().map(note)), type_checking::run(&api, shutdown.clone()));
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use ::api::{Resource, openapi};
 use cel::DeclType;
 use serde_json::{Value, json};
-use store::WatchItem;
 use tokio::sync::watch;
 
 use super::expressions::{Has, compile, typed_environment};
@@ -16,6 +15,7 @@ use super::faults::shown;
 use super::policy::with_variables;
 use crate::api::{Api, Context};
 use crate::authentication::User;
+use crate::follow::follow;
 use crate::registry::{Part, metadata, text};
 
 const PREFIX: &str = "/registry/validatingadmissionpolicies/";
@@ -25,25 +25,10 @@ const MAX_KINDS: usize = 10;
 const MAX_DEPTH: usize = 16;
 
 /// Until `shutdown` becomes true or its sender is gone.
-pub async fn run(api: &Arc<Api>, mut shutdown: watch::Receiver<bool>) {
-    loop {
-        let Ok(mut events) = api.store.watch(PREFIX, api.store.revision()) else { continue };
+pub async fn run(api: &Arc<Api>, shutdown: watch::Receiver<bool>) {
+    let mut policies = follow(&api.store, PREFIX, shutdown);
+    while policies.next().await.is_some() {
         pass(api).await;
-        loop {
-            let item = tokio::select! {
-                item = events.next() => item,
-                _ = shutdown.wait_for(|stop| *stop) => return,
-            };
-            match item {
-                None => return,
-                Some(WatchItem::Expired(_)) => break,
-                Some(WatchItem::Progress(_)) => {}
-                Some(WatchItem::Event(_)) => {
-                    while let Some(WatchItem::Event(_)) = events.try_next() {}
-                    pass(api).await;
-                }
-            }
-        }
     }
 }
 

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use store::WatchItem;
 use tokio::sync::{Notify, watch};
 
 use super::onward::fetch;
 use super::{PREFIX, Remote, Said, remotes};
 use crate::api::{Api, Context};
 use crate::authentication::User;
+use crate::follow::follow;
 use crate::registry::{Part, metadata, text};
 use crate::special::pods::set_condition;
 
@@ -25,7 +25,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Until `shutdown` becomes true or its sender is gone.
 pub async fn run(api: &Arc<Api>, mut shutdown: watch::Receiver<bool>) {
     let news = Notify::new();
-    let follow = futures_util::future::join_all(FOLLOWED.iter().map(|prefix| follow(api, prefix, &news, shutdown.clone())));
+    let listening = futures_util::future::join_all(FOLLOWED.iter().map(|prefix| listen(api, prefix, &news, shutdown.clone())));
     let ask = async {
         let mut retry = FIRST_RETRY;
         loop {
@@ -39,31 +39,18 @@ pub async fn run(api: &Arc<Api>, mut shutdown: watch::Receiver<bool>) {
             }
         }
     };
-    tokio::join!(follow, ask);
+    tokio::join!(listening, ask);
 }
 
-async fn follow(api: &Api, prefix: &str, news: &Notify, mut shutdown: watch::Receiver<bool>) {
-    loop {
-        let Ok(mut events) = api.store.watch(prefix, api.store.revision()) else { continue };
-        loop {
-            let item = tokio::select! {
-                item = events.next() => item,
-                _ = shutdown.wait_for(|stop| *stop) => return,
-            };
-            match item {
-                None => return,
-                Some(WatchItem::Expired(_)) => break,
-                Some(WatchItem::Progress(_)) => {}
-                Some(WatchItem::Event(_)) => {
-                    if prefix == PREFIX {
-                        api.aggregator.changed();
-                    }
-                    // Services and their endpoints concern only those who are behind one.
-                    if prefix == PREFIX || !remotes(api).remotes.is_empty() {
-                        news.notify_one();
-                    }
-                }
-            }
+async fn listen(api: &Api, prefix: &'static str, news: &Notify, shutdown: watch::Receiver<bool>) {
+    let mut written = follow(&api.store, prefix, shutdown);
+    while written.next().await.is_some() {
+        if prefix == PREFIX {
+            api.aggregator.changed();
+        }
+        // Services and their endpoints concern only those who are behind one.
+        if prefix == PREFIX || !remotes(api).remotes.is_empty() {
+            news.notify_one();
         }
     }
 }

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use client::DeleteOptions;
 use serde_json::{Value, json};
-use store::{EventKind, WatchItem};
+use store::{Event, EventKind};
 use tokio::sync::watch;
 
 use super::{GROUP, PREFIX};
 use crate::api::{Api, Context};
 use crate::authentication::User;
 use crate::decode;
+use crate::follow::{News, follow};
 use crate::registry::text;
 
 const DEFINITIONS: &str = "/registry/apiextensions.k8s.io/customresourcedefinitions/";
@@ -52,31 +53,27 @@ fn context() -> Context {
 }
 
 /// Until `shutdown` becomes true or its sender is gone.
-pub async fn run(api: &Arc<Api>, mut shutdown: watch::Receiver<bool>) {
-    loop {
-        let Ok(mut events) = api.store.watch(DEFINITIONS, api.store.revision()) else { continue };
-        everything(api).await;
-        loop {
-            let item = tokio::select! {
-                item = events.next() => item,
-                _ = shutdown.wait_for(|stop| *stop) => return,
-            };
-            match item {
-                None => return,
-                Some(WatchItem::Expired(_)) => break,
-                Some(WatchItem::Progress(_)) => {}
-                Some(WatchItem::Event(event)) => {
-                    let Ok(definition) = event.object.readable().value() else { continue };
-                    if event.kind == EventKind::Deleted {
-                        sweep(api).await;
-                    } else {
-                        for (group, version) in served(&definition) {
-                            ensure(api, &group, &version, CUSTOM, "true").await;
-                        }
-                    }
+pub async fn run(api: &Arc<Api>, shutdown: watch::Receiver<bool>) {
+    let mut definitions = follow(&api.store, DEFINITIONS, shutdown);
+    while let Some(news) = definitions.next().await {
+        match news {
+            News::Afresh => everything(api).await,
+            News::Changes(changes) => {
+                for change in changes {
+                    note(api, &change).await;
                 }
             }
         }
+    }
+}
+
+async fn note(api: &Api, change: &Event) {
+    let Ok(definition) = change.object.readable().value() else { return };
+    if change.kind == EventKind::Deleted {
+        return sweep(api).await;
+    }
+    for (group, version) in served(&definition) {
+        ensure(api, &group, &version, CUSTOM, "true").await;
     }
 }
 

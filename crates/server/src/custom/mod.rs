@@ -17,11 +17,11 @@ use std::sync::Arc;
 use ::api::{Object, Resource};
 use parking_lot::Mutex;
 use serde_json::Value;
-use store::WatchItem;
 use tokio::sync::watch;
 
 use crate::api::{Api, Context};
 use crate::authentication::User;
+use crate::follow::{News, follow};
 use crate::registry::{Part, text};
 use crate::rows::Change;
 use naming::Names;
@@ -79,33 +79,19 @@ struct Runner {
 }
 
 /// Until `shutdown` becomes true or its sender is gone.
-pub async fn run(api: Arc<Api>, mut shutdown: watch::Receiver<bool>) {
+pub async fn run(api: Arc<Api>, shutdown: watch::Receiver<bool>) {
     let mut runner = Runner { api: api.clone(), known: BTreeMap::new(), cleaning: Arc::default() };
-    loop {
-        // Listed anew after each watch that expired: nothing is missed.
-        let Ok(mut events) = api.store.watch(PREFIX, api.store.revision()) else { continue };
-        runner.everything().await;
-        loop {
-            let item = tokio::select! {
-                item = events.next() => item,
-                _ = shutdown.wait_for(|stop| *stop) => return,
-            };
-            let mut names = Vec::new();
-            match item {
-                None => return,
-                Some(WatchItem::Expired(_)) => break,
-                Some(WatchItem::Progress(_)) => continue,
-                Some(WatchItem::Event(event)) => names.push(event.object.meta().name.clone()),
-            }
+    let mut definitions = follow(&api.store, PREFIX, shutdown);
+    while let Some(news) = definitions.next().await {
+        match news {
+            News::Afresh => runner.everything().await,
             // A burst is one change of the index.
-            while let Some(item) = events.try_next() {
-                if let WatchItem::Event(event) = item {
-                    names.push(event.object.meta().name.clone());
-                }
+            News::Changes(changes) => {
+                let mut names: Vec<String> = changes.iter().map(|change| change.object.meta().name.clone()).collect();
+                names.sort_unstable();
+                names.dedup();
+                runner.settle(names).await;
             }
-            names.sort_unstable();
-            names.dedup();
-            runner.settle(names).await;
         }
     }
 }
