@@ -13,6 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::server::WebPkiClientVerifier;
 use server::{Authority, FrontProxy, Identity, Pki, TokenKey};
 
+use crate::api_server::Tls;
 use crate::paths::Paths;
 
 pub struct Credentials {
@@ -85,7 +86,11 @@ impl Credentials {
 
     /// TLS 1.2 and later; client certificates of our CA are verified, none is asked for more than once.
     pub fn tls(&self, identity: &Identity) -> Result<Arc<rustls::ServerConfig>> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        self.tls_as(identity, Tls::default())
+    }
+
+    pub fn tls_as(&self, identity: &Identity, tls: Tls) -> Result<Arc<rustls::ServerConfig>> {
+        let provider = tls.provider;
         let mut roots = rustls::RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(self.authority.identity.certificate_pem.as_bytes()) {
             roots.add(certificate?)?;
@@ -94,7 +99,7 @@ impl Credentials {
         let chain = CertificateDer::pem_slice_iter(identity.certificate_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes())?;
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+            .with_protocol_versions(tls.versions)?
             .with_client_cert_verifier(verifier)
             .with_single_cert(chain, key)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];

@@ -4,6 +4,7 @@
 
 mod agents;
 mod allocator;
+mod api_server;
 mod cli;
 mod component_logs;
 mod credentials;

@@ -20,7 +20,7 @@ use crate::agents::{self, Agents};
 use crate::credentials::{Credentials, Names, write_private};
 use crate::machine::{Machine, MachineConfig};
 use crate::paths::Paths;
-use crate::{detach, down, system};
+use crate::{api_server, detach, down, system};
 
 /// How long work on threads of its own may take once everything else has stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -54,6 +54,8 @@ pub struct Options {
     /// Control plane only: no node on this machine
     #[arg(long)]
     no_node: bool,
+    #[command(flatten)]
+    api_server: api_server::ApiServerOptions,
     /// Nodes that only pretend to run their pods: for tests of the control plane
     #[arg(long, hide = true, value_name = "COUNT", default_value_t = 0)]
     hollow_nodes: usize,
@@ -130,13 +132,19 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     let names = Names { dns, addresses: vec![nth(options.service_cidr, 1), address, IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)] };
     let credentials = Credentials::open(&paths, &names, clock.now().as_second())?;
 
-    let store = store::Embedded::open(store::Config::new(paths.store())).context("cannot open the store")?;
+    let encryption = options.api_server.encryption()?;
+    let mut storage = store::Config::new(paths.store());
+    if let Some(encryption) = &encryption {
+        storage.sealing = store::Sealing::with(encryption.clone());
+    }
+    let store: Arc<dyn store::Store> = Arc::new(store::Embedded::open(storage).context("cannot open the store")?);
     tracing::info!(target: "store", folder = %paths.store().display(), "the store is open");
     let mut config = server::Config::new(credentials.token_key.clone(), credentials.authority.identity.certificate_pem.clone());
     config.front_proxy = Some(credentials.front_proxy.clone());
     config.advertise_address = address;
     config.secure_port = options.secure_port;
     config.service_cidrs = vec![options.service_cidr];
+    options.api_server.configure(&mut config, &clock)?;
     let chance: server::Chance = Arc::new(|buffer: &mut [u8]| {
         // The kernel's random numbers cannot fail once the machine is up.
         if getrandom::fill(buffer).is_err() {
@@ -144,13 +152,16 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
         }
     });
     let agents = Arc::new(Agents::default());
-    let api = Api::open(Arc::new(store), clock.clone(), chance, config, agents.clone()).await?;
+    let api = Api::open(store.clone(), clock.clone(), chance, config, agents.clone()).await?;
 
     let (stop, stopped) = watch::channel(false);
+    if let Some(encryption) = encryption {
+        tokio::spawn(server::follow_encryption(encryption, store, stopped.clone()));
+    }
     let listener = tokio::net::TcpListener::bind(SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), options.secure_port))
         .await
         .with_context(|| format!("cannot listen on port {}\nhint: another cluster may run; --secure-port chooses another port", options.secure_port))?;
-    let tls = credentials.tls(&credentials.api_server)?;
+    let tls = credentials.tls_as(&credentials.api_server, options.api_server.tls()?)?;
     let serving = tokio::spawn(server::serve(api.clone(), server::ServeConfig { listener, tls }, stopped.clone()));
     let url = format!("https://{}", SocketAddr::new(address, options.secure_port));
     write_private(&paths.admin_kubeconfig(), credentials.kubeconfig(&url).as_bytes())?;

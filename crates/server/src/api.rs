@@ -1,19 +1,21 @@
 //! What every request shares: the store, the clock, chance, the rows that are served, and who asks.
 
 use client::BoxFuture;
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::api::{Clock, Status};
 use parking_lot::Mutex;
 use store::Store;
 
-use crate::admission::Follower;
+use crate::admission::{EventRateLimit, Follower};
 use crate::aggregator::{Aggregator, FrontProxy};
+use crate::audit::{Audit, Ids, Record};
 use crate::authentication::User;
 use crate::authorization::Authorizer;
 use crate::encoded::Encoded;
+use crate::flow_control::{self, FlowControl};
 use crate::nodes::Dial;
 use crate::outbound::Outbound;
 use crate::rows::Serving;
@@ -40,6 +42,18 @@ pub struct Config {
     pub ca_pem: String,
     /// None: the servers behind APIServices are not told who we are.
     pub front_proxy: Option<FrontProxy>,
+    /// Requests that read, and requests that change, at a time; together the seats that priority and fairness shares out.
+    pub max_requests_in_flight: usize,
+    pub max_mutating_requests_in_flight: usize,
+    /// Otherwise just the two limits hold.
+    pub priority_and_fairness: bool,
+    /// What a request that is no stream may take, when it does not say less itself.
+    pub request_timeout: Duration,
+    /// None: nothing is audited.
+    pub audit: Option<Arc<Audit>>,
+    pub event_rate_limit: Option<Arc<EventRateLimit>>,
+    /// How long a client may take to send a request's head, the first one included.
+    pub head_timeout: Duration,
 }
 
 impl Config {
@@ -54,9 +68,21 @@ impl Config {
             token_key,
             ca_pem,
             front_proxy: None,
+            max_requests_in_flight: flow_control::MAX_REQUESTS_IN_FLIGHT,
+            max_mutating_requests_in_flight: flow_control::MAX_MUTATING_REQUESTS_IN_FLIGHT,
+            priority_and_fairness: true,
+            request_timeout: REQUEST_TIMEOUT,
+            audit: None,
+            event_rate_limit: None,
+            head_timeout: HEAD_TIMEOUT,
         }
     }
 }
+
+/// `--request-timeout`, when nobody says.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Upstream's `ReadHeaderTimeout`.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(32);
 
 /// The Kubernetes release whose contract is kept.
 pub const GIT_VERSION: &str = "v1.36.2";
@@ -82,6 +108,8 @@ pub struct Api {
     pub(crate) outbound: Arc<Outbound>,
     pub(crate) admission: Follower,
     pub(crate) aggregator: Aggregator,
+    pub(crate) flow_control: FlowControl,
+    pub(crate) request_ids: Ids,
 }
 
 /// How unknown and duplicate fields are met (`fieldValidation`).
@@ -105,8 +133,8 @@ pub struct Context {
     pub(crate) applied: bool,
     /// A write of the API server's own, or a part of one that was admitted as a whole: nobody outside is asked about it.
     pub(crate) exempt: bool,
-    /// What admission notes for the audit log.
-    pub(crate) annotations: Mutex<BTreeMap<String, String>>,
+    /// How the request stands in the audit log, if it does.
+    pub(crate) record: Option<Arc<Record>>,
     pub(crate) warnings: Mutex<Vec<String>>,
 }
 
@@ -122,7 +150,7 @@ impl Context {
 
     /// The same request, with no warnings of its own yet.
     pub(crate) fn like(cx: &Self) -> Self {
-        Self { user: cx.user.clone(), dry_run: cx.dry_run, field_manager: cx.field_manager.clone(), field_validation: cx.field_validation, force: cx.force, exempt: cx.exempt, ..Self::default() }
+        Self { user: cx.user.clone(), dry_run: cx.dry_run, field_manager: cx.field_manager.clone(), field_validation: cx.field_validation, force: cx.force, exempt: cx.exempt, record: cx.record.clone(), ..Self::default() }
     }
 
     pub fn warn(&self, text: impl Into<String>) {
@@ -134,8 +162,10 @@ impl Context {
     }
 
     /// For the audit log; the first word on a key stays.
-    pub(crate) fn annotate(&self, key: String, value: String) {
-        self.annotations.lock().entry(key).or_insert(value);
+    pub(crate) fn annotate(&self, key: &str, value: &str) {
+        if let Some(record) = &self.record {
+            record.annotate(key, value);
+        }
     }
 
     pub fn take_warnings(&self) -> Vec<String> {
@@ -152,7 +182,8 @@ impl Api {
     async fn opened(store: Arc<dyn Store>, clock: Arc<dyn Clock>, chance: Chance, config: Config, nodes: Arc<dyn Dial>) -> Result<Arc<Self>, OpenError> {
         let allocations = Allocations::new(&config);
         let outbound = Arc::new(Outbound::new(store.clone()));
-        let api = Arc::new(Self { store, clock, chance, config, serving: Serving::built_in(), authorizer: Arc::default(), allocations, nodes, encoded: Encoded::default(), quota_turns: Default::default(), outbound, admission: Follower::default(), aggregator: Aggregator::default() });
+        let (flow_control, request_ids) = (FlowControl::new(&config), Ids::new(&chance));
+        let api = Arc::new(Self { store, clock, chance, config, serving: Serving::built_in(), authorizer: Arc::default(), allocations, nodes, encoded: Encoded::default(), quota_turns: Default::default(), outbound, admission: Follower::default(), aggregator: Aggregator::default(), flow_control, request_ids });
         api.allocations.load(&*api.store);
         crate::custom::load(&api);
         crate::bootstrap::run(&api).await.map_err(OpenError::Bootstrap)?;

@@ -58,6 +58,7 @@ pub fn metrics(api: &Api) -> String {
             text.push_str(&format!("apiserver_storage_objects{{resource=\"{}\"}} {}\n", row.qualified(), api.store.count(&row.prefix)));
         }
     }
+    text.push_str(&api.flow_control.metrics());
     text.push_str(&format!("# HELP coracle_store_revision The newest revision of the key space.\n# TYPE coracle_store_revision counter\ncoracle_store_revision {}\n", api.store.revision()));
     text
 }

@@ -11,7 +11,9 @@ use serde_json::Value;
 
 use crate::admission::{self, Asked, Operation};
 use crate::api::{Api, Context, FieldValidation};
+use crate::audit::{Completed, Record, Stage};
 use crate::authentication::User;
+use crate::authorization::Attributes;
 use crate::decode::{self, Format};
 use crate::registry::{Deleted, Part};
 use crate::special::{reviews, scale};
@@ -38,8 +40,27 @@ impl Local {
         found.or_else(|| crate::custom::look_up(&self.api, &target.group, &target.version, &target.plural)).ok_or_else(Status::no_route)
     }
 
-    fn context(&self, options: &WriteOptions) -> Context {
-        let mut cx = Context::of(self.user.clone());
+    /// How a component's request stands in the audit log, if it does.
+    fn record(&self, verb: &str, target: &Target) -> Option<Arc<Record>> {
+        let audit = self.api.config.audit.as_ref()?;
+        let text = |part: &Option<String>| part.clone().unwrap_or_default();
+        let asked = Attributes {
+            verb: verb.to_owned(),
+            group: target.group.clone(),
+            resource: target.plural.clone(),
+            subresource: text(&target.subresource),
+            namespace: text(&target.namespace),
+            name: text(&target.name),
+            path: String::new(),
+        };
+        let headers = http::HeaderMap::new();
+        let record = audit.begin(&self.api.request_ids.of(&headers), &target.path(), &asked, &target.version, &self.user, None, &headers)?;
+        record.stage(Stage::RequestReceived);
+        Some(record)
+    }
+
+    fn context(&self, options: &WriteOptions, record: &Option<Arc<Record>>) -> Context {
+        let mut cx = Context { record: record.clone(), ..Context::of(self.user.clone()) };
         cx.dry_run = options.dry_run;
         cx.field_manager = options.field_manager.clone();
         cx.force = options.force;
@@ -50,6 +71,29 @@ impl Local {
         };
         cx
     }
+}
+
+/// Writes down how a component's request went.
+async fn audited<T>(record: Option<Arc<Record>>, code: u16, object: fn(&T) -> Option<&Arc<Object>>, doing: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let outcome = doing.await;
+    let Some(record) = record else { return outcome };
+    match &outcome {
+        Ok(done) => record.answered(code, object(done).filter(|_| record.wants_response()).map(|object| &object.bytes()[..])),
+        Err(status) => record.refused(status),
+    }
+    record.stage(Stage::ResponseComplete);
+    outcome
+}
+
+fn whole(object: &Arc<Object>) -> Option<&Arc<Object>> {
+    Some(object)
+}
+
+fn sent(record: &Option<Arc<Record>>, value: Value) -> Value {
+    if let Some(record) = record {
+        record.request(&value);
+    }
+    value
 }
 
 fn value(body: Body) -> Result<Value, Status> {
@@ -189,10 +233,10 @@ pub(crate) fn delete_options(value: &Value) -> Result<DeleteOptions, Status> {
 }
 
 /// A watch as a stream, with a bookmark each minute.
-fn events(watching: Watching) -> EventStream {
+fn events(watching: Watching, audited: Option<Completed>) -> EventStream {
     let bookmark = tokio::time::Duration::from_secs(BOOKMARK_SECONDS);
-    Box::pin(stream::unfold(Some(watching), move |state| async move {
-        let mut watching = state?;
+    Box::pin(stream::unfold(Some((watching, audited)), move |state| async move {
+        let (mut watching, audited) = state?;
         loop {
             let change = if watching.wants_bookmarks() {
                 tokio::select! {
@@ -207,10 +251,10 @@ fn events(watching: Watching) -> EventStream {
                 watching.next().await
             };
             return match change? {
-                Change::Added(object) => Some((Ok(WatchEvent::Added(object)), Some(watching))),
-                Change::Modified(object) => Some((Ok(WatchEvent::Modified(object)), Some(watching))),
-                Change::Deleted(object) => Some((Ok(WatchEvent::Deleted(object)), Some(watching))),
-                Change::Bookmark { revision, initial_end } => Some((Ok(WatchEvent::Bookmark { resource_version: revision.to_string(), initial_end }), Some(watching))),
+                Change::Added(object) => Some((Ok(WatchEvent::Added(object)), Some((watching, audited)))),
+                Change::Modified(object) => Some((Ok(WatchEvent::Modified(object)), Some((watching, audited)))),
+                Change::Deleted(object) => Some((Ok(WatchEvent::Deleted(object)), Some((watching, audited)))),
+                Change::Bookmark { revision, initial_end } => Some((Ok(WatchEvent::Bookmark { resource_version: revision.to_string(), initial_end }), Some((watching, audited)))),
                 Change::Failed(status) => Some((Err(status), None)),
             };
         }
@@ -219,56 +263,94 @@ fn events(watching: Watching) -> EventStream {
 
 impl Transport for Local {
     fn get<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Arc<Object>, Status>> {
-        Box::pin(async move { self.api.get_any(&*self.row(target)?, target.namespace.as_deref(), named(target)?, target.subresource.as_deref()).await })
+        let reading = async move { self.api.get_any(&*self.row(target)?, target.namespace.as_deref(), named(target)?, target.subresource.as_deref()).await };
+        Box::pin(audited(self.record("get", target), 200, whole, reading))
     }
 
     fn list<'a>(&'a self, target: &'a Target, options: &'a ListOptions) -> BoxFuture<'a, Result<ObjectList, Status>> {
-        Box::pin(async move {
+        let reading = async move {
             let listed = self.api.list(&*self.row(target)?, target.namespace.as_deref(), options).await?;
             Ok(ObjectList { items: listed.items, resource_version: listed.revision.to_string(), continue_token: listed.continue_token, remaining: listed.remaining })
-        })
+        };
+        Box::pin(audited(self.record("list", target), 200, |_| None, reading))
     }
 
     fn watch<'a>(&'a self, target: &'a Target, options: &'a WatchOptions) -> BoxFuture<'a, Result<EventStream, Status>> {
-        Box::pin(async move { Ok(events(self.api.watch(self.row(target)?, target.namespace.as_deref(), target.name.as_deref(), options).await?)) })
+        Box::pin(async move {
+            let record = self.record("watch", target);
+            let watching = match self.row(target) {
+                Ok(row) => self.api.watch(row, target.namespace.as_deref(), target.name.as_deref(), options).await,
+                Err(status) => Err(status),
+            };
+            if let Some(record) = &record {
+                match &watching {
+                    Ok(_) => record.answered(200, None),
+                    Err(status) => record.refused(status),
+                }
+                record.stage(Stage::ResponseStarted);
+            }
+            let completed = record.map(Completed);
+            Ok(events(watching?, completed))
+        })
     }
 
     fn create<'a>(&'a self, target: &'a Target, body: Body, options: &'a WriteOptions) -> BoxFuture<'a, Result<Arc<Object>, Status>> {
-        Box::pin(async move {
+        let record = self.record("create", target);
+        let known = record.clone();
+        let writing = async move {
             let row = self.row(target)?;
-            self.api.post(&row, target.namespace.as_deref(), target.name.as_deref(), target.subresource.as_deref(), value(body)?, &self.context(options)).await
-        })
+            let value = sent(&known, value(body)?);
+            self.api.post(&row, target.namespace.as_deref(), target.name.as_deref(), target.subresource.as_deref(), value, &self.context(options, &known)).await
+        };
+        Box::pin(audited(record, 201, whole, writing))
     }
 
     fn update<'a>(&'a self, target: &'a Target, body: Body, options: &'a WriteOptions) -> BoxFuture<'a, Result<Arc<Object>, Status>> {
-        Box::pin(async move {
+        let record = self.record("update", target);
+        let known = record.clone();
+        let writing = async move {
             let row = self.row(target)?;
-            self.api.put(&row, target.namespace.as_deref(), named(target)?, target.subresource.as_deref(), value(body)?, &self.context(options)).await
-        })
+            let value = sent(&known, value(body)?);
+            self.api.put(&row, target.namespace.as_deref(), named(target)?, target.subresource.as_deref(), value, &self.context(options, &known)).await
+        };
+        Box::pin(audited(record, 200, whole, writing))
     }
 
     fn patch<'a>(&'a self, target: &'a Target, kind: PatchKind, body: Body, options: &'a WriteOptions) -> BoxFuture<'a, Result<Arc<Object>, Status>> {
-        Box::pin(async move {
+        let record = self.record("patch", target);
+        let known = record.clone();
+        let writing = async move {
             let row = self.row(target)?;
-            self.api.patch_any(&row, target.namespace.as_deref(), named(target)?, target.subresource.as_deref(), kind, value(body)?, &self.context(options)).await
-        })
+            let patch = value(body)?;
+            if let Some(record) = &known {
+                record.request_patch(&patch);
+            }
+            self.api.patch_any(&row, target.namespace.as_deref(), named(target)?, target.subresource.as_deref(), kind, patch, &self.context(options, &known)).await
+        };
+        Box::pin(audited(record, 200, whole, writing))
     }
 
     fn delete<'a>(&'a self, target: &'a Target, options: &'a DeleteOptions) -> BoxFuture<'a, Result<Arc<Object>, Status>> {
-        Box::pin(async move {
+        let record = self.record("delete", target);
+        let known = record.clone();
+        let writing = async move {
             let row = self.row(target)?;
-            let cx = Context::of(self.user.clone()).dry(options.dry_run);
+            let cx = Context { record: known, ..Context::of(self.user.clone()).dry(options.dry_run) };
             match self.api.delete(&row, target.namespace.as_deref(), named(target)?, options, &cx).await? {
                 Deleted::Gone(object) | Deleted::Going(object) => Ok(object),
             }
-        })
+        };
+        Box::pin(audited(record, 200, whole, writing))
     }
 
     fn delete_collection<'a>(&'a self, target: &'a Target, options: &'a DeleteOptions, list: &'a ListOptions) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
+        let record = self.record("deletecollection", target);
+        let known = record.clone();
+        let writing = async move {
             let row = self.row(target)?;
-            let cx = Context::of(self.user.clone()).dry(options.dry_run);
+            let cx = Context { record: known, ..Context::of(self.user.clone()).dry(options.dry_run) };
             self.api.delete_collection(&row, target.namespace.as_deref(), options, list, &cx).await.map(drop)
-        })
+        };
+        Box::pin(audited(record, 200, |()| None, writing))
     }
 }

@@ -11,6 +11,7 @@ use store::{Compacted, Event, EventKind, Watch, WatchItem};
 
 use crate::api::Api;
 use crate::custom::conversion;
+use crate::flow_control::Watched;
 use crate::outbound::Outbound;
 use crate::reads::{Selection, parse_version, too_large};
 use crate::special::convert;
@@ -39,6 +40,8 @@ pub struct Watching {
     /// An event of a custom kind whose webhook is yet to be asked.
     pending: Option<Arc<Event>>,
     outbound: Arc<Outbound>,
+    /// Counted, for who writes.
+    _watched: Watched,
 }
 
 impl Api {
@@ -71,6 +74,7 @@ impl Api {
                 listed.revision
             }
         };
+        let watched = self.flow_control.watchers.register(&row.prefix, namespace);
         let source = match self.store.watch(&prefix, from) {
             Ok(source) => Some(source),
             Err(compacted) => {
@@ -79,7 +83,7 @@ impl Api {
                 None
             }
         };
-        Ok(Watching { row, selection, ended: source.is_none(), source, initial, from, bookmarks: options.allow_bookmarks, pending: None, outbound: self.outbound.clone() })
+        Ok(Watching { row, selection, ended: source.is_none(), source, initial, from, bookmarks: options.allow_bookmarks, pending: None, outbound: self.outbound.clone(), _watched: watched })
     }
 }
 

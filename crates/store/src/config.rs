@@ -5,6 +5,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::sealing::Sealing;
+
 /// The largest object, as etcd's default request limit (`--max-request-bytes`, 1.5 MiB).
 pub const MAX_OBJECT_BYTES: usize = 3 * 512 * 1024;
 /// Events kept for watches and lists of the past.
@@ -90,17 +92,19 @@ pub struct Config {
     pub durability: Durability,
     pub limits: Limits,
     pub faults: Option<Arc<dyn Faults>>,
+    /// How values lie on the disk.
+    pub sealing: Sealing,
 }
 
 impl Config {
     /// A durable store in `dir`, which is made when it does not exist.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), durability: Durability::Disk, limits: Limits::default(), faults: None }
+        Self { dir: dir.into(), durability: Durability::Disk, limits: Limits::default(), faults: None, sealing: Sealing::default() }
     }
 
     /// A store without a disk and without threads.
     pub fn memory() -> Self {
-        Self { dir: PathBuf::new(), durability: Durability::Memory, limits: Limits::default(), faults: None }
+        Self { dir: PathBuf::new(), durability: Durability::Memory, limits: Limits::default(), faults: None, sealing: Sealing::default() }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::config::{Config, Durability, Fault, Faults};
 use crate::error::{OpenError, OpenReport};
 use crate::frame::BatchBuilder;
 use crate::recover;
+use crate::sealing::Sealing;
 use crate::snapshot::{self, SnapshotHead, snapshot_name};
 use crate::state::{FIRST_REVISION, State};
 use crate::types::{BoxFuture, CommitError, Compacted, Page, Revision, Store, Watch, Write};
@@ -43,24 +44,29 @@ enum Engine {
 impl Embedded {
     pub fn open(config: Config) -> Result<Self, OpenError> {
         if config.durability == Durability::Memory {
-            let shared = Arc::new(Shared::new(State::new(FIRST_REVISION), config.limits));
+            let shared = Arc::new(Shared::new(State::new(FIRST_REVISION), config.limits, config.sealing));
             let engine = Engine::Memory { batch: Mutex::new(BatchBuilder::new()), faults: config.faults };
             return Ok(Self { shared, engine, report: OpenReport { revision: FIRST_REVISION, ..OpenReport::default() } });
         }
         let opened = recover::open(&config)?;
-        let shared = Arc::new(Shared::new(opened.state, config.limits));
+        let shared = Arc::new(Shared::new(opened.state, config.limits, config.sealing));
         let queue = Arc::new(Queue::default());
         let writer = Writer::new(Arc::clone(&shared), Arc::clone(&queue), opened.log, config.dir.clone(), config.faults);
         let writer = std::thread::Builder::new()
             .name("store-log".into())
             .spawn(move || writer.run())
             .map_err(OpenError::io("start the writer of", &config.dir))?;
+        if opened.stale {
+            // The key was another one when it was written: from here on it lies under today's. Nobody waits for it.
+            tracing::info!("something is stored under an old key, or open: everything is sealed anew");
+            let _ = queue.push(Request::Reseal(oneshot::channel().0), usize::MAX);
+        }
         Ok(Self { shared, engine: Engine::Disk { queue, writer: Some(writer), _lock: opened.lock }, report: opened.report })
     }
 
     /// Makes `dir` a store with the state of a snapshot file. It must be empty or not there; open it afterwards.
     pub fn restore(file: &Path, dir: &Path) -> Result<Revision, OpenError> {
-        let (head, state) = snapshot::read(file)?;
+        let (head, state, _) = snapshot::read(file, None)?;
         recover::make_dir(dir)?;
         let mut entries = fs::read_dir(dir).map_err(OpenError::io("list", dir))?;
         if entries.next().is_some() {
@@ -69,7 +75,7 @@ impl Embedded {
         let _lock = recover::lock(dir)?;
         let path = dir.join(snapshot_name(head.revision));
         let head = SnapshotHead { boundary: 1, ..head };
-        snapshot::write(&path, head, &state.all(), &None).map_err(OpenError::io("write", &path))?;
+        snapshot::write(&path, head, &state.all(), &Sealing::default(), &None).map_err(OpenError::io("write", &path))?;
         Ok(head.revision)
     }
 
@@ -159,14 +165,21 @@ impl Store for Embedded {
         }
     }
 
+    fn reseal(&self) -> BoxFuture<'_, Result<(), CommitError>> {
+        match &self.engine {
+            Engine::Disk { queue, .. } => self.request(queue, Request::Reseal),
+            Engine::Memory { .. } => Box::pin(ready(Ok(()))),
+        }
+    }
+
     fn snapshot<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<Revision, CommitError>> {
         let (revision, objects) = {
             let state = self.shared.state.read();
             (state.revision(), state.all())
         };
-        let path = path.to_owned();
+        let (path, sealing) = (path.to_owned(), self.shared.sealing.clone());
         let write = move || {
-            snapshot::write(&path, SnapshotHead { revision, boundary: 1 }, &objects, &None)
+            snapshot::write(&path, SnapshotHead { revision, boundary: 1 }, &objects, &sealing, &None)
                 .map(|()| revision)
                 .map_err(|error| CommitError::Unavailable(format!("cannot write {}: {error}", path.display())))
         };

@@ -21,6 +21,11 @@ pub enum OpenError {
     Missing { path: PathBuf, what: String },
     #[error("{} was written by a newer version (format {found}, this one reads {known}): use that version", path.display())]
     Newer { path: PathBuf, found: u32, known: u32 },
+    #[error(
+        "{key} cannot be read from {}: {why}\nhint: the key it was sealed with must be among those of --encryption-provider-config; without it nothing is served",
+        path.display()
+    )]
+    Sealed { path: PathBuf, key: String, why: String },
     #[error("{} is not empty: a snapshot is restored into an empty directory only", dir.display())]
     NotEmpty { dir: PathBuf },
 }
@@ -33,6 +38,21 @@ impl OpenError {
 
     pub(crate) fn corrupt(path: impl Into<PathBuf>, offset: u64, what: impl Into<String>) -> Self {
         Self::Corrupt { path: path.into(), offset, what: what.into() }
+    }
+}
+
+/// Why one record cannot be read, before it is known where it lies.
+pub(crate) enum Unreadable {
+    Damaged(&'static str),
+    Sealed { key: String, why: String },
+}
+
+impl Unreadable {
+    pub(crate) fn at(self, path: impl Into<PathBuf>, offset: u64) -> OpenError {
+        match self {
+            Self::Damaged(what) => OpenError::corrupt(path, offset, what),
+            Self::Sealed { key, why } => OpenError::Sealed { path: path.into(), key, why },
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod error;
 mod frame;
 mod log;
 mod recover;
+mod sealing;
 mod snapshot;
 mod splice;
 mod state;
@@ -19,6 +20,7 @@ mod writer;
 pub use config::{Config, Durability, Fault, Faults, Limits, MAX_OBJECT_BYTES};
 pub use engine::Embedded;
 pub use error::{OpenError, OpenReport, TornTail};
+pub use sealing::{Sealing, Transform, TransformError, Unsealed};
 pub use types::{
     BoxFuture, CommitError, Compacted, Event, EventKind, Page, Precondition, Revision, Store, Watch, WatchItem, Write,
 };

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use api::Object;
 
 use crate::config::{Config, Limits};
-use crate::error::{OpenError, OpenReport, TornTail};
+use crate::error::{OpenError, OpenReport, TornTail, Unreadable};
 use crate::frame::{self, FORMAT, Found, Record, SECTOR, SegmentHead};
 use crate::log::{self, Log, Tail, segment_name};
+use crate::sealing::Sealing;
 use crate::snapshot::{self, SnapshotHead, snapshot_name};
 use crate::splice;
 use crate::state::{Change, FIRST_REVISION, State};
@@ -20,6 +21,8 @@ pub struct Opened {
     pub state: State,
     pub log: Log,
     pub report: OpenReport,
+    /// Something is sealed otherwise than it would be today.
+    pub stale: bool,
     /// Locked for as long as it is open.
     pub lock: File,
 }
@@ -32,10 +35,12 @@ pub fn open(config: &Config) -> Result<Opened, OpenError> {
     files.remove_unfinished()?;
 
     let mut report = OpenReport::default();
+    let mut stale = false;
     let (head, mut state) = match files.snapshots.last() {
         Some(revision) => {
             let path = dir.join(snapshot_name(*revision));
-            let (head, state) = snapshot::read(&path)?;
+            let (head, state, resealed) = snapshot::read(&path, Some(&config.sealing))?;
+            stale |= resealed;
             if head.revision != *revision {
                 return Err(OpenError::corrupt(path, 0, "the snapshot is of another revision than its name says"));
             }
@@ -58,7 +63,7 @@ pub fn open(config: &Config) -> Result<Opened, OpenError> {
     }
     for (index, head) in heads.iter().enumerate() {
         let next = heads.get(index + 1).map(|next| next.sequence);
-        let reached = replay(dir, *head, next, &mut state, &config.limits, &mut report)?;
+        let reached = replay(dir, *head, next, &mut state, config, &mut report, &mut stale)?;
         grown += reached.offset;
         tail = Some(reached);
     }
@@ -69,7 +74,7 @@ pub fn open(config: &Config) -> Result<Opened, OpenError> {
     report.revision = state.revision();
     report.objects = state.len();
     let log = Log::new(dir.clone(), config.limits.clone(), config.faults.clone(), tail, grown);
-    Ok(Opened { state, log, report, lock })
+    Ok(Opened { state, log, report, stale, lock })
 }
 
 /// The directory, and its name in the one above it, are there after a power cut.
@@ -176,7 +181,7 @@ fn read_head(dir: &Path, number: u64) -> Result<SegmentHead, OpenError> {
 }
 
 /// Applies a segment up to the batch `next` (where the following segment goes on) or, for the last one, up to its end.
-fn replay(dir: &Path, head: SegmentHead, next: Option<u64>, state: &mut State, limits: &Limits, report: &mut OpenReport) -> Result<Tail, OpenError> {
+fn replay(dir: &Path, head: SegmentHead, next: Option<u64>, state: &mut State, config: &Config, report: &mut OpenReport, stale: &mut bool) -> Result<Tail, OpenError> {
     let path = dir.join(segment_name(head.number));
     if head.base != state.revision() {
         let what = format!("the segment follows revision {}, but what is before it ends at {}", head.base, state.revision());
@@ -195,10 +200,10 @@ fn replay(dir: &Path, head: SegmentHead, next: Option<u64>, state: &mut State, l
                     return Err(OpenError::corrupt(path, offset as u64, "a batch does not follow the revision before it"));
                 }
                 for record in batch.records {
-                    apply(state, record).map_err(|what| OpenError::corrupt(&path, offset as u64, what))?;
+                    *stale |= apply(state, record, &config.sealing).map_err(|why| why.at(&path, offset as u64))?;
                     report.replayed += 1;
                 }
-                state.trim(limits, None);
+                state.trim(&config.limits, None);
                 offset = batch.end;
                 sequence = batch.sequence + 1;
             }
@@ -228,22 +233,25 @@ fn zeros(bytes: &[u8]) -> bool {
     bytes.chunks(NONE.len()).all(|chunk| chunk == &NONE[..chunk.len()])
 }
 
-fn apply(state: &mut State, record: Record) -> Result<(), &'static str> {
+/// Whether the record is sealed otherwise than it would be today.
+fn apply(state: &mut State, record: Record, sealing: &Sealing) -> Result<bool, Unreadable> {
     let revision = state.revision() + 1;
     match record {
         Record::Put { key, value } => {
-            let bytes = splice::insert(&value, revision).ok_or("a record holds an object without metadata")?;
+            let (plain, stale) = sealing.unseal(&key, &value).map_err(|error| Unreadable::Sealed { key: key.to_string(), why: error.0 })?;
+            let bytes = splice::insert(&plain, revision).ok_or(Unreadable::Damaged("a record holds an object without metadata"))?;
             let key = state.entry(&key).map_or(key, |(known, _)| Arc::clone(known));
             state.apply(Change::Put(key, Arc::new(Object::new(bytes, revision))));
+            return Ok(stale);
         }
         Record::Delete { key } => {
-            let last = state.get(&key).ok_or("a record deletes a key that is not there")?;
-            let bytes = splice::replace(last.bytes(), revision).ok_or("a record deletes an object without metadata")?;
+            let last = state.get(&key).ok_or(Unreadable::Damaged("a record deletes a key that is not there"))?;
+            let bytes = splice::replace(last.bytes(), revision).ok_or(Unreadable::Damaged("a record deletes an object without metadata"))?;
             state.apply(Change::Delete(key, Arc::new(Object::new(bytes, revision))));
         }
         Record::Compact { revision } => {
             state.trim(&Limits { history_events: usize::MAX, history_bytes: usize::MAX, ..Limits::default() }, Some(revision));
         }
     }
-    Ok(())
+    Ok(false)
 }

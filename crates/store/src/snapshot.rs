@@ -11,9 +11,10 @@ use api::Object;
 use bytes::Bytes;
 
 use crate::config::Faults;
-use crate::error::OpenError;
+use crate::error::{OpenError, Unreadable};
 use crate::frame::{FORMAT, u32_at, u64_at};
 use crate::log::{PIECE_BYTES, sync_dir};
+use crate::sealing::Sealing;
 use crate::state::State;
 use crate::types::Revision;
 
@@ -54,11 +55,11 @@ impl SnapshotHead {
 }
 
 /// Writes the file whole and durably, or leaves nothing of it.
-pub fn write(path: &Path, head: SnapshotHead, objects: &[(Arc<str>, Arc<Object>)], faults: &Option<Arc<dyn Faults>>) -> io::Result<()> {
+pub fn write(path: &Path, head: SnapshotHead, objects: &[(Arc<str>, Arc<Object>)], sealing: &Sealing, faults: &Option<Arc<dyn Faults>>) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".tmp");
     let beside = Path::new(&beside);
-    let written = write_beside(beside, head, objects, faults).and_then(|()| fs::rename(beside, path));
+    let written = write_beside(beside, head, objects, sealing, faults).and_then(|()| fs::rename(beside, path));
     if written.is_err() {
         let _ = fs::remove_file(beside);
     }
@@ -69,19 +70,19 @@ pub fn write(path: &Path, head: SnapshotHead, objects: &[(Arc<str>, Arc<Object>)
     }
 }
 
-fn write_beside(path: &Path, head: SnapshotHead, objects: &[(Arc<str>, Arc<Object>)], faults: &Option<Arc<dyn Faults>>) -> io::Result<()> {
+fn write_beside(path: &Path, head: SnapshotHead, objects: &[(Arc<str>, Arc<Object>)], sealing: &Sealing, faults: &Option<Arc<dyn Faults>>) -> io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(&head.encode())?;
     let mut block = vec![0; BLOCK_HEAD];
     let mut count: u32 = 0;
     let mut unsynced = 0;
     for (index, (key, object)) in objects.iter().enumerate() {
-        let value = object.bytes();
+        let value = sealing.seal(key, object.bytes()).map_err(io::Error::other)?;
         block.extend_from_slice(&object.resource_version().to_le_bytes());
         block.extend_from_slice(&(key.len() as u32).to_le_bytes());
         block.extend_from_slice(&(value.len() as u32).to_le_bytes());
         block.extend_from_slice(key.as_bytes());
-        block.extend_from_slice(value);
+        block.extend_from_slice(&value);
         count += 1;
         if block.len() >= BLOCK_BYTES || index + 1 == objects.len() {
             if let Some(error) = faults.as_ref().and_then(|faults| faults.snapshot()) {
@@ -120,8 +121,8 @@ fn block_crc(head: &[u8], body: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Reads a snapshot to its last byte; anything that is not as it was written is an error.
-pub fn read(path: &Path) -> Result<(SnapshotHead, State), OpenError> {
+/// Reads a snapshot to its last byte; anything that is not as it was written is an error. Without sealing values stay as they lie. Also: whether one is sealed otherwise than today.
+pub fn read(path: &Path, sealing: Option<&Sealing>) -> Result<(SnapshotHead, State, bool), OpenError> {
     let file = File::open(path).map_err(OpenError::io("open", path))?;
     let mut reader = Reader { path, file: BufReader::with_capacity(BLOCK_BYTES, file), offset: 0 };
     let mut head = [0; HEAD];
@@ -134,6 +135,7 @@ pub fn read(path: &Path) -> Result<(SnapshotHead, State), OpenError> {
     }
     let head = SnapshotHead { revision: u64_at(&head, 8), boundary: u64_at(&head, 16) };
     let mut state = State::new(head.revision);
+    let mut stale = false;
     let mut body = Vec::new();
     loop {
         let at = reader.offset;
@@ -150,7 +152,7 @@ pub fn read(path: &Path) -> Result<(SnapshotHead, State), OpenError> {
                 if block_crc(&first, &body) != u32_at(&first, 12) {
                     return Err(OpenError::corrupt(path, at, "a block of the snapshot does not match its checksum"));
                 }
-                load(&mut state, &body, u32_at(&first, 8)).ok_or_else(|| OpenError::corrupt(path, at, "a block of the snapshot cannot be read"))?;
+                stale |= load(&mut state, &body, u32_at(&first, 8), sealing).map_err(|why| why.at(path, at))?;
             }
             FOOTER_MAGIC => {
                 let mut footer = [0; FOOTER];
@@ -165,23 +167,30 @@ pub fn read(path: &Path) -> Result<(SnapshotHead, State), OpenError> {
                 if !reader.at_end()? {
                     return Err(OpenError::corrupt(path, reader.offset, "the snapshot goes on after its footer"));
                 }
-                return Ok((head, state));
+                return Ok((head, state, stale));
             }
             _ => return Err(OpenError::corrupt(path, at, "a block of the snapshot is damaged")),
         }
     }
 }
 
-fn load(state: &mut State, mut body: &[u8], count: u32) -> Option<()> {
+fn load(state: &mut State, mut body: &[u8], count: u32, sealing: Option<&Sealing>) -> Result<bool, Unreadable> {
+    const DAMAGED: Unreadable = Unreadable::Damaged("a block of the snapshot cannot be read");
+    let mut any_stale = false;
     for _ in 0..count {
-        let (head, rest) = body.split_at_checked(ENTRY_HEAD)?;
-        let (key, rest) = rest.split_at_checked(u32_at(head, 8) as usize)?;
-        let (value, rest) = rest.split_at_checked(u32_at(head, 12) as usize)?;
-        let object = Object::new(Bytes::copy_from_slice(value), u64_at(head, 0));
-        state.load(std::str::from_utf8(key).ok()?.into(), Arc::new(object));
+        let (head, rest) = body.split_at_checked(ENTRY_HEAD).ok_or(DAMAGED)?;
+        let (key, rest) = rest.split_at_checked(u32_at(head, 8) as usize).ok_or(DAMAGED)?;
+        let (value, rest) = rest.split_at_checked(u32_at(head, 12) as usize).ok_or(DAMAGED)?;
+        let key = std::str::from_utf8(key).map_err(|_| DAMAGED)?;
+        let (value, stale) = match sealing {
+            Some(sealing) => sealing.unseal(key, value).map_err(|error| Unreadable::Sealed { key: key.to_owned(), why: error.0 })?,
+            None => (value.into(), false),
+        };
+        any_stale |= stale;
+        state.load(key.into(), Arc::new(Object::new(Bytes::copy_from_slice(&value), u64_at(head, 0))));
         body = rest;
     }
-    body.is_empty().then_some(())
+    if body.is_empty() { Ok(any_stale) } else { Err(DAMAGED) }
 }
 
 struct Reader<'a> {

@@ -18,6 +18,7 @@ use crate::config::{Faults, Limits};
 use crate::frame::BatchBuilder;
 use crate::log::Log;
 use crate::recover;
+use crate::sealing::Sealing;
 use crate::snapshot::{self, SnapshotHead, snapshot_name};
 use crate::splice;
 use crate::state::{Change, State};
@@ -29,6 +30,8 @@ pub type Outcome = Result<Arc<Object>, CommitError>;
 pub enum Request {
     Write(Write, oneshot::Sender<Outcome>),
     Compact(Revision, oneshot::Sender<Result<(), CommitError>>),
+    /// A snapshot, which seals everything anew, and an end of the log before it.
+    Reseal(oneshot::Sender<Result<(), CommitError>>),
 }
 
 /// What readers, watchers and the writer share.
@@ -37,10 +40,11 @@ pub struct Shared {
     pub hub: Arc<Hub>,
     pub revision: AtomicU64,
     pub limits: Limits,
+    pub sealing: Sealing,
 }
 
 impl Shared {
-    pub fn new(mut state: State, limits: Limits) -> Self {
+    pub fn new(mut state: State, limits: Limits, sealing: Sealing) -> Self {
         // What was read from the disk is no news to anyone.
         state.archive(&[]);
         Self {
@@ -48,6 +52,7 @@ impl Shared {
             revision: AtomicU64::new(state.revision()),
             state: RwLock::new(state),
             limits,
+            sealing,
         }
     }
 
@@ -127,7 +132,8 @@ impl Pending {
         let object = Arc::new(Object::new(bytes, revision));
         match &write.object {
             Some(value) => {
-                log.put(&key, value);
+                let stored = shared.sealing.seal(&key, value).map_err(|error| refuse(CommitError::Unavailable(format!("the object cannot be sealed: {error}"))))?;
+                log.put(&key, &stored);
                 self.overlay.insert(Arc::clone(&key), Some(Arc::clone(&object)));
                 self.changes.push(Change::Put(key, Arc::clone(&object)));
             }
@@ -226,12 +232,14 @@ pub struct Writer {
     pub dir: PathBuf,
     pub faults: Option<Arc<dyn Faults>>,
     snapshot: Option<JoinHandle<()>>,
+    /// Who waits for everything to be sealed anew.
+    resealing: Vec<oneshot::Sender<Result<(), CommitError>>>,
     snapshot_runs: Arc<AtomicBool>,
 }
 
 impl Writer {
     pub fn new(shared: Arc<Shared>, queue: Arc<Queue>, log: Log, dir: PathBuf, faults: Option<Arc<dyn Faults>>) -> Self {
-        Self { shared, queue, log, dir, faults, snapshot: None, snapshot_runs: Arc::default() }
+        Self { shared, queue, log, dir, faults, snapshot: None, resealing: Vec::new(), snapshot_runs: Arc::default() }
     }
 
     pub fn run(mut self) {
@@ -268,6 +276,7 @@ impl Writer {
                     pending.compact(&self.shared, revision, log);
                     compactions.push(answer);
                 }
+                Some(Request::Reseal(answer)) => self.resealing.push(answer),
                 None => break,
             }
         }
@@ -289,12 +298,17 @@ impl Writer {
 
     /// A snapshot when the log has outgrown both its limit and the state; the segments before it go when it is complete.
     fn snapshot_if_due(&mut self) {
-        if self.log.grown < self.shared.limits.snapshot_log_bytes || self.snapshot_runs.load(Ordering::Acquire) {
+        let asked = std::mem::take(&mut self.resealing);
+        if asked.is_empty() && (self.log.grown < self.shared.limits.snapshot_log_bytes || self.snapshot_runs.load(Ordering::Acquire)) {
             return;
+        }
+        if let Some(running) = self.snapshot.take().filter(|_| !asked.is_empty()) {
+            // It may have sealed as it was done before.
+            let _ = running.join();
         }
         let (revision, objects) = {
             let state = self.shared.state.read();
-            if self.log.grown < state.object_bytes() {
+            if asked.is_empty() && self.log.grown < state.object_bytes() {
                 return;
             }
             (state.revision(), state.all())
@@ -304,21 +318,25 @@ impl Writer {
             Ok(boundary) => boundary,
             Err(error) => {
                 tracing::warn!(%error, "no log segment for a snapshot; it is tried again when the log has grown further");
+                asked.into_iter().for_each(|answer| drop(answer.send(Err(unavailable(&error)))));
                 return;
             }
         };
         let head = SnapshotHead { revision, boundary };
-        let (dir, faults, runs) = (self.dir.clone(), self.faults.clone(), Arc::clone(&self.snapshot_runs));
+        let (dir, faults, runs, sealing) = (self.dir.clone(), self.faults.clone(), Arc::clone(&self.snapshot_runs), self.shared.sealing.clone());
         runs.store(true, Ordering::Release);
         let thread = std::thread::Builder::new().name("store-snapshot".into()).spawn(move || {
-            match snapshot::write(&dir.join(snapshot_name(revision)), head, &objects, &faults) {
-                Ok(()) => {
-                    if let Err(error) = recover::remove_before(&dir, &head) {
-                        tracing::warn!(%error, "files that a snapshot stands for stay until the next one");
-                    }
+            let done = match snapshot::write(&dir.join(snapshot_name(revision)), head, &objects, &sealing, &faults) {
+                Ok(()) => recover::remove_before(&dir, &head).map_err(|error| {
+                    tracing::warn!(%error, "files that a snapshot stands for stay until the next one");
+                    CommitError::Unavailable(error.to_string())
+                }),
+                Err(error) => {
+                    tracing::warn!(%error, "no snapshot was written; it is tried again when the log has grown further");
+                    Err(unavailable(&error))
                 }
-                Err(error) => tracing::warn!(%error, "no snapshot was written; it is tried again when the log has grown further"),
-            }
+            };
+            asked.into_iter().for_each(|answer| drop(answer.send(done.clone())));
             runs.store(false, Ordering::Release);
         });
         match thread {

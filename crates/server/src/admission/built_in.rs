@@ -2,7 +2,7 @@
 //!
 //! NamespaceLifecycle, LimitRanger, ServiceAccount, TaintNodesByCondition, PodSecurity, Priority, DefaultTolerationSeconds, DefaultStorageClass,
 //! StorageObjectInUseProtection, PersistentVolumeClaimResize, RuntimeClass, CertificateApproval, CertificateSigning, CertificateSubjectRestriction,
-//! DefaultIngressClass. ResourceQuota comes last of all, in the registry (`quota.rs`).
+//! DefaultIngressClass, EventRateLimit. ResourceQuota comes last of all, in the registry (`quota.rs`).
 
 use ::api::{Resource, Status};
 use serde_json::Value;
@@ -44,6 +44,11 @@ pub fn mutate_update(row: &Resource, subresource: &str, new: &mut Value, old: &V
     }
 }
 
+fn event_rate(api: &Api, namespace: Option<&str>, event: &Value, cx: &Context) -> Result<(), Status> {
+    let Some(limit) = &api.config.event_rate_limit else { return Ok(()) };
+    limit.check(namespace.unwrap_or_default(), event, cx, api.clock.now().as_microsecond() as f64 / 1e6)
+}
+
 pub fn validate_create(api: &Api, row: &Resource, namespace: Option<&str>, value: &Value, cx: &Context) -> Result<(), Status> {
     match kind(row) {
         ("", "pods") => {
@@ -53,6 +58,7 @@ pub fn validate_create(api: &Api, row: &Resource, namespace: Option<&str>, value
             runtime_class::check(api, value)
         }
         ("", "persistentvolumeclaims") => limit_ranger::check(api, row, namespace.unwrap_or("default"), value),
+        ("", "events") => event_rate(api, namespace, value, cx),
         ("scheduling.k8s.io", "priorityclasses") => pods::one_default_priority(api, value),
         ("certificates.k8s.io", "certificatesigningrequests") => certificates::restrict_subject(value),
         _ => pod_security::check(api, row, "", namespace, value, None, cx),
@@ -71,6 +77,7 @@ pub fn validate_update(api: &Api, row: &Resource, subresource: &str, namespace: 
             storage::resize(api, new, old)?;
         }
         (("certificates.k8s.io", "certificatesigningrequests"), "approval" | "status") => certificates::check(api, subresource, new, old, cx)?,
+        (("", "events"), "") => event_rate(api, namespace, new, cx)?,
         (("scheduling.k8s.io", "priorityclasses"), "") => pods::one_default_priority(api, new)?,
         _ => {}
     }

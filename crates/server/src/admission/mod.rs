@@ -11,6 +11,7 @@ mod certificates;
 mod connect;
 mod default_class;
 mod dispatch;
+mod event_rate_limit;
 mod expressions;
 mod faults;
 mod forms;
@@ -31,6 +32,7 @@ mod webhook;
 
 pub use asked::{Asked, Operation};
 pub use connect::connect;
+pub use event_rate_limit::{AdmissionConfigError, EventRateLimit};
 pub use faults::expressions as expression_faults;
 pub use index::{Follower, run};
 

@@ -51,6 +51,7 @@ impl fmt::Display for Mode {
 
 struct Policy {
     enforce: Mode,
+    audit: Mode,
     warn: Mode,
     errors: Vec<Cause>,
 }
@@ -103,8 +104,8 @@ fn policy(namespace: &Value) -> Policy {
         (read, known, has_version)
     };
     let (enforce, known, _) = read("enforce", Level::Restricted);
-    // What would be audited goes to an audit log, not to the client; its labels must be right all the same.
-    read("audit", Level::Privileged);
+    // What is audited goes to the audit log, not to the client.
+    let (audit, _, _) = read("audit", Level::Privileged);
     let (mut warn, _, warns_as_of) = read("warn", Level::Privileged);
     if label("warn").is_none() && known.is_some() && enforce.level > warn.level {
         warn.level = enforce.level;
@@ -112,7 +113,7 @@ fn policy(namespace: &Value) -> Policy {
             warn.minor = enforce.minor;
         }
     }
-    Policy { enforce, warn, errors }
+    Policy { enforce, audit, warn, errors }
 }
 
 /// What keeps a pod from a level, as it is told to people.
@@ -144,10 +145,13 @@ pub fn check(api: &Api, row: &Resource, subresource: &str, namespace: Option<&st
     }
     let Some(space) = namespace.and_then(|namespace| namespace_of(api, namespace)) else { return Ok(()) };
     let policy = policy(&space);
-    if policy.enforce.level == Level::Privileged && policy.warn.level == Level::Privileged {
+    let enforced = is_pods(row);
+    if enforced {
+        cx.annotate("pod-security.kubernetes.io/enforce-policy", &policy.enforce.to_string());
+    }
+    if [policy.enforce, policy.audit, policy.warn].iter().all(|mode| mode.level == Level::Privileged) {
         return Ok(());
     }
-    let enforced = is_pods(row);
     if enforced && old.is_some_and(|old| !matters(new, old)) {
         return Ok(());
     }
@@ -158,6 +162,12 @@ pub fn check(api: &Api, row: &Resource, subresource: &str, namespace: Option<&st
         },
         None => new,
     };
+    if cx.record.is_some() {
+        let findings = evaluate(policy.audit.level == Level::Restricted, policy.audit.level != Level::Privileged, policy.audit.minor, pod);
+        if !findings.is_empty() {
+            cx.annotate("pod-security.kubernetes.io/audit-violations", &format!("would violate PodSecurity \"{}\": {}", policy.audit, details(&findings)));
+        }
+    }
     if enforced {
         let findings = evaluate(policy.enforce.level == Level::Restricted, policy.enforce.level != Level::Privileged, policy.enforce.minor, pod);
         if !findings.is_empty() {

@@ -151,7 +151,7 @@ pub async fn validate(api: &Api, policies: &[ValidatingPolicy], asked: &Asked<'_
                             "Warn" => asked.cx.warn(format!("Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {}", policy.name, binding.name, fault.message)),
                             _ => {
                                 let failure = json!([{"message": fault.message, "policy": policy.name, "binding": binding.name, "expressionIndex": fault.index, "validationActions": binding.actions}]);
-                                asked.cx.annotate("validation.policy.admission.k8s.io/validation_failure".into(), failure.to_string());
+                                asked.cx.annotate("validation.policy.admission.k8s.io/validation_failure", &failure.to_string());
                             }
                         }
                     }
@@ -159,7 +159,7 @@ pub async fn validate(api: &Api, policies: &[ValidatingPolicy], asked: &Asked<'_
             }
         }
         for (key, values) in annotations {
-            asked.cx.annotate(format!("{}/{key}", policy.name), values.join(", "));
+            asked.cx.annotate(&format!("{}/{key}", policy.name), &values.join(", "));
         }
     }
     let Some(first) = denials.into_iter().next() else { return Ok(()) };

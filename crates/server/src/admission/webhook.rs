@@ -82,7 +82,7 @@ impl Webhook {
         let answer: Value = serde_json::from_slice(&reply.body).map_err(|error| called(format!("couldn't get version/kind; json parse error: {error}")))?;
         let answer = review::answer(&answer, version, &uid, mutating).map_err(|why| Refusal::Calling(format!("received invalid webhook response: {why}")))?;
         for (key, value) in answer.annotations {
-            asked.cx.annotate(format!("{}/{key}", self.name), value);
+            asked.cx.annotate(&format!("{}/{key}", self.name), &value);
         }
         for warning in answer.warnings {
             asked.cx.warn(warning);

@@ -4,6 +4,7 @@ use client::BoxFuture;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ::api::Status;
@@ -19,15 +20,17 @@ use super::relay::Peer;
 use super::{answer, routes};
 use crate::api::Api;
 use crate::authentication::User;
-use crate::{admission, aggregation, aggregator, compaction, custom};
+use crate::{admission, aggregation, aggregator, compaction, custom, flow_control};
 
-/// A client has this long to finish the TLS handshake and to send a request's head.
+/// A client has this long to finish the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Streams a client may have open on one HTTP/2 connection.
 const MAX_CONCURRENT_STREAMS: u32 = 1000;
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// What waits for a client that does not read: of a connection, or of a stream of one. A watch waits with it, and is told 410 when it is too late.
 const SEND_BUFFER_BYTES: usize = 128 << 10;
+/// Go's limit of a request's head; over HTTP/1.1 it is the buffer's.
+const MAX_HEAD_BYTES: usize = 1 << 20;
 
 pub type Listener = TcpListener;
 
@@ -48,6 +51,7 @@ async fn run(api: Arc<Api>, config: ServeConfig, mut shutdown: watch::Receiver<b
     tokio::spawn(aggregator::run(api.clone(), shutdown.clone()));
     tokio::spawn(admission::run(api.clone(), shutdown.clone()));
     tokio::spawn(custom::run(api.clone(), shutdown.clone()));
+    tokio::spawn(flow_control::run(api.clone(), shutdown.clone()));
     loop {
         let accepted = tokio::select! {
             accepted = config.listener.accept() => accepted,
@@ -77,7 +81,13 @@ async fn run(api: Arc<Api>, config: ServeConfig, mut shutdown: watch::Receiver<b
 async fn connection(api: Arc<Api>, stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>, mut shutdown: watch::Receiver<bool>) {
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(|leaf| User::of_certificate(leaf)).map(Arc::new);
     let peer = stream.get_ref().0.peer_addr().map(|address| Peer(address.ip())).ok();
+    let head_timeout = api.config.head_timeout;
+    let begun = Arc::new(AtomicBool::new(false));
+    let first = begun.clone();
     let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+        if !first.load(Ordering::Relaxed) {
+            first.store(true, Ordering::Relaxed);
+        }
         if let Some(peer) = peer {
             request.extensions_mut().insert(peer);
         }
@@ -92,18 +102,33 @@ async fn connection(api: Arc<Api>, stream: tokio_rustls::server::TlsStream<tokio
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).max_buf_size(SEND_BUFFER_BYTES).header_read_timeout(Some(HANDSHAKE_TIMEOUT * 6));
-    builder.http2().timer(TokioTimer::new()).max_send_buf_size(SEND_BUFFER_BYTES).max_concurrent_streams(MAX_CONCURRENT_STREAMS).initial_stream_window_size(STREAM_WINDOW_BYTES).initial_connection_window_size(STREAM_WINDOW_BYTES * 4);
+    builder.http1().timer(TokioTimer::new()).max_buf_size(SEND_BUFFER_BYTES).header_read_timeout(Some(head_timeout));
+    builder.http2().timer(TokioTimer::new()).max_header_list_size(MAX_HEAD_BYTES as u32).max_send_buf_size(SEND_BUFFER_BYTES).max_concurrent_streams(MAX_CONCURRENT_STREAMS).initial_stream_window_size(STREAM_WINDOW_BYTES).initial_connection_window_size(STREAM_WINDOW_BYTES * 4);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);
-    tokio::select! {
-        ended = connection.as_mut() => {
-            if let Err(error) = ended {
-                tracing::debug!(%error, "connection ended");
+    let patience = tokio::time::sleep(head_timeout);
+    tokio::pin!(patience);
+    let mut patient = true;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "connection ended");
+                }
+                return;
             }
-        }
-        _ = shutdown.wait_for(|stop| *stop) => {
-            connection.as_mut().graceful_shutdown();
+            // Who connects and says nothing does not stay.
+            () = patience.as_mut(), if patient => {
+                if !begun.load(Ordering::Relaxed) {
+                    tracing::debug!("no request came");
+                    return;
+                }
+                patient = false;
+            }
+            _ = shutdown.wait_for(|stop| *stop) => {
+                connection.as_mut().graceful_shutdown();
+                return;
+            }
         }
     }
 }

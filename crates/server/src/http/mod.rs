@@ -1,10 +1,12 @@
 //! The API over HTTPS: connections, and the road from a request to the registry and back.
 
 pub(crate) mod answer;
+mod audited;
 mod backend;
 mod compress;
 mod connections;
 mod documents;
+mod held;
 mod impersonation;
 mod links;
 pub(crate) mod negotiate;

@@ -18,6 +18,7 @@ use super::negotiate::{Asked, Endpoint, Media, Shape, Wanted};
 use super::{options, proxy, render, stream};
 use crate::admission;
 use crate::api::{Api, Context};
+use crate::audit::Record;
 use crate::authentication::User;
 use crate::decode::{self, Format, MAX_BODY_BYTES};
 use crate::custom;
@@ -56,7 +57,7 @@ pub async fn handle(api: Arc<Api>, user: Arc<User>, target: ResourcePath, query:
             return Err(Status::no_route());
         }
     }
-    let mut cx = Context::of(user);
+    let mut cx = Context { record: parts.extensions.get::<Arc<Record>>().cloned(), ..Context::of(user) };
     options::write(&mut cx, &query, &parts)?;
     if let Some(text) = special::deprecation(&row) {
         cx.warn(text);
@@ -116,6 +117,13 @@ async fn read(body: &mut Option<Incoming>) -> Result<bytes::Bytes, Status> {
         }
     })?;
     Ok(collected.to_bytes())
+}
+
+/// What came is noted, for a request that is audited.
+fn sent(cx: &Context, object: &Value) {
+    if let Some(record) = &cx.record {
+        record.request(object);
+    }
 }
 
 impl Call {
@@ -183,9 +191,11 @@ impl Call {
         let format = Format::of(content_type)?;
         let object = if self.name().is_none() && !reviews::is_review(&self.row) && !is_bindings(&self.row) {
             let value = decode::object(&self.row, bytes, format, cx)?;
+            sent(cx, &value);
             self.api.create(&self.row, self.namespace(), value, cx).await?
         } else {
             let value = decode::parse(bytes, format)?;
+            sent(cx, &value);
             self.api.post(&self.row, self.namespace(), self.name(), self.target.subresource.as_deref(), value, cx).await?
         };
         if matches!(self.target.subresource.as_deref(), Some("binding")) || is_bindings(&self.row) {
@@ -199,9 +209,11 @@ impl Call {
         let existed = self.api.store.get(&self.row.key(self.namespace(), name)).is_some();
         let object = if self.target.subresource.as_deref() == Some("scale") {
             let value = decode::parse(bytes, format)?;
+            sent(cx, &value);
             self.api.put(&self.row, self.namespace(), name, Some("scale"), value, cx).await?
         } else {
             let value = decode::object(&self.row, bytes, format, cx)?;
+            sent(cx, &value);
             self.api.update(&self.row, self.namespace(), name, part(self.target.subresource.as_deref())?, value, cx).await?
         };
         self.show(if existed { 200 } else { 201 }, &object)
@@ -220,6 +232,9 @@ impl Call {
         let patch = decode::parse(bytes, if kind == PatchKind::Apply { Format::Yaml } else { Format::Json })?;
         if kind == PatchKind::Apply {
             decode::applied_once(bytes, cx)?;
+        }
+        if let Some(record) = &cx.record {
+            record.request_patch(&patch);
         }
         let existed = kind != PatchKind::Apply || self.api.store.get(&self.row.key(self.namespace(), name)).is_some();
         let object = self.api.patch_any(&self.row, self.namespace(), name, self.target.subresource.as_deref(), kind, patch, cx).await?;
@@ -241,11 +256,13 @@ impl Call {
             }
             given
         } else {
-            decode::parse(bytes, Format::of(content_type)?)?
+            let given = decode::parse(bytes, Format::of(content_type)?)?;
+            sent(cx, &given);
+            given
         };
         let mut options = delete_options(&given)?;
         options.dry_run |= cx.dry_run;
-        let dry = Context::of(cx.user.clone()).dry(options.dry_run);
+        let dry = Context { record: cx.record.clone(), ..Context::of(cx.user.clone()).dry(options.dry_run) };
         let Some(name) = name else {
             let deleted = self.api.delete_collection(&self.row, self.namespace(), &options, &options::list(&self.query, None)?, &dry).await;
             dry.take_warnings().into_iter().for_each(|warning| cx.warn(warning));

@@ -7,20 +7,24 @@ use ::api::selector::FieldSelector;
 use ::api::{Status, discovery, names, openapi};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{Method, Request};
+use http::{HeaderValue, Method};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
 
 use super::answer::{self, Answer};
 use super::negotiate::{Asked, Endpoint, Shape};
 use super::resource;
-use super::{compress, documents, impersonation};
+use super::{audited, compress, documents, held, impersonation};
 use crate::aggregator;
 use crate::api::Api;
+use crate::audit::{AUDIT_ID, Record};
 use crate::authentication::User;
 use crate::authorization::{self, Attributes};
+use crate::duration::{self, go_duration};
+use crate::flow_control::{FlowControl, Kind, Request};
 use crate::health;
 use crate::path::{self, Query, ResourcePath, Route};
 
@@ -31,13 +35,18 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Paths that anyone may ask for, signed in or not.
 const PUBLIC: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
 
-pub async fn handle(api: Arc<Api>, certificate: Option<Arc<User>>, request: Request<Incoming>) -> Answer {
+pub async fn handle(api: Arc<Api>, certificate: Option<Arc<User>>, request: http::Request<Incoming>) -> Answer {
     let (parts, body) = request.into_parts();
+    let id = api.request_ids.of(&parts.headers);
+    let shown_id = HeaderValue::from_str(&id);
     let (head, gzip) = (parts.method == Method::HEAD, compress::accepted(&parts));
     let mut body = Some(body);
     let query = Query::parse(parts.uri.query().unwrap_or(""));
     let asked = Asked::of(&parts, &query);
-    let mut answer = route(api, certificate, parts, query, &asked, &mut body).await.unwrap_or_else(|status| answer::refusal(&status, &asked));
+    let mut answer = route(api, certificate, &id, parts, query, &asked, &mut body).await.unwrap_or_else(|status| answer::refusal(&status, &asked));
+    if let Ok(id) = shown_id {
+        answer.headers_mut().insert(AUDIT_ID, id);
+    }
     if let Some(unread) = body.filter(|body| !body.is_end_stream()) {
         drain(unread).await;
     }
@@ -62,32 +71,88 @@ async fn drain(mut body: Incoming) {
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, read).await;
 }
 
-async fn route(api: Arc<Api>, certificate: Option<Arc<User>>, parts: Parts, query: Query, asked: &Asked, body: &mut Option<Incoming>) -> Result<Answer, Status> {
+async fn route(api: Arc<Api>, certificate: Option<Arc<User>>, id: &str, mut parts: Parts, query: Query, asked: &Asked, body: &mut Option<Incoming>) -> Result<Answer, Status> {
     let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
-    let user = api.authenticate(header(AUTHORIZATION), certificate.as_ref())?;
-    let user = impersonation::apply(&api, user, &parts.headers)?;
     let path = parts.uri.path().to_owned();
-    match path::parse(&path) {
+    let found = path::parse(&path);
+    let asked_for = match &found {
+        Route::Resource(target) => attributes(&parts.method, target, &query),
+        Route::Other => Attributes { verb: parts.method.as_str().to_ascii_lowercase(), path, ..Attributes::default() },
+    };
+    let authenticated = api.authenticate(header(AUTHORIZATION), certificate.as_ref());
+    let user = authenticated.inspect_err(|status| audited::unknown(&api, id, &parts, &found, &asked_for, status))?;
+    let kind = kind(&asked_for);
+    let Some(record) = audited::begin(&api, id, &parts, &found, &asked_for, &user) else {
+        return serve(api, user, found, asked_for, kind, parts, query, asked, body).await;
+    };
+    parts.extensions.insert(record.clone());
+    let serving = serve(api, user, found, asked_for, kind, parts, query, asked, body);
+    Ok(audited::complete(record, kind, asked, serving).await)
+}
+
+/// A request whose sender is known.
+#[allow(clippy::too_many_arguments, reason = "all that was found out about one request")]
+async fn serve(api: Arc<Api>, user: Arc<User>, found: Route, asked_for: Attributes, kind: Kind, parts: Parts, query: Query, asked: &Asked, body: &mut Option<Incoming>) -> Result<Answer, Status> {
+    let time = time(&api, &query, kind)?;
+    let authenticated = user.clone();
+    let user = impersonation::apply(&api, user, &parts.headers)?;
+    if let Some(record) = parts.extensions.get::<Arc<Record>>().filter(|_| user != authenticated) {
+        record.impersonated(&user);
+    }
+    let target = if let Route::Resource(target) = &found { Some(target) } else { None };
+    let request = Request { attributes: &asked_for, target, query: &query };
+    let until = Instant::now() + time;
+    let pass = match FlowControl::enter(&api, &user, &request, kind, time).await {
+        Ok(pass) => pass,
+        Err(turned_away) => return Ok(turned_away),
+    };
+    let answering = answer_to(api, user, found, asked_for, parts, query, asked, body);
+    let answered = if kind == Kind::Ordinary {
+        timeout_at(until, answering).await.unwrap_or_else(|_| Err(Status::timeout("request did not complete within the allotted timeout", 0)))
+    } else {
+        answering.await
+    };
+    let Some(pass) = pass else { return answered };
+    let mut answer = answered.unwrap_or_else(|status| answer::refusal(&status, asked));
+    pass.mark(&mut answer);
+    if kind == Kind::Ordinary && pass.holds() && answer.body().size_hint().exact().is_none() {
+        return Ok(held::until_sent(answer, pass));
+    }
+    Ok(answer)
+}
+
+/// Streams do not count as requests for long, or at all (`BasicLongRunningRequestCheck`).
+fn kind(asked: &Attributes) -> Kind {
+    match (asked.verb.as_str(), asked.subresource.as_str()) {
+        (_, "attach" | "exec" | "proxy" | "log" | "portforward") => Kind::LongRunning,
+        ("watch", _) => Kind::Watch,
+        _ => Kind::Ordinary,
+    }
+}
+
+/// What the request may take: what it asks for, within what the server gives.
+fn time(api: &Api, query: &Query, kind: Kind) -> Result<Duration, Status> {
+    let most = api.config.request_timeout;
+    let Some(text) = query.get("timeout").filter(|text| !text.is_empty() && kind == Kind::Ordinary) else { return Ok(most) };
+    let wanted = go_duration(text).ok_or_else(|| Status::bad_request(format!("invalid timeout specified in the request URL - {}", duration::why_not(text))))?;
+    Ok(if wanted.is_zero() { most } else { wanted.min(most) })
+}
+
+#[allow(clippy::too_many_arguments, reason = "all that was found out about one request")]
+async fn answer_to(api: Arc<Api>, user: Arc<User>, found: Route, asked_for: Attributes, parts: Parts, query: Query, asked: &Asked, body: &mut Option<Incoming>) -> Result<Answer, Status> {
+    match found {
         Route::Resource(target) => {
-            authorize(&api, &user, &attributes(&parts.method, &target, &query))?;
+            audited::decided(&parts, authorize(&api, &user, &asked_for))?;
             if let Some(remote) = aggregator::remote(&api, &target.group, &target.version) {
                 return aggregator::relay(&api, &remote, &user, parts, body).await;
             }
             resource::handle(api, user, target, query, parts, asked, body).await
         }
         Route::Other => {
-            let verb = match parts.method {
-                Method::GET => "get",
-                Method::POST => "post",
-                Method::PUT => "put",
-                Method::PATCH => "patch",
-                Method::DELETE => "delete",
-                Method::HEAD => "head",
-                _ => "options",
-            };
+            let path = asked_for.path.clone();
             let public = PUBLIC.iter().any(|known| path == *known || path.strip_prefix(known).is_some_and(|rest| rest.starts_with('/')));
             if !public {
-                authorize(&api, &user, &Attributes { verb: verb.into(), path: path.clone(), ..Attributes::default() })?;
+                audited::decided(&parts, authorize(&api, &user, &asked_for))?;
             }
             if let Some(remote) = aggregator::path_owner(&api, &path) {
                 return aggregator::relay(&api, &remote, &user, parts, body).await;

@@ -18,6 +18,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
 use server::{Api, Authority, Config, Dial, Identity, NodeDialer, Pki, ServeConfig, TokenKey};
 use store::Store;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
 /// No answer takes longer, on however slow a machine.
@@ -152,6 +153,29 @@ impl Server {
         Reply { code: parts.status.as_u16(), headers: parts.headers, body }
     }
 
+    async fn stream(&self) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+        let stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
+        tokio_rustls::TlsConnector::from(self.admin.clone()).connect(ServerName::from(IpAddr::V4(Ipv4Addr::LOCALHOST)), stream).await.unwrap()
+    }
+
+    /// A request whose head has been sent and whose body is yet to come.
+    pub async fn unfinished(&self, method: &str, path: &str, headers: &[(&str, &str)], body: String) -> Unfinished {
+        let mut stream = self.stream().await;
+        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n", body.len());
+        headers.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
+        stream.write_all(format!("{head}\r\n").as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        Unfinished { stream, body }
+    }
+
+    /// What the server says to someone who says no more than this.
+    pub async fn silence(&self, said: &[u8]) -> Vec<u8> {
+        let mut stream = self.stream().await;
+        stream.write_all(said).await.unwrap();
+        stream.flush().await.unwrap();
+        everything(&mut stream).await
+    }
+
     /// A GET over the one or the other version of HTTP.
     pub async fn call_over(&self, version: http::Version, path: &str, headers: &[(&str, &str)]) -> Reply {
         if version != http::Version::HTTP_2 {
@@ -209,6 +233,34 @@ impl Server {
     /// What every pod needs before it may be created.
     pub async fn service_account(&self, namespace: &str) {
         self.post(&format!("/api/v1/namespaces/{namespace}/serviceaccounts"), json!({"metadata": {"name": "default"}})).await.expect(201);
+    }
+}
+
+/// All that comes until the server closes.
+async fn everything(stream: &mut tokio_rustls::client::TlsStream<tokio::net::TcpStream>) -> Vec<u8> {
+    let mut answer = Vec::new();
+    // It may close without TLS's own farewell.
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("the server closes");
+    answer
+}
+
+pub struct Unfinished {
+    stream: tokio_rustls::client::TlsStream<tokio::net::TcpStream>,
+    body: String,
+}
+
+impl Unfinished {
+    /// Sends the body; the answer's code.
+    pub async fn finish(mut self) -> u16 {
+        self.stream.write_all(self.body.as_bytes()).await.unwrap();
+        self.stream.flush().await.unwrap();
+        self.answer().await
+    }
+
+    /// The answer's code, the body never sent.
+    pub async fn answer(mut self) -> u16 {
+        let answer = everything(&mut self.stream).await;
+        String::from_utf8_lossy(&answer).split(' ').nth(1).and_then(|code| code.parse().ok()).expect("an HTTP answer")
     }
 }
 

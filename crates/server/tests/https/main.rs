@@ -2,16 +2,20 @@
 
 mod admission;
 mod aggregator;
+mod audit;
 mod authorization;
 mod bad_input;
 mod conversion;
 mod custom;
 mod deletion;
 mod encodings;
+mod encryption;
 mod eviction;
+mod fairness;
 mod full_disk;
 mod harness;
 mod kinds;
+mod limits;
 mod listener;
 mod policies;
 mod proxying;

@@ -1,0 +1,153 @@
+//! The audit log's file: one line an event, rotated by size, old ones removed by age and number.
+//!
+//! Mirrors what kube-apiserver has of lumberjack: `audit-2006-01-02T15-04-05.000.log` beside `audit.log`. An event is in the file before its request's answer goes out
+//! (upstream's `blocking` mode).
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+const MEGABYTE: u64 = 1024 * 1024;
+/// Lumberjack's, when no size is given.
+const DEFAULT_SIZE: u64 = 100 * MEGABYTE;
+const STAMP: &str = "%Y-%m-%dT%H-%M-%S%.3f";
+/// Who may read what everybody did.
+const MODE: u32 = 0o600;
+
+/// `--audit-log-path`, `--audit-log-maxage`, `--audit-log-maxbackup`, `--audit-log-maxsize`; 0 is no limit, but of the size.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogOptions {
+    /// `-` is the standard output.
+    pub path: PathBuf,
+    pub max_age_days: u64,
+    pub max_backups: usize,
+    pub max_size_megabytes: u64,
+}
+
+enum Target {
+    Standard,
+    File { file: File, size: u64 },
+}
+
+pub struct Log {
+    options: LogOptions,
+    limit: u64,
+    target: Target,
+}
+
+fn append(path: &Path) -> io::Result<Target> {
+    let file = OpenOptions::new().append(true).create(true).mode(MODE).open(path)?;
+    let size = file.metadata()?.len();
+    Ok(Target::File { file, size })
+}
+
+impl Log {
+    pub fn open(options: LogOptions) -> io::Result<Self> {
+        let target = if options.path == Path::new("-") {
+            Target::Standard
+        } else {
+            if let Some(folder) = options.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+                fs::create_dir_all(folder)?;
+            }
+            append(&options.path)?
+        };
+        let limit = if options.max_size_megabytes == 0 { DEFAULT_SIZE } else { options.max_size_megabytes * MEGABYTE };
+        Ok(Self { options, limit, target })
+    }
+
+    /// `line` ends with its newline.
+    pub fn write(&mut self, line: &[u8], now: Timestamp) -> io::Result<()> {
+        let too_large = matches!(&self.target, Target::File { size, .. } if *size > 0 && *size + line.len() as u64 > self.limit);
+        if too_large {
+            self.rotate(now)?;
+        }
+        match &mut self.target {
+            Target::Standard => io::stdout().lock().write_all(line),
+            Target::File { file, size } => {
+                file.write_all(line)?;
+                *size += line.len() as u64;
+                Ok(())
+            }
+        }
+    }
+
+    fn rotate(&mut self, now: Timestamp) -> io::Result<()> {
+        let path = &self.options.path;
+        let (stem, extension) = names(path);
+        let stamp = now.to_zoned(TimeZone::UTC).strftime(STAMP);
+        fs::rename(path, path.with_file_name(format!("{stem}-{stamp}{extension}")))?;
+        self.target = append(path)?;
+        for old in obsolete(backups(path)?, &self.options, now) {
+            fs::remove_file(path.with_file_name(old))?;
+        }
+        Ok(())
+    }
+}
+
+fn names(path: &Path) -> (String, String) {
+    let part = |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned()).unwrap_or_default();
+    let extension = part(path.extension());
+    (part(path.file_stem()), if extension.is_empty() { extension } else { format!(".{extension}") })
+}
+
+/// The rotated files beside `path`, with when they were.
+fn backups(path: &Path) -> io::Result<Vec<(Timestamp, String)>> {
+    let (stem, extension) = names(path);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let stamp = name.strip_prefix(&format!("{stem}-")).and_then(|rest| rest.strip_suffix(&extension));
+        if let Some(when) = stamp.and_then(|stamp| jiff::civil::DateTime::strptime(STAMP, stamp).ok()).and_then(|when| when.to_zoned(TimeZone::UTC).ok()) {
+            found.push((when.timestamp(), name));
+        }
+    }
+    Ok(found)
+}
+
+fn obsolete(mut backups: Vec<(Timestamp, String)>, options: &LogOptions, now: Timestamp) -> Vec<String> {
+    backups.sort_by(|one, other| other.cmp(one));
+    let too_many = |index: usize| options.max_backups > 0 && index >= options.max_backups;
+    let too_old = |when: Timestamp| options.max_age_days > 0 && now.as_second() - when.as_second() > options.max_age_days as i64 * 86_400;
+    backups.into_iter().enumerate().filter(|(index, (when, _))| too_many(*index) || too_old(*when)).map(|(_, (_, name))| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_log_is_put_aside_and_old_ones_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/audit.log");
+        let options = LogOptions { path: path.clone(), max_backups: 2, max_size_megabytes: 1, ..LogOptions::default() };
+        let mut log = Log::open(options).unwrap();
+        let line = vec![b'x'; 700 * 1024];
+        for second in 0..5 {
+            log.write(&line, Timestamp::from_second(1_700_000_000 + second).unwrap()).unwrap();
+        }
+        let mut names: Vec<String> = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        assert_eq!(names, ["audit-2023-11-14T22-13-23.000.log", "audit-2023-11-14T22-13-24.000.log", "audit.log"]);
+        assert_eq!(fs::metadata(&path).unwrap().len(), line.len() as u64);
+        drop(log);
+        // It goes on where it was.
+        let mut log = Log::open(LogOptions { path: path.clone(), ..LogOptions::default() }).unwrap();
+        log.write(b"y\n", Timestamp::from_second(1_700_000_100).unwrap()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), line.len() as u64 + 2);
+    }
+
+    #[test]
+    fn which_are_too_old_or_too_many() {
+        let at = |days: i64| Timestamp::from_second(days * 86_400).unwrap();
+        let all = || vec![(at(1), "one".to_owned()), (at(3), "three".to_owned()), (at(2), "two".to_owned())];
+        let options = |max_age_days, max_backups| LogOptions { max_age_days, max_backups, ..LogOptions::default() };
+        assert_eq!(obsolete(all(), &options(0, 0), at(100)), Vec::<String>::new());
+        assert_eq!(obsolete(all(), &options(0, 1), at(100)), ["two", "one"]);
+        assert_eq!(obsolete(all(), &options(3, 0), at(5)), ["one"]);
+    }
+}
