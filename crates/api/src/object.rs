@@ -153,9 +153,25 @@ impl Object {
         {
             return Ok(value);
         }
-        let value: Arc<T> = Arc::new(T::from_json(&self.bytes).map_err(|error| DecodeError { what: std::any::type_name::<T>(), message: error.to_string() })?);
+        let failed = |error: serde_json::Error| DecodeError { what: std::any::type_name::<T>(), message: error.to_string() };
+        let value: Arc<T> = Arc::new(T::from_json(&self.bytes).or_else(|error| T::from_json(self.completed().ok_or(error)?.as_bytes())).map_err(failed)?);
         let _ = self.typed.set(value.clone());
         Ok(value)
+    }
+
+    /// With what Go reads as zero values in conditions that clients left incomplete; nothing when they are complete.
+    fn completed(&self) -> Option<String> {
+        let mut value = self.value().ok()?;
+        let mut changed = false;
+        for condition in value.pointer_mut("/status/conditions")?.as_array_mut()?.iter_mut().filter_map(Value::as_object_mut) {
+            for (field, zero) in [("lastTransitionTime", "0001-01-01T00:00:00Z"), ("reason", ""), ("message", "")] {
+                if condition.get(field).is_none_or(Value::is_null) {
+                    condition.insert(field.to_owned(), zero.into());
+                    changed = true;
+                }
+            }
+        }
+        changed.then(|| value.to_string())
     }
 
     /// The fields that selectors ask for, as `find` finds them in the object: once for all holders, who must all look for the same ones.
@@ -202,6 +218,14 @@ mod tests {
         assert_eq!((read.meta().name.as_str(), read.resource_version()), ("a", 7));
         assert!(archived.is_archived() && !archived.is_decoded());
         assert!(Arc::ptr_eq(&read.readable(), &read));
+    }
+
+    #[test]
+    fn incomplete_conditions_hide_no_object() {
+        let service = |conditions: &str| Object::decode(Bytes::from(format!(r#"{{"apiVersion":"v1","kind":"Service","metadata":{{"name":"a"}},"status":{{"conditions":{conditions}}}}}"#))).unwrap();
+        let read = service(r#"[{"type":"X","status":"True"}]"#).typed::<k8s_openapi::api::core::v1::Service>().unwrap();
+        assert_eq!(read.status.as_ref().unwrap().conditions.as_ref().unwrap()[0].type_, "X");
+        assert!(service("7").typed::<k8s_openapi::api::core::v1::Service>().is_err());
     }
 
     #[test]

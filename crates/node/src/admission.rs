@@ -1,5 +1,7 @@
 //! What this node refuses to run though it is bound to it: pure. Mirrors upstream's kubelet admit handlers (sysctl allowlist,
-//! resources; of these what the pod alone asks for, since pods that are here already came through the scheduler).
+//! host ports, resources; of these what the pod alone asks for, since pods that are here already came through the scheduler).
+
+use std::sync::Arc;
 
 use api::k8s::api::core::v1::Pod;
 
@@ -51,6 +53,29 @@ pub fn refusal(pod: &Pod, allocatable: &quantity::List) -> Option<Reason> {
     None
 }
 
+/// The ports of the machine a pod takes: address (empty: all of them), protocol, number.
+fn host_ports(pod: &Pod) -> impl Iterator<Item = (&str, &str, i32)> {
+    let spec = pod::spec(pod);
+    let of_host = spec.host_network == Some(true);
+    spec.containers.iter().flat_map(|container| container.ports.iter().flatten()).filter_map(move |port| {
+        let number = port.host_port.filter(|number| *number > 0).or(of_host.then_some(port.container_port))?;
+        let address = port.host_ip.as_deref().filter(|address| !matches!(*address, "0.0.0.0" | "::")).unwrap_or("");
+        Some((address, port.protocol.as_deref().unwrap_or("TCP"), number))
+    })
+}
+
+/// Why the pod may not run beside those that are here, if so. The scheduler sees to that, but a pod may come without it.
+pub fn port_refusal(pod: &Pod, others: &[Arc<Pod>]) -> Option<Reason> {
+    let wanted: Vec<_> = host_ports(pod).collect();
+    let collide = |(address, protocol, number): (&str, &str, i32)| {
+        wanted.iter().any(|wanted| wanted.2 == number && wanted.1 == protocol && (wanted.0 == address || wanted.0.is_empty() || address.is_empty()))
+    };
+    (!wanted.is_empty() && others.iter().any(|other| host_ports(other).any(collide))).then(|| Reason {
+        reason: "NodePorts".to_owned(),
+        message: "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports".to_owned(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,6 +95,17 @@ mod tests {
         assert_eq!(reason(json!({"containers": [], "os": {"name": "linux"}, "nodeSelector": {"kubernetes.io/os": "linux"}})), None);
         assert_eq!(reason(json!({"containers": [], "os": {"name": "windows"}})).as_deref(), Some("PodOSNotSupported"));
         assert_eq!(reason(json!({"containers": [], "nodeSelector": {"kubernetes.io/os": "windows"}})).as_deref(), Some("PodOSSelectorNodeLabelDoesNotMatch"));
+    }
+
+    #[test]
+    fn ports_that_are_taken() {
+        let pod = |address: &str, protocol: &str, port: i32| Arc::new(pod::from_json(json!({"spec": {"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostIP": address, "protocol": protocol, "hostPort": port}]}]}})));
+        let wanted = pod("", "TCP", 8080);
+        for (other, refused) in [(pod("", "TCP", 8080), true), (pod("127.0.0.1", "TCP", 8080), true), (pod("", "UDP", 8080), false), (pod("", "TCP", 8081), false), (pod("", "TCP", 0), false)] {
+            assert_eq!(port_refusal(&wanted, std::slice::from_ref(&other)).is_some(), refused, "{other:?}");
+        }
+        assert!(port_refusal(&pod("127.0.0.1", "TCP", 1), &[pod("127.0.0.2", "TCP", 1)]).is_none());
+        assert!(port_refusal(&pod("", "TCP", 0), &[wanted]).is_none());
     }
 
     #[test]

@@ -156,15 +156,28 @@ impl Worker {
 
     /// What does not run yet and may not run here fails at once.
     fn admit(&self, cx: &Cx) {
+        let beside = self.beside(cx);
         let mut memory = self.shared.lock();
         if memory.sandbox_ids.is_empty()
             && !pod::is_finished(&cx.pod)
             && !pod::is_terminating(&cx.pod)
-            && let Some(refusal) = admission::refusal(&cx.pod, &self.node.allocatable)
+            && let Some(refusal) = admission::refusal(&cx.pod, &self.node.allocatable).or_else(|| admission::port_refusal(&cx.pod, &beside))
         {
             self.node.events.warning(&cx.about(None), &refusal.reason, refusal.message.clone());
             memory.verdict = Some(Reason { message: format!("Pod was rejected: {}", refusal.message), ..refusal });
         }
+    }
+
+    /// The pods that were taken before this one and go on.
+    fn beside(&self, cx: &Cx) -> Vec<Arc<Pod>> {
+        let age = |pod: &Pod| (pod.metadata.creation_timestamp.as_ref().map(|time| time.0), pod::uid(pod).to_owned());
+        let mut others = self.node.all();
+        others.retain(|other| pod::uid(&other.pod) != pod::uid(&cx.pod) && !pod::is_finished(&other.pod) && !pod::is_terminating(&other.pod));
+        others.retain(|other| {
+            let memory = other.shared.lock();
+            memory.verdict.is_none() && (!memory.sandbox_ids.is_empty() || age(&other.pod) < age(&cx.pod))
+        });
+        others.into_iter().map(|other| other.pod).collect()
     }
 
     fn know(&mut self, pod: &Pod) {

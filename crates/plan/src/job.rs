@@ -2,11 +2,13 @@
 //!
 //! Watches: the Job and its pods. Writes: pod create and delete, the finalizer by which ended pods are counted exactly once, the Job's status.
 //! Counting: an ended pod goes into `uncountedTerminatedPods` (written), loses its finalizer, and only then moves into the counters.
-//! Mirrors `pkg/controller/job` (KEP-2307), with its reasons and messages. Not yet: `backoffLimitPerIndex`, `successPolicy`.
+//! Mirrors `pkg/controller/job` (KEP-2307), with its reasons and messages.
 
 mod conditions;
 pub mod indexes;
+mod per_index;
 mod policy;
+mod success;
 #[cfg(test)]
 mod tests;
 mod tracking;
@@ -139,7 +141,7 @@ impl Work<'_> {
             now_active = 0;
             self.interim(&verdict);
             // Not before the last pod has ended and is counted.
-            if active.is_empty() && self.terminating() == 0 && self.uncounted() == 0 {
+            if active.is_empty() && self.terminating() == 0 && self.uncounted() == 0 && counted.kept.is_empty() {
                 self.end(&verdict);
             }
         } else if self.spec.suspend == Some(true) {
@@ -178,7 +180,7 @@ impl Work<'_> {
         if missing == 0 {
             return 0;
         }
-        if let Some(left) = self.backoff() {
+        if let Some(left) = self.backoff().filter(|_| self.limit_per_index().is_none()) {
             self.plan.look_again(left);
             return 0;
         }
@@ -190,12 +192,22 @@ impl Work<'_> {
                 .filter_map(|pod| indexes::of(pod))
                 .collect();
             let completions = self.spec.completions.unwrap_or(0);
-            let free: Vec<i32> = (0..completions).filter(|index| !taken.contains(index) && !counted.indexes.contains(index)).take(missing).collect();
-            let number = count(free.iter());
-            free.into_iter().for_each(|index| self.create(Some(index)));
+            let pending = |index: &i32| !taken.contains(index) && !counted.indexes.contains(index) && !counted.failed_indexes.contains(index);
+            let free: Vec<i32> = (0..completions).filter(pending).take(missing).collect();
+            let mut number = 0;
+            for index in free {
+                let before = counted.kept.get(&index);
+                match before.and_then(|before| self.wait_of_index(before)) {
+                    Some(left) => self.plan.look_again(left),
+                    None => {
+                        self.create(Some(index), before);
+                        number += 1;
+                    }
+                }
+            }
             number
         } else {
-            (0..missing).for_each(|_| self.create(None));
+            (0..missing).for_each(|_| self.create(None, None));
             i32::try_from(missing).unwrap_or(i32::MAX)
         }
     }
@@ -212,13 +224,16 @@ impl Work<'_> {
         until(plus_seconds(*last, i64::try_from(delay.as_secs()).unwrap_or(i64::MAX)), self.now)
     }
 
-    fn create(&mut self, index: Option<i32>) {
+    /// `before` is the failed pod of the same index that the new one takes the place of.
+    fn create(&mut self, index: Option<i32>, before: Option<&Arc<Pod>>) {
         let mut template = self.spec.template.clone();
         let meta = template.metadata.get_or_insert_default();
         meta.finalizers.get_or_insert_default().push(FINALIZER.to_owned());
         let mut prefix = name(self.job).to_owned();
         if let Some(index) = index {
-            meta.annotations.get_or_insert_default().insert(INDEX.to_owned(), index.to_string());
+            let annotations = meta.annotations.get_or_insert_default();
+            annotations.insert(INDEX.to_owned(), index.to_string());
+            annotations.extend(self.failures_of_index(before));
             meta.labels.get_or_insert_default().insert(INDEX.to_owned(), index.to_string());
             prefix = format!("{prefix}-{index}");
             let spec = template.spec.get_or_insert_default();

@@ -72,6 +72,12 @@ impl Work<'_> {
         {
             return verdict(false, "DeadlineExceeded", "Job was active longer than specified deadline");
         }
+        if let Some((reason, message)) = self.failed_by_indexes(counted) {
+            return verdict(false, reason, message);
+        }
+        if let Some(message) = self.success_policy(&counted.indexes) {
+            return verdict(true, "SuccessPolicy", &message);
+        }
         let complete = match self.spec.completions {
             None => counted.succeeded > 0 && self.active().is_empty(),
             Some(completions) => counted.succeeded >= completions,

@@ -11,6 +11,8 @@ pub(super) enum Outcome {
     Count,
     /// As if it had not been.
     Ignore,
+    /// It counts, and ends its index.
+    FailIndex,
     /// It ends the Job, for this reason.
     Fail(String),
 }
@@ -23,6 +25,7 @@ impl Work<'_> {
                 return match rule.action.as_str() {
                     "Ignore" => Outcome::Ignore,
                     "FailJob" => Outcome::Fail(message),
+                    "FailIndex" => Outcome::FailIndex,
                     _ => Outcome::Count,
                 };
             }

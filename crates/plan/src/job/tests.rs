@@ -17,14 +17,14 @@ fn job(spec: Value, status: Value) -> Arc<Job> {
     Arc::new(serde_json::from_value(object).unwrap())
 }
 
-/// `name phase flags [index]`, flags: t has the finalizer, d going, x exit code 42.
+/// `name phase flags [index [failures]]`, flags: t has the finalizer, d going, x exit code 42.
 fn pod(line: &str) -> Arc<Pod> {
     let words: Vec<&str> = line.split(' ').collect();
     let has = |flag| words[2].contains(flag);
     let ended = json!([{"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": {"terminated": {"exitCode": if has('x') { 42 } else { 1 }, "finishedAt": "2026-11-22T11:59:58Z"}}}]);
     Arc::new(serde_json::from_value(json!({
         "metadata": {
-            "name": words[0], "namespace": "ns", "uid": words[0], "labels": {"job": "j"}, "annotations": words.get(3).map(|index| json!({INDEX: index})),
+            "name": words[0], "namespace": "ns", "uid": words[0], "labels": {"job": "j"}, "annotations": words.get(3).map(|index| json!({INDEX: index, "batch.kubernetes.io/job-index-failure-count": words.get(4).unwrap_or(&"0")})),
             "finalizers": if has('t') { json!([FINALIZER]) } else { Value::Null }, "deletionTimestamp": if has('d') { json!(NOW) } else { Value::Null },
             "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": "J", "controller": true}],
         },
@@ -52,7 +52,7 @@ fn lines(job: &Arc<Job>, pods: &[&str]) -> Vec<String> {
 
 fn show(status: &Value) -> String {
     let mut parts = Vec::new();
-    for key in ["active", "succeeded", "failed", "terminating", "completedIndexes"] {
+    for key in ["active", "succeeded", "failed", "terminating", "completedIndexes", "failedIndexes"] {
         if let Some(value) = status.get(key).filter(|value| **value != json!(0)) {
             parts.push(format!("{key}={}", value.as_str().map_or(value.to_string(), str::to_owned)));
         }
@@ -169,4 +169,61 @@ fn removed_after_its_time() {
     let done = json!({"startTime": NOW, "uncountedTerminatedPods": {}, "conditions": [{"type": "Complete", "status": "True", "lastTransitionTime": "2026-11-22T11:59:50Z"}]});
     assert_eq!(lines(&job(json!({"ttlSecondsAfterFinished": 5}), done.clone()), &[]), ["delete Job ns/j Foreground"]);
     assert_eq!(lines(&job(json!({"ttlSecondsAfterFinished": 60}), done), &[]), ["again in 50s"]);
+}
+
+#[test]
+fn indexes_fail_by_themselves() {
+    let spec = |limit: i32, more: Value| {
+        let mut spec = json!({"parallelism": 2, "completions": 2, "completionMode": "Indexed", "backoffLimit": i32::MAX, "backoffLimitPerIndex": limit});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        job(spec, started())
+    };
+    // Held until the next one has the count; ten seconds after it has failed.
+    assert_eq!(lines(&spec(1, json!({})), &["a Failed t 0", "b Running t 1"]), ["status active=1 | failedIndexes=", "again in 8s"]);
+    assert_eq!(
+        lines(&spec(1, json!({})), &["a Failed t 0", "c Running t 0 1", "b Running t 1"]),
+        ["status active=2 | failedIndexes= | uncounted failed a", "release a"]
+    );
+    // Given up: the other goes on.
+    let up = ["status active=1 | failedIndexes=0 | uncounted failed a", "release a"];
+    assert_eq!(lines(&spec(0, json!({})), &["a Failed t 0", "b Running t 1"]), up);
+    let rules = json!({"podFailurePolicy": {"rules": [{"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [42]}}]}});
+    assert_eq!(lines(&spec(5, rules), &["a Failed tx 0", "b Running t 1"]), up);
+    assert_eq!(
+        lines(&spec(0, json!({})), &["a Failed t 0", "b Succeeded t 1"])[0],
+        "status succeeded=1 | completedIndexes=1 | failedIndexes=0 | uncounted failed a | FailureTarget=True FailedIndexes"
+    );
+    assert_eq!(
+        lines(&spec(0, json!({"maxFailedIndexes": 0})), &["a Failed t 0", "b Running t 1"]),
+        ["status failedIndexes=0 | uncounted failed a | FailureTarget=True MaxFailedIndexesExceeded", "release a", "delete Pod ns/b"]
+    );
+    // Decided while one is held: it is counted before the end.
+    let decided = job(
+        json!({"parallelism": 2, "completions": 2, "completionMode": "Indexed", "backoffLimitPerIndex": 1}),
+        json!({"startTime": NOW, "conditions": [{"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded", "message": "m"}]}),
+    );
+    assert_eq!(lines(&decided, &["a Failed t 0"])[0], "status failedIndexes= | uncounted failed a | FailureTarget=True DeadlineExceeded");
+}
+
+#[test]
+fn the_count_is_handed_on() {
+    let job = job(json!({"parallelism": 1, "completions": 1, "completionMode": "Indexed", "backoffLimit": i32::MAX, "backoffLimitPerIndex": 9}), started());
+    let late = "2026-11-22T12:01:00Z".parse().unwrap();
+    let plan = plan(&View { job, pods: vec![pod("a Failed t 0 1")] }, late);
+    let created = plan.ops.iter().find_map(|op| if let Op::Create { object, .. } = op { Some(object) } else { None }).unwrap();
+    assert_eq!(created["metadata"]["annotations"]["batch.kubernetes.io/job-index-failure-count"], "2");
+}
+
+#[test]
+fn enough_is_enough() {
+    let policy = |rule: Value| job(json!({"parallelism": 2, "completions": 5, "completionMode": "Indexed", "successPolicy": {"rules": [rule]}}), started());
+    let met = "status succeeded=1 | completedIndexes=0 | SuccessCriteriaMet=True SuccessPolicy";
+    for (rule, first) in [
+        (json!({"succeededIndexes": "0"}), met),
+        (json!({"succeededCount": 1}), met),
+        (json!({"succeededIndexes": "0-3", "succeededCount": 1}), met),
+        (json!({"succeededIndexes": "0,1"}), "status active=2 | succeeded=1 | completedIndexes=0"),
+    ] {
+        assert_eq!(lines(&policy(rule.clone()), &["a Succeeded t 0", "b Running t 1"])[0], first, "{rule}");
+    }
 }

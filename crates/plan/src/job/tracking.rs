@@ -1,6 +1,9 @@
 //! Counting ended pods exactly once, over crashes and stale caches.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use api::k8s::api::core::v1::Pod;
 
 use super::{FINALIZER, Work, indexes, release};
 use crate::meta::{deleting, has_finalizer, non_zero, uid};
@@ -11,6 +14,10 @@ pub(super) struct Counted {
     pub succeeded: i32,
     pub failed: i32,
     pub indexes: BTreeSet<i32>,
+    /// With `backoffLimitPerIndex`: those given up.
+    pub failed_indexes: BTreeSet<i32>,
+    /// With `backoffLimitPerIndex`, by index: the last failed pod, held until the next one has taken over how often the index has failed.
+    pub kept: BTreeMap<i32, Arc<Pod>>,
     /// A pod whose failure ends the Job by its failure policy.
     pub fatal: Option<String>,
 }
@@ -42,6 +49,7 @@ impl Work<'_> {
 
         let (mut fatal, mut released) = (None, Vec::new());
         let ended = self.finished() || self.standing_verdict().is_some();
+        let (failed_indexes, kept) = self.track_indexes(&done, ended);
         for pod in self.pods.iter().filter(|pod| has_finalizer(pod.as_ref(), FINALIZER)) {
             let id = uid(pod.as_ref()).to_owned();
             let noted = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| list.contains(&id));
@@ -55,6 +63,10 @@ impl Work<'_> {
                     _ => lists.succeeded.get_or_insert_default().push(id),
                 }
                 released.push(pod.clone());
+            } else if indexes::of(pod).and_then(|index| kept.get(&index)).is_some_and(|kept| uid(kept.as_ref()) == id) {
+                if let super::policy::Outcome::Fail(message) = self.policy(pod) {
+                    fatal.get_or_insert(message);
+                }
             } else if self.failed(pod) {
                 let verdict = self.policy(pod);
                 if let super::policy::Outcome::Fail(message) = &verdict {
@@ -75,8 +87,10 @@ impl Work<'_> {
         let listed = |list: &Option<Vec<String>>| list.as_ref().map_or(0, |list| i32::try_from(list.len()).unwrap_or(i32::MAX));
         let counted = Counted {
             succeeded: if self.indexed { succeeded } else { succeeded + listed(&lists.succeeded) },
-            failed: failed + listed(&lists.failed),
+            failed: failed + listed(&lists.failed) + i32::try_from(kept.len()).unwrap_or(i32::MAX),
             indexes: done,
+            failed_indexes,
+            kept,
             fatal,
         };
         for list in [&mut lists.succeeded, &mut lists.failed] {
