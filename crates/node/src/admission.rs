@@ -55,9 +55,8 @@ pub fn refusal(pod: &Pod, allocatable: &quantity::List) -> Option<Reason> {
 
 /// The ports of the machine a pod takes: address (empty: all of them), protocol, number.
 fn host_ports(pod: &Pod) -> impl Iterator<Item = (&str, &str, i32)> {
-    let spec = pod::spec(pod);
-    let of_host = spec.host_network == Some(true);
-    spec.containers.iter().flat_map(|container| container.ports.iter().flatten()).filter_map(move |port| {
+    let of_host = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+    pod.spec.iter().flat_map(|spec| &spec.containers).flat_map(|container| container.ports.iter().flatten()).filter_map(move |port| {
         let number = port.host_port.filter(|number| *number > 0).or(of_host.then_some(port.container_port))?;
         let address = port.host_ip.as_deref().filter(|address| !matches!(*address, "0.0.0.0" | "::")).unwrap_or("");
         Some((address, port.protocol.as_deref().unwrap_or("TCP"), number))
