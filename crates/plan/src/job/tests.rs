@@ -191,7 +191,7 @@ fn indexes_fail_by_themselves() {
     assert_eq!(lines(&spec(5, rules), &["a Failed tx 0", "b Running t 1"]), up);
     assert_eq!(
         lines(&spec(0, json!({})), &["a Failed t 0", "b Succeeded t 1"])[0],
-        "status succeeded=1 | completedIndexes=1 | failedIndexes=0 | uncounted failed a | FailureTarget=True FailedIndexes"
+        "status succeeded=1 | completedIndexes=1 | failedIndexes=0 | uncounted failed a | uncounted succeeded b | FailureTarget=True FailedIndexes"
     );
     assert_eq!(
         lines(&spec(0, json!({"maxFailedIndexes": 0})), &["a Failed t 0", "b Running t 1"]),
@@ -217,12 +217,12 @@ fn the_count_is_handed_on() {
 #[test]
 fn enough_is_enough() {
     let policy = |rule: Value| job(json!({"parallelism": 2, "completions": 5, "completionMode": "Indexed", "successPolicy": {"rules": [rule]}}), started());
-    let met = "status succeeded=1 | completedIndexes=0 | SuccessCriteriaMet=True SuccessPolicy";
+    let met = "status succeeded=1 | completedIndexes=0 | uncounted succeeded a | SuccessCriteriaMet=True SuccessPolicy";
     for (rule, first) in [
         (json!({"succeededIndexes": "0"}), met),
         (json!({"succeededCount": 1}), met),
         (json!({"succeededIndexes": "0-3", "succeededCount": 1}), met),
-        (json!({"succeededIndexes": "0,1"}), "status active=2 | succeeded=1 | completedIndexes=0"),
+        (json!({"succeededIndexes": "0,1"}), "status active=2 | succeeded=1 | completedIndexes=0 | uncounted succeeded a"),
     ] {
         assert_eq!(lines(&policy(rule.clone()), &["a Succeeded t 0", "b Running t 1"])[0], first, "{rule}");
     }
