@@ -15,32 +15,34 @@ pub struct FileChanges {
     path: PathBuf,
     events: AsyncFd<OwnedFd>,
     /// As it was read last: other files of the folder change too.
-    content: Option<Vec<u8>>,
+    content: Vec<u8>,
 }
 
 impl FileChanges {
-    pub fn of(path: &Path) -> io::Result<Self> {
+    /// `content` is what is known of it already.
+    pub fn of(path: &Path, content: Vec<u8>) -> io::Result<Self> {
         let events = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // Not while it is being written: half a file says something else.
         inotify::add_watch(&events, folder, inotify::WatchFlags::CLOSE_WRITE | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO)?;
         // SAFETY: the `OwnedFd` is owned by the `AsyncFd` until that is dropped, so it stays open and the same all that time.
         let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) }.map_err(io::Error::from)?;
-        Ok(Self { path: path.into(), events, content: std::fs::read(path).ok() })
+        Ok(Self { path: path.into(), events, content })
     }
 
     /// Waits until the file says something else; false when nobody can tell any more. Cancel-safe.
     pub async fn next(&mut self) -> bool {
         loop {
+            if let Ok(content) = std::fs::read(&self.path)
+                && content != self.content
+            {
+                self.content = content;
+                return true;
+            }
             let mut buffer = [0u8; EVENTS_BYTES];
             let read = self.events.async_io(Interest::READABLE, |fd| rustix::io::read(fd, &mut buffer).map_err(io::Error::from)).await;
             if read.is_err() {
                 return false;
-            }
-            let content = std::fs::read(&self.path).ok();
-            if content.is_some() && content != self.content {
-                self.content = content;
-                return true;
             }
         }
     }
@@ -55,7 +57,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.yaml");
         std::fs::write(&path, "one").unwrap();
-        let mut changes = FileChanges::of(&path).unwrap();
+        let mut changes = FileChanges::of(&path, b"zero".to_vec()).unwrap();
+        assert!(changes.next().await, "it has changed before anyone looked");
         std::fs::write(folder.path().join("another"), "x").unwrap();
         std::fs::write(&path, "two").unwrap();
         assert!(changes.next().await);
@@ -63,6 +66,6 @@ mod tests {
         std::fs::write(&beside, "three").unwrap();
         std::fs::rename(&beside, &path).unwrap();
         assert!(changes.next().await);
-        assert_eq!(changes.content.as_deref(), Some(&b"three"[..]));
+        assert_eq!(changes.content, b"three");
     }
 }

@@ -34,22 +34,26 @@ pub enum EncryptionError {
 pub struct Encryption {
     path: PathBuf,
     rules: ArcSwap<Rules>,
+    /// What the file said when it was opened.
+    first: Vec<u8>,
     /// Where a built-in kind lies, and what it is.
     places: HashMap<Box<str>, (Box<str>, Box<str>)>,
     pub reloads: AtomicU64,
     pub failed_reloads: AtomicU64,
 }
 
-fn load(path: &Path) -> Result<Rules, EncryptionError> {
+fn load(path: &Path) -> Result<(Rules, String), EncryptionError> {
     let text = std::fs::read_to_string(path).map_err(|error| EncryptionError::Read { path: path.into(), error })?;
-    decode::yaml(&text).and_then(|config| Rules::of(&config)).map_err(|why| EncryptionError::Config { path: path.into(), why })
+    let rules = decode::yaml(&text).and_then(|config| Rules::of(&config)).map_err(|why| EncryptionError::Config { path: path.into(), why })?;
+    Ok((rules, text))
 }
 
 impl Encryption {
     pub fn open(path: &Path) -> Result<Arc<Self>, EncryptionError> {
         let rows = ::api::table::table().rows();
         let places = rows.iter().map(|row| ((&*row.prefix).into(), ((&*row.group).into(), (&*row.plural).into()))).collect();
-        Ok(Arc::new(Self { path: path.into(), rules: ArcSwap::from_pointee(load(path)?), places, reloads: AtomicU64::new(0), failed_reloads: AtomicU64::new(0) }))
+        let (rules, text) = load(path)?;
+        Ok(Arc::new(Self { path: path.into(), rules: ArcSwap::from_pointee(rules), first: text.into_bytes(), places, reloads: AtomicU64::new(0), failed_reloads: AtomicU64::new(0) }))
     }
 
     /// Group and resource of what lies at `key`.
@@ -107,7 +111,7 @@ pub fn follow_encryption(encryption: Arc<Encryption>, store: Arc<dyn Store>, shu
 }
 
 async fn follow(encryption: Arc<Encryption>, store: Arc<dyn Store>, mut shutdown: watch::Receiver<bool>) {
-    let mut changes = match FileChanges::of(&encryption.path) {
+    let mut changes = match FileChanges::of(&encryption.path, encryption.first.clone()) {
         Ok(changes) => changes,
         Err(error) => return tracing::warn!(%error, file = %encryption.path.display(), "the encryption provider config is not followed: it counts from the next start"),
     };
@@ -117,7 +121,7 @@ async fn follow(encryption: Arc<Encryption>, store: Arc<dyn Store>, mut shutdown
             _ = shutdown.wait_for(|stop| *stop) => return,
         }
         match load(&encryption.path) {
-            Ok(rules) => {
+            Ok((rules, _)) => {
                 encryption.rules.store(Arc::new(rules));
                 encryption.reloads.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(file = %encryption.path.display(), "the encryption provider config was read again");
