@@ -9,6 +9,7 @@ mod informers;
 mod run;
 mod runner;
 
+mod bootstrap;
 mod certificates;
 mod cronjob;
 mod daemonset;

@@ -7,6 +7,7 @@ use client::{BoxFuture, Client, ObjectKey, Queue};
 use plan::node::ipam::Cidr;
 use tokio::task::JoinSet;
 
+use crate::bootstrap::{self, BootstrapSigner, TokenCleaner};
 use crate::certificates::{Certificates, Signer};
 use crate::context::Context;
 use crate::cronjob::CronJobs;
@@ -108,6 +109,13 @@ async fn until(client: Client, config: Config, shutdown: BoxFuture<'static, ()>)
         start!(Volumes(informers.clone()));
         start!(EphemeralVolumes(informers.clone()));
         start!(Namespaces { informers: informers.clone(), client: client.clone(), kinds: kinds.clone(), queue: namespaces });
+        let bootstrap = bootstrap::Tokens::watch(&client);
+        let (signer, cleaner) = (BootstrapSigner(bootstrap.clone()), TokenCleaner(bootstrap.clone()));
+        let (signed, cleaned, own) = (signer.keys(), cleaner.keys(), bootstrap.context(&context));
+        tasks.spawn(async move {
+            bootstrap.synced().await;
+            tokio::join!(work(signer, signed, own.clone()), work(cleaner, cleaned, own));
+        });
         // Last: nothing is called absent before everything was seen.
         let collector = GarbageCollector { everything: everything.clone(), client: client.clone() };
         let (queue, context) = (everything.keys(), context.clone());

@@ -64,7 +64,8 @@ pub fn runtime_config(paths: &Paths, network: Arc<dyn sandbox::cri::PodNetwork>)
 }
 
 impl Machine {
-    pub async fn start(config: MachineConfig, paths: &Paths, client: &Client, clock: Arc<dyn Clock>) -> Result<Self> {
+    /// `client` follows Services, `agent` is the node's own and may do what nodes may.
+    pub async fn start(config: MachineConfig, paths: &Paths, client: &Client, agent: Client, clock: Arc<dyn Clock>) -> Result<Self> {
         let mut networking = Networking::open(networking_config(&config, paths)?).await.context("cannot set up the pod network")?;
         let runtime = Embedded::open(runtime_config(paths, networking.pod_network())?).context("cannot open the container runtime")?;
         let sandboxes = runtime.list_pod_sandboxes().await.context("cannot list what already runs")?;
@@ -74,13 +75,12 @@ impl Machine {
         let store = Arc::new(Store::open(paths.images()).context("cannot open the image store")?);
         let registry = Registry::new(RegistryOptions::default()).context("cannot set up registries")?;
         networking.follow(client).context("cannot program Services")?;
-        let mut agent = node::Config::new(&config.node_name, config.address, &config.version, paths.kubelet());
-        agent.log_dir = paths.pod_logs();
-        agent.cluster_dns = vec![config.cluster_dns];
+        let mut wanted = node::Config::new(&config.node_name, config.address, &config.version, paths.kubelet());
+        wanted.log_dir = paths.pod_logs();
+        wanted.cluster_dns = vec![config.cluster_dns];
         let (base, prefix) = node_range(config.pod_network_cidr);
-        agent.pod_cidrs = vec![format!("{base}/{prefix}")];
-        agent.control_plane = true;
-        let node = Node::start(agent, client.clone(), Arc::new(runtime), Arc::new(LocalImages::new(store, registry)), clock);
+        wanted.pod_cidrs = vec![format!("{base}/{prefix}")];
+        let node = Node::start(wanted, agent, Arc::new(runtime), Arc::new(LocalImages::new(store, registry)), clock);
         Ok(Self { node, _networking: networking })
     }
 }

@@ -4,11 +4,12 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use api::Typed as _;
 use api::Status;
-use api::k8s::api::core::v1::{Endpoints, Pod, Service};
+use api::k8s::api::core::v1::{Endpoints, Node, Pod, Service};
 use api::k8s::api::discovery::v1::EndpointSlice;
 use client::{Client, DeleteOptions, Informer, PatchKind, Preconditions};
 use parking_lot::Mutex;
@@ -49,6 +50,23 @@ pub async fn dns_service(client: &Client, address: IpAddr) -> Result<()> {
         Err(status) if status.is_not_found() => services.create(&service).await.map(drop).map_err(Into::into),
         found => found.map(drop).map_err(Into::into),
     }
+}
+
+/// How long the node has to register before the start goes on without.
+const REGISTER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Labels this machine's node as kubeadm does: nodes may not say of themselves what they are for.
+pub async fn mark_control_plane(client: &Client, name: &str) -> Result<()> {
+    let informer = Informer::<Node>::of(client, None).fields(&format!("metadata.name={name}")).start();
+    let mut changes = informer.subscribe();
+    let registered = async {
+        while changes.next().await.new.is_none() {}
+    };
+    if tokio::time::timeout(REGISTER_TIMEOUT, registered).await.is_err() {
+        tracing::warn!(node = name, "the node has not registered: it is not marked as the control plane's");
+        return Ok(());
+    }
+    client.of::<Node>(None).patch(name, PatchKind::Merge, json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}})).await.map(drop).map_err(Into::into)
 }
 
 /// This node's mirror pods: of which address, Running since when, and where their things lie.

@@ -185,8 +185,11 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
         let dns = nth(options.service_cidr, DNS_OFFSET);
         let config = MachineConfig { node_name: name.clone(), address, service_cidr: options.service_cidr, pod_network_cidr: options.pod_network_cidr, cluster_dns: dns, version: server::GIT_VERSION.to_owned() };
         system::dns_service(&client, dns).await?;
-        let machine = Machine::start(config, &paths, &client, clock.clone()).await?;
+        // What nodes may do is what the agent may do, as if it came from another machine.
+        let agent = Client::new(Arc::new(Local::node(api.clone(), &name)), "kubelet");
+        let machine = Machine::start(config, &paths, &client, agent, clock.clone()).await?;
         agents.add(&name, machine.node.clone());
+        system::mark_control_plane(&client, &name).await?;
         let identity = credentials.authority.issue(&Pki::Server { name: &format!("system:node:{name}"), groups: &["system:nodes"], dns: std::slice::from_ref(&name), addresses: &[address] }, clock.now().as_second())?;
         match tokio::net::TcpListener::bind(SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), node::KUBELET_PORT)).await {
             Ok(listener) => drop(tokio::spawn(node::door::serve(listener, credentials.tls(&identity)?, machine.node.clone(), agents::masters_only(), stopped.clone()))),

@@ -27,8 +27,6 @@ pub struct Config {
     pub cluster_domain: String,
     /// Written to `spec.podCIDR` when the node registers itself and nobody else allocates.
     pub pod_cidrs: Vec<String>,
-    /// Labels the node as `node-role.kubernetes.io/control-plane`.
-    pub control_plane: bool,
     pub labels: BTreeMap<String, String>,
     pub port: u16,
     pub max_pods: u32,
@@ -49,7 +47,6 @@ impl Config {
             cluster_dns: Vec::new(),
             cluster_domain: "cluster.local".to_owned(),
             pod_cidrs: Vec::new(),
-            control_plane: false,
             labels: BTreeMap::new(),
             port: KUBELET_PORT,
             max_pods: MAX_PODS,

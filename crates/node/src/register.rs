@@ -62,9 +62,6 @@ pub fn labels(node: &Node) -> Value {
         "kubernetes.io/hostname": node.config.hostname(),
         "kubernetes.io/os": "linux",
     });
-    if node.config.control_plane {
-        labels["node-role.kubernetes.io/control-plane"] = json!("");
-    }
     for (key, value) in &node.config.labels {
         labels[key.as_str()] = json!(value);
     }

@@ -3,6 +3,7 @@
 //! A `View` holds what the controller knows, a [`Plan`] what it wants done. No I/O, no clock, no chance, no async: the `controllers` crate loads views and
 //! applies plans.
 
+pub mod bootstrap;
 pub mod certificates;
 pub mod claim;
 pub mod cronjob;

@@ -12,8 +12,8 @@ use store::Store;
 use crate::admission::{EventRateLimit, Follower};
 use crate::aggregator::{Aggregator, FrontProxy};
 use crate::audit::{Audit, Ids, Record};
-use crate::authentication::User;
-use crate::authorization::Authorizer;
+use crate::authentication::{AuthenticationConfig, User};
+use crate::authorization::{AuthorizationMode, Authorizer};
 use crate::encoded::Encoded;
 use crate::flow_control::{self, FlowControl};
 use crate::nodes::Dial;
@@ -54,6 +54,9 @@ pub struct Config {
     pub event_rate_limit: Option<Arc<EventRateLimit>>,
     /// How long a client may take to send a request's head, the first one included.
     pub head_timeout: Duration,
+    pub authentication: AuthenticationConfig,
+    /// Who is asked what users may do, in this order.
+    pub authorization: Vec<AuthorizationMode>,
 }
 
 impl Config {
@@ -75,6 +78,8 @@ impl Config {
             audit: None,
             event_rate_limit: None,
             head_timeout: HEAD_TIMEOUT,
+            authentication: AuthenticationConfig::default(),
+            authorization: vec![AuthorizationMode::Node, AuthorizationMode::Rbac],
         }
     }
 }
@@ -183,7 +188,8 @@ impl Api {
         let allocations = Allocations::new(&config);
         let outbound = Arc::new(Outbound::new(store.clone()));
         let (flow_control, request_ids) = (FlowControl::new(&config), Ids::new(&chance));
-        let api = Arc::new(Self { store, clock, chance, config, serving: Serving::built_in(), authorizer: Arc::default(), allocations, nodes, encoded: Encoded::default(), quota_turns: Default::default(), outbound, admission: Follower::default(), aggregator: Aggregator::default(), flow_control, request_ids });
+        let authorizer = Arc::new(Authorizer::new(config.authorization.clone()));
+        let api = Arc::new(Self { store, clock, chance, config, serving: Serving::built_in(), authorizer, allocations, nodes, encoded: Encoded::default(), quota_turns: Default::default(), outbound, admission: Follower::default(), aggregator: Aggregator::default(), flow_control, request_ids });
         api.allocations.load(&*api.store);
         crate::custom::load(&api);
         crate::bootstrap::run(&api).await.map_err(OpenError::Bootstrap)?;

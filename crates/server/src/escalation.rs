@@ -136,7 +136,7 @@ pub fn check(api: &Api, row: &Resource, namespace: Option<&str>, new: &Value, ol
             list(found.value().map_err(Status::internal)?.get("rules"))
         }
     };
-    let (resources, paths) = api.authorizer.rules(&*api.store, &cx.user, namespace.unwrap_or(""));
+    let (resources, paths, _) = api.authorizer.rules(&*api.store, &cx.user, namespace.unwrap_or(""));
     let owner: Vec<Value> = resources.into_iter().chain(paths).collect();
     let missing = missing(&owner, &wanted);
     if missing.is_empty() {

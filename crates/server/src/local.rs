@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use ::api::selector::FieldSelector;
 use ::api::{Object, Resource, Status};
 use client::{Body, BoxFuture, DeleteOptions, EventStream, ListOptions, ObjectList, PatchKind, Target, Transport, WatchEvent, WatchOptions, WriteOptions};
 use futures_util::stream;
@@ -12,8 +13,9 @@ use serde_json::Value;
 use crate::admission::{self, Asked, Operation};
 use crate::api::{Api, Context, FieldValidation};
 use crate::audit::{Completed, Record, Stage};
-use crate::authentication::User;
-use crate::authorization::Attributes;
+use crate::authentication::{AUTHENTICATED, User};
+use crate::authorization::node::{NODE_PREFIX, NODES_GROUP};
+use crate::authorization::{self, Attributes};
 use crate::decode::{self, Format};
 use crate::registry::{Deleted, Part};
 use crate::special::{reviews, scale};
@@ -27,12 +29,44 @@ const BOOKMARK_SECONDS: u64 = 60;
 pub struct Local {
     api: Arc<Api>,
     user: Arc<User>,
+    /// Each request is authorized, as those that come over HTTP.
+    restricted: bool,
 }
 
 impl Local {
     /// `component` is who asks: `system:kube-scheduler`.
     pub fn new(api: Arc<Api>, component: &str) -> Self {
-        Self { api, user: Arc::new(User::component(component)) }
+        Self { api, user: Arc::new(User::component(component)), restricted: false }
+    }
+
+    /// As somebody who may do only what authorizers allow.
+    pub fn restricted(api: Arc<Api>, user: User) -> Self {
+        Self { api, user: Arc::new(user), restricted: true }
+    }
+
+    /// The agent of a node: `system:node:<name>` in `system:nodes`.
+    pub fn node(api: Arc<Api>, name: &str) -> Self {
+        Self::restricted(api, User { name: format!("{NODE_PREFIX}{name}"), groups: vec![NODES_GROUP.into(), AUTHENTICATED.into()], ..User::default() })
+    }
+
+    /// Whether the request is allowed; `fields` is its field selector.
+    async fn authorize(&self, verb: &str, target: &Target, fields: &str) -> Result<(), Status> {
+        if !self.restricted {
+            return Ok(());
+        }
+        let fields = FieldSelector::parse(fields).unwrap_or_default();
+        let asked = Attributes {
+            verb: verb.into(),
+            group: target.group.clone(),
+            version: target.version.clone(),
+            resource: target.plural.clone(),
+            subresource: target.subresource.clone().unwrap_or_default(),
+            namespace: target.namespace.clone().unwrap_or_default(),
+            name: target.name.clone().or_else(|| fields.requires("metadata.name").map(str::to_owned)).unwrap_or_default(),
+            fields: fields.terms().to_vec(),
+            path: String::new(),
+        };
+        authorization::require(&self.api, &self.user, &asked).await
     }
 
     fn row(&self, target: &Target) -> Result<Arc<Resource>, Status> {
@@ -51,7 +85,7 @@ impl Local {
             subresource: text(&target.subresource),
             namespace: text(&target.namespace),
             name: text(&target.name),
-            path: String::new(),
+            ..Attributes::default()
         };
         let headers = http::HeaderMap::new();
         let record = audit.begin(&self.api.request_ids.of(&headers), &target.path(), &asked, &target.version, &self.user, None, &headers)?;
@@ -129,7 +163,7 @@ impl Api {
             (None, None) if reviews::is_review(row) => {
                 let mut value = decode::shape(row, value, &[], cx)?;
                 admission::admit(self, &Asked::new(Operation::Create, row, "", namespace, "", cx), &mut value, None).await?;
-                self.review(row, namespace, value, cx)
+                self.review(row, namespace, value, cx).await
             }
             (None, None) if row.group.is_empty() && row.plural == "bindings" => {
                 let pods = self.serving.rows().find("", "v1", "pods").ok_or_else(Status::no_route)?;
@@ -145,6 +179,7 @@ impl Api {
             (Some(name), Some(subresource @ ("binding" | "token" | "eviction"))) => {
                 let mut value = value;
                 let asked = Asked::new(Operation::Create, row, subresource, namespace, name, cx);
+                admission::restrict_node(self, &asked, Some(&value), None)?;
                 if admission::asks(self, row, cx) {
                     let (group, version, kind) = asked.kind(row);
                     value["kind"] = kind.into();
@@ -153,7 +188,7 @@ impl Api {
                 }
                 match subresource {
                     "binding" => return self.bind(row, namespace_or_default, name, &value, cx).await,
-                    "token" => return self.request_token(namespace_or_default, name, value),
+                    "token" => return self.request_token(namespace_or_default, name, value, cx),
                     _ => {}
                 }
                 let mut options = DeleteOptions::default();
@@ -263,12 +298,16 @@ fn events(watching: Watching, audited: Option<Completed>) -> EventStream {
 
 impl Transport for Local {
     fn get<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Arc<Object>, Status>> {
-        let reading = async move { self.api.get_any(&*self.row(target)?, target.namespace.as_deref(), named(target)?, target.subresource.as_deref()).await };
+        let reading = async move {
+            self.authorize("get", target, "").await?;
+            self.api.get_any(&*self.row(target)?, target.namespace.as_deref(), named(target)?, target.subresource.as_deref()).await
+        };
         Box::pin(audited(self.record("get", target), 200, whole, reading))
     }
 
     fn list<'a>(&'a self, target: &'a Target, options: &'a ListOptions) -> BoxFuture<'a, Result<ObjectList, Status>> {
         let reading = async move {
+            self.authorize("list", target, &options.field_selector).await?;
             let listed = self.api.list(&*self.row(target)?, target.namespace.as_deref(), options).await?;
             Ok(ObjectList { items: listed.items, resource_version: listed.revision.to_string(), continue_token: listed.continue_token, remaining: listed.remaining })
         };
@@ -277,6 +316,7 @@ impl Transport for Local {
 
     fn watch<'a>(&'a self, target: &'a Target, options: &'a WatchOptions) -> BoxFuture<'a, Result<EventStream, Status>> {
         Box::pin(async move {
+            self.authorize("watch", target, &options.field_selector).await?;
             let record = self.record("watch", target);
             let watching = match self.row(target) {
                 Ok(row) => self.api.watch(row, target.namespace.as_deref(), target.name.as_deref(), options).await,
@@ -298,6 +338,7 @@ impl Transport for Local {
         let record = self.record("create", target);
         let known = record.clone();
         let writing = async move {
+            self.authorize("create", target, "").await?;
             let row = self.row(target)?;
             let value = sent(&known, value(body)?);
             self.api.post(&row, target.namespace.as_deref(), target.name.as_deref(), target.subresource.as_deref(), value, &self.context(options, &known)).await
@@ -309,6 +350,7 @@ impl Transport for Local {
         let record = self.record("update", target);
         let known = record.clone();
         let writing = async move {
+            self.authorize("update", target, "").await?;
             let row = self.row(target)?;
             let value = sent(&known, value(body)?);
             self.api.put(&row, target.namespace.as_deref(), named(target)?, target.subresource.as_deref(), value, &self.context(options, &known)).await
@@ -320,6 +362,7 @@ impl Transport for Local {
         let record = self.record("patch", target);
         let known = record.clone();
         let writing = async move {
+            self.authorize("patch", target, "").await?;
             let row = self.row(target)?;
             let patch = value(body)?;
             if let Some(record) = &known {
@@ -334,6 +377,7 @@ impl Transport for Local {
         let record = self.record("delete", target);
         let known = record.clone();
         let writing = async move {
+            self.authorize("delete", target, "").await?;
             let row = self.row(target)?;
             let cx = Context { record: known, ..Context::of(self.user.clone()).dry(options.dry_run) };
             match self.api.delete(&row, target.namespace.as_deref(), named(target)?, options, &cx).await? {
@@ -347,6 +391,7 @@ impl Transport for Local {
         let record = self.record("deletecollection", target);
         let known = record.clone();
         let writing = async move {
+            self.authorize("deletecollection", target, &list.field_selector).await?;
             let row = self.row(target)?;
             let cx = Context { record: known, ..Context::of(self.user.clone()).dry(options.dry_run) };
             self.api.delete_collection(&row, target.namespace.as_deref(), options, list, &cx).await.map(drop)

@@ -1,4 +1,4 @@
-//! HTTPS calls from the API server to webhooks: of CustomResourceDefinitions that convert, and of admission.
+//! HTTPS calls from the API server: to webhooks of CustomResourceDefinitions that convert, of admission, of authentication and authorisation; and to OIDC issuers.
 //!
 //! [`Hook::from_json`] reads a `clientConfig` (URL or Service, `caBundle`); [`Outbound::post`] sends one JSON document and hands back the answer's code and body, within a
 //! time and a size. A Service is reached at one of its ready endpoints, under the name `<name>.<namespace>.svc`. Connections are kept for the next call.
@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use base64::Engine;
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
+use http::Method;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
 use store::Store;
 use tokio::net::TcpStream;
@@ -48,6 +49,23 @@ pub struct Hook {
     pub target: Target,
     /// PEM; empty: the system's authorities.
     pub ca_bundle: Vec<u8>,
+    /// How we show who we are.
+    pub credentials: Credentials,
+}
+
+/// A bearer token; a certificate and its key in PEM; or nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Credentials {
+    pub token: String,
+    pub certificate_pem: Vec<u8>,
+    pub key_pem: Vec<u8>,
+}
+
+/// What is sent: a document, or a question for one.
+struct Outgoing {
+    path: String,
+    body: Option<Bytes>,
+    token: String,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +85,18 @@ pub struct Reply {
     pub body: Bytes,
 }
 
+impl Target {
+    fn parse(url: &str) -> Result<Self, String> {
+        let rest = url.strip_prefix("https://").ok_or("webhook URL must be https")?;
+        let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| "invalid port in the webhook's URL")?),
+            _ => (authority, HTTPS),
+        };
+        Ok(Self::Url { host: host.trim_start_matches('[').trim_end_matches(']').to_owned(), port, path: path.to_owned() })
+    }
+}
+
 impl Hook {
     /// Of a `clientConfig`.
     pub fn from_json(config: &Value) -> Result<Self, OutboundError> {
@@ -83,18 +113,15 @@ impl Hook {
                 port: service.get("port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0).unwrap_or(HTTPS),
                 path: text(service, "path"),
             },
-            (Some(url), None) => {
-                let rest = url.strip_prefix("https://").ok_or_else(|| wrong("webhook URL must be https"))?;
-                let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-                let (host, port) = match authority.rsplit_once(':') {
-                    Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| wrong("invalid port in the webhook's URL"))?),
-                    _ => (authority, HTTPS),
-                };
-                Target::Url { host: host.trim_start_matches('[').trim_end_matches(']').to_owned(), port, path: path.to_owned() }
-            }
+            (Some(url), None) => Target::parse(url).map_err(OutboundError::Config)?,
             (None, None) => return Err(wrong("webhook configuration must have either service or URL")),
         };
-        Ok(Self { target, ca_bundle })
+        Ok(Self { target, ca_bundle, credentials: Credentials::default() })
+    }
+
+    /// At an address, believed by these authorities.
+    pub fn at(url: &str, ca_bundle: Vec<u8>, credentials: Credentials) -> Result<Self, OutboundError> {
+        Ok(Self { target: Target::parse(url).map_err(OutboundError::Config)?, ca_bundle, credentials })
     }
 
     /// Host as the certificate has to name it, port, and path.
@@ -127,6 +154,9 @@ impl Hook {
 
 type Sender = SendRequest<Full<Bytes>>;
 
+/// Where, whom it is believed by, and as whom.
+type Key = (String, Vec<u8>, Credentials);
+
 /// What is kept of a hook between calls.
 struct Kept {
     tls: Arc<rustls::ClientConfig>,
@@ -136,7 +166,7 @@ struct Kept {
 /// Calls webhooks. One for the whole API server.
 pub struct Outbound {
     store: Arc<dyn Store>,
-    kept: Mutex<HashMap<(String, Vec<u8>), Kept>>,
+    kept: Mutex<HashMap<Key, Kept>>,
 }
 
 impl Outbound {
@@ -148,35 +178,48 @@ impl Outbound {
     pub async fn post(&self, hook: &Hook, body: &Value, timeout: Duration) -> Result<Reply, OutboundError> {
         let failed = |cause: String| OutboundError::Call { url: hook.url(timeout), cause };
         let body = Bytes::from(serde_json::to_vec(body).map_err(|error| OutboundError::Config(error.to_string()))?);
-        match tokio::time::timeout(timeout, self.exchange(hook, body, timeout)).await {
+        let outgoing = Outgoing { path: hook.path(timeout), body: Some(body), token: hook.credentials.token.clone() };
+        match tokio::time::timeout(timeout, self.exchange(hook, &outgoing)).await {
             Ok(done) => done.map_err(failed),
             Err(_) => Err(failed("context deadline exceeded".to_owned())),
         }
     }
 
-    async fn exchange(&self, hook: &Hook, body: Bytes, timeout: Duration) -> Result<Reply, String> {
-        let key = (hook.authority(), hook.ca_bundle.clone());
+    /// Asks for the document at `hook`'s address.
+    pub async fn get(&self, hook: &Hook, timeout: Duration) -> Result<Reply, String> {
+        let (_, _, path) = hook.parts();
+        let path = if path.is_empty() { "/".to_owned() } else { path.to_owned() };
+        let failed = |cause: String| format!("Get \"https://{}{path}\": {cause}", hook.authority());
+        let outgoing = Outgoing { path: path.clone(), body: None, token: hook.credentials.token.clone() };
+        match tokio::time::timeout(timeout, self.exchange(hook, &outgoing)).await {
+            Ok(done) => done.map_err(failed),
+            Err(_) => Err(failed("context deadline exceeded (Client.Timeout exceeded while awaiting headers)".to_owned())),
+        }
+    }
+
+    async fn exchange(&self, hook: &Hook, outgoing: &Outgoing) -> Result<Reply, String> {
+        let key = (hook.authority(), hook.ca_bundle.clone(), hook.credentials.clone());
         let tls = self.tls(&key)?;
         // An idle connection may have been closed by the other side: that is no failure of the call.
         while let Some(mut sender) = self.idle(&key) {
             if sender.ready().await.is_ok()
-                && let Ok(reply) = self.send(&key, &mut sender, hook, body.clone(), timeout).await
+                && let Ok(reply) = self.send(&key, &mut sender, outgoing).await
             {
                 self.keep(&key, sender);
                 return Ok(reply);
             }
         }
         let mut sender = self.connect(hook, tls).await?;
-        let reply = self.send(&key, &mut sender, hook, body, timeout).await?;
+        let reply = self.send(&key, &mut sender, outgoing).await?;
         self.keep(&key, sender);
         Ok(reply)
     }
 
-    fn idle(&self, key: &(String, Vec<u8>)) -> Option<Sender> {
+    fn idle(&self, key: &Key) -> Option<Sender> {
         self.kept.lock().get_mut(key)?.idle.pop()
     }
 
-    fn keep(&self, key: &(String, Vec<u8>), sender: Sender) {
+    fn keep(&self, key: &Key, sender: Sender) {
         if let Some(kept) = self.kept.lock().get_mut(key)
             && kept.idle.len() < IDLE_MAX
             && !sender.is_closed()
@@ -185,12 +228,12 @@ impl Outbound {
         }
     }
 
-    fn tls(&self, key: &(String, Vec<u8>)) -> Result<Arc<rustls::ClientConfig>, String> {
+    fn tls(&self, key: &Key) -> Result<Arc<rustls::ClientConfig>, String> {
         let mut kept = self.kept.lock();
         if let Some(known) = kept.get(key) {
             return Ok(known.tls.clone());
         }
-        let tls = Arc::new(trusting(&key.1)?);
+        let tls = Arc::new(trusting(&key.1, &key.2)?);
         if kept.len() >= HOOKS_MAX {
             kept.clear();
         }
@@ -198,14 +241,16 @@ impl Outbound {
         Ok(tls)
     }
 
-    async fn send(&self, key: &(String, Vec<u8>), sender: &mut Sender, hook: &Hook, body: Bytes, timeout: Duration) -> Result<Reply, String> {
-        let request = http::Request::post(hook.path(timeout))
-            .header(HOST, &key.0)
-            .header(CONTENT_TYPE, "application/json")
-            .header(ACCEPT, "application/json, */*")
-            .header(USER_AGENT, format!("kube-apiserver/{GIT_VERSION}"))
-            .body(Full::new(body))
-            .map_err(|error| error.to_string())?;
+    async fn send(&self, key: &Key, sender: &mut Sender, outgoing: &Outgoing) -> Result<Reply, String> {
+        let method = if outgoing.body.is_some() { Method::POST } else { Method::GET };
+        let mut request = http::Request::builder().method(method).uri(&outgoing.path).header(HOST, &key.0).header(ACCEPT, "application/json, */*").header(USER_AGENT, format!("kube-apiserver/{GIT_VERSION}"));
+        if outgoing.body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        if !outgoing.token.is_empty() {
+            request = request.header(AUTHORIZATION, format!("Bearer {}", outgoing.token));
+        }
+        let request = request.body(Full::new(outgoing.body.clone().unwrap_or_default())).map_err(|error| error.to_string())?;
         let response = sender.send_request(request).await.map_err(|error| if error.is_incomplete_message() { "EOF".to_owned() } else { error.to_string() })?;
         let status = response.status().as_u16();
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| error.to_string())?.to_bytes();
@@ -289,7 +334,7 @@ fn ready(slice: &Value, port_name: &str) -> Vec<SocketAddr> {
 /// Where distributions keep the public authorities, for hooks without one of their own.
 const SYSTEM_ROOTS: [&str; 3] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
-fn trusting(bundle: &[u8]) -> Result<rustls::ClientConfig, String> {
+fn trusting(bundle: &[u8], credentials: &Credentials) -> Result<rustls::ClientConfig, String> {
     let mut roots = rustls::RootCertStore::empty();
     let system = || SYSTEM_ROOTS.iter().find_map(|path| std::fs::read(path).ok()).unwrap_or_default();
     let pem = if bundle.is_empty() { system() } else { bundle.to_vec() };
@@ -302,7 +347,13 @@ fn trusting(bundle: &[u8]) -> Result<rustls::ClientConfig, String> {
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12]).map_err(|error| error.to_string())?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    let builder = builder.with_root_certificates(roots);
+    if credentials.certificate_pem.is_empty() {
+        return Ok(builder.with_no_client_auth());
+    }
+    let chain = CertificateDer::pem_slice_iter(&credentials.certificate_pem).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+    let key = PrivateKeyDer::from_pem_slice(&credentials.key_pem).map_err(|error| error.to_string())?;
+    builder.with_client_auth_cert(chain, key).map_err(|error| error.to_string())
 }
 
 pub(crate) fn tls_words(error: &std::io::Error, host: &str) -> String {
@@ -338,7 +389,7 @@ mod tests {
         assert_eq!(hook.url(second), "https://s.n.svc:443/x?timeout=30s");
         assert_eq!(hook.ca_bundle, b"a");
         assert!(Hook::from_json(&json!({"url": "http://example.com"})).is_err() && Hook::from_json(&json!({})).is_err());
-        assert!(trusting(b"no certificate").is_err());
+        assert!(trusting(b"no certificate", &Credentials::default()).is_err());
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! Subject, key and alternative names are the request's; usages and dates are the signer's. Mirrors `pkg/controller/certificates/authority`.
 
-use rcgen::{CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose};
-use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509CertificationRequest};
+use base64::Engine as _;
+use rcgen::{CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SigningKey as _};
+use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate, X509CertificationRequest};
 
 use crate::pki::Authority;
 
@@ -82,11 +83,9 @@ fn purposes(usages: &[String]) -> Result<(Vec<KeyUsagePurpose>, Vec<ExtendedKeyU
 impl Authority {
     /// A certificate for the request's key, valid for so many seconds from `now_seconds` on, but no longer than the CA's makers meant any certificate to be.
     pub fn sign_request(&self, request: &[u8], usages: &[String], seconds: i64, now_seconds: i64) -> Result<String, String> {
-        if read(request)?.organizations.len() > 1 {
-            // The library we build certificates with keeps one name of a kind; dropping groups silently would be worse than refusing.
-            return Err("requests for several organizations cannot be signed".to_owned());
-        }
-        let mut params = CertificateSigningRequestParams::from_der(&der(request)?.into()).map_err(|error| error.to_string())?;
+        let request = der(request)?;
+        let (_, parsed) = X509CertificationRequest::from_der(&request).map_err(|error| error.to_string())?;
+        let mut params = CertificateSigningRequestParams::from_der(&request.as_slice().into()).map_err(|error| error.to_string())?;
         let (plain, extended) = purposes(usages)?;
         params.params.key_usages = plain;
         params.params.extended_key_usages = extended;
@@ -96,8 +95,68 @@ impl Authority {
         params.params.not_before = at(now_seconds - BACKDATE_SECONDS);
         params.params.not_after = at(end);
         let certificate = params.signed_by(self.issuer()).map_err(|error| error.to_string())?;
-        Ok(certificate.pem())
+        // The library we build certificates with keeps one name of a kind; a request may be of several groups.
+        let certificate = with_subject(certificate.der(), parsed.certification_request_info.subject.as_raw(), |tbs| self.issuer().key().sign(tbs).map_err(|error| error.to_string()))?;
+        Ok(pem(&certificate))
     }
+}
+
+/// Where the contents of a DER value begin.
+fn header_length(value: &[u8]) -> Option<usize> {
+    match *value.get(1)? {
+        short if short < 0x80 => Some(2),
+        long => Some(2 + usize::from(long & 0x7f)),
+    }
+}
+
+/// A whole DER value at the beginning of `bytes`.
+fn first_value(bytes: &[u8]) -> Option<&[u8]> {
+    let header = header_length(bytes)?;
+    let length = if header == 2 { usize::from(bytes[1]) } else { bytes.get(2..header)?.iter().try_fold(0usize, |sum, byte| sum.checked_mul(256)?.checked_add(usize::from(*byte)))? };
+    bytes.get(..header.checked_add(length)?)
+}
+
+const SEQUENCE: u8 = 0x30;
+const BIT_STRING: u8 = 0x03;
+
+fn value(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let mut out = vec![tag];
+    if length < 0x80 {
+        out.push(length as u8);
+    } else {
+        let bytes: Vec<u8> = length.to_be_bytes().into_iter().skip_while(|byte| *byte == 0).collect();
+        out.push(0x80 | bytes.len() as u8);
+        out.extend(bytes);
+    }
+    parts.iter().for_each(|part| out.extend_from_slice(part));
+    out
+}
+
+/// The same certificate for another subject, signed again.
+fn with_subject(certificate: &[u8], subject: &[u8], sign: impl Fn(&[u8]) -> Result<Vec<u8>, String>) -> Result<Vec<u8>, String> {
+    let broken = || "the certificate cannot be taken apart".to_owned();
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|error| error.to_string())?;
+    let (tbs, old) = (parsed.tbs_certificate.as_ref(), parsed.tbs_certificate.subject.as_raw());
+    // Both are slices of `certificate`.
+    let at = (old.as_ptr() as usize).checked_sub(tbs.as_ptr() as usize).filter(|at| tbs.get(*at..*at + old.len()) == Some(old)).ok_or_else(broken)?;
+    let start = header_length(tbs).ok_or_else(broken)?;
+    let tbs_at = header_length(certificate).ok_or_else(broken)?;
+    let algorithm = certificate.get(tbs_at + tbs.len()..).and_then(first_value).ok_or_else(broken)?;
+    let tbs = value(SEQUENCE, &[tbs.get(start..at).ok_or_else(broken)?, subject, &tbs[at + old.len()..]]);
+    let signature = value(BIT_STRING, &[&[0], &sign(&tbs)?]);
+    Ok(value(SEQUENCE, &[&tbs, algorithm, &signature]))
+}
+
+fn pem(der: &[u8]) -> String {
+    const LINE: usize = 64;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let mut out = String::from("-----BEGIN CERTIFICATE-----\n");
+    for line in text.as_bytes().chunks(LINE) {
+        out.push_str(&String::from_utf8_lossy(line));
+        out.push('\n');
+    }
+    out + "-----END CERTIFICATE-----\n"
 }
 
 #[cfg(test)]
@@ -123,5 +182,47 @@ mod tests {
         assert!(parsed.extended_key_usage().unwrap().unwrap().value.client_auth);
         assert!(authority.sign_request(b"nonsense", &[], 3600, 0).is_err());
         assert!(authority.sign_request(request.as_bytes(), &["world domination".to_owned()], 3600, 1_800_000_000).is_err());
+    }
+
+    #[test]
+    fn requests_of_several_groups_keep_them_all() {
+        let authority = Authority::generate("ca", 1_800_000_000).unwrap();
+        let mut params = CertificateParams::default();
+        let mut subject = DistinguishedName::new();
+        subject.push(DnType::CommonName, "jane");
+        params.distinguished_name = subject;
+        let key = KeyPair::generate().unwrap();
+        let one = params.serialize_request(&key).unwrap();
+        let (_, parsed) = X509CertificationRequest::from_der(one.der()).unwrap();
+        let tbs = parsed.certification_request_info.raw;
+        let old = parsed.certification_request_info.subject.as_raw();
+        // CN=jane, O=dev, O=ops: a request that our library cannot write either.
+        let name = |kind: u8, text: &str| value(0x31, &[&value(SEQUENCE, &[&[0x06, 3, 0x55, 4, kind], &value(0x0c, &[text.as_bytes()])])]);
+        let subject = value(SEQUENCE, &[&name(3, "jane"), &name(10, "dev"), &name(10, "ops")]);
+        let (start, at) = (header_length(tbs).unwrap(), old.as_ptr() as usize - tbs.as_ptr() as usize);
+        let info = value(SEQUENCE, &[&tbs[start..at], &subject, &tbs[at + old.len()..]]);
+        let rest = &one.der()[header_length(one.der()).unwrap() + tbs.len()..];
+        let signature = value(BIT_STRING, &[&[0], &key.sign(&info).unwrap()]);
+        let request = value(SEQUENCE, &[&info, first_value(rest).unwrap(), &signature]);
+        let request = pem(&request).replace("CERTIFICATE", "CERTIFICATE REQUEST");
+        assert_eq!(read(request.as_bytes()).unwrap().organizations, ["dev", "ops"]);
+        let certificate = authority.sign_request(request.as_bytes(), &["client auth".to_owned()], 86400, 1_800_000_000).unwrap();
+        let (_, issued) = x509_parser::pem::parse_x509_pem(certificate.as_bytes()).unwrap();
+        let user = crate::User::of_certificate(&issued.contents).unwrap();
+        assert_eq!((user.name.as_str(), user.groups.join(" ")), ("jane", "dev ops system:authenticated".to_owned()));
+        // The signature is good: whoever trusts the authority trusts it.
+        let (_, ca) = x509_parser::pem::parse_x509_pem(authority.identity.certificate_pem.as_bytes()).unwrap();
+        let tls = rustls::server::WebPkiClientVerifier::builder_with_provider(
+            {
+                let mut roots = rustls::RootCertStore::empty();
+                roots.add(ca.contents.into()).unwrap();
+                roots.into()
+            },
+            rustls::crypto::ring::default_provider().into(),
+        )
+        .build()
+        .unwrap();
+        let at = rustls::pki_types::UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_800_000_100));
+        tls.verify_client_cert(&issued.contents.into(), &[], at).unwrap();
     }
 }

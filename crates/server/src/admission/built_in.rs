@@ -2,7 +2,8 @@
 //!
 //! NamespaceLifecycle, LimitRanger, ServiceAccount, TaintNodesByCondition, PodSecurity, Priority, DefaultTolerationSeconds, DefaultStorageClass,
 //! StorageObjectInUseProtection, PersistentVolumeClaimResize, RuntimeClass, CertificateApproval, CertificateSigning, CertificateSubjectRestriction,
-//! DefaultIngressClass, EventRateLimit. ResourceQuota comes last of all, in the registry (`quota.rs`).
+//! DefaultIngressClass, EventRateLimit. NodeRestriction is asked about deletions and subresources too, and so has a file of its own. ResourceQuota comes last of
+//! all, in the registry (`quota.rs`).
 
 use ::api::{Resource, Status};
 use serde_json::Value;

@@ -29,6 +29,13 @@ fn organizations(object: &Value) -> Result<Vec<String>, String> {
     Ok(request.certification_request_info.subject.iter_organization().filter_map(|part| part.as_str().ok()).map(str::to_owned).collect())
 }
 
+/// The name a request in PEM asks for.
+pub fn common_name(request: &[u8]) -> Result<String, String> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(request).map_err(|_| "PEM block type must be CERTIFICATE REQUEST".to_owned())?;
+    let (_, request) = X509CertificationRequest::from_der(&pem.contents).map_err(|error| error.to_string())?;
+    Ok(request.certification_request_info.subject.iter_common_name().filter_map(|part| part.as_str().ok()).last().unwrap_or("").to_owned())
+}
+
 /// A new request: nobody becomes a master by a certificate.
 pub fn restrict_subject(object: &Value) -> Result<(), Status> {
     if text(object, "/spec/signerName") != API_SERVER_CLIENT {

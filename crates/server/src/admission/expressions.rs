@@ -206,6 +206,7 @@ impl cel::Authorizer for Judge {
                 ..Attributes::default()
             },
         };
-        AuthorizationResult { allowed: self.authorizer.allows(&*self.store, &user, &asked), ..AuthorizationResult::default() }
+        let decision = self.authorizer.decide(&*self.store, &user, &asked);
+        AuthorizationResult { allowed: decision.allowed, reason: decision.reason, ..AuthorizationResult::default() }
     }
 }

@@ -19,6 +19,7 @@ mod index;
 mod limit_ranger;
 mod pod_security;
 mod mutating_policy;
+mod node_restriction;
 mod pods;
 mod policy;
 pub mod quota;
@@ -35,6 +36,7 @@ pub use connect::connect;
 pub use event_rate_limit::{AdmissionConfigError, EventRateLimit};
 pub use faults::expressions as expression_faults;
 pub use index::{Follower, run};
+pub use node_restriction::check as restrict_node;
 
 use ::api::{Resource, Status};
 use client::DeleteOptions;
@@ -111,11 +113,12 @@ pub async fn admit(api: &Api, asked: &Asked<'_>, object: &mut Value, old: Option
 pub async fn mutate_create(api: &Api, row: &Resource, namespace: Option<&str>, value: &mut Value, cx: &Context) -> Result<(), Status> {
     let built_in = |value: &mut Value| built_in::mutate_create(api, row, namespace, value);
     built_in(value)?;
+    let name = text(value, "/metadata/name").to_owned();
+    let asked = Asked::new(Operation::Create, row, "", namespace, &name, cx);
+    restrict_node(api, &asked, Some(value), None)?;
     if !asks(api, row, cx) {
         return Ok(());
     }
-    let name = text(value, "/metadata/name").to_owned();
-    let asked = Asked::new(Operation::Create, row, "", namespace, &name, cx);
     Box::pin(mutate(api, &asked, Some(value), None, &built_in)).await
 }
 
@@ -126,10 +129,11 @@ pub async fn mutate_update(api: &Api, row: &Resource, part: &str, namespace: Opt
         Ok(())
     };
     built_in(new)?;
+    let asked = Asked::new(Operation::Update, row, part, namespace, text(old, "/metadata/name"), cx);
+    restrict_node(api, &asked, Some(new), Some(old))?;
     if !asks(api, row, cx) {
         return Ok(());
     }
-    let asked = Asked::new(Operation::Update, row, part, namespace, text(old, "/metadata/name"), cx);
     Box::pin(mutate(api, &asked, Some(new), Some(old), &built_in)).await
 }
 

@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use super::relay::Peer;
 use super::{answer, routes};
 use crate::api::Api;
-use crate::authentication::User;
+use crate::authentication::Fronts;
 use crate::{admission, aggregation, aggregator, compaction, custom, flow_control};
 
 /// A client has this long to finish the TLS handshake.
@@ -46,6 +46,7 @@ pub fn serve(api: Arc<Api>, config: ServeConfig, shutdown: watch::Receiver<bool>
 
 async fn run(api: Arc<Api>, config: ServeConfig, mut shutdown: watch::Receiver<bool>) {
     let acceptor = TlsAcceptor::from(config.tls);
+    let fronts = Arc::new(Fronts::of(&api));
     tokio::spawn(compaction::run(api.clone(), shutdown.clone()));
     tokio::spawn(aggregation::run(api.clone(), shutdown.clone()));
     tokio::spawn(aggregator::run(api.clone(), shutdown.clone()));
@@ -66,11 +67,11 @@ async fn run(api: Arc<Api>, config: ServeConfig, mut shutdown: watch::Receiver<b
                 continue;
             }
         };
-        let (api, acceptor, shutdown) = (api.clone(), acceptor.clone(), shutdown.clone());
+        let (api, fronts, acceptor, shutdown) = (api.clone(), fronts.clone(), acceptor.clone(), shutdown.clone());
         tokio::spawn(async move {
             let _ = stream.set_nodelay(true);
             match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => connection(api, stream, shutdown).await,
+                Ok(Ok(stream)) => connection(api, fronts, stream, shutdown).await,
                 Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                 Err(_) => tracing::debug!("TLS handshake timed out"),
             }
@@ -78,8 +79,8 @@ async fn run(api: Arc<Api>, config: ServeConfig, mut shutdown: watch::Receiver<b
     }
 }
 
-async fn connection(api: Arc<Api>, stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>, mut shutdown: watch::Receiver<bool>) {
-    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(|leaf| User::of_certificate(leaf)).map(Arc::new);
+async fn connection(api: Arc<Api>, fronts: Arc<Fronts>, stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>, mut shutdown: watch::Receiver<bool>) {
+    let presented = stream.get_ref().1.peer_certificates().map(|chain| fronts.judge(chain)).unwrap_or_default();
     let peer = stream.get_ref().0.peer_addr().map(|address| Peer(address.ip())).ok();
     let head_timeout = api.config.head_timeout;
     let begun = Arc::new(AtomicBool::new(false));
@@ -91,10 +92,10 @@ async fn connection(api: Arc<Api>, stream: tokio_rustls::server::TlsStream<tokio
         if let Some(peer) = peer {
             request.extensions_mut().insert(peer);
         }
-        let (api, certificate) = (api.clone(), certificate.clone());
+        let (api, presented) = (api.clone(), presented.clone());
         async move {
             // A panic costs one request, never the process.
-            let handled = AssertUnwindSafe(routes::handle(api, certificate, request)).catch_unwind().await;
+            let handled = AssertUnwindSafe(routes::handle(api, presented, request)).catch_unwind().await;
             Ok::<_, Infallible>(handled.unwrap_or_else(|_| {
                 tracing::error!("a request panicked");
                 answer::status(&Status::internal("the handler of this request panicked; the server goes on"))

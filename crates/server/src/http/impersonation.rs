@@ -9,15 +9,14 @@ use ::api::Status;
 use http::HeaderMap;
 use percent_encoding::percent_decode_str;
 
-use super::routes::authorize;
 use crate::api::Api;
 use crate::authentication::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, User};
-use crate::authorization::Attributes;
+use crate::authorization::{self, Attributes};
 
 const EXTRA_PREFIX: &str = "impersonate-extra-";
 
 /// The user the request is to be judged as.
-pub fn apply(api: &Api, user: Arc<User>, headers: &HeaderMap) -> Result<Arc<User>, Status> {
+pub async fn apply(api: &Api, user: Arc<User>, headers: &HeaderMap) -> Result<Arc<User>, Status> {
     let texts = |name: &str| headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect::<Vec<_>>();
     let (name, uid, mut groups) = (texts("impersonate-user").pop().unwrap_or_default(), texts("impersonate-uid").pop().unwrap_or_default(), texts("impersonate-group"));
     let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -32,24 +31,24 @@ pub fn apply(api: &Api, user: Arc<User>, headers: &HeaderMap) -> Result<Arc<User
         }
         return Ok(user);
     }
-    let ask = |group: &str, resource: &str, namespace: &str, name: &str, subresource: &str| {
-        let asked = Attributes { verb: "impersonate".into(), group: group.into(), resource: resource.into(), subresource: subresource.into(), namespace: namespace.into(), name: name.into(), path: String::new() };
-        authorize(api, &user, &asked)
+    let ask = async |group: &str, resource: &str, namespace: &str, name: &str, subresource: &str| {
+        let asked = Attributes { verb: "impersonate".into(), group: group.into(), resource: resource.into(), subresource: subresource.into(), namespace: namespace.into(), name: name.into(), ..Attributes::default() };
+        authorization::require(api, &user, &asked).await
     };
     let account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
     match account {
-        Some((namespace, account)) => ask("", "serviceaccounts", namespace, account, "")?,
-        None => ask("", "users", "", &name, "")?,
+        Some((namespace, account)) => ask("", "serviceaccounts", namespace, account, "").await?,
+        None => ask("", "users", "", &name, "").await?,
     }
     for group in &groups {
-        ask("", "groups", "", group, "")?;
+        ask("", "groups", "", group, "").await?;
     }
     if !uid.is_empty() {
-        ask("authentication.k8s.io", "uids", "", &uid, "")?;
+        ask("authentication.k8s.io", "uids", "", &uid, "").await?;
     }
     for (key, values) in &extra {
         for value in values {
-            ask("authentication.k8s.io", "userextras", "", value, key)?;
+            ask("authentication.k8s.io", "userextras", "", value, key).await?;
         }
     }
     if let Some((namespace, _)) = account.filter(|_| groups.is_empty()) {

@@ -15,10 +15,9 @@ use serde_json::Value;
 use super::answer::{self, Answer};
 use super::backend;
 use super::relay::{self, Onward};
-use super::routes::authorize;
 use crate::api::Api;
 use crate::authentication::User;
-use crate::authorization::Attributes;
+use crate::authorization::{self, Attributes};
 use crate::path::{Query, ResourcePath};
 use crate::registry::text;
 
@@ -37,7 +36,8 @@ pub async fn handle(api: Arc<Api>, user: &User, target: ResourcePath, query: Que
             let namespace = target.namespace.clone().unwrap_or_default();
             if streams && parts.method == Method::GET {
                 // A browser cannot POST; but to read a pod is not to run something in it.
-                authorize(&api, user, &Attributes { verb: "create".into(), resource: target.plural.clone(), subresource: subresource.clone(), namespace: namespace.clone(), name: name.clone(), ..Attributes::default() })?;
+                let asked = Attributes { verb: "create".into(), version: "v1".into(), resource: target.plural.clone(), subresource: subresource.clone(), namespace: namespace.clone(), name: name.clone(), ..Attributes::default() };
+                authorization::require(&api, user, &asked).await?;
             }
             let row = api.serving.rows().find("", "v1", "pods").ok_or_else(Status::no_route)?;
             let pod = api.stored(&row, Some(&namespace), &name)?.value().map_err(Status::internal)?;

@@ -1,11 +1,11 @@
 //! From a request to whoever answers it: authentication, authorisation, then resources, discovery, health.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::api::selector::FieldSelector;
 use ::api::{Status, discovery, names, openapi};
-use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderValue, Method};
 use http_body::Body as _;
@@ -21,21 +21,22 @@ use super::{audited, compress, documents, held, impersonation};
 use crate::aggregator;
 use crate::api::Api;
 use crate::audit::{AUDIT_ID, Record};
-use crate::authentication::User;
+use crate::authentication::{Presented, User, service_accounts};
 use crate::authorization::{self, Attributes};
 use crate::duration::{self, go_duration};
 use crate::flow_control::{FlowControl, Kind, Request};
 use crate::health;
+use crate::jwt::PublicKey;
 use crate::path::{self, Query, ResourcePath, Route};
 
 /// How much of a refused request's body is read, and for how long.
 const MAX_DRAIN_BYTES: usize = 256 * 1024;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Paths that anyone may ask for, signed in or not.
-const PUBLIC: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
+/// Paths that nobody needs a role for (upstream's `--authorization-always-allow-paths`).
+const PUBLIC: [&str; 3] = ["/healthz", "/livez", "/readyz"];
 
-pub async fn handle(api: Arc<Api>, certificate: Option<Arc<User>>, request: http::Request<Incoming>) -> Answer {
+pub async fn handle(api: Arc<Api>, presented: Presented, request: http::Request<Incoming>) -> Answer {
     let (parts, body) = request.into_parts();
     let id = api.request_ids.of(&parts.headers);
     let shown_id = HeaderValue::from_str(&id);
@@ -43,7 +44,7 @@ pub async fn handle(api: Arc<Api>, certificate: Option<Arc<User>>, request: http
     let mut body = Some(body);
     let query = Query::parse(parts.uri.query().unwrap_or(""));
     let asked = Asked::of(&parts, &query);
-    let mut answer = route(api, certificate, &id, parts, query, &asked, &mut body).await.unwrap_or_else(|status| answer::refusal(&status, &asked));
+    let mut answer = route(api, presented, &id, parts, query, &asked, &mut body).await.unwrap_or_else(|status| answer::refusal(&status, &asked));
     if let Ok(id) = shown_id {
         answer.headers_mut().insert(AUDIT_ID, id);
     }
@@ -71,15 +72,14 @@ async fn drain(mut body: Incoming) {
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, read).await;
 }
 
-async fn route(api: Arc<Api>, certificate: Option<Arc<User>>, id: &str, mut parts: Parts, query: Query, asked: &Asked, body: &mut Option<Incoming>) -> Result<Answer, Status> {
-    let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
+async fn route(api: Arc<Api>, presented: Presented, id: &str, mut parts: Parts, query: Query, asked: &Asked, body: &mut Option<Incoming>) -> Result<Answer, Status> {
     let path = parts.uri.path().to_owned();
     let found = path::parse(&path);
     let asked_for = match &found {
         Route::Resource(target) => attributes(&parts.method, target, &query),
         Route::Other => Attributes { verb: parts.method.as_str().to_ascii_lowercase(), path, ..Attributes::default() },
     };
-    let authenticated = api.authenticate(header(AUTHORIZATION), certificate.as_ref());
+    let authenticated = api.authenticate(&presented, &parts.headers, parts.uri.path()).await;
     let user = authenticated.inspect_err(|status| audited::unknown(&api, id, &parts, &found, &asked_for, status))?;
     let kind = kind(&asked_for);
     let Some(record) = audited::begin(&api, id, &parts, &found, &asked_for, &user) else {
@@ -95,7 +95,7 @@ async fn route(api: Arc<Api>, certificate: Option<Arc<User>>, id: &str, mut part
 async fn serve(api: Arc<Api>, user: Arc<User>, found: Route, asked_for: Attributes, kind: Kind, parts: Parts, query: Query, asked: &Asked, body: &mut Option<Incoming>) -> Result<Answer, Status> {
     let time = time(&api, &query, kind)?;
     let authenticated = user.clone();
-    let user = impersonation::apply(&api, user, &parts.headers)?;
+    let user = impersonation::apply(&api, user, &parts.headers).await?;
     if let Some(record) = parts.extensions.get::<Arc<Record>>().filter(|_| user != authenticated) {
         record.impersonated(&user);
     }
@@ -142,7 +142,7 @@ fn time(api: &Api, query: &Query, kind: Kind) -> Result<Duration, Status> {
 async fn answer_to(api: Arc<Api>, user: Arc<User>, found: Route, asked_for: Attributes, parts: Parts, query: Query, asked: &Asked, body: &mut Option<Incoming>) -> Result<Answer, Status> {
     match found {
         Route::Resource(target) => {
-            audited::decided(&parts, authorize(&api, &user, &asked_for))?;
+            audited::decided(&parts, authorization::require(&api, &user, &asked_for).await)?;
             if let Some(remote) = aggregator::remote(&api, &target.group, &target.version) {
                 return aggregator::relay(&api, &remote, &user, parts, body).await;
             }
@@ -150,9 +150,8 @@ async fn answer_to(api: Arc<Api>, user: Arc<User>, found: Route, asked_for: Attr
         }
         Route::Other => {
             let path = asked_for.path.clone();
-            let public = PUBLIC.iter().any(|known| path == *known || path.strip_prefix(known).is_some_and(|rest| rest.starts_with('/')));
-            if !public {
-                audited::decided(&parts, authorize(&api, &user, &asked_for))?;
+            if !PUBLIC.contains(&path.as_str()) {
+                audited::decided(&parts, authorization::require(&api, &user, &asked_for).await)?;
             }
             if let Some(remote) = aggregator::path_owner(&api, &path) {
                 return aggregator::relay(&api, &remote, &user, parts, body).await;
@@ -163,10 +162,6 @@ async fn answer_to(api: Arc<Api>, user: Arc<User>, found: Route, asked_for: Attr
             other(&api, &path, &query, &parts, asked)
         }
     }
-}
-
-pub(super) fn authorize(api: &Api, user: &User, asked: &Attributes) -> Result<(), Status> {
-    if api.authorizer.allows(&*api.store, user, asked) { Ok(()) } else { Err(authorization::refusal(user, asked)) }
 }
 
 fn attributes(method: &Method, target: &ResourcePath, query: &Query) -> Attributes {
@@ -183,16 +178,20 @@ fn attributes(method: &Method, target: &ResourcePath, query: &Query) -> Attribut
         Method::DELETE => "delete",
         _ => "",
     };
+    let many = matches!(verb, "list" | "watch" | "deletecollection");
+    let fields = query.get("fieldSelector").filter(|_| many).and_then(|text| FieldSelector::parse(text).ok()).unwrap_or_default();
     // Whoever lists or watches by one name asks for that object (upstream's RequestInfo).
-    let selected = || FieldSelector::parse(query.get("fieldSelector")?).ok()?.requires("metadata.name").filter(|name| names::path_segment(name).is_empty()).map(str::to_owned);
-    let name = target.name.clone().or_else(|| if matches!(verb, "list" | "watch") { selected() } else { None });
+    let selected = || fields.requires("metadata.name").filter(|name| verb != "deletecollection" && names::path_segment(name).is_empty()).map(str::to_owned);
+    let name = target.name.clone().or_else(selected);
     Attributes {
         verb: verb.into(),
         group: target.group.clone(),
+        version: target.version.clone(),
         resource: target.plural.clone(),
         subresource: target.subresource.clone().unwrap_or_default(),
         namespace: target.namespace.clone().unwrap_or_default(),
         name: name.unwrap_or_default(),
+        fields: fields.terms().to_vec(),
         path: String::new(),
     }
 }
@@ -229,12 +228,25 @@ fn other(api: &Arc<Api>, path: &str, query: &Query, parts: &Parts, asked: &Asked
         ["apis", group, version] => found(discovery::resource_list(each(), group, version)),
         ["openapi", rest @ ..] => openapi(api, rest, parts, asked),
         [".well-known", "openid-configuration"] => {
-            let issuer = &api.config.service_account_issuer;
-            Ok(answer::json(200, &json!({"issuer": issuer, "jwks_uri": format!("https://{}:{}/openid/v1/jwks", api.config.advertise_address, api.config.secure_port), "response_types_supported": ["id_token"], "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["ES256"]})))
+            let mut algorithms: Vec<&str> = service_accounts::keys(&api.config).into_iter().map(PublicKey::algorithm).collect();
+            algorithms.sort_unstable();
+            algorithms.dedup();
+            let address = SocketAddr::new(api.config.advertise_address, api.config.secure_port);
+            let document = json!({"issuer": api.config.service_account_issuer, "jwks_uri": format!("https://{address}/openid/v1/jwks"), "response_types_supported": ["id_token"], "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": algorithms});
+            Ok(kept_an_hour(answer::bytes(200, "application/json", document.to_string())))
         }
-        ["openid", "v1", "jwks"] => Ok(answer::bytes(200, "application/jwk-set+json", api.config.token_key.jwks().to_string())),
+        ["openid", "v1", "jwks"] => {
+            let keys: Vec<Value> = service_accounts::keys(&api.config).into_iter().map(PublicKey::jwk).collect();
+            Ok(kept_an_hour(answer::bytes(200, "application/jwk-set+json", json!({"keys": keys}).to_string())))
+        }
         _ => Ok(answer::no_page()),
     }
+}
+
+/// Keys change seldom: whoever verifies tokens need not ask each time.
+fn kept_an_hour(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("public, max-age=3600"));
+    answer
 }
 
 /// Documents are made when asked for and dropped again: they are large, and few ask.

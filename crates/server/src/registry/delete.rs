@@ -34,6 +34,7 @@ impl Api {
             let stored = self.stored(row, namespace, name)?;
             let old = stored.value().map_err(Status::internal)?;
             self.check_preconditions(row, name, options, &old, stored.resource_version())?;
+            admission::restrict_node(self, &admission::Asked::new(admission::Operation::Delete, row, "", namespace, name, cx), None, Some(&old))?;
             if asks {
                 let shown = special::convert::judged(&self.outbound, row, &stored, &old).await?;
                 admission::validate_delete(self, row, namespace, name, &shown, options, cx).await?;

@@ -10,6 +10,7 @@ pub mod families;
 pub mod pods;
 pub mod reviews;
 pub mod scale;
+pub mod service_account_tokens;
 pub mod services;
 
 use std::sync::Arc;

@@ -1,32 +1,20 @@
-//! What a user may do: RBAC over the roles and bindings in the store.
+//! RBAC: what the roles and bindings in the store allow.
 //!
-//! https://kubernetes.io/docs/reference/access-authn-authz/rbac/ . The rules are compiled once and again when a role or binding has changed.
+//! https://kubernetes.io/docs/reference/access-authn-authz/rbac/ . The rules are compiled once and again when a role or binding has changed. Reasons are told in upstream's words.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ::api::{Resource, Status};
+use ::api::Resource;
 use parking_lot::RwLock;
 use serde_json::Value;
 use store::Store;
 
+use super::{Attributes, Decision};
 use crate::authentication::User;
 
-/// What is asked.
 #[derive(Debug, Clone, Default)]
-pub struct Attributes {
-    pub verb: String,
-    pub group: String,
-    pub resource: String,
-    pub subresource: String,
-    pub namespace: String,
-    pub name: String,
-    /// For requests outside of resources; then the fields above but `verb` are empty.
-    pub path: String,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Rule {
+pub struct Rule {
     verbs: Vec<String>,
     groups: Vec<String>,
     resources: Vec<String>,
@@ -39,12 +27,32 @@ fn covers(list: &[String], wanted: &str) -> bool {
 }
 
 impl Rule {
-    fn parse(rule: &Value) -> Self {
+    pub fn everything() -> Self {
+        Self { verbs: vec!["*".into()], groups: vec!["*".into()], resources: vec!["*".into()], ..Self::default() }
+    }
+
+    pub fn every_path() -> Self {
+        Self { verbs: vec!["*".into()], paths: vec!["*".into()], ..Self::default() }
+    }
+
+    /// As reviews of rules show it.
+    pub fn shown(&self) -> Value {
+        if !self.paths.is_empty() {
+            return serde_json::json!({"verbs": self.verbs, "nonResourceURLs": self.paths});
+        }
+        let mut shown = serde_json::json!({"verbs": self.verbs, "apiGroups": self.groups, "resources": self.resources});
+        if !self.names.is_empty() {
+            shown["resourceNames"] = serde_json::json!(self.names);
+        }
+        shown
+    }
+
+    pub fn parse(rule: &Value) -> Self {
         let list = |field: &str| rule.get(field).and_then(Value::as_array).map(|list| list.iter().filter_map(Value::as_str).map(str::to_owned).collect()).unwrap_or_default();
         Self { verbs: list("verbs"), groups: list("apiGroups"), resources: list("resources"), names: list("resourceNames"), paths: list("nonResourceURLs") }
     }
 
-    fn allows(&self, asked: &Attributes) -> bool {
+    pub fn allows(&self, asked: &Attributes) -> bool {
         if !covers(&self.verbs, &asked.verb) {
             return false;
         }
@@ -67,19 +75,30 @@ impl Rule {
     }
 }
 
+/// Whom a binding is for, and how that is told.
+struct Subject {
+    group: bool,
+    name: String,
+    told: String,
+}
+
 struct Grant {
     /// Empty: everywhere.
     namespace: String,
-    subjects: Vec<(String, String)>,
-    rules: Arc<Vec<Rule>>,
+    /// `ClusterRoleBinding "b" of ClusterRole "r"`.
+    told: String,
+    subjects: Vec<Subject>,
+    /// Or that there is no such role.
+    rules: Result<Arc<Vec<Rule>>, String>,
 }
 
 impl Grant {
-    fn is_for(&self, user: &User) -> bool {
-        self.subjects.iter().any(|(kind, name)| match kind.as_str() {
-            "Group" => user.groups.contains(name),
-            _ => user.name == *name,
-        })
+    fn subject(&self, user: &User) -> Option<&Subject> {
+        self.subjects.iter().find(|subject| if subject.group { user.groups.contains(&subject.name) } else { user.name == subject.name })
+    }
+
+    fn reaches(&self, namespace: &str) -> bool {
+        self.namespace.is_empty() || self.namespace == namespace
     }
 }
 
@@ -90,18 +109,18 @@ struct Compiled {
 }
 
 /// The compiled rules, remade when a role or binding was written.
-pub struct Authorizer {
+pub struct Roles {
     generation: AtomicU64,
     compiled: RwLock<Arc<Compiled>>,
 }
 
-impl Default for Authorizer {
+impl Default for Roles {
     fn default() -> Self {
         Self { generation: AtomicU64::new(1), compiled: RwLock::default() }
     }
 }
 
-impl Authorizer {
+impl Roles {
     /// A write of `row` has happened.
     pub fn note(&self, row: &Resource) {
         if row.group == "rbac.authorization.k8s.io" {
@@ -120,37 +139,31 @@ impl Authorizer {
         fresh
     }
 
-    pub fn allows(&self, store: &dyn Store, user: &User, asked: &Attributes) -> bool {
-        if user.is_master() {
-            return true;
-        }
-        self.compiled(store)
-            .grants
-            .iter()
-            .filter(|grant| grant.namespace.is_empty() || grant.namespace == asked.namespace)
-            .any(|grant| grant.is_for(user) && grant.rules.iter().any(|rule| rule.allows(asked)))
-    }
-
-    /// The rules a user has in a namespace, for SelfSubjectRulesReview.
-    pub fn rules(&self, store: &dyn Store, user: &User, namespace: &str) -> (Vec<Value>, Vec<Value>) {
-        let (mut resources, mut paths) = (Vec::new(), Vec::new());
-        let everything = Rule { verbs: vec!["*".into()], groups: vec!["*".into()], resources: vec!["*".into()], names: vec![], paths: vec![] };
-        let all_paths = Rule { verbs: vec!["*".into()], paths: vec!["*".into()], ..Rule::default() };
+    pub fn decide(&self, store: &dyn Store, user: &User, asked: &Attributes) -> Decision {
         let compiled = self.compiled(store);
-        let granted = compiled.grants.iter().filter(|grant| (grant.namespace.is_empty() || grant.namespace == namespace) && grant.is_for(user)).flat_map(|grant| grant.rules.iter());
-        let masters = if user.is_master() { vec![&everything, &all_paths] } else { Vec::new() };
-        for rule in masters.into_iter().chain(granted) {
-            if rule.paths.is_empty() {
-                let mut shown = serde_json::json!({"verbs": rule.verbs, "apiGroups": rule.groups, "resources": rule.resources});
-                if !rule.names.is_empty() {
-                    shown["resourceNames"] = serde_json::json!(rule.names);
-                }
-                resources.push(shown);
-            } else {
-                paths.push(serde_json::json!({"verbs": rule.verbs, "nonResourceURLs": rule.paths}));
+        let mut faults = Vec::new();
+        for grant in compiled.grants.iter().filter(|grant| grant.reaches(&asked.namespace)) {
+            let Some(subject) = grant.subject(user) else { continue };
+            match &grant.rules {
+                Ok(rules) if rules.iter().any(|rule| rule.allows(asked)) => return Decision::allow(format!("RBAC: allowed by {} to {}", grant.told, subject.told)),
+                Ok(_) => {}
+                Err(missing) if faults.contains(missing) => {}
+                Err(missing) => faults.push(missing.clone()),
             }
         }
-        (resources, paths)
+        match faults.as_slice() {
+            [] => Decision::none(""),
+            [one] => Decision::none(format!("RBAC: {one}")),
+            more => Decision::none(format!("RBAC: [{}]", more.join(", "))),
+        }
+    }
+
+    /// The rules a user has in a namespace, of resources and of paths, for SelfSubjectRulesReview.
+    pub fn rules(&self, store: &dyn Store, user: &User, namespace: &str) -> (Vec<Value>, Vec<Value>) {
+        let compiled = self.compiled(store);
+        let granted = compiled.grants.iter().filter(|grant| grant.reaches(namespace) && grant.subject(user).is_some()).filter_map(|grant| grant.rules.as_ref().ok()).flat_map(|rules| rules.iter());
+        let (paths, resources): (Vec<&Rule>, Vec<&Rule>) = granted.partition(|rule| !rule.paths.is_empty());
+        (resources.into_iter().map(Rule::shown).collect(), paths.into_iter().map(Rule::shown).collect())
     }
 }
 
@@ -173,9 +186,12 @@ fn compile(store: &dyn Store) -> Vec<Grant> {
         let role = text(binding, "/roleRef/name").to_owned();
         let rules = match text(binding, "/roleRef/kind") {
             "ClusterRole" => cluster_roles.get(&role).cloned(),
-            _ => roles.get(&(namespace.clone(), role)).cloned(),
+            _ => roles.get(&(namespace.clone(), role.clone())).cloned(),
         };
-        let Some(rules) = rules else { continue };
+        let kind = if text(binding, "/roleRef/kind") == "ClusterRole" { "ClusterRole" } else { "Role" };
+        let rules = rules.ok_or_else(|| format!("{}.rbac.authorization.k8s.io {role:?} not found", kind.to_lowercase()));
+        let name = text(binding, "/metadata/name");
+        let told = if namespace.is_empty() { format!("ClusterRoleBinding {name:?} of {kind} {role:?}") } else { format!("RoleBinding {:?} of {kind} {role:?}", format!("{name}/{namespace}")) };
         let subjects = binding
             .get("subjects")
             .and_then(Value::as_array)
@@ -185,25 +201,15 @@ fn compile(store: &dyn Store) -> Vec<Grant> {
                 let (kind, name) = (text(subject, "/kind"), text(subject, "/name"));
                 if kind == "ServiceAccount" {
                     let home = Some(text(subject, "/namespace")).filter(|home| !home.is_empty()).unwrap_or(&namespace);
-                    ("User".to_owned(), format!("system:serviceaccount:{home}:{name}"))
+                    Subject { group: false, name: format!("system:serviceaccount:{home}:{name}"), told: format!("{kind} {:?}", format!("{name}/{home}")) }
                 } else {
-                    (kind.to_owned(), name.to_owned())
+                    Subject { group: kind == "Group", name: name.to_owned(), told: format!("{kind} {name:?}") }
                 }
             })
             .collect();
-        grants.push(Grant { namespace, subjects, rules });
+        grants.push(Grant { namespace, told, subjects, rules });
     }
     grants
-}
-
-/// The refusal in upstream's words.
-pub fn refusal(user: &User, asked: &Attributes) -> Status {
-    if !asked.path.is_empty() {
-        return Status::forbidden("", "", "", &format!("User {:?} cannot {} path {:?}", user.name, asked.verb, asked.path));
-    }
-    let resource = if asked.subresource.is_empty() { asked.resource.clone() } else { format!("{}/{}", asked.resource, asked.subresource) };
-    let place = if asked.namespace.is_empty() { " at the cluster scope".to_owned() } else { format!(" in the namespace {:?}", asked.namespace) };
-    Status::forbidden(&asked.group, &asked.resource, &asked.name, &format!("User {:?} cannot {} resource {resource:?} in API group {:?}{place}", user.name, asked.verb, asked.group))
 }
 
 #[cfg(test)]
@@ -226,14 +232,5 @@ mod tests {
         assert!(named.allows(&asked("patch", "apps", "deployments/scale", "web")) && !named.allows(&asked("patch", "apps", "deployments/scale", "other")));
         let path = |path: &str| Attributes { verb: "get".into(), path: path.into(), ..Attributes::default() };
         assert!(paths.allows(&path("/healthz")) && paths.allows(&path("/api/v1")) && !paths.allows(&path("/metrics")));
-    }
-
-    #[test]
-    fn refusals_are_upstreams() {
-        let user = User::anonymous();
-        let root = Attributes { verb: "get".into(), path: "/".into(), ..Attributes::default() };
-        assert_eq!(refusal(&user, &root).message, r#"forbidden: User "system:anonymous" cannot get path "/""#);
-        let pods = Attributes { namespace: "a".into(), ..asked("list", "", "pods", "") };
-        assert_eq!(refusal(&user, &pods).message, r#"pods is forbidden: User "system:anonymous" cannot list resource "pods" in API group "" in the namespace "a""#);
     }
 }

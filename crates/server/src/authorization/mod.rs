@@ -1,0 +1,158 @@
+//! What a user may do: the authorizers in their order, the first with an opinion decides.
+//!
+//! `system:masters` may everything; then, as `--authorization-mode` has it, nodes (`node.rs`) and roles (`rbac.rs`). Nobody's opinion is a refusal.
+//! https://kubernetes.io/docs/reference/access-authn-authz/authorization/
+
+pub mod node;
+mod node_graph;
+pub mod rbac;
+
+use ::api::selector::FieldTerm;
+use ::api::{Resource, Status};
+use serde_json::Value;
+use store::Store;
+
+use crate::api::Api;
+use crate::authentication::User;
+
+/// What is asked.
+#[derive(Debug, Clone, Default)]
+pub struct Attributes {
+    pub verb: String,
+    pub group: String,
+    pub version: String,
+    pub resource: String,
+    pub subresource: String,
+    pub namespace: String,
+    pub name: String,
+    /// Of a request for many: the terms of its field selector.
+    pub fields: Vec<FieldTerm>,
+    /// For requests outside of resources; then the fields above but `verb` are empty.
+    pub path: String,
+}
+
+/// Who is asked, in which order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthorizationMode {
+    Node,
+    Rbac,
+    AlwaysAllow,
+    AlwaysDeny,
+}
+
+/// As it came out, with the words of those who had something to say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Decision {
+    pub allowed: bool,
+    /// Refused for good: nobody else is asked.
+    pub denied: bool,
+    pub reason: String,
+}
+
+impl Decision {
+    pub fn allow(reason: impl Into<String>) -> Self {
+        Self { allowed: true, denied: false, reason: reason.into() }
+    }
+
+    /// No opinion.
+    pub fn none(reason: impl Into<String>) -> Self {
+        Self { allowed: false, denied: false, reason: reason.into() }
+    }
+}
+
+pub struct Authorizer {
+    modes: Vec<AuthorizationMode>,
+    roles: rbac::Roles,
+    nodes: node::NodeAuthorizer,
+}
+
+impl Authorizer {
+    pub fn new(modes: Vec<AuthorizationMode>) -> Self {
+        Self { modes, roles: rbac::Roles::default(), nodes: node::NodeAuthorizer::default() }
+    }
+
+    /// A write of `row` has happened.
+    pub fn note(&self, row: &Resource) {
+        self.roles.note(row);
+    }
+
+    pub fn decide(&self, store: &dyn Store, user: &User, asked: &Attributes) -> Decision {
+        if user.is_master() {
+            return Decision::allow("");
+        }
+        let mut reasons = Vec::new();
+        for mode in &self.modes {
+            let decision = match mode {
+                AuthorizationMode::Node => self.nodes.decide(store, user, asked),
+                AuthorizationMode::Rbac => self.roles.decide(store, user, asked),
+                AuthorizationMode::AlwaysAllow => Decision::allow(""),
+                AuthorizationMode::AlwaysDeny => Decision::none("Everything is forbidden."),
+            };
+            if decision.allowed || decision.denied {
+                return decision;
+            }
+            if !decision.reason.is_empty() {
+                reasons.push(decision.reason);
+            }
+        }
+        Decision::none(reasons.join("\n"))
+    }
+
+    pub fn allows(&self, store: &dyn Store, user: &User, asked: &Attributes) -> bool {
+        self.decide(store, user, asked).allowed
+    }
+
+    /// The rules a user has in a namespace: of resources, of paths, and why that is not all, should it not be.
+    pub fn rules(&self, store: &dyn Store, user: &User, namespace: &str) -> (Vec<Value>, Vec<Value>, Option<&'static str>) {
+        let everything = || (vec![rbac::Rule::everything().shown()], vec![rbac::Rule::every_path().shown()]);
+        let (mut resources, mut paths) = if user.is_master() { everything() } else { (Vec::new(), Vec::new()) };
+        let mut incomplete = None;
+        for mode in &self.modes {
+            let (more_resources, more_paths) = match mode {
+                AuthorizationMode::Node => {
+                    if node::identity(user).is_some() {
+                        incomplete = Some("node authorizer does not support user rule resolution");
+                    }
+                    continue;
+                }
+                AuthorizationMode::Rbac => self.roles.rules(store, user, namespace),
+                AuthorizationMode::AlwaysAllow => everything(),
+                AuthorizationMode::AlwaysDeny => continue,
+            };
+            resources.extend(more_resources);
+            paths.extend(more_paths);
+        }
+        (resources, paths, incomplete)
+    }
+}
+
+/// Refuses what is not allowed.
+pub async fn require(api: &Api, user: &User, asked: &Attributes) -> Result<(), Status> {
+    let decision = api.authorizer.decide(&*api.store, user, asked);
+    if decision.allowed { Ok(()) } else { Err(refusal(user, asked, &decision.reason)) }
+}
+
+/// The refusal in upstream's words.
+pub fn refusal(user: &User, asked: &Attributes, reason: &str) -> Status {
+    let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    if !asked.path.is_empty() {
+        return Status::forbidden("", "", "", &format!("User {:?} cannot {} path {:?}{why}", user.name, asked.verb, asked.path));
+    }
+    let resource = if asked.subresource.is_empty() { asked.resource.clone() } else { format!("{}/{}", asked.resource, asked.subresource) };
+    let place = if asked.namespace.is_empty() { " at the cluster scope".to_owned() } else { format!(" in the namespace {:?}", asked.namespace) };
+    Status::forbidden(&asked.group, &asked.resource, &asked.name, &format!("User {:?} cannot {} resource {resource:?} in API group {:?}{place}{why}", user.name, asked.verb, asked.group))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_upstreams() {
+        let user = User::anonymous();
+        let root = Attributes { verb: "get".into(), path: "/".into(), ..Attributes::default() };
+        assert_eq!(refusal(&user, &root, "").message, r#"forbidden: User "system:anonymous" cannot get path "/""#);
+        let pods = Attributes { verb: "list".into(), resource: "pods".into(), namespace: "a".into(), ..Attributes::default() };
+        assert_eq!(refusal(&user, &pods, "no").message, r#"pods is forbidden: User "system:anonymous" cannot list resource "pods" in API group "" in the namespace "a": no"#);
+    }
+}
