@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use managers::{Identity, Managers, Operation};
 pub use set::Set;
-use typed::Node;
+use typed::{Comparison, Node};
 pub use typed::Facts;
 
 /// Who writes.
@@ -114,7 +114,7 @@ pub fn apply<'a>(live: Option<&Value>, config: &Value, facts: impl Into<Facts<'a
     let merged = root.merge(Some(&before), Some(config)).map_err(broken)?.unwrap_or_else(|| before.clone());
     managers.put(me.clone(), writer.api_version, owned, None);
     let after = match &last {
-        Some(last) => prune(&merged, root, &managers, writer.api_version, &last.set).map_err(broken)?,
+        Some(last) => prune(&merged, root, &managers, writer.api_version, &last.set()).map_err(broken)?,
         None => merged,
     };
     let changed = root.compare(&before, &after).map_err(broken)?.without(writer.reset);
@@ -135,15 +135,20 @@ pub fn track<'a>(old: Option<&Value>, new: &mut Value, facts: impl Into<Facts<'a
     let facts = facts.into();
     let root = Node::root(facts);
     let mut managers = Managers::requested(old, new, writer.subresource.is_empty());
-    managers::remove(new);
-    let mut before = old.cloned().unwrap_or_else(|| empty(facts, new));
-    managers::remove(&mut before);
-    let Ok(changed) = root.compare(&before, new) else { return };
-    let changed = changed.without(writer.reset);
-    let me = Identity::new(writer, Operation::Update);
-    managers.take_from_everyone(&changed, writer.api_version);
-    let gained = changed.modified.union(&changed.added);
-    managers.gain(me, writer.api_version, gained, writer.now);
+    // Its managed fields count as removed, which is nobody's loss: they are never owned.
+    let nothing;
+    let before = match old {
+        Some(old) => old,
+        None => {
+            nothing = empty(facts, new);
+            &nothing
+        }
+    };
+    let Ok(changed) = root.compare(before, new) else { return };
+    let Comparison { added: mut gained, modified, removed } = changed.without(writer.reset);
+    gained.absorb(modified);
+    managers.take_from_everyone(&gained, &removed, writer.api_version);
+    managers.gain(Identity::new(writer, Operation::Update), writer.api_version, gained, writer.now);
     managers.cap();
     managers.write(new);
 }

@@ -1,5 +1,6 @@
 //! `metadata.managedFields`: reading, writing and changing who owns what. Mirrors apimachinery's `managedfields` package.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
@@ -62,11 +63,44 @@ impl Identity {
     }
 }
 
+/// Most writes concern few of an object's managers; the others' fields are carried over as they were stored.
+#[derive(Debug, Clone)]
+enum Fields {
+    Stored(Value),
+    Read(Set),
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Owned {
-    pub set: Set,
+    fields: Fields,
     api_version: String,
     pub time: Option<String>,
+}
+
+impl Owned {
+    pub fn set(&self) -> Cow<'_, Set> {
+        match &self.fields {
+            Fields::Stored(json) => Cow::Owned(Set::from_json(json)),
+            Fields::Read(set) => Cow::Borrowed(set),
+        }
+    }
+
+    fn change(&mut self, with: impl FnOnce(&mut Set)) {
+        let mut set = match std::mem::replace(&mut self.fields, Fields::Stored(Value::Null)) {
+            Fields::Stored(json) => Set::from_json(&json),
+            Fields::Read(set) => set,
+        };
+        with(&mut set);
+        self.fields = Fields::Read(set);
+    }
+
+    fn is_empty(&self) -> bool {
+        match &self.fields {
+            // Managers of nothing are not stored.
+            Fields::Stored(json) => json.as_object().is_none_or(Map::is_empty),
+            Fields::Read(set) => set.is_empty(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -74,10 +108,10 @@ pub(super) struct Managers(BTreeMap<Identity, Owned>);
 
 impl Managers {
     pub fn of(object: &Value) -> Self {
-        object.pointer("/metadata/managedFields").and_then(Value::as_array).map(|entries| Self::decode(entries)).unwrap_or_default()
+        fields_of(object).and_then(Value::as_array).map(|entries| Self::decode(entries.iter().map(Cow::Borrowed), read)).unwrap_or_default()
     }
 
-    fn decode(entries: &[Value]) -> Self {
+    fn decode<'v>(entries: impl Iterator<Item = Cow<'v, Value>>, fields: fn(Cow<'v, Value>) -> Fields) -> Self {
         let mut managers = BTreeMap::new();
         for entry in entries {
             let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
@@ -94,21 +128,30 @@ impl Managers {
                 api_version: if operation == Operation::Update { api_version.clone() } else { String::new() },
                 subresource: text("subresource"),
             };
-            let set = entry.get("fieldsV1").map(Set::from_json).unwrap_or_default();
             let time = entry.get("time").and_then(Value::as_str).map(str::to_owned);
-            managers.insert(identity, Owned { set, api_version, time });
+            managers.insert(identity, Owned { fields: fields(entry), api_version, time });
         }
         Self(managers)
     }
 
-    /// What an update is to start from: what the request itself says, if it may and does (an empty list, or one empty entry, forgets all managers), else what is stored.
-    pub fn requested(old: Option<&Value>, new: &Value, may: bool) -> Self {
-        if may && let Some(Value::Array(entries)) = new.pointer("/metadata/managedFields") {
+    /// What an update is to start from, taken off the object: what the request itself says, if it may and does (an empty list, or one empty entry, forgets all
+    /// managers), else what is stored.
+    pub fn requested(old: Option<&Value>, new: &mut Value, may: bool) -> Self {
+        let asked = remove(new);
+        let stored = old.and_then(fields_of);
+        if asked.is_some()
+            && asked.as_ref() == stored
+            && let Some(Value::Array(entries)) = asked
+        {
+            // As it was: nothing of it need be read or copied.
+            return Self::decode(entries.into_iter().map(Cow::Owned), stored_fields);
+        }
+        if may && let Some(Value::Array(entries)) = &asked {
             let blank = |entry: &Value| entry.as_object().is_none_or(Map::is_empty);
             if entries.iter().all(blank) && entries.len() <= 1 {
                 return Self::default();
             }
-            let given = Self::decode(entries);
+            let given = Self::decode(entries.iter().map(Cow::Borrowed), read);
             if !given.is_empty() {
                 return given;
             }
@@ -125,7 +168,7 @@ impl Managers {
     }
 
     pub fn put(&mut self, identity: Identity, api_version: &str, set: Set, time: Option<String>) {
-        self.0.insert(identity, Owned { set, api_version: api_version.to_owned(), time });
+        self.0.insert(identity, Owned { fields: Fields::Read(set), api_version: api_version.to_owned(), time });
     }
 
     pub fn time(&mut self, identity: &Identity, time: String) {
@@ -136,7 +179,7 @@ impl Managers {
 
     /// Everything that is owned in one version of the kind.
     pub fn union(&self, api_version: &str) -> Set {
-        self.0.values().filter(|owned| owned.api_version == api_version).fold(Set::default(), |all, owned| all.union(&owned.set))
+        self.0.values().filter(|owned| owned.api_version == api_version).fold(Set::default(), |all, owned| all.union(&owned.set()))
     }
 
     pub fn conflicts(&self, changed: &Comparison, me: &Identity, api_version: &str) -> Vec<Conflict> {
@@ -145,25 +188,31 @@ impl Managers {
         others
             .flat_map(|(identity, owned)| {
                 let manager = identity.display();
-                owned.set.intersection(&touched).paths().into_iter().map(move |path| Conflict { manager: manager.clone(), path })
+                owned.set().intersection(&touched).paths().into_iter().map(move |path| Conflict { manager: manager.clone(), path })
             })
             .collect()
     }
 
     pub fn take_from_others(&mut self, changed: &Comparison, me: &Identity, api_version: &str) {
-        let touched = changed.modified.union(&changed.added).union(&changed.removed);
         for (_, owned) in self.0.iter_mut().filter(|(identity, owned)| *identity != me && owned.api_version == api_version) {
-            owned.set = owned.set.difference(&touched);
+            owned.change(|set| [&changed.modified, &changed.added, &changed.removed].into_iter().for_each(|touched| set.subtract(touched)));
         }
-        self.0.retain(|_, owned| !owned.set.is_empty());
+        self.0.retain(|_, owned| !owned.is_empty());
     }
 
-    pub fn take_from_everyone(&mut self, changed: &Comparison, api_version: &str) {
-        let touched = changed.modified.union(&changed.added).union(&changed.removed);
+    pub fn take_from_everyone(&mut self, gained: &Set, removed: &Set, api_version: &str) {
         for owned in self.0.values_mut().filter(|owned| owned.api_version == api_version) {
-            owned.set = owned.set.difference(&touched);
+            for touched in [gained, removed] {
+                let touches = match &owned.fields {
+                    Fields::Stored(json) => touched.touches(json),
+                    Fields::Read(_) => true,
+                };
+                if touches {
+                    owned.change(|set| set.subtract(touched));
+                }
+            }
         }
-        self.0.retain(|_, owned| !owned.set.is_empty());
+        self.0.retain(|_, owned| !owned.is_empty());
     }
 
     pub fn gain(&mut self, identity: Identity, api_version: &str, gained: Set, now: &str) {
@@ -172,8 +221,10 @@ impl Managers {
         if gained.is_empty() {
             return;
         }
-        let set = self.0.get(&identity).map_or_else(|| gained.clone(), |known| known.set.union(&gained));
-        self.put(identity, api_version, set, Some(now.to_owned()));
+        if let Some(known) = self.0.get(&identity) {
+            gained.absorb(known.set().into_owned());
+        }
+        self.put(identity, api_version, gained, Some(now.to_owned()));
     }
 
     /// Lumps the oldest updaters together.
@@ -198,9 +249,9 @@ impl Managers {
                 Identity { manager: OLD_UPDATERS.into(), operation: Operation::Update, api_version: owned.api_version.clone(), subresource: String::new() };
             let known = self.0.remove(earlier).or_else(|| self.0.remove(&bucket));
             self.0.remove(&identity);
-            let set = known.map_or_else(|| owned.set.clone(), |known| known.set.union(&owned.set));
+            let set = known.map_or_else(|| owned.set().into_owned(), |known| known.set().union(&owned.set()));
             first.insert(owned.api_version.clone(), bucket.clone());
-            self.0.insert(bucket, Owned { set, ..owned });
+            self.0.insert(bucket, Owned { fields: Fields::Read(set), ..owned });
             count -= 1;
         }
     }
@@ -208,9 +259,11 @@ impl Managers {
     /// Sets `metadata.managedFields`.
     pub fn write(mut self, object: &mut Value) {
         for owned in self.0.values_mut() {
-            strip(&mut owned.set);
+            if let Fields::Read(set) = &mut owned.fields {
+                strip(set);
+            }
         }
-        let mut entries: Vec<(Identity, Owned)> = self.0.into_iter().filter(|(_, owned)| !owned.set.is_empty()).collect();
+        let mut entries: Vec<(Identity, Owned)> = self.0.into_iter().filter(|(_, owned)| !owned.is_empty()).collect();
         entries.sort_by(|(a, x), (b, y)| {
             (a.operation, &x.time, &a.manager, &x.api_version, &a.subresource).cmp(&(b.operation, &y.time, &b.manager, &y.api_version, &b.subresource))
         });
@@ -218,16 +271,24 @@ impl Managers {
             .into_iter()
             .map(|(identity, owned)| {
                 let operation = if identity.operation == Operation::Apply { "Apply" } else { "Update" };
-                let mut entry = json!({
-                    "manager": identity.manager, "operation": operation, "apiVersion": owned.api_version, "fieldsType": FIELDS_TYPE, "fieldsV1": owned.set.to_json(),
-                });
+                let fields = match owned.fields {
+                    Fields::Stored(json) => json,
+                    Fields::Read(set) => set.to_json(),
+                };
+                let mut entry = Map::new();
+                let mut put = |key: &str, value: Value| drop(entry.insert(key.to_owned(), value));
+                put("manager", identity.manager.into());
+                put("operation", operation.into());
+                put("apiVersion", owned.api_version.into());
+                put("fieldsType", FIELDS_TYPE.into());
+                put("fieldsV1", fields);
                 if let Some(time) = owned.time {
-                    entry["time"] = time.into();
+                    put("time", time.into());
                 }
                 if !identity.subresource.is_empty() {
-                    entry["subresource"] = identity.subresource.into();
+                    put("subresource", identity.subresource.into());
                 }
-                entry
+                Value::Object(entry)
             })
             .collect();
         let Value::Object(map) = object else { return };
@@ -246,9 +307,19 @@ fn strip(set: &mut Set) {
     }
 }
 
+fn fields_of(object: &Value) -> Option<&Value> {
+    object.get("metadata")?.get("managedFields")
+}
+
+fn read(entry: Cow<'_, Value>) -> Fields {
+    Fields::Read(entry.get("fieldsV1").map(Set::from_json).unwrap_or_default())
+}
+
+fn stored_fields(entry: Cow<'_, Value>) -> Fields {
+    Fields::Stored(entry.into_owned().get_mut("fieldsV1").map(Value::take).unwrap_or_default())
+}
+
 /// Takes the managed fields off an object.
-pub(super) fn remove(object: &mut Value) {
-    if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
-        metadata.remove("managedFields");
-    }
+pub(super) fn remove(object: &mut Value) -> Option<Value> {
+    object.get_mut("metadata")?.as_object_mut()?.remove("managedFields")
 }

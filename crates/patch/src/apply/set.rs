@@ -25,7 +25,7 @@ impl Set {
     pub(super) fn graft(&mut self, element: String, below: Set) {
         if !below.is_empty() {
             match self.children.get_mut(&element) {
-                Some(known) => *known = known.union(&below),
+                Some(known) => known.absorb(below),
                 None => {
                     self.children.insert(element, below);
                 }
@@ -51,11 +51,37 @@ impl Set {
 
     pub fn union(&self, other: &Set) -> Set {
         let mut all = self.clone();
-        all.members.extend(other.members.iter().cloned());
-        for (element, below) in &other.children {
-            all.graft(element.clone(), below.clone());
-        }
+        all.absorb(other.clone());
         all
+    }
+
+    /// Becomes the union.
+    pub(super) fn absorb(&mut self, mut other: Set) {
+        self.members.append(&mut other.members);
+        for (element, below) in other.children {
+            self.graft(element, below);
+        }
+    }
+
+    /// Becomes the difference.
+    pub(super) fn subtract(&mut self, other: &Set) {
+        for member in &other.members {
+            self.members.remove(member);
+        }
+        for (element, gone) in &other.children {
+            if let Some(below) = self.children.get_mut(element) {
+                below.subtract(gone);
+                if below.is_empty() {
+                    self.children.remove(element);
+                }
+            }
+        }
+    }
+
+    /// Whether taking this set out of a `fieldsV1` as we write it could change that; it surely does not when this says no.
+    pub(super) fn touches(&self, json: &Value) -> bool {
+        let Value::Object(map) = json else { return false };
+        !map.is_empty() && (self.members.iter().any(|member| map.contains_key(member)) || self.children.iter().any(|(element, below)| map.get(element).is_some_and(|inner| below.touches(inner))))
     }
 
     /// Member by member: a parent does not take its children along.
@@ -183,5 +209,12 @@ mod tests {
         assert_eq!(a.difference(&b), set(json!({"f:a": {}, "f:c": {}})));
         assert_eq!(a.intersection(&b), set(json!({"f:a": {"f:b": {}}})));
         assert!(a.difference(&a).is_empty());
+        let mut left = a.clone();
+        left.subtract(&b);
+        assert_eq!(left, a.difference(&b));
+        left.absorb(b.clone());
+        assert_eq!(left, a.difference(&b).union(&b));
+        assert!(b.touches(&a.to_json()) && a.touches(&b.to_json()));
+        assert!(!b.touches(&set(json!({"f:c": {}, "f:a": {"f:x": {}}})).to_json()));
     }
 }

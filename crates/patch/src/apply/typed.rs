@@ -242,7 +242,7 @@ impl<'a> Node<'a> {
             let (left, right) = (left.unwrap_or(&blank), right.unwrap_or(&blank));
             for name in left.keys().chain(right.keys().filter(|name| !left.contains_key(*name))) {
                 let node = self.entry(name).unwrap_or(Node::Unknown);
-                node.compare_entry(element::field(name), left.get(name), right.get(name), found)?;
+                node.compare_entry(|| element::field(name), left.get(name), right.get(name), found)?;
             }
             return Ok(false);
         }
@@ -255,18 +255,25 @@ impl<'a> Node<'a> {
         Ok(before != after)
     }
 
-    fn compare_entry(self, element: String, before: Option<&Value>, after: Option<&Value>, found: &mut Comparison) -> Result<(), String> {
+    fn compare_entry(self, element: impl FnOnce() -> String, before: Option<&Value>, after: Option<&Value>, found: &mut Comparison) -> Result<(), String> {
+        // Most of an object stays as it is, and seeing that costs less than naming it.
+        if before == after {
+            return Ok(());
+        }
         let mut below = Comparison::default();
         let differs = self.compare_into(before, after, &mut below)?;
+        let element = element();
         match (before, after) {
             (None, Some(_)) => found.added.insert(element.clone()),
             (Some(_), None) => found.removed.insert(element.clone()),
             _ if differs => found.modified.insert(element.clone()),
             _ => {}
         }
-        found.added.graft(element.clone(), below.added);
-        found.modified.graft(element.clone(), below.modified);
-        found.removed.graft(element, below.removed);
+        for (set, below) in [(&mut found.added, below.added), (&mut found.modified, below.modified), (&mut found.removed, below.removed)] {
+            if !below.is_empty() {
+                set.graft(element.clone(), below);
+            }
+        }
         Ok(())
     }
 

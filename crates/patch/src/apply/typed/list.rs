@@ -31,9 +31,9 @@ impl Node<'_> {
     /// Items that stand twice on both sides count as one whole.
     pub(super) fn compare_lists(self, left: &[Value], right: &[Value], found: &mut Comparison) -> Result<(), String> {
         let (left_elements, right_elements) = (self.elements(left)?, self.elements(right)?);
-        let all = |elements: &[String], items: &'_ [Value], wanted: &str| -> Vec<Value> {
-            elements.iter().zip(items).filter(|(element, _)| *element == wanted).map(|(_, item)| item.clone()).collect()
-        };
+        fn all<'v>(elements: &[String], items: &'v [Value], wanted: &str) -> Vec<&'v Value> {
+            elements.iter().zip(items).filter(|(element, _)| *element == wanted).map(|(_, item)| item).collect()
+        }
         let mut seen: Vec<&String> = Vec::new();
         for element in left_elements.iter().chain(&right_elements) {
             if seen.contains(&element) {
@@ -42,7 +42,7 @@ impl Node<'_> {
             seen.push(element);
             let (before, after) = (all(&left_elements, left, element), all(&right_elements, right, element));
             if before.len() <= 1 && after.len() <= 1 {
-                self.item().compare_entry(element.clone(), before.first(), after.first(), found)?;
+                self.item().compare_entry(|| element.clone(), before.first().copied(), after.first().copied(), found)?;
             } else if before != after {
                 match (before.len(), after.len()) {
                     (_, 0) => found.removed.insert(element.clone()),
