@@ -103,7 +103,7 @@ async fn until(client: Client, config: Config, shutdown: BoxFuture<'static, ()>)
             start!(Certificates { informers: informers.clone(), client: client.clone(), signer });
         }
         start!(ServiceCidrs(informers.clone()));
-        start!(ServiceAddresses(informers.clone()));
+        start!(ServiceAddresses { informers: informers.clone(), client: client.clone() });
         start!(LeakedAddresses(informers.clone()));
         start!(Claims(informers.clone()));
         start!(Volumes(informers.clone()));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use api::Status;
 use api::k8s::api::core::v1::Service;
 use api::k8s::api::networking::v1::{IPAddress, ServiceCIDR};
-use client::{BoxFuture, ObjectKey, Queue};
+use client::{BoxFuture, Client, ObjectKey, Queue, Target};
 use jiff::Timestamp;
 use plan::Plan;
 use plan::ip_address::{AddressView, ServiceView, cluster_ips, service_of};
@@ -54,14 +54,17 @@ impl Controller for ServiceCidrs {
 }
 
 /// Services whose addresses lack their IPAddress.
-pub struct ServiceAddresses(pub Arc<Informers>);
+pub struct ServiceAddresses {
+    pub informers: Arc<Informers>,
+    pub client: Client,
+}
 
 impl ServiceAddresses {
     pub fn keys(&self) -> Queue<ObjectKey> {
         let queue = Queue::new();
-        itself(&self.0.services, &queue);
-        let (services, inbox) = (self.0.services.cache().clone(), queue.clone());
-        self.0.ip_addresses.on_change(move |change| {
+        itself(&self.informers.services, &queue);
+        let (services, inbox) = (self.informers.services.cache().clone(), queue.clone());
+        self.informers.ip_addresses.on_change(move |change| {
             // Its Service looks after one that is gone or was changed.
             let Some(address) = change.old.as_ref().and_then(|object| object.typed::<IPAddress>().ok()) else { return };
             if let Some((namespace, name)) = service_of(&address)
@@ -73,9 +76,22 @@ impl ServiceAddresses {
         queue
     }
 
+    /// Out of the cache, or of the server: the cache may know a Service before it knows its addresses, though they are older.
+    async fn address(&self, name: &str) -> Result<Option<Arc<IPAddress>>, Status> {
+        if let Some(known) = self.informers.ip_addresses.cache().get("", name) {
+            return Ok(Some(known));
+        }
+        let target = Target { group: "networking.k8s.io".into(), version: "v1".into(), plural: "ipaddresses".into(), name: Some(name.to_owned()), ..Target::default() };
+        match self.client.transport().get(&target).await {
+            Ok(object) => object.typed().map(Some).map_err(Status::internal),
+            Err(status) if status.is_not_found() => Ok(None),
+            Err(status) => Err(status),
+        }
+    }
+
     fn service(&self, address: &IPAddress) -> Option<Arc<Service>> {
         let (namespace, name) = service_of(address)?;
-        self.0.services.cache().get(namespace, name)
+        self.informers.services.cache().get(namespace, name)
     }
 }
 
@@ -85,10 +101,13 @@ impl Controller for ServiceAddresses {
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, _now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         Box::pin(async move {
-            let Some(service) = self.0.services.cache().get(&key.namespace, &key.name) else { return Ok(Plan::default()) };
-            let found = cluster_ips(&service).into_iter().filter_map(|ip| self.0.ip_addresses.cache().get("", &ip.to_string()));
-            let addresses = found.map(|address| (address.clone(), self.service(&address).filter(|other| plan::meta::uid(other.as_ref()) != plan::meta::uid(service.as_ref())))).collect();
-            Ok(plan::ip_address::plan_service(&ServiceView { service, addresses, cidrs: self.0.service_cidrs.cache().list() }))
+            let Some(service) = self.informers.services.cache().get(&key.namespace, &key.name) else { return Ok(Plan::default()) };
+            let mut found = Vec::new();
+            for ip in cluster_ips(&service) {
+                found.extend(self.address(&ip.to_string()).await?);
+            }
+            let addresses = found.into_iter().map(|address| (address.clone(), self.service(&address).filter(|other| plan::meta::uid(other.as_ref()) != plan::meta::uid(service.as_ref())))).collect();
+            Ok(plan::ip_address::plan_service(&ServiceView { service, addresses, cidrs: self.informers.service_cidrs.cache().list() }))
         })
     }
 }
