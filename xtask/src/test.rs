@@ -20,6 +20,7 @@ use crate::images;
 const NEEDED: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
     ("redis-server", "redis-server"),
+    ("etcd", "etcd-server"),
     ("chromium", "chromium"),
     ("ip", "iproute2"),
     ("nft", "nftables"),

@@ -10,6 +10,7 @@ mod component_logs;
 mod credentials;
 mod detach;
 mod down;
+mod etcd_options;
 mod image_commands;
 mod images;
 mod machine;

@@ -17,6 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::cli::{Folder, cidr};
 use crate::component_logs::ComponentLogs;
 use crate::agents::{self, Agents};
+use crate::etcd_options::EtcdOptions;
 use crate::credentials::{Credentials, Names, write_private};
 use crate::machine::{Machine, MachineConfig};
 use crate::paths::Paths;
@@ -56,6 +57,7 @@ pub struct Options {
     no_node: bool,
     #[command(flatten)]
     api_server: api_server::ApiServerOptions,
+    etcd: EtcdOptions,
     /// Nodes that only pretend to run their pods: for tests of the control plane
     #[arg(long, hide = true, value_name = "COUNT", default_value_t = 0)]
     hollow_nodes: usize,
@@ -133,12 +135,14 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     let credentials = Credentials::open(&paths, &names, clock.now().as_second())?;
 
     let encryption = options.api_server.encryption()?;
-    let mut storage = store::Config::new(paths.store());
-    if let Some(encryption) = &encryption {
-        storage.sealing = store::Sealing::with(encryption.clone());
-    }
-    let store: Arc<dyn store::Store> = Arc::new(store::Embedded::open(storage).context("cannot open the store")?);
-    tracing::info!(target: "store", folder = %paths.store().display(), "the store is open");
+    let sealing = encryption.clone().map_or_else(store::Sealing::default, |encryption| store::Sealing::with(encryption));
+    let store: Arc<dyn store::Store> = if options.etcd.is_asked_for() {
+        Arc::new(options.etcd.open(sealing).await?)
+    } else {
+        let store = store::Embedded::open(store::Config { sealing, ..store::Config::new(paths.store()) }).context("cannot open the store")?;
+        tracing::info!(target: "store", folder = %paths.store().display(), "the store is open");
+        Arc::new(store)
+    };
     let mut config = server::Config::new(credentials.token_key.clone(), credentials.authority.identity.certificate_pem.clone());
     config.front_proxy = Some(credentials.front_proxy.clone());
     config.advertise_address = address;
@@ -153,6 +157,7 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     });
     let agents = Arc::new(Agents::default());
     let api = Api::open(store.clone(), clock.clone(), chance, config, agents.clone()).await?;
+    let api = Api::open(store, clock.clone(), chance, config, agents.clone()).await?;
 
     let (stop, stopped) = watch::channel(false);
     if let Some(encryption) = encryption {

@@ -5,12 +5,13 @@
 use std::sync::Arc;
 
 use ::api::selector::{FieldSelector, LabelSelector};
-use ::api::{Cause, Fields, Object, Resource, Status};
+use ::api::{Cause, Fields, Object, Reason, Resource, Status};
 use base64::{DecodeError, Engine};
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use client::ListOptions;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use store::CommitError;
 
 use crate::api::Api;
 use crate::custom::conversion;
@@ -155,7 +156,19 @@ pub(crate) fn too_large(asked: u64, current: u64) -> Status {
 }
 
 impl Api {
+    /// Reads that follow see whatever was acknowledged to anyone before, by whichever API server.
+    pub(crate) async fn fresh(&self) -> Result<(), Status> {
+        if !self.store.is_shared() {
+            return Ok(());
+        }
+        self.store.barrier().await.map(drop).map_err(|error| match error {
+            CommitError::Unknown(why) => Status::failure(500, Reason::Unknown, why),
+            error => Status::unavailable(format!("the store cannot be read: {error}")),
+        })
+    }
+
     pub async fn get(&self, row: &Resource, namespace: Option<&str>, name: &str) -> Result<Arc<Object>, Status> {
+        self.fresh().await?;
         convert::shown(&self.outbound, row, self.stored(row, namespace, name)?).await
     }
 
@@ -163,6 +176,10 @@ impl Api {
         let selection = Selection::parse(row, &options.label_selector, &options.field_selector)?;
         let prefix = row.key_prefix(namespace);
         let wanted = parse_version(&options.resource_version)?;
+        // Any state will do for version 0, and a page goes on from where the one before was.
+        if options.continue_token.is_empty() && wanted.is_none_or(|version| version > self.store.revision()) {
+            self.fresh().await?;
+        }
         let (at, mut after) = self.starting_point(&prefix, options, wanted)?;
         let limit = options.limit;
         let mut items = Vec::new();

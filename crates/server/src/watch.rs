@@ -60,6 +60,10 @@ impl Api {
             None | Some(0) if options.send_initial_events == Some(false) => self.store.revision(),
             Some(version) if version > 0 && options.send_initial_events != Some(true) => {
                 if version > self.store.revision() {
+                    // Another API server may be ahead of this one.
+                    self.fresh().await?;
+                }
+                if version > self.store.revision() {
                     return Err(too_large(version, self.store.revision()));
                 }
                 version

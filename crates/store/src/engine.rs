@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use crate::config::{Config, Durability, Fault, Faults};
 use crate::error::{OpenError, OpenReport};
 use crate::frame::BatchBuilder;
+use crate::migrate;
 use crate::recover;
 use crate::sealing::Sealing;
 use crate::snapshot::{self, SnapshotHead, snapshot_name};
@@ -43,6 +44,16 @@ enum Engine {
 
 impl Embedded {
     pub fn open(config: Config) -> Result<Self, OpenError> {
+        if config.durability == Durability::Disk
+            && let Some((to, revision)) = migrate::moved_away(&config.dir)
+        {
+            return Err(OpenError::Moved { dir: config.dir, to, revision });
+        }
+        Self::open_anyway(config)
+    }
+
+    /// Also one that was moved away.
+    pub(crate) fn open_anyway(config: Config) -> Result<Self, OpenError> {
         if config.durability == Durability::Memory {
             let shared = Arc::new(Shared::new(State::new(FIRST_REVISION), config.limits, config.sealing));
             let engine = Engine::Memory { batch: Mutex::new(BatchBuilder::new()), faults: config.faults };
@@ -146,9 +157,7 @@ impl Store for Embedded {
     }
 
     fn watch(&self, prefix: &str, from: Revision) -> Result<Box<dyn Watch>, Compacted> {
-        let groups = self.shared.hub.lock();
-        let state = self.shared.state.read();
-        Ok(Box::new(self.shared.hub.watch(groups, &state, prefix, from)?))
+        self.shared.watch(prefix, from)
     }
 
     fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), CommitError>> {

@@ -26,6 +26,8 @@ pub enum OpenError {
         path.display()
     )]
     Sealed { path: PathBuf, key: String, why: String },
+    #[error("the cluster of {} was moved away at revision {revision}, {to}: start with --etcd-servers, or move it back with `coracle store migrate`", dir.display())]
+    Moved { dir: PathBuf, to: String, revision: Revision },
     #[error("{} is not empty: a snapshot is restored into an empty directory only", dir.display())]
     NotEmpty { dir: PathBuf },
 }

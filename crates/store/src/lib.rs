@@ -8,8 +8,10 @@ mod engine;
 mod error;
 mod frame;
 mod log;
+mod migrate;
 mod recover;
 mod sealing;
+mod remote;
 mod snapshot;
 mod splice;
 mod state;
@@ -21,6 +23,8 @@ pub use config::{Config, Durability, Fault, Faults, Limits, MAX_OBJECT_BYTES};
 pub use engine::Embedded;
 pub use error::{OpenError, OpenReport, TornTail};
 pub use sealing::{Sealing, Transform, TransformError, Unsealed};
+pub use migrate::{MoveError, Moved, Step, moved_away, to_embedded, to_etcd};
+pub use remote::{Remote, RemoteConfig, RemoteError};
 pub use types::{
     BoxFuture, CommitError, Compacted, Event, EventKind, Page, Precondition, Revision, Store, Watch, WatchItem, Write,
 };

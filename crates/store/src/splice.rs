@@ -31,14 +31,19 @@ pub fn insert(object: &[u8], revision: u64) -> Option<Bytes> {
 
 /// The served bytes with another revision.
 pub fn replace(served: &[u8], revision: u64) -> Option<Bytes> {
+    insert(&remove(served)?, revision)
+}
+
+/// The served bytes as they were written: without a revision.
+pub fn remove(served: &[u8]) -> Option<Bytes> {
     let at = metadata(served)?;
-    let Some(rest) = served[at..].strip_prefix(FIELD) else { return insert(served, revision) };
+    let Some(rest) = served[at..].strip_prefix(FIELD) else { return Some(Bytes::copy_from_slice(served)) };
     let end = rest.iter().position(|byte| *byte == b'"')? + 1;
     let rest = rest[end..].strip_prefix(b",").unwrap_or(&rest[end..]);
     let mut plain = Vec::with_capacity(served.len());
     plain.extend_from_slice(&served[..at]);
     plain.extend_from_slice(rest);
-    insert(&plain, revision)
+    Some(plain.into())
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ const WARM_EVENTS: u64 = 256;
 
 pub struct State {
     objects: BTreeMap<Arc<str>, Arc<Object>>,
-    /// Without gaps: the event at index i has revision `oldest + 1 + i`.
+    /// In order. The embedded engine's has no gaps and one event a revision; an etcd has both gaps and revisions of many events.
     history: VecDeque<Arc<Event>>,
     history_bytes: usize,
     revision: Revision,
@@ -93,10 +93,11 @@ impl State {
         self.objects.iter().map(|(key, object)| (Arc::clone(key), Arc::clone(object))).collect()
     }
 
-    /// Makes the change visible and returns the event it is.
+    /// Makes the change visible, at its object's revision, and returns the event it is.
     pub fn apply(&mut self, change: Change) -> Arc<Event> {
-        self.revision += 1;
-        let revision = self.revision;
+        let (Change::Put(_, changed) | Change::Delete(_, changed)) = &change;
+        let revision = changed.resource_version();
+        self.revision = revision;
         let (kind, key, object, previous) = match change {
             Change::Put(key, object) => {
                 self.object_bytes += (key.len() + object.bytes().len()) as u64;
@@ -123,35 +124,62 @@ impl State {
         for event in fresh {
             if let Some(previous) = &event.previous
                 && previous.resource_version() <= self.archived
+                && let Some(index) = self.index(previous.resource_version(), &event.key)
             {
-                self.archive_one(previous.resource_version(), &mut done);
+                self.archive_at(index, &mut done);
             }
         }
-        while self.archived + WARM_EVENTS < self.revision {
-            self.archived += 1;
-            self.archive_one(self.archived, &mut done);
+        let mut index = self.after(self.archived);
+        while let Some(revision) = self.history.get(index).map(|event| event.revision).filter(|revision| revision + WARM_EVENTS <= self.revision) {
+            self.archived = revision;
+            self.archive_at(index, &mut done);
+            index += 1;
         }
         done
     }
 
-    fn index(&self, revision: Revision) -> Option<usize> {
-        usize::try_from(revision.checked_sub(self.oldest + 1)?).ok().filter(|index| *index < self.history.len())
+    /// Where the events after `revision` start.
+    fn after(&self, revision: Revision) -> usize {
+        let beyond = |index: usize| self.history.get(index).is_none_or(|event| event.revision > revision);
+        // Without gaps, and with one event a revision, it is there.
+        match usize::try_from(revision.saturating_sub(self.oldest)) {
+            Ok(0) if beyond(0) => 0,
+            Ok(guess) if guess > 0 && self.history.get(guess - 1).is_some_and(|event| event.revision <= revision) && beyond(guess) => guess,
+            _ => self.history.partition_point(|event| event.revision <= revision),
+        }
     }
 
-    fn archive_one(&mut self, revision: Revision, done: &mut Archived) {
-        let Some(index) = self.index(revision) else { return };
+    /// The event of that revision and key.
+    fn index(&self, revision: Revision, key: &str) -> Option<usize> {
+        let first = self.after(revision.checked_sub(1)?);
+        self.history.range(first..).take_while(|event| event.revision == revision).position(|event| *event.key == *key).map(|at| first + at)
+    }
+
+    fn archive_at(&mut self, index: usize, done: &mut Archived) {
         let event = &self.history[index];
         let present = self.objects.get(&event.key).is_some_and(|object| Arc::ptr_eq(object, &event.object));
         let copy = |object: &Arc<Object>| if object.is_archived() { Arc::clone(object) } else { Arc::new(object.archived()) };
         let object = if present { Arc::clone(&event.object) } else { copy(&event.object) };
         // The event that made what this one replaced has its copy already, unless the history has forgotten it.
         let previous = event.previous.as_ref().map(|previous| {
-            let made = self.index(previous.resource_version()).map(|index| &self.history[index].object);
+            let made = self.index(previous.resource_version(), &event.key).map(|index| &self.history[index].object);
             made.filter(|made| made.is_archived() && made.resource_version() == previous.resource_version()).cloned().unwrap_or_else(|| copy(previous))
         });
         let event = Arc::new(Event { object, previous, key: Arc::clone(&event.key), ..**event });
         done.events.push(Arc::clone(&event));
         done.replaced.push(std::mem::replace(&mut self.history[index], event));
+    }
+
+    /// Nothing of ours changed up to `revision`: others count on the same counter.
+    pub fn advance(&mut self, revision: Revision) {
+        self.revision = self.revision.max(revision);
+    }
+
+    /// Another state altogether, with no way back to this one: what happened in between is not known. The caller drops what it returns when the lock is released.
+    pub fn replace(&mut self, mut state: State) -> State {
+        state.revision = state.revision.max(self.revision);
+        (state.oldest, state.archived) = (state.revision, state.revision);
+        std::mem::replace(self, state)
     }
 
     /// Takes out what exceeds the limits, or lies at or before `through`. The caller drops it when the lock is released.
@@ -171,8 +199,7 @@ impl State {
 
     /// The events after `from` (exclusive), up to now.
     pub fn events(&self, from: Revision) -> impl DoubleEndedIterator<Item = &Arc<Event>> {
-        let skip = from.saturating_sub(self.oldest).min(self.history.len() as u64);
-        self.history.range(skip as usize..)
+        self.history.range(self.after(from)..)
     }
 
     fn range<'a>(&'a self, prefix: &'a str, start_after: Option<&'a str>) -> impl Iterator<Item = (&'a Arc<str>, &'a Arc<Object>)> {

@@ -1,4 +1,4 @@
-//! The contract of a store, which every engine keeps: the embedded one, and later etcd.
+//! The contract of a store, which every engine keeps: the embedded one, and etcd.
 //!
 //! Revisions, history and compaction behave as etcd's v3 API: one counter for the whole key space, one step a write, never back.
 
@@ -119,6 +119,11 @@ pub trait Store: Send + Sync + 'static {
     fn oldest(&self) -> Revision;
     /// A revision at least as new as everything acknowledged by anyone before the call, once reads can see it. At once for the embedded engine.
     fn barrier(&self) -> BoxFuture<'_, Result<Revision, CommitError>>;
+
+    /// Whether others write to it as well, so that what is read may be behind what they were told: see `barrier`.
+    fn is_shared(&self) -> bool {
+        false
+    }
 
     fn get(&self, key: &str) -> Option<Arc<Object>>;
     /// Keys that start with `prefix`, as of `at` (or now), after `start_after` if given, at most `limit` (0: all).

@@ -100,6 +100,24 @@ impl Hub {
         Wake(wake)
     }
 
+    /// Everything up to `revision` is in the groups: nothing of ours changed.
+    pub fn advance(&self, revision: Revision) {
+        self.published.fetch_max(revision, Ordering::AcqRel);
+    }
+
+    /// The state was replaced by one of `revision`: every watch has missed something.
+    pub fn expire(&self, groups: &mut MutexGuard<'_, Groups>, revision: Revision) -> Wake {
+        self.oldest.store(revision, Ordering::Release);
+        for (group, _) in groups.by_prefix.values() {
+            let mut run = group.run.write();
+            run.first += run.events.len() as u64 + 1;
+            run.events.clear();
+            run.complete_from = revision;
+        }
+        self.published.store(revision, Ordering::Release);
+        Wake(groups.by_prefix.values().map(|(group, _)| Arc::clone(group)).collect())
+    }
+
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         for (group, _) in self.groups.lock().by_prefix.values() {
@@ -141,7 +159,7 @@ impl Hub {
         let next = run.first + run.events.partition_point(|event| event.revision <= from) as u64;
         drop(run);
         drop(groups);
-        Ok(Cursor { hub: Arc::clone(self), group, next, position: from, taken: VecDeque::new(), expired: false })
+        Ok(Cursor { hub: Arc::clone(self), group, next, from, position: from, taken: VecDeque::new(), expired: false })
     }
 }
 
@@ -160,8 +178,13 @@ impl Wake {
 
 impl Run {
     fn replace(&mut self, event: &Arc<Event>) {
-        if let Ok(index) = self.events.binary_search_by_key(&event.revision, |event| event.revision) {
-            self.events[index] = Arc::clone(event);
+        let mut index = self.events.partition_point(|other| other.revision < event.revision);
+        while let Some(other) = self.events.get(index).filter(|other| other.revision == event.revision) {
+            if other.key == event.key {
+                self.events[index] = Arc::clone(event);
+                return;
+            }
+            index += 1;
         }
     }
 
@@ -180,6 +203,8 @@ pub struct Cursor {
     group: Arc<Group>,
     /// The number, in the group, of the next event to take.
     next: u64,
+    /// Where the watch began.
+    from: Revision,
     /// The revision of the last event handed out, or where the watch began.
     position: Revision,
     /// At most `TAKEN_EVENTS`, and no further one beyond `TAKEN_BYTES`.
@@ -236,7 +261,7 @@ impl Watch for Cursor {
             for event in run.events.range(index..end) {
                 self.next += 1;
                 // A watch may have begun at a revision that was still to come.
-                if event.revision > self.position {
+                if event.revision > self.from {
                     bytes += event.object.bytes().len();
                     self.taken.push_back(Arc::clone(event));
                 }
@@ -249,14 +274,14 @@ impl Watch for Cursor {
 
     fn delivered(&self) -> Revision {
         if let Some(waiting) = self.taken.front() {
-            return (waiting.revision - 1).max(self.position);
+            return (waiting.revision - 1).max(self.from);
         }
         // Read first: what is published by then is in the run by now.
         let published = self.hub.published.load(Ordering::Acquire);
         let run = self.group.run.read();
         match self.next.checked_sub(run.first) {
             Some(index) => match usize::try_from(index).ok().and_then(|index| run.events.get(index)) {
-                Some(waiting) => (waiting.revision - 1).max(self.position),
+                Some(waiting) => (waiting.revision - 1).max(self.from),
                 None => published.max(self.position),
             },
             None => self.position,

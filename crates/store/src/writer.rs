@@ -22,7 +22,7 @@ use crate::sealing::Sealing;
 use crate::snapshot::{self, SnapshotHead, snapshot_name};
 use crate::splice;
 use crate::state::{Change, State};
-use crate::types::{CommitError, Event, Precondition, Revision, Write};
+use crate::types::{CommitError, Compacted, Event, Precondition, Revision, Watch, Write};
 use crate::watch::{Hub, Wake};
 
 pub type Outcome = Result<Arc<Object>, CommitError>;
@@ -75,6 +75,34 @@ impl Shared {
         trimmed.clear();
         drop(archived);
         wake
+    }
+
+    /// Nothing of ours has changed up to `revision`.
+    pub fn advance(&self, revision: Revision) {
+        self.state.write().advance(revision);
+        self.revision.fetch_max(revision, Ordering::AcqRel);
+        self.hub.advance(revision);
+    }
+
+    /// Another state altogether: every watch has missed something, and is told so.
+    pub fn replace(&self, state: State) {
+        let mut groups = self.hub.lock();
+        let (old, revision) = {
+            let mut current = self.state.write();
+            let old = current.replace(state);
+            self.revision.store(current.revision(), Ordering::Release);
+            (old, current.revision())
+        };
+        let wake = self.hub.expire(&mut groups, revision);
+        drop(groups);
+        drop(old);
+        wake.up();
+    }
+
+    pub fn watch(&self, prefix: &str, from: Revision) -> Result<Box<dyn Watch>, Compacted> {
+        let groups = self.hub.lock();
+        let state = self.state.read();
+        Ok(Box::new(self.hub.watch(groups, &state, prefix, from)?))
     }
 }
 

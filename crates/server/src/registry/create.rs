@@ -20,6 +20,7 @@ const MAX_GENERATED_BASE: usize = 58;
 impl Api {
     /// `value` has its kind's shape (see `decode`).
     pub async fn create(&self, row: &Resource, namespace: Option<&str>, value: Value, cx: &Context) -> Result<Arc<Object>, Status> {
+        self.fresh().await?;
         let generated = text(&value, "/metadata/name").is_empty() && !text(&value, "/metadata/generateName").is_empty();
         if !generated {
             return self.create_once(row, namespace, value, cx).await;

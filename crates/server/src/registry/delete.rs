@@ -30,6 +30,7 @@ impl Api {
     pub async fn delete(&self, row: &Resource, namespace: Option<&str>, name: &str, options: &DeleteOptions, cx: &Context) -> Result<Deleted, Status> {
         let key = row.key(namespace, name);
         let asks = admission::asks(self, row, cx);
+        self.fresh().await?;
         for _ in 0..MAX_CONFLICT_RETRIES * 4 {
             let stored = self.stored(row, namespace, name)?;
             let old = stored.value().map_err(Status::internal)?;

@@ -13,7 +13,7 @@ pub use update::Part;
 use std::sync::Arc;
 
 use ::api::strategy::{self, Strategy};
-use ::api::{Object, Resource, Status, schema};
+use ::api::{Object, Reason, Resource, Status, schema};
 use ::patch::apply::{Facts, Writer};
 use serde_json::{Map, Value};
 use store::CommitError;
@@ -114,7 +114,8 @@ impl Api {
             // As upstream when etcd has no space: 500. The words say what to do about it.
             CommitError::Full(why) => Status::internal(format!("no space: the disk of the cluster's data is full ({why}); nothing was written, reads go on; writes work again when there is room")),
             CommitError::Unavailable(why) => Status::unavailable(format!("the store cannot write: {why}")),
-            CommitError::Unknown(why) => Status::timeout(why, 1),
+            // etcd's own words, as upstream passes them on.
+            CommitError::Unknown(why) => Status::failure(500, Reason::Unknown, why),
         }
     }
 }

@@ -61,6 +61,9 @@ impl Api {
             decode::shape(row, merged, &[], cx)
         };
         let cx = Context { applied: true, ..Context::like(cx) };
+        if self.store.get(&row.key(namespace, name)).is_none() {
+            self.fresh().await?;
+        }
         if self.store.get(&row.key(namespace, name)).is_none() && part == Part::Main {
             let mut fresh = merge(None)?;
             metadata(&mut fresh).remove("resourceVersion");

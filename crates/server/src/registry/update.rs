@@ -43,6 +43,7 @@ impl Api {
     /// `change` makes the wanted object of the stored one; it is called again when another write came between.
     pub async fn change(&self, row: &Resource, namespace: Option<&str>, name: &str, part: Part, cx: &Context, change: impl Fn(&Value) -> Result<Value, Status>) -> Result<Arc<Object>, Status> {
         let key = row.key(namespace, name);
+        self.fresh().await?;
         for _ in 0..MAX_CONFLICT_RETRIES {
             let stored = self.stored(row, namespace, name)?;
             let shown = special::convert::shown(&self.outbound, row, stored.clone()).await?;
@@ -106,6 +107,9 @@ impl Api {
     /// PUT of a decoded value.
     pub async fn update(&self, row: &Resource, namespace: Option<&str>, name: &str, part: Part, value: Value, cx: &Context) -> Result<Arc<Object>, Status> {
         self.check_name(row, namespace, name, &value)?;
+        if self.store.get(&row.key(namespace, name)).is_none() {
+            self.fresh().await?;
+        }
         if part == Part::Main && policy(row).allow_create_on_update() && self.store.get(&row.key(namespace, name)).is_none() {
             let given = text(&value, "/metadata/uid");
             if !given.is_empty() {

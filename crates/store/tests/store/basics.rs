@@ -1,26 +1,32 @@
-//! The contract, case by case, on the disk engine and the memory engine alike.
+//! The contract, case by case, on the disk engine, the memory engine and a real etcd alike.
 
 use std::time::Duration;
 
-use store::{CommitError, Compacted, Config, Embedded, EventKind, Limits, OpenError, Precondition, Store, WatchItem, Write};
+use store::{CommitError, Compacted, Config, Embedded, EventKind, Limits, OpenError, Precondition, Remote, RemoteConfig, Store, WatchItem, Write};
 
+use crate::etcd_process::Etcd;
 use crate::support::{delete, object, put, served, text, wait};
 
-fn both(test: impl Fn(Embedded)) {
+/// On every engine; etcd's own counter starts at 1 as well, so each case has an etcd of its own.
+fn both(test: impl Fn(Box<dyn Store>)) {
     let dir = tempfile::tempdir().unwrap();
-    test(Embedded::open(Config::new(dir.path())).unwrap());
-    test(Embedded::open(Config::memory()).unwrap());
+    test(Box::new(Embedded::open(Config::new(dir.path())).unwrap()));
+    test(Box::new(Embedded::open(Config::memory()).unwrap()));
+    let etcd = Etcd::start(1);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let config = RemoteConfig { root: String::new(), ..RemoteConfig::kubernetes(etcd.config(), "/registry") };
+    test(Box::new(runtime.block_on(Remote::open(config)).unwrap()));
 }
 
 #[test]
 fn counts_revisions_as_etcd_does() {
     both(|store| {
         assert_eq!((store.revision(), store.oldest()), (1, 1));
-        let first = put(&store, "pods/a", "1").unwrap();
+        let first = put(&*store, "pods/a", "1").unwrap();
         assert_eq!(text(&first), served("pods/a", "1", 2));
         assert_eq!(first.resource_version(), 2);
-        assert_eq!(put(&store, "pods/a", "2").unwrap().resource_version(), 3);
-        let gone = delete(&store, "pods/a").unwrap();
+        assert_eq!(put(&*store, "pods/a", "2").unwrap().resource_version(), 3);
+        let gone = delete(&*store, "pods/a").unwrap();
         assert_eq!(text(&gone), served("pods/a", "2", 4));
         assert!(store.get("pods/a").is_none());
         assert_eq!(wait(store.barrier()).unwrap(), 4);
@@ -66,7 +72,7 @@ fn refuses_what_is_too_large_or_not_an_object() {
 fn pages_and_the_past() {
     both(|store| {
         for key in ["b/1", "a/3", "a/1", "a/2", "a"] {
-            put(&store, key, "old").unwrap();
+            put(&*store, key, "old").unwrap();
         }
         let keys = |at, after, limit| {
             let page = store.list("a/", at, after, limit).unwrap();
@@ -74,9 +80,9 @@ fn pages_and_the_past() {
         };
         assert_eq!(keys(None, None, 0), (vec!["a/1".into(), "a/2".into(), "a/3".into()], false, 0));
         assert_eq!(keys(None, None, 2), (vec!["a/1".into(), "a/2".into()], true, 1));
-        delete(&store, "a/3").unwrap();
-        put(&store, "a/2", "new").unwrap();
-        put(&store, "a/4", "new").unwrap();
+        delete(&*store, "a/3").unwrap();
+        put(&*store, "a/2", "new").unwrap();
+        put(&*store, "a/4", "new").unwrap();
         assert_eq!(keys(Some(6), Some("a/2"), 2), (vec!["a/3".into()], false, 0));
         assert_eq!(keys(Some(4), None, 0), (vec!["a/1".into(), "a/3".into()], false, 0));
         assert_eq!(text(&store.list("a/2", Some(6), None, 0).unwrap().items[0].1), served("a/2", "old", 5));
@@ -89,23 +95,24 @@ fn pages_and_the_past() {
         assert_eq!(store.watch("a/", 5).err(), Some(Compacted { asked: 5, oldest: 6 }));
         wait(store.compact(3)).unwrap();
         assert_eq!(store.oldest(), 6);
+        let now = store.revision();
         wait(store.compact(1000)).unwrap();
-        assert_eq!(store.oldest(), store.revision());
+        assert!(store.oldest() >= now);
     });
 }
 
 #[test]
 fn watches_from_the_past_and_on() {
     both(|store| {
-        put(&store, "a/1", "1").unwrap();
-        put(&store, "b/1", "1").unwrap();
-        put(&store, "a/1", "2").unwrap();
+        put(&*store, "a/1", "1").unwrap();
+        put(&*store, "b/1", "1").unwrap();
+        put(&*store, "a/1", "2").unwrap();
         let mut watch = store.watch("a/", 2).unwrap();
         let mut all = store.watch("", 1).unwrap();
         let mut ahead = store.watch("a/", 5).unwrap();
         assert_eq!(watch.delivered(), 3);
-        delete(&store, "a/1").unwrap();
-        put(&store, "b/2", "1").unwrap();
+        delete(&*store, "a/1").unwrap();
+        put(&*store, "b/2", "1").unwrap();
         let event = |item| match item {
             Some(WatchItem::Event(event)) => (event.revision, event.kind, event.previous.as_ref().map(|object| object.resource_version())),
             other => panic!("{other:?}"),
@@ -119,7 +126,7 @@ fn watches_from_the_past_and_on() {
             assert_eq!(event(all.try_next()).0, revision);
         }
         assert!(ahead.try_next().is_none());
-        put(&store, "a/2", "1").unwrap();
+        put(&*store, "a/2", "1").unwrap();
         assert_eq!(event(ahead.try_next()).0, 7);
         drop(store);
         assert_eq!(event(wait(watch.next())).0, 7);
@@ -134,8 +141,8 @@ fn a_sleeping_watch_is_woken() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
     let mut watch = store.watch("a/", 1).unwrap();
     let waiting = runtime.spawn(async move { watch.next().await });
-    put(&store, "b/1", "1").unwrap();
-    put(&store, "a/1", "1").unwrap();
+    put(&*store, "b/1", "1").unwrap();
+    put(&*store, "a/1", "1").unwrap();
     let item = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), waiting).await }).unwrap().unwrap();
     assert!(matches!(item, Some(WatchItem::Event(event)) if event.revision == 3));
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use api::Object;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use store::{CommitError, Config, Embedded, Fault, Faults, Limits, Precondition, Store, Write};
+use store::{CommitError, Config, Fault, Faults, Limits, Precondition, Store, Write};
 
 pub fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
@@ -22,11 +22,11 @@ pub fn served(name: &str, data: &str, revision: u64) -> String {
     format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"resourceVersion":"{revision}","name":"{name}"}},"data":{{"v":"{data}"}}}}"#)
 }
 
-pub fn put(store: &Embedded, key: &str, data: &str) -> Result<Arc<Object>, CommitError> {
+pub fn put(store: &dyn Store, key: &str, data: &str) -> Result<Arc<Object>, CommitError> {
     wait(store.commit(Write { key: key.into(), precondition: Precondition::Any, object: Some(object(key, data)) }))
 }
 
-pub fn delete(store: &Embedded, key: &str) -> Result<Arc<Object>, CommitError> {
+pub fn delete(store: &dyn Store, key: &str) -> Result<Arc<Object>, CommitError> {
     wait(store.commit(Write { key: key.into(), precondition: Precondition::Any, object: None }))
 }
 
