@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{down, image_commands, reset, status, up};
+use crate::{down, image_commands, reset, status, store_commands, up};
 
 /// A whole Kubernetes you can carry.
 #[derive(Parser)]
@@ -31,6 +31,8 @@ enum Command {
     Build(image_commands::BuildCommand),
     /// List, import, tag, remove, pull and push images
     Image(image_commands::ImageCommand),
+    /// Where the cluster's objects are kept: move them into an etcd, and back
+    Store(store_commands::StoreCommand),
     /// Measure this or any other Kubernetes
     Bench(bench::Options),
     /// Kubernetes' command line (also: call this binary by the name kubectl)
@@ -68,6 +70,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Reset(options) => reset::run(&options),
         Command::Build(command) => image_commands::build(&command),
         Command::Image(command) => image_commands::run(&command),
+        Command::Store(command) => store_commands::run(command),
         Command::Bench(options) => run_bench(options),
         Command::Kubectl(rest) => return kubectl_main(rest.arguments),
     };

@@ -13,11 +13,13 @@ mod down;
 mod etcd_options;
 mod image_commands;
 mod images;
+mod leader;
 mod machine;
 mod paths;
 mod reset;
 mod signer;
 mod status;
+mod store_commands;
 mod system;
 mod up;
 

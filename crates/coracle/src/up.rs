@@ -19,6 +19,7 @@ use crate::component_logs::ComponentLogs;
 use crate::agents::{self, Agents};
 use crate::etcd_options::EtcdOptions;
 use crate::credentials::{Credentials, Names, write_private};
+use crate::leader::Election;
 use crate::machine::{Machine, MachineConfig};
 use crate::paths::Paths;
 use crate::{api_server, detach, down, system};
@@ -91,6 +92,15 @@ pub fn run(options: Options) -> Result<()> {
     outcome
 }
 
+/// What tells this process from others on the same host.
+fn uuid_part() -> String {
+    let mut random = [0; 8];
+    if getrandom::fill(&mut random).is_err() {
+        return std::process::id().to_string();
+    }
+    random.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// A name the API accepts: the host's, lower case.
 fn node_name(options: &Options) -> String {
     options.node_name.clone().unwrap_or_else(|| nix::unistd::gethostname().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_else(|_| "node1".into()))
@@ -157,7 +167,6 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     });
     let agents = Arc::new(Agents::default());
     let api = Api::open(store.clone(), clock.clone(), chance, config, agents.clone()).await?;
-    let api = Api::open(store, clock.clone(), chance, config, agents.clone()).await?;
 
     let (stop, stopped) = watch::channel(false);
     if let Some(encryption) = encryption {
@@ -173,17 +182,37 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     tracing::info!(target: "server", milliseconds = started.elapsed().as_millis() as u64, %url, "the API server is ready");
 
     let client = Client::new(Arc::new(Local::new(api.clone(), "system:coracle")), "coracle");
-    tracing::info!(target: "scheduler", "the scheduler starts");
-    tokio::spawn(scheduler::run(client.clone(), clock.clone(), stopped.clone()));
+    let schedule = {
+        let (client, clock) = (client.clone(), clock.clone());
+        move |ended| {
+            tracing::info!(target: "scheduler", "the scheduler starts");
+            scheduler::run(client.clone(), clock.clone(), ended)
+        }
+    };
     let signer = crate::signer::Signer::of(&credentials.authority)?;
     let controllers = controllers::Config { cluster_cidrs: Vec::new(), root_ca: credentials.authority.identity.certificate_pem.clone(), clock: clock.clone(), signer: Some(Arc::new(signer)) };
-    let mut until_stopped = stopped.clone();
-    tracing::info!(target: "controllers", "the controllers start");
-    let until_stopped = Box::pin(async move {
-        // The sender's end is a stop too.
-        let _ = until_stopped.wait_for(|stop| *stop).await;
-    });
-    tokio::spawn(controllers::run(client.clone(), controllers, until_stopped));
+    let control = {
+        let client = client.clone();
+        move |mut ended: watch::Receiver<bool>| {
+            tracing::info!(target: "controllers", "the controllers start");
+            let until_ended = Box::pin(async move {
+                // The sender's end is a stop too.
+                let _ = ended.wait_for(|end| *end).await;
+            });
+            controllers::run(client.clone(), controllers.clone(), until_ended)
+        }
+    };
+    let mut elections = Vec::new();
+    if options.etcd.is_asked_for() {
+        // Other processes may serve the same cluster.
+        let identity = format!("{name}_{}", uuid_part());
+        let election = |lease| Election { client: client.clone(), name: lease, identity: identity.clone(), clock: clock.clone() };
+        elections.push(tokio::spawn(election("kube-scheduler").run(stopped.clone(), schedule)));
+        elections.push(tokio::spawn(election("kube-controller-manager").run(stopped.clone(), control)));
+    } else {
+        tokio::spawn(schedule(stopped.clone()));
+        tokio::spawn(control(stopped.clone()));
+    }
     let machine = if options.no_node {
         None
     } else {
@@ -232,6 +261,10 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     tracing::info!("stopping");
     let _ = stop.send(true);
     serving.await?;
+    for election in elections {
+        // Whoever leads next need not wait for the lease to end; if it cannot be given back, it does.
+        let _ = tokio::time::timeout(STOP_TIMEOUT, election).await;
+    }
     if let Some(machine) = machine {
         machine.node.shutdown();
     }

@@ -43,7 +43,9 @@ impl Etcd {
         let issuer = Issuer::new(params, key);
         let key = KeyPair::generate().unwrap();
         // One certificate for members and clients alike.
-        let mut params = CertificateParams::new(addresses.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>()).unwrap();
+        // Members check where their peers come from, and that is the loopback's first address.
+        let names = addresses.iter().chain([&Ipv4Addr::LOCALHOST]).map(Ipv4Addr::to_string).collect::<Vec<_>>();
+        let mut params = CertificateParams::new(names).unwrap();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         std::fs::write(path("etcd.crt"), params.signed_by(&key, &issuer).unwrap().pem()).unwrap();
         std::fs::write(path("etcd.key"), key.serialize_pem()).unwrap();

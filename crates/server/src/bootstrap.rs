@@ -2,6 +2,7 @@
 //!
 //! Each object is created only when it is missing; what people changed stays changed, but default roles and bindings get back what they lack (`reconciliation.rs`).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ::api::Status;
@@ -15,7 +16,7 @@ use crate::authentication::User;
 use crate::reconciliation::{Step, reconcile};
 use crate::registry::{Part, text};
 use crate::special::addresses;
-use crate::{decode, default_roles};
+use crate::{decode, default_roles, peers};
 
 pub async fn run(api: &Arc<Api>) -> Result<(), Status> {
     for namespace in ["default", "kube-system", "kube-public", "kube-node-lease"] {
@@ -145,17 +146,23 @@ async fn kubernetes_service(api: &Arc<Api>) -> Result<(), Status> {
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
         "spec": {"type": "ClusterIP", "clusterIP": address.to_string(), "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": api.config.secure_port}]}});
     ensure(api, Some("default"), service).await?;
+    endpoints(api, &peers::all(api)).await
+}
+
+/// Where the API servers are.
+pub async fn endpoints(api: &Arc<Api>, servers: &[IpAddr]) -> Result<(), Status> {
     if api.config.advertise_address.is_loopback() {
         // No pod could reach it there, and an endpoint may not say so: the machine has no network yet.
         return Ok(());
     }
-    let host = api.config.advertise_address.to_string();
+    let addresses: Vec<Value> = servers.iter().map(|address| json!({"ip": address.to_string()})).collect();
+    let ready: Vec<Value> = servers.iter().map(|address| json!({"addresses": [address.to_string()], "conditions": {"ready": true}})).collect();
     let family = if api.config.advertise_address.is_ipv4() { "IPv4" } else { "IPv6" };
     let port = json!({"name": "https", "port": api.config.secure_port, "protocol": "TCP"});
     let endpoints = json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
-        "subsets": [{"addresses": [{"ip": host}], "ports": [port]}]});
+        "subsets": [{"addresses": addresses, "ports": [port]}]});
     let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
-        "addressType": family, "endpoints": [{"addresses": [host], "conditions": {"ready": true}}], "ports": [port]});
+        "addressType": family, "endpoints": ready, "ports": [port]});
     for (object, plural, group) in [(endpoints, "endpoints", ""), (slice, "endpointslices", "discovery.k8s.io")] {
         ensure(api, Some("default"), object.clone()).await?;
         // The machine's address may have changed since the last start.

@@ -31,6 +31,7 @@ mod local;
 mod nodes;
 mod outbound;
 mod path;
+mod peers;
 mod pki;
 mod signing;
 mod reads;

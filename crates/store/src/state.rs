@@ -194,6 +194,10 @@ impl State {
             self.oldest = first.revision;
             gone.extend(self.history.pop_front());
         }
+        if let Some(through) = through {
+            // Of revisions that were someone else's there was nothing to take out.
+            self.oldest = self.oldest.max(through.min(self.revision));
+        }
         gone
     }
 

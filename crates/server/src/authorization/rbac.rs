@@ -124,8 +124,13 @@ impl Roles {
     /// A write of `row` has happened.
     pub fn note(&self, row: &Resource) {
         if row.group == "rbac.authorization.k8s.io" {
-            self.generation.fetch_add(1, Ordering::Release);
+            self.changed();
         }
+    }
+
+    /// By whomever.
+    pub fn changed(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
     }
 
     fn compiled(&self, store: &dyn Store) -> Arc<Compiled> {

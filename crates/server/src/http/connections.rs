@@ -20,7 +20,7 @@ use super::relay::Peer;
 use super::{answer, routes};
 use crate::api::Api;
 use crate::authentication::Fronts;
-use crate::{admission, aggregation, aggregator, compaction, custom, flow_control};
+use crate::{admission, aggregation, aggregator, compaction, custom, flow_control, peers};
 
 /// A client has this long to finish the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,6 +53,7 @@ async fn run(api: Arc<Api>, config: ServeConfig, mut shutdown: watch::Receiver<b
     tokio::spawn(admission::run(api.clone(), shutdown.clone()));
     tokio::spawn(custom::run(api.clone(), shutdown.clone()));
     tokio::spawn(flow_control::run(api.clone(), shutdown.clone()));
+    tokio::spawn(peers::run(api.clone(), shutdown.clone()));
     loop {
         let accepted = tokio::select! {
             accepted = config.listener.accept() => accepted,

@@ -109,6 +109,11 @@ impl Allocations {
         }
     }
 
+    /// Another API server gave them out.
+    pub fn hold(&self, given: &[u16]) {
+        self.taken.lock().ports.extend(given);
+    }
+
     pub fn release(&self, given: &[u16]) {
         self.releaser()(given);
     }

@@ -10,7 +10,7 @@ use etcd::{Operation, Range, Transaction};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::config::{FOREIGN_AFTER, QUEUED_BARRIERS, REQUEST_TIMEOUT};
+use super::config::{FOREIGN_AFTER, QUEUED_BARRIERS};
 use super::engine::Inner;
 use super::writes;
 use crate::types::{CommitError, Revision};
@@ -40,7 +40,7 @@ pub async fn run(inner: Arc<Inner>, mut queue: mpsc::Receiver<Waiter>) {
         while let Ok(more) = queue.try_recv() {
             waiting.push(more);
         }
-        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        let deadline = Instant::now() + inner.request_timeout;
         let range = Range { key: inner.keys.progress(), count_only: true, ..Range::default() };
         match inner.client.range(&range, deadline).await {
             Ok(answer) if inner.shared_revision() >= answer.header.revision => tell(waiting, Ok(inner.shared_revision())),

@@ -5,7 +5,6 @@
 use etcd::{Answer, Compare, Operation, Range, Target, Transaction};
 use tokio::time::Instant;
 
-use super::config::REQUEST_TIMEOUT;
 use super::engine::Inner;
 use super::writes;
 use crate::types::{CommitError, Revision};
@@ -15,7 +14,7 @@ const KEY: &[u8] = b"compact_rev_key";
 impl Inner {
     /// Whether it was us who compacted.
     pub async fn compact_etcd(&self, revision: Revision) -> Result<bool, CommitError> {
-        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        let deadline = Instant::now() + self.request_timeout;
         let mut version = self.compactions.lock().await;
         let transaction = Transaction {
             compare: vec![Compare { key: KEY.to_vec(), target: Target::Version(*version), greater: false }],

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::Limits;
 
-/// A write or a consistent read that has no answer by then has none. etcd itself gives up after 7 s, an election takes about one.
+/// The default of `request_timeout`. etcd itself gives up after 7 s, an election takes about one.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// An acknowledged write is told to be done even if the mirror has not seen it by then: the watch may be moving to another member.
 pub const VISIBLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,6 +31,8 @@ pub struct RemoteConfig {
     pub limits: Limits,
     /// How long opening waits for etcd.
     pub patience: Duration,
+    /// A write or a consistent read that has no answer by then has none.
+    pub request_timeout: Duration,
 }
 
 impl RemoteConfig {
@@ -38,7 +40,7 @@ impl RemoteConfig {
     pub fn kubernetes(client: etcd::Config, prefix: &str) -> Self {
         let expiring = vec![("/registry/events/".into(), Duration::from_secs(3600)), ("/registry/masterleases/".into(), Duration::from_secs(15))];
         let prefix = format!("/{}/", prefix.trim_matches('/'));
-        Self { client, root: "/registry/".into(), prefix, expiring, limits: Limits::default(), patience: Duration::from_secs(30) }
+        Self { client, root: "/registry/".into(), prefix, expiring, limits: Limits::default(), patience: Duration::from_secs(30), request_timeout: REQUEST_TIMEOUT }
     }
 }
 

@@ -34,6 +34,7 @@ pub struct Inner {
     /// The version of the compaction's key as we know it.
     pub compactions: Mutex<u64>,
     pub cluster: u64,
+    pub request_timeout: Duration,
 }
 
 impl Inner {
@@ -77,6 +78,7 @@ impl Remote {
             expiring: config.expiring,
             compactions: Mutex::default(),
             cluster: loaded.cluster,
+            request_timeout: config.request_timeout,
         });
         let (barriers, queue) = barrier::queue();
         let tasks = vec![tokio::spawn(mirror::follow(inner.clone())).abort_handle(), tokio::spawn(barrier::run(inner.clone(), queue)).abort_handle()];

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use etcd::{Answer, Code, Compare, Error, KeyValue, Operation, Range, Target, Transaction, TransactionAnswer};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::config::{FIRST_PAUSE, GONE_TIMEOUT, LONGEST_PAUSE, REQUEST_TIMEOUT, VISIBLE_TIMEOUT};
+use super::config::{FIRST_PAUSE, GONE_TIMEOUT, LONGEST_PAUSE, VISIBLE_TIMEOUT};
 use super::engine::Inner;
 use super::value;
 use crate::splice;
@@ -66,7 +66,7 @@ impl Inner {
         let Some(key) = self.keys.outside(&write.key) else {
             return Err(CommitError::Unavailable(format!("{:?} is no key of this store", write.key)));
         };
-        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        let deadline = Instant::now() + self.request_timeout;
         // Sent twice, it happens at most once.
         let guarded = matches!(write.precondition, Precondition::Absent | Precondition::Revision(_));
         let (mut uncertain, mut pause) = (false, FIRST_PAUSE);

@@ -7,6 +7,8 @@ mod damage;
 mod etcd_process;
 mod faults;
 mod memory;
+mod migrate;
 mod model;
+mod remote;
 mod soak;
 mod support;

@@ -1,0 +1,169 @@
+//! Who runs the controllers and the scheduler when several processes serve one etcd: whoever holds the Lease in `kube-system`.
+//!
+//! Mirrors client-go's leaderelection, with its times: held for 15 s, renewed every 2 s, given up when it could not be for 10 s. Who waits is woken by the
+//! Lease's own events; time only tells that a holder is gone. On one process with a store of its own there is nobody to elect.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::k8s::api::coordination::v1::Lease;
+use api::world::rfc3339_micro;
+use api::{Clock, Status};
+use client::{Client, EventStream, WatchOptions};
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+const NAMESPACE: &str = "kube-system";
+const LEASE_DURATION: Duration = Duration::from_secs(15);
+const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+const RETRY_PERIOD: Duration = Duration::from_secs(2);
+
+/// What we saw of the Lease, and when by our own clock: nobody else's clock is believed.
+struct Seen {
+    version: String,
+    at: Instant,
+}
+
+pub struct Election {
+    pub client: Client,
+    /// The Lease's: `kube-scheduler`.
+    pub name: &'static str,
+    /// Ours among the candidates: host and a random part.
+    pub identity: String,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Election {
+    /// Runs `work` for as long as we hold the Lease, again whenever we do, until `stopped`. `work` ends when its own signal says so.
+    pub async fn run<W: Future<Output = ()> + Send + 'static>(self, mut stopped: watch::Receiver<bool>, work: impl Fn(watch::Receiver<bool>) -> W) {
+        loop {
+            tokio::select! {
+                () = self.acquire() => {}
+                _ = stopped.wait_for(|stop| *stop) => return,
+            }
+            tracing::info!(target: "leader", lease = self.name, identity = self.identity, "we lead");
+            let (end, ended) = watch::channel(false);
+            let running = tokio::spawn(work(ended));
+            let stop = tokio::select! {
+                () = self.hold() => false,
+                _ = stopped.wait_for(|stop| *stop) => true,
+            };
+            let _ = end.send(true);
+            if running.await.is_err() {
+                tracing::error!(target: "leader", lease = self.name, "the work ended badly");
+            }
+            if stop {
+                self.release().await;
+                return;
+            }
+            tracing::warn!(target: "leader", lease = self.name, "another one leads, or we could not say that we do");
+        }
+    }
+
+    /// Until the Lease is ours.
+    async fn acquire(&self) {
+        let mut seen: Option<Seen> = None;
+        loop {
+            let until = match self.look(&mut seen).await {
+                Ok(Some(until)) => until,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::debug!(target: "leader", %error, lease = self.name, "cannot look at the lease");
+                    Instant::now() + RETRY_PERIOD
+                }
+            };
+            match self.changes().await {
+                // The first event is the present state.
+                Ok(mut changes) => drop(timeout_at(until, async { (changes.next().await, changes.next().await) }).await),
+                Err(_) => sleep_until(until.min(Instant::now() + RETRY_PERIOD)).await,
+            }
+        }
+    }
+
+    async fn changes(&self) -> Result<EventStream, Status> {
+        let options = WatchOptions { field_selector: format!("metadata.name={}", self.name), ..WatchOptions::default() };
+        self.client.of::<Lease>(Some(NAMESPACE)).watch(&options).await
+    }
+
+    /// Takes it if it is free: then `None`; else when it will be, as far as one knows.
+    async fn look(&self, seen: &mut Option<Seen>) -> Result<Option<Instant>, Status> {
+        let leases = self.client.of::<Lease>(Some(NAMESPACE));
+        let lease = match leases.get(self.name).await {
+            Ok(lease) => lease,
+            Err(error) if error.is_not_found() => {
+                let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": self.name, "namespace": NAMESPACE}, "spec": self.spec(None)});
+                return leases.create(&serde_json::from_value(lease).map_err(Status::internal)?).await.map(|_| None);
+            }
+            Err(error) => return Err(error),
+        };
+        let version = lease.metadata.resource_version.clone().unwrap_or_default();
+        if seen.as_ref().is_none_or(|seen| seen.version != version) {
+            *seen = Some(Seen { version, at: Instant::now() });
+        }
+        let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
+        let since = seen.as_ref().map_or_else(Instant::now, |seen| seen.at);
+        if !holder.is_empty() && holder != self.identity && since + LEASE_DURATION > Instant::now() {
+            return Ok(Some(since + LEASE_DURATION));
+        }
+        self.take(&lease).await.map(|()| None)
+    }
+
+    /// Fails if it was changed since.
+    async fn take(&self, lease: &Lease) -> Result<(), Status> {
+        let mut wanted = lease.clone();
+        wanted.spec = serde_json::from_value(self.spec(Some(lease))).map_err(Status::internal)?;
+        self.client.of::<Lease>(Some(NAMESPACE)).update(self.name, &wanted).await.map(drop)
+    }
+
+    fn spec(&self, before: Option<&Lease>) -> Value {
+        let now = rfc3339_micro(self.clock.now());
+        let before = before.and_then(|lease| serde_json::to_value(&lease.spec).ok()).unwrap_or_default();
+        let held = before["holderIdentity"] == self.identity.as_str();
+        let acquired = if held { before["acquireTime"].clone() } else { now.as_str().into() };
+        let transitions = before["leaseTransitions"].as_i64().unwrap_or(0) + i64::from(!held && before.is_object());
+        json!({"holderIdentity": self.identity, "leaseDurationSeconds": LEASE_DURATION.as_secs(), "acquireTime": acquired, "renewTime": now, "leaseTransitions": transitions})
+    }
+
+    /// Renews it until it is lost.
+    async fn hold(&self) {
+        let leases = self.client.of::<Lease>(Some(NAMESPACE));
+        let mut renewed = Instant::now();
+        loop {
+            sleep(RETRY_PERIOD).await;
+            let renew = async {
+                let lease = leases.get(self.name).await?;
+                let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone());
+                if holder.as_deref() != Some(self.identity.as_str()) {
+                    return Ok(false);
+                }
+                self.take(&lease).await.map(|()| true)
+            };
+            match timeout_at(renewed + RENEW_DEADLINE, renew).await {
+                Ok(Ok(true)) => renewed = Instant::now(),
+                Ok(Ok(false)) | Err(_) => return,
+                Ok(Err::<bool, Status>(error)) => {
+                    tracing::debug!(target: "leader", %error, lease = self.name, "cannot renew the lease");
+                    if Instant::now() >= renewed + RENEW_DEADLINE {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// So that the next one need not wait for it to end.
+    async fn release(&self) {
+        let leases = self.client.of::<Lease>(Some(NAMESPACE));
+        let Ok(lease) = leases.get(self.name).await else { return };
+        let mut free = (*lease).clone();
+        if let Some(spec) = free.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(self.identity.as_str())) {
+            spec.holder_identity = None;
+            if let Err(error) = leases.update(self.name, &free).await {
+                tracing::debug!(target: "leader", %error, lease = self.name, "the lease ends by itself");
+            }
+        }
+    }
+}

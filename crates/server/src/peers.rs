@@ -1,0 +1,123 @@
+//! Other API servers on the same store: what they change behind our back is followed, and all of us are the endpoints of `kubernetes`.
+//!
+//! Nothing of it runs over a store of our own. Mirrors controlplane/reconcilers/lease.go: each server keeps a key that ends by itself.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use store::{Event, Precondition, WatchItem, Write};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::api::Api;
+use crate::bootstrap;
+use crate::special::allocation::ports;
+
+const GRANTS: [&str; 4] = ["/registry/roles/", "/registry/clusterroles/", "/registry/rolebindings/", "/registry/clusterrolebindings/"];
+const SERVICES: &str = "/registry/services/specs/";
+const PRESENT: &str = "/registry/masterleases/";
+/// The key lives for 15 s.
+const PRESENT_PERIOD: Duration = Duration::from_secs(10);
+
+/// Until `shutdown` becomes true or its sender is gone.
+pub async fn run(api: Arc<Api>, shutdown: watch::Receiver<bool>) {
+    if !api.store.is_shared() {
+        return;
+    }
+    let grants = futures_util::future::join_all(GRANTS.iter().map(|prefix| follow(&api, prefix, shutdown.clone(), |_| api.authorizer.changed())));
+    let services = follow(&api, SERVICES, shutdown.clone(), |event| services(&api, event));
+    tokio::join!(grants, services, present(&api, shutdown.clone()));
+}
+
+/// `seen` hears of every event; of `None` when it may have missed some.
+async fn follow(api: &Api, prefix: &str, mut shutdown: watch::Receiver<bool>, seen: impl Fn(Option<&Event>)) {
+    loop {
+        let Ok(mut events) = api.store.watch(prefix, api.store.revision()) else { continue };
+        seen(None);
+        loop {
+            let item = tokio::select! {
+                item = events.next() => item,
+                _ = shutdown.wait_for(|stop| *stop) => return,
+            };
+            match item {
+                Some(WatchItem::Event(event)) => seen(Some(&event)),
+                Some(WatchItem::Progress(_)) => {}
+                Some(WatchItem::Expired(_)) => break,
+                None => return,
+            }
+        }
+    }
+}
+
+/// Node ports that Services took and let go.
+fn services(api: &Api, event: Option<&Event>) {
+    let Some(event) = event else { return api.allocations.load(&*api.store) };
+    let held = |object: &Option<Arc<::api::Object>>| object.as_ref().and_then(|object| object.value().ok()).map(|service| ports(&service)).unwrap_or_default();
+    let now = if event.kind == store::EventKind::Deleted { Vec::new() } else { held(&Some(event.object.readable())) };
+    let before = held(&event.previous.as_ref().map(::api::Object::readable));
+    if before.iter().any(|port| !now.contains(port)) {
+        api.allocations.release(&before);
+        // Another Service may have one of them by now.
+        api.allocations.load(&*api.store);
+    } else {
+        api.allocations.hold(&now);
+    }
+}
+
+fn key(address: IpAddr) -> String {
+    format!("{PRESENT}{address}")
+}
+
+/// Says that we are there, and makes endpoints of all who do.
+async fn present(api: &Arc<Api>, mut shutdown: watch::Receiver<bool>) {
+    let address = api.config.advertise_address;
+    if address.is_loopback() {
+        return;
+    }
+    let object = format!(r#"{{"apiVersion":"v1","kind":"Endpoints","metadata":{{"name":"{address}"}},"subsets":[{{"addresses":[{{"ip":"{address}"}}]}}]}}"#);
+    let mut ticks = interval(PRESENT_PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let Ok(mut events) = api.store.watch(PRESENT, api.store.revision()) else { continue };
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {
+                    let write = Write { key: key(address), precondition: Precondition::Any, object: Some(object.clone().into()) };
+                    if let Err(error) = api.store.commit(write).await {
+                        tracing::warn!(%error, "cannot say that this API server is there");
+                        continue;
+                    }
+                }
+                item = events.next() => match item {
+                    // Those who say it again change nothing.
+                    Some(WatchItem::Event(event)) if event.kind == store::EventKind::Updated => continue,
+                    Some(WatchItem::Event(_)) => {}
+                    Some(WatchItem::Progress(_)) => continue,
+                    Some(WatchItem::Expired(_)) => break,
+                    None => return,
+                },
+                () = async { drop(shutdown.wait_for(|stop| *stop).await) } => {
+                    let _ = api.store.commit(Write { key: key(address), precondition: Precondition::Any, object: None }).await;
+                    return;
+                }
+            }
+            if let Err(error) = bootstrap::endpoints(api, &all(api)).await {
+                tracing::warn!(%error, "the endpoints of the API servers could not be written");
+            }
+        }
+    }
+}
+
+/// The addresses of the API servers that are there, and our own.
+pub fn all(api: &Api) -> Vec<IpAddr> {
+    let own = api.config.advertise_address;
+    let mut found = vec![own];
+    if api.store.is_shared() {
+        let page = api.store.list(PRESENT, None, None, 0).map(|page| page.items).unwrap_or_default();
+        found.extend(page.iter().filter_map(|(key, _)| key.strip_prefix(PRESENT)?.parse::<IpAddr>().ok()).filter(|address| address.is_ipv4() == own.is_ipv4()));
+    }
+    found.sort_unstable();
+    found.dedup();
+    found
+}
