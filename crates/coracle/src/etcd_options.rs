@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use store::{Remote, RemoteConfig};
+use store::{Remote, RemoteConfig, Sealing};
 
 #[derive(Args, Clone, Default)]
 pub struct EtcdOptions {
@@ -35,7 +35,7 @@ impl EtcdOptions {
         !self.etcd_servers.is_empty()
     }
 
-    pub fn config(&self) -> Result<RemoteConfig> {
+    pub fn config(&self, sealing: Sealing) -> Result<RemoteConfig> {
         let identity = match (&self.etcd_certfile, &self.etcd_keyfile) {
             (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
             _ => None,
@@ -46,11 +46,11 @@ impl EtcdOptions {
             None => None,
         };
         let resolve: etcd::Resolve = Arc::new(|host| Box::pin(async move { resolver::resolve(&host).await.map_err(|error| format!("dial tcp: {error}")) }));
-        Ok(RemoteConfig::kubernetes(etcd::Config { endpoints: self.etcd_servers.clone(), tls, resolve }, &self.etcd_prefix))
+        Ok(RemoteConfig { sealing, ..RemoteConfig::kubernetes(etcd::Config { endpoints: self.etcd_servers.clone(), tls, resolve }, &self.etcd_prefix) })
     }
 
-    pub async fn open(&self) -> Result<Remote> {
-        let store = Remote::open(self.config()?).await.context("cannot open the store")?;
+    pub async fn open(&self, sealing: Sealing) -> Result<Remote> {
+        let store = Remote::open(self.config(sealing)?).await.context("cannot open the store")?;
         tracing::info!(target: "store", endpoints = self.etcd_servers.join(","), prefix = self.etcd_prefix, "etcd is read");
         Ok(store)
     }

@@ -2,10 +2,11 @@
 
 use std::cell::Cell;
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use store::{MoveError, Step};
+use store::{MoveError, Sealing, Step};
 
 use crate::cli::Folder;
 use crate::down;
@@ -40,6 +41,9 @@ struct Migrate {
     /// Throw away what is there already
     #[arg(long)]
     replace: bool,
+    /// How values are sealed where they are stored (an EncryptionConfiguration), as for `coracle up`
+    #[arg(long, value_name = "FILE")]
+    encryption_provider_config: Option<PathBuf>,
     #[command(flatten)]
     etcd: EtcdOptions,
     #[command(flatten)]
@@ -55,7 +59,11 @@ pub fn run(command: StoreCommand) -> Result<()> {
     if let Some(pid) = down::running(&paths) {
         bail!("a cluster runs in {} (process {pid})\nhint: stop it first with `coracle down`", paths.data.display());
     }
-    let config = migrate.etcd.config()?;
+    let sealing = match &migrate.encryption_provider_config {
+        Some(file) => Sealing::with(server::Encryption::open(file)?),
+        None => Sealing::default(),
+    };
+    let config = migrate.etcd.config(sealing)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let progress = Progress::default();
     let tell = |step| progress.tell(step);

@@ -58,6 +58,7 @@ pub struct Options {
     no_node: bool,
     #[command(flatten)]
     api_server: api_server::ApiServerOptions,
+    #[command(flatten)]
     etcd: EtcdOptions,
     /// Nodes that only pretend to run their pods: for tests of the control plane
     #[arg(long, hide = true, value_name = "COUNT", default_value_t = 0)]

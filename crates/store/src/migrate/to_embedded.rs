@@ -45,7 +45,7 @@ pub async fn to_embedded(config: &RemoteConfig, dir: &Path, replace: bool, tell:
     }
     // Whoever serves the old one must have stopped.
     let _lock = if empty { None } else { Some(recover::lock(dir)?) };
-    let state = load(&client, &keys, soon()).await?.state;
+    let state = load(&client, &keys, &config.sealing, soon()).await?.state;
     let (revision, objects) = (state.revision(), state.all());
     if let Some((_, there)) = old
         && there > revision
@@ -59,9 +59,9 @@ pub async fn to_embedded(config: &RemoteConfig, dir: &Path, replace: bool, tell:
     }
     recover::make_dir(&incoming)?;
     let path = incoming.join(snapshot_name(revision));
-    snapshot::write(&path, SnapshotHead { revision, boundary: 1 }, &objects, &None).map_err(MoveError::io("write", &path))?;
+    snapshot::write(&path, SnapshotHead { revision, boundary: 1 }, &objects, &config.sealing, &None).map_err(MoveError::io("write", &path))?;
     tell(Step::Verifying);
-    let (_, arrived) = snapshot::read(&path)?;
+    let (_, arrived, _) = snapshot::read(&path, Some(&config.sealing))?;
     let arrived = arrived.all();
     let same = arrived.len() == objects.len() && arrived.iter().zip(&objects).all(|(a, b)| a.0 == b.0 && a.1.bytes() == b.1.bytes());
     if !same {

@@ -15,7 +15,8 @@ use super::{MoveError, Moved, Step};
 use crate::config::Config;
 use crate::engine::Embedded;
 use crate::error::OpenError;
-use crate::remote::{Keys, Leases, RemoteConfig, load, stored};
+use crate::remote::{Keys, Leases, RemoteConfig, load, sealed, stored};
+use crate::sealing::Sealing;
 use crate::types::{Revision, Store};
 
 /// Writes under way at once when etcd's counter is raised: it makes one fsync of all that wait.
@@ -44,7 +45,7 @@ pub async fn to_etcd(dir: &Path, config: &RemoteConfig, replace: bool, tell: imp
         return Err(MoveError::MovedAlready { dir: dir.into(), to });
     }
     // Held for all of the move: no API server starts on it.
-    let source = Embedded::open_anyway(Config::new(dir))?;
+    let source = Embedded::open_anyway(Config { sealing: config.sealing.clone(), ..Config::new(dir) })?;
     let revision = source.revision();
     let page = source.list("", None, None, 0).map_err(|_| OpenError::Missing { path: dir.into(), what: "its present state".into() })?;
     let arriving = Marker::Arriving { revision, objects: page.items.len() as u64 };
@@ -66,7 +67,7 @@ pub async fn to_etcd(dir: &Path, config: &RemoteConfig, replace: bool, tell: imp
     raise(&client, &keys, revision, &tell).await?;
     let resumed = copy(&client, &keys, config, &page.items, &tell).await?;
     tell(Step::Verifying);
-    let now = verify(&client, &keys, &page.items).await?;
+    let now = verify(&client, &keys, &config.sealing, &page.items).await?;
     // Whoever watches from an older revision is told to list anew.
     match client.compact(now, soon()).await {
         Err(error) if !error.is_compacted() => return Err(error.into()),
@@ -126,12 +127,13 @@ async fn raise(client: &Client, keys: &Keys, to: Revision, tell: &impl Fn(Step))
 
 /// What is not there yet, many at a time. Returns how many were.
 async fn copy(client: &Client, keys: &Keys, config: &RemoteConfig, items: &[(Arc<str>, Arc<Object>)], tell: &impl Fn(Step)) -> Result<u64, MoveError> {
-    let there: HashSet<String> = load(client, keys, soon()).await?.state.all().into_iter().map(|(key, _)| key.to_string()).collect();
+    let there: HashSet<String> = load(client, keys, &config.sealing, soon()).await?.state.all().into_iter().map(|(key, _)| key.to_string()).collect();
     let leases = Leases::default();
     let (mut batch, mut bytes, mut done) = (Vec::new(), 0, there.len() as u64);
     for (key, object) in items.iter().filter(|(key, _)| !there.contains(&**key)) {
         let outside = keys.outside(key).ok_or_else(|| MoveError::Different(format!("{key:?} is no key of a cluster")))?;
-        let value = stored(object).ok_or_else(|| MoveError::Different(format!("{key:?} has no metadata")))?;
+        let plain = stored(object).ok_or_else(|| MoveError::Different(format!("{key:?} has no metadata")))?;
+        let value = sealed(key, &plain, &config.sealing).map_err(|error| MoveError::Different(format!("{key:?} cannot be sealed: {error}")))?;
         let lease = match config.expiring.iter().find(|(prefix, _)| key.starts_with(prefix)) {
             Some((_, life)) => leases.lease(client, *life, soon()).await?,
             None => 0,
@@ -153,8 +155,8 @@ async fn copy(client: &Client, keys: &Keys, config: &RemoteConfig, items: &[(Arc
 }
 
 /// Every key and every byte. Returns etcd's revision.
-async fn verify(client: &Client, keys: &Keys, items: &[(Arc<str>, Arc<Object>)]) -> Result<Revision, MoveError> {
-    let arrived = load(client, keys, soon()).await?.state;
+async fn verify(client: &Client, keys: &Keys, sealing: &Sealing, items: &[(Arc<str>, Arc<Object>)]) -> Result<Revision, MoveError> {
+    let arrived = load(client, keys, sealing, soon()).await?.state;
     if arrived.len() != items.len() {
         return Err(MoveError::Different(format!("{} objects were sent, {} are there", items.len(), arrived.len())));
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::Limits;
+use crate::sealing::Sealing;
 
 /// The default of `request_timeout`. etcd itself gives up after 7 s, an election takes about one.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,6 +28,8 @@ pub struct RemoteConfig {
     pub prefix: String,
     /// Keys, by what they start with, that end by themselves.
     pub expiring: Vec<(String, Duration)>,
+    /// How values lie in etcd.
+    pub sealing: Sealing,
     /// Those of the mirror's history.
     pub limits: Limits,
     /// How long opening waits for etcd.
@@ -40,7 +43,7 @@ impl RemoteConfig {
     pub fn kubernetes(client: etcd::Config, prefix: &str) -> Self {
         let expiring = vec![("/registry/events/".into(), Duration::from_secs(3600)), ("/registry/masterleases/".into(), Duration::from_secs(15))];
         let prefix = format!("/{}/", prefix.trim_matches('/'));
-        Self { client, root: "/registry/".into(), prefix, expiring, limits: Limits::default(), patience: Duration::from_secs(30), request_timeout: REQUEST_TIMEOUT }
+        Self { client, root: "/registry/".into(), prefix, expiring, sealing: Sealing::default(), limits: Limits::default(), patience: Duration::from_secs(30), request_timeout: REQUEST_TIMEOUT }
     }
 }
 

@@ -67,12 +67,12 @@ impl Remote {
         let keys = Keys::new(&config.root, &config.prefix);
         let deadline = Instant::now() + config.patience;
         crate::migrate::check(&client, &keys, deadline).await?;
-        let loaded = mirror::load(&client, &keys, deadline).await?;
+        let loaded = mirror::load(&client, &keys, &config.sealing, deadline).await?;
         let reached = watch::Sender::new(loaded.state.revision());
         let inner = Arc::new(Inner {
             client,
             keys,
-            shared: Arc::new(Shared::new(loaded.state, config.limits)),
+            shared: Arc::new(Shared::new(loaded.state, config.limits, config.sealing)),
             reached,
             leases: Leases::default(),
             expiring: config.expiring,
@@ -149,7 +149,7 @@ impl Store for Remote {
                 (state.revision(), state.all())
             };
             let name = path.display().to_string();
-            let written = tokio::task::spawn_blocking(move || snapshot::write(&path, SnapshotHead { revision, boundary: 1 }, &objects, &None)).await;
+            let written = tokio::task::spawn_blocking(move || snapshot::write(&path, SnapshotHead { revision, boundary: 1 }, &objects, &inner.shared.sealing, &None)).await;
             match written {
                 Ok(Ok(())) => Ok(revision),
                 Ok(Err(error)) => Err(CommitError::Unavailable(format!("cannot write {name}: {error}"))),

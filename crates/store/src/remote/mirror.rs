@@ -12,7 +12,8 @@ use tokio::time::{Instant, sleep};
 use super::config::{FIRST_PAUSE, LONGEST_PAUSE, PAGE_KEYS, REQUEST_TIMEOUT};
 use super::engine::Inner;
 use super::keys::Keys;
-use super::value;
+use super::value::{self, Unreadable};
+use crate::sealing::Sealing;
 use crate::splice;
 use crate::state::{Change, State};
 use crate::types::Revision;
@@ -23,7 +24,7 @@ pub struct Loaded {
     pub cluster: u64,
 }
 
-pub async fn load(client: &etcd::Client, keys: &Keys, deadline: Instant) -> Result<Loaded, Error> {
+pub async fn load(client: &etcd::Client, keys: &Keys, sealing: &Sealing, deadline: Instant) -> Result<Loaded, Error> {
     let (first, end) = keys.all();
     'again: loop {
         let mut range = Range { key: first.clone(), end: end.clone(), limit: PAGE_KEYS, ..Range::default() };
@@ -37,9 +38,10 @@ pub async fn load(client: &etcd::Client, keys: &Keys, deadline: Instant) -> Resu
             range.revision = loaded.state.revision();
             for item in &page.items {
                 let Some(key) = keys.inside(&item.key) else { continue };
-                match value::object(item) {
+                match value::object(&key, item, sealing) {
                     Ok(object) => loaded.state.load(key.into(), object),
-                    Err(why) => tracing::warn!(key, why, "a value in etcd is no object that we can read; it is left alone"),
+                    Err(why @ Unreadable::Sealed(_)) => return Err(Error::Config(format!("{key}: {why}; its key must be among those of --encryption-provider-config"))),
+                    Err(why) => tracing::warn!(key, %why, "a value in etcd is no object that we can read; it is left alone"),
                 }
             }
             match page.items.last() {
@@ -66,7 +68,7 @@ pub async fn follow(inner: Arc<Inner>) {
             Ended::Broken(error) => tracing::info!(%error, "the watch of etcd ended; it goes on at another member"),
             Ended::Compacted => {
                 tracing::warn!("what happened in etcd while it was away is compacted: everything is read anew");
-                match load(&inner.client, &inner.keys, Instant::now() + REQUEST_TIMEOUT).await {
+                match load(&inner.client, &inner.keys, &inner.shared.sealing, Instant::now() + REQUEST_TIMEOUT).await {
                     Ok(loaded) => replace(&inner, loaded.state),
                     Err(error) => tracing::warn!(%error, "cannot read etcd"),
                 }
@@ -133,10 +135,10 @@ fn take(inner: &Inner, events: Vec<Event>) {
                 }
                 continue;
             }
-            match value::object(&event.item) {
+            match value::object(&key, &event.item, &inner.shared.sealing) {
                 Ok(object) => changes.push(Change::Put(key, object)),
                 Err(why) => {
-                    tracing::warn!(%key, why, "a value in etcd is no object that we can read; what was there before is gone");
+                    tracing::warn!(%key, %why, "a value in etcd is no object that we can read; what was there before is gone");
                     if let Some(object) = deleted() {
                         changes.push(Change::Delete(key, object));
                     }

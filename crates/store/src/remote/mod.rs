@@ -18,5 +18,5 @@ pub use config::{FIRST_PAUSE, RemoteConfig, RemoteError};
 pub use keys::Keys;
 pub use leases::Leases;
 pub use mirror::load;
-pub use value::stored;
+pub use value::{sealed, stored};
 pub use engine::Remote;

@@ -1,5 +1,6 @@
 //! Values: JSON as we write it, and whatever an upstream API server wrote: its protobuf, and JSON in another order.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use api::{Object, protobuf};
@@ -7,21 +8,47 @@ use bytes::Bytes;
 use etcd::KeyValue;
 use serde_json::Value;
 
+use crate::sealing::{Sealing, TransformError};
 use crate::splice;
+use crate::types::Revision;
 
 const PROTOBUF: &[u8] = b"k8s\0";
 /// Ours have their metadata within so many bytes.
 const HEAD_BYTES: usize = 512;
 
-/// The object a value is, with its revision.
-pub fn object(item: &KeyValue) -> Result<Arc<Object>, String> {
-    let bytes = if is_ours(&item.value) { splice::insert(&item.value, item.mod_revision) } else { splice::insert(&translated(&item.value)?, item.mod_revision) };
-    bytes.map(|bytes| Arc::new(Object::new(bytes, item.mod_revision))).ok_or_else(|| "it has no metadata".into())
+/// Why a value is no object.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// Of someone else, perhaps; others can be served without it.
+    #[error("{0}")]
+    Strange(String),
+    /// Ours, under a key that we do not have: nothing may be served without it.
+    #[error(transparent)]
+    Sealed(#[from] TransformError),
 }
 
-/// What is stored of an object: its JSON without the revision, which is etcd's to say.
+/// The object a value is, with its revision. `key` is ours.
+pub fn object(key: &str, item: &KeyValue, sealing: &Sealing) -> Result<Arc<Object>, Unreadable> {
+    let (value, _) = sealing.unseal(key, &item.value)?;
+    plain(&value, item.mod_revision).map_err(Unreadable::Strange)
+}
+
+fn plain(value: &[u8], revision: Revision) -> Result<Arc<Object>, String> {
+    let bytes = if is_ours(value) { splice::insert(value, revision) } else { splice::insert(&translated(value)?, revision) };
+    bytes.map(|bytes| Arc::new(Object::new(bytes, revision))).ok_or_else(|| "it has no metadata".into())
+}
+
+/// What is stored of an object: its JSON without the revision, which is etcd's to say. Not sealed yet.
 pub fn stored(object: &Object) -> Option<Bytes> {
     splice::remove(object.bytes())
+}
+
+/// What lies in etcd at `key`.
+pub fn sealed(key: &str, plain: &Bytes, sealing: &Sealing) -> Result<Bytes, TransformError> {
+    Ok(match sealing.seal(key, plain)? {
+        Cow::Borrowed(_) => plain.clone(),
+        Cow::Owned(sealed) => sealed.into(),
+    })
 }
 
 /// `{"apiVersion":…,"kind":…,"metadata":{`, and no revision in it.
@@ -61,8 +88,7 @@ mod tests {
     use super::*;
 
     fn text(value: &[u8]) -> Result<String, String> {
-        let item = KeyValue { value: Bytes::copy_from_slice(value), mod_revision: 7, ..KeyValue::default() };
-        object(&item).map(|object| String::from_utf8_lossy(object.bytes()).into_owned())
+        plain(value, 7).map(|object| String::from_utf8_lossy(object.bytes()).into_owned())
     }
 
     #[test]
@@ -98,7 +124,6 @@ mod tests {
     #[test]
     fn what_is_stored_has_no_revision() {
         let ours = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"data":{"x":"y"}}"#;
-        let item = KeyValue { value: Bytes::from_static(ours.as_bytes()), mod_revision: 7, ..KeyValue::default() };
-        assert_eq!(stored(&object(&item).unwrap()).unwrap(), ours.as_bytes());
+        assert_eq!(stored(&plain(ours.as_bytes(), 7).unwrap()).unwrap(), ours.as_bytes());
     }
 }

@@ -66,15 +66,20 @@ impl Inner {
         let Some(key) = self.keys.outside(&write.key) else {
             return Err(CommitError::Unavailable(format!("{:?} is no key of this store", write.key)));
         };
+        // Once, however often it is sent: sealed again it would be other bytes.
+        let value = match &write.object {
+            Some(object) => Some(value::sealed(&write.key, object, &self.shared.sealing).map_err(|error| CommitError::Unavailable(format!("the object cannot be sealed: {error}")))?),
+            None => None,
+        };
         let deadline = Instant::now() + self.request_timeout;
         // Sent twice, it happens at most once.
         let guarded = matches!(write.precondition, Precondition::Absent | Precondition::Revision(_));
         let (mut uncertain, mut pause) = (false, FIRST_PAUSE);
         loop {
             let life = self.expiring.iter().find(|(prefix, _)| write.object.is_some() && write.key.starts_with(prefix)).map(|(_, life)| *life);
-            let outcome = timeout_at(deadline, self.attempt(&key, &write, life, deadline)).await.unwrap_or(Err(Error::Timeout));
+            let outcome = timeout_at(deadline, self.attempt(&key, &write, value.as_ref(), life, deadline)).await.unwrap_or(Err(Error::Timeout));
             match outcome {
-                Ok(answer) => return self.judge(&write, &answer, uncertain).await,
+                Ok(answer) => return self.judge(&write, value.as_ref(), &answer, uncertain).await,
                 Err(error) if error.is_passing() && (guarded || error.nothing_done()) && Instant::now() + pause < deadline => {
                     uncertain |= !error.nothing_done();
                     tracing::debug!(%error, key = write.key, "a write is sent again");
@@ -87,13 +92,13 @@ impl Inner {
         }
     }
 
-    async fn attempt(&self, key: &[u8], write: &Write, life: Option<Duration>, deadline: Instant) -> Result<TransactionAnswer, Error> {
+    async fn attempt(&self, key: &[u8], write: &Write, value: Option<&Bytes>, life: Option<Duration>, deadline: Instant) -> Result<TransactionAnswer, Error> {
         let lease = match life {
             Some(life) => self.leases.lease(&self.client, life, deadline).await?,
             None => 0,
         };
-        let operation = match &write.object {
-            Some(object) => Operation::Put { key: key.to_vec(), value: object.clone(), lease },
+        let operation = match value {
+            Some(value) => Operation::Put { key: key.to_vec(), value: value.clone(), lease },
             None => Operation::Delete { key: key.to_vec(), end: Vec::new() },
         };
         let current = Operation::Range(Range { key: key.to_vec(), ..Range::default() });
@@ -110,14 +115,14 @@ impl Inner {
     }
 
     /// What the answer means, once the mirror shows it: whoever reads after a write sees it.
-    async fn judge(&self, write: &Write, answer: &TransactionAnswer, uncertain: bool) -> Outcome {
+    async fn judge(&self, write: &Write, value: Option<&Bytes>, answer: &TransactionAnswer, uncertain: bool) -> Outcome {
         let revision = answer.header.revision;
         if answer.succeeded {
             let made = match &write.object {
                 Some(object) => splice::insert(object, revision).map(|bytes| Arc::new(Object::new(bytes, revision))).ok_or_else(|| unreadable("no metadata"))?,
                 None => {
                     let last = only(answer).ok_or_else(|| unreadable("nothing was deleted"))?;
-                    let last = value::object(last).map_err(unreadable)?;
+                    let last = value::object(&write.key, last, &self.shared.sealing).map_err(unreadable)?;
                     let bytes = splice::replace(last.bytes(), revision).ok_or_else(|| unreadable("no metadata"))?;
                     Arc::new(Object::new(bytes, revision))
                 }
@@ -131,10 +136,10 @@ impl Inner {
             self.seen(revision, Instant::now() + GONE_TIMEOUT).await;
             return Err(CommitError::Precondition { current: None });
         };
-        let found = value::object(current).map_err(unreadable)?;
+        let found = value::object(&write.key, current, &self.shared.sealing).map_err(unreadable)?;
         if uncertain {
-            return match &write.object {
-                Some(object) if *object == current.value => Ok(self.shown(write, current.mod_revision, found).await),
+            return match value {
+                Some(value) if *value == current.value => Ok(self.shown(write, current.mod_revision, found).await),
                 _ => Err(CommitError::Unknown(Error::Timeout.to_string())),
             };
         }
