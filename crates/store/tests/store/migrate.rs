@@ -12,6 +12,7 @@ use crate::support::{object, wait};
 const WAY: &str = "STORE_MIGRATE_WAY";
 const DIR: &str = "STORE_MIGRATE_DIR";
 const FILES: &str = "STORE_MIGRATE_FILES";
+const AT: &str = "STORE_MIGRATE_AT";
 const ENDPOINT: &str = "STORE_MIGRATE_ENDPOINT";
 const OBJECTS: usize = 450;
 
@@ -19,9 +20,15 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
+/// Says how far it is, and goes no further than to where it is killed.
 fn say(step: Step) {
-    // One write call a line: a killed process has said it or not.
-    std::io::stdout().write_all(format!("\nstep {step:?}\n").as_bytes()).unwrap();
+    let line = format!("\nstep {step:?}\n");
+    std::io::stdout().write_all(line.as_bytes()).unwrap();
+    if line.contains(&std::env::var(AT).unwrap()) {
+        loop {
+            std::thread::park();
+        }
+    }
 }
 
 /// The process that is killed: this test binary again. Without its orders there is nothing to do.
@@ -40,11 +47,11 @@ fn child() {
     .unwrap();
 }
 
-/// Runs a move in a process of its own and kills it when it says `at`.
+/// Runs a move in a process of its own and kills it at the step `at`.
 fn killed(etcd: &Etcd, dir: &Path, way: &str, at: &str) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["migrate::child", "--exact", "--nocapture"])
-        .envs([(WAY, way.into()), (DIR, dir.as_os_str().to_owned()), (FILES, etcd.dir.path().as_os_str().to_owned()), (ENDPOINT, etcd.endpoints()[0].clone().into())])
+        .envs([(WAY, way.into()), (AT, at.into()), (DIR, dir.as_os_str().to_owned()), (FILES, etcd.dir.path().as_os_str().to_owned()), (ENDPOINT, etcd.endpoints()[0].clone().into())])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
