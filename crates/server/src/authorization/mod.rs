@@ -76,6 +76,11 @@ impl Authorizer {
         self.roles.note(row);
     }
 
+    /// Roles or bindings were written, by whomever.
+    pub fn changed(&self) {
+        self.roles.changed();
+    }
+
     pub fn decide(&self, store: &dyn Store, user: &User, asked: &Attributes) -> Decision {
         if user.is_master() {
             return Decision::allow("");
