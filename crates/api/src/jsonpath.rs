@@ -35,9 +35,15 @@ pub struct JsonPath {
     allow_missing: bool,
 }
 
+/// Ranges, filters and unions within one another. Whoever writes a printer column of a custom kind writes these for the API server.
+const DEEPEST: usize = 64;
+/// Values that a path may find on its way: each `..` multiplies them.
+const MOST_FOUND: usize = 100_000;
+
 struct Parser<'a> {
     text: &'a str,
     at: usize,
+    depth: usize,
 }
 
 type Parsed<T> = Result<T, String>;
@@ -63,6 +69,17 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// One level further down.
+    fn deeper<T>(&mut self, parse: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
+        if self.depth >= DEEPEST {
+            return Err("nested too deep".to_owned());
+        }
+        self.depth += 1;
+        let parsed = parse(self);
+        self.depth -= 1;
+        parsed
+    }
+
     fn nodes(&mut self, inside: bool) -> Parsed<Vec<Node>> {
         let mut nodes = Vec::new();
         loop {
@@ -85,7 +102,7 @@ impl<'a> Parser<'a> {
                 self.spaces();
                 let over = self.path(&['}'])?;
                 self.close()?;
-                nodes.push(Node::Range { over, body: self.nodes(true)? });
+                nodes.push(Node::Range { over, body: self.deeper(|parser| parser.nodes(true))? });
             } else if self.rest().strip_prefix("end").is_some_and(|rest| rest.trim_start().starts_with('}')) {
                 self.at += 3;
                 self.close()?;
@@ -156,7 +173,7 @@ impl<'a> Parser<'a> {
                 }
                 Some('[') => {
                     self.bump();
-                    steps.push(self.bracket()?);
+                    steps.push(self.deeper(Self::bracket)?);
                 }
                 Some('\'' | '"') => steps.push(Step::Literal(self.quoted()?.into())),
                 Some('$') => {
@@ -230,7 +247,10 @@ impl<'a> Parser<'a> {
                 _ => return Err("unterminated array".to_owned()),
             }
         }
-        if parts.len() == 1 { Ok(parts.remove(0).remove(0)) } else { Ok(Step::Union(parts)) }
+        match parts.as_mut_slice() {
+            [part] if part.len() == 1 => Ok(part.remove(0)),
+            _ => Ok(Step::Union(parts)),
+        }
     }
 
     fn bracket_part(&mut self) -> Parsed<Vec<Step>> {
@@ -285,7 +305,7 @@ impl<'a> Parser<'a> {
 
 impl JsonPath {
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut parser = Parser { text, at: 0 };
+        let mut parser = Parser { text, at: 0, depth: 0 };
         Ok(Self { nodes: parser.nodes(false)?, allow_missing: false })
     }
 
@@ -338,6 +358,9 @@ impl JsonPath {
         let mut values = vec![current.clone()];
         for step in steps {
             values = self.step(step, values, root)?;
+            if values.len() > MOST_FOUND {
+                return Err(format!("more than {MOST_FOUND} values found"));
+            }
         }
         Ok(values)
     }
@@ -368,7 +391,14 @@ impl JsonPath {
                     }
                 }
             }
-            Step::Recursive => values.iter().for_each(|value| descend(value, &mut found)),
+            Step::Recursive => {
+                for value in values.iter() {
+                    descend(value, &mut found);
+                    if found.len() > MOST_FOUND {
+                        break;
+                    }
+                }
+            }
             Step::Slice { start, end, step, single } => {
                 for value in values {
                     let Value::Array(items) = value else {
@@ -433,10 +463,11 @@ fn slice(items: Vec<Value>, start: Option<i64>, end: Option<i64>, step: Option<i
         return Err("step must be > 0".to_owned());
     }
     let (start, end) = (wrap(start.unwrap_or(0)), wrap(end.unwrap_or(length)).min(length));
+    let wanted = |at: i64| (start..end).contains(&at) && (i128::from(at) - i128::from(start)) % i128::from(step) == 0;
     if start >= length && length > 0 && !allow_missing {
         return Err(format!("array index out of bounds: index {start}, length {length}"));
     }
-    Ok(items.into_iter().enumerate().filter(|(at, _)| (start..end).contains(&(*at as i64)) && (*at as i64 - start) % step == 0).map(|(_, item)| item).collect())
+    Ok(items.into_iter().enumerate().filter(|(at, _)| wanted(*at as i64)).map(|(_, item)| item).collect())
 }
 
 fn descend(value: &Value, found: &mut Vec<Value>) {
@@ -522,6 +553,17 @@ mod tests {
             let got = if template.contains("metadata.name', ") { path.allow_missing().render(&data) } else { path.render(&data) };
             assert_eq!(got.as_deref(), Ok(want), "{template}");
         }
+    }
+
+    #[test]
+    fn found_by_fuzzing() {
+        let deep = format!("{{{}", "[?(".repeat(5000));
+        assert_eq!(JsonPath::parse(&deep).unwrap_err(), "nested too deep");
+        let data = json!({"a": [[1, 2], [3, [4, [5]]]]});
+        for path in ["{[.]}", "{.a[.]}", "{.a[-9223372036854775808:]}"] {
+            let _ = JsonPath::parse(path).map(|path| path.render(&data));
+        }
+        assert_eq!(JsonPath::parse(&format!("{{{}}}", "..".repeat(40))).unwrap().render(&data).unwrap_err(), "more than 100000 values found");
     }
 
     #[test]

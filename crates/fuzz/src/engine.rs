@@ -2,10 +2,12 @@
 //!
 //! Time is CPU time of the thread, so that a busy machine finds nothing that is not there. A stack overflow ends the process: `trace` holds the input it was reading.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
@@ -105,6 +107,27 @@ fn cpu() -> Duration {
     getrusage(UsageWho::RUSAGE_THREAD).map_or(Duration::ZERO, |usage| seconds(usage.user_time()) + seconds(usage.system_time()))
 }
 
+thread_local! {
+    /// What panics here is expected: a finding tells it, and telling it each time takes longer than all else.
+    static EXPECTED: Cell<bool> = const { Cell::new(false) };
+}
+static HOOK: Once = Once::new();
+
+fn without_a_word<T>(work: impl FnOnce() -> T) -> std::thread::Result<T> {
+    HOOK.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !EXPECTED.get() {
+                usual(panic);
+            }
+        }));
+    });
+    EXPECTED.set(true);
+    let done = catch_unwind(AssertUnwindSafe(work));
+    EXPECTED.set(false);
+    done
+}
+
 struct Run<'a> {
     target: &'a Target,
     trace: Option<&'a Path>,
@@ -117,11 +140,11 @@ impl Run<'_> {
             let _ = std::fs::write(trace, input);
         }
         let start = cpu();
-        let ended = catch_unwind(AssertUnwindSafe(|| {
+        let ended = without_a_word(|| {
             let mut outcome = Outcome::default();
             (self.target.run)(input, &mut outcome);
             outcome.0.finish()
-        }));
+        });
         let took = cpu() - start;
         let ended = ended.map_err(|panic| {
             let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());

@@ -19,7 +19,7 @@ pub struct Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 3000;
+        const SHOWN: usize = 1500;
         let body: String = String::from_utf8_lossy(&self.request.body).chars().take(SHOWN).collect();
         let headers: String = self.request.headers.iter().map(|(name, value)| format!(" -H '{name}: {value}'")).collect();
         let path: String = self.request.path.chars().take(SHOWN).collect();
@@ -38,12 +38,14 @@ fn upstreams(request: &Request, code: u16, message: &str) -> bool {
     // Ways to nodes and pods that are not there.
     let onward = ["/proxy", "/exec", "/attach", "/portforward", "/log"].iter().any(|part| request.template.contains(part));
     // What does not fit its schema cannot be applied (fieldmanager/structuredmerge.go answers with a bare error, which is a 500).
-    let applied = message.starts_with("failed to create typed patch object");
+    let applied = message.contains("failed to create typed patch object");
     // A resourceVersion that is no number: upstream's versioner makes no Status of its error.
-    let unread = message.starts_with("strconv.ParseUint: parsing");
+    let unread = message.contains("strconv.ParseUint: parsing");
     // A strategic patch that contradicts its kind (endpoints/handlers/patch.go `interpretStrategicMergePatchError` passes most errors on as they are).
-    let strategic = request.headers.iter().any(|(_, value)| value.contains("strategic")) && ["map: ", "expected a ", "unknown patch type", "unable to find api field", "delete patch type"].iter().any(|words| message.trim_start_matches("Internal error occurred: ").starts_with(words));
-    (onward && matches!(code, 500 | 502 | 503 | 504) && !message.contains("panicked")) || applied || unread || strategic || code == 501
+    let strategic = request.headers.iter().any(|(_, value)| value.contains("strategic")) && ["map: ", "expected a ", "unknown patch type", "unable to find api field", "delete patch type"].iter().any(|words| message.contains(words));
+    // A revision that is still to come: wait for it, or ask again (storage `NewTooLargeResourceVersionError`).
+    let early = code == 504 && message.contains("Too large resource version");
+    (onward && matches!(code, 500 | 502 | 503 | 504) && !message.contains("panicked")) || applied || unread || early || strategic || code == 501
 }
 
 fn shape(text: &str) -> String {
@@ -71,7 +73,7 @@ impl Findings {
                 }
             }
             // The client itself refused to send it.
-            Err(error) if error.contains("invalid uri") || error.contains("failed to parse header") => {}
+            Err(error) if error.contains("invalid uri") || error.contains("uri too long") || error.contains("failed to parse header") => {}
             Err(error) => {
                 self.unanswered += 1;
                 self.add(Finding { what: format!("no answer to {} {}: {error}", request.method, request.template), request: request.clone(), times: 1 });

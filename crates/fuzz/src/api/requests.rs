@@ -110,9 +110,9 @@ fn query(operation: &Operation, random: &mut Random) -> String {
         pairs.push((random.word(&["nope", "", "watch", "limit", "as", "includeObject", "sendInitialEvents"]).to_owned(), random.word(WEIRD).to_owned()));
     }
     if operation.method == Method::GET || operation.method == Method::DELETE {
-        pairs.push(("timeoutSeconds".to_owned(), if random.once_in(30) { value_of("timeoutSeconds", "", random).replace("9223372036854775807", "1").replace("0", "1") } else { "1".to_owned() }));
+        pairs.push(("timeoutSeconds".to_owned(), if random.once_in(30) { random.word(&["2", "x", "1.5", "99999999999999999999x"]).to_owned() } else { "1".to_owned() }));
     }
-    if operation.method != Method::GET && (TRIED_ONLY.contains(&operation.group.as_str()) || matches!(operation.kind.as_str(), "Namespace")) {
+    if operation.method != Method::GET && (TRIED_ONLY.contains(&operation.group.as_str()) || matches!(operation.kind.as_str(), "Namespace" | "ServiceCIDR")) {
         pairs.retain(|(name, _)| name != "dryRun");
         pairs.push(("dryRun".to_owned(), "All".to_owned()));
     }

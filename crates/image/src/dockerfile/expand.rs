@@ -15,13 +15,18 @@ pub enum ExpandError {
     Modifier { name: String, modifier: String },
     #[error("bad substitution")]
     BadSubstitution,
+    #[error("substitutions within one another more than {DEEPEST} times")]
+    TooDeep,
 }
+
+/// `${a:-${b:-…}}` within one another.
+const DEEPEST: usize = 64;
 
 type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// One word: quotes removed, variables replaced.
 pub fn expand(word: &str, escape: char, lookup: Lookup<'_>) -> Result<String, ExpandError> {
-    let mut scanner = Scanner { chars: word.chars().collect(), at: 0, escape, lookup };
+    let mut scanner = Scanner { chars: word.chars().collect(), at: 0, escape, lookup, depth: 0 };
     scanner.until(None)
 }
 
@@ -44,6 +49,7 @@ struct Scanner<'a> {
     at: usize,
     escape: char,
     lookup: Lookup<'a>,
+    depth: usize,
 }
 
 impl Scanner<'_> {
@@ -142,7 +148,12 @@ impl Scanner<'_> {
             operator = self.take().ok_or(ExpandError::Unterminated('}'))?;
         }
         // The word is read in every case, so that its own errors show.
+        if self.depth >= DEEPEST {
+            return Err(ExpandError::TooDeep);
+        }
+        self.depth += 1;
         let word = self.until(Some('}'))?;
+        self.depth -= 1;
         match operator {
             '-' => Ok(if set { value.unwrap_or_default() } else { word }),
             '+' => Ok(if set { word } else { String::new() }),
@@ -159,6 +170,11 @@ impl Scanner<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nesting_has_an_end() {
+        assert_eq!(expand(&"${a:-".repeat(5000), '\\', &lookup), Err(ExpandError::TooDeep));
+    }
 
     fn lookup(name: &str) -> Option<String> {
         match name {
