@@ -36,7 +36,13 @@ fn search(snapshot: &Snapshot, pod: &PodInfo) -> (Placement, usize) {
         refusal.of_all = Some(Reason::ever(Plugin::NodeAffinity, "pod affinity terms conflict"));
         return (Placement::Nowhere(refusal), 0);
     }
-    let question = Question::of(pod, snapshot);
+    let question = match Question::of(pod, snapshot) {
+        Ok(question) => question,
+        Err(reason) => {
+            refusal.of_all = Some(reason);
+            return (Placement::Nowhere(refusal), 0);
+        }
+    };
     // Where others were sent away for it it goes before anywhere else.
     if let Some(node) = snapshot.nomination(&pod.uid).and_then(|name| snapshot.node(name))
         && question.fits(node).is_ok()

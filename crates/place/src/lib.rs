@@ -20,6 +20,7 @@ mod snapshot;
 mod spread;
 #[cfg(test)]
 mod testing;
+mod volumes;
 
 pub use amount::Amounts;
 pub use decide::{Placement, place};
@@ -29,3 +30,4 @@ pub use pod::{DEFAULT_SCHEDULER, PREEMPTED, PodInfo};
 pub use preempt::{Budget, Preemption, preempt};
 pub use refusal::Refusal;
 pub use snapshot::Snapshot;
+pub use volumes::Storage;

@@ -8,6 +8,7 @@ use crate::affinity::{NodeTerms, PodTerm, Weighted};
 use crate::amount::{ASSUMED_CPU_MILLI, ASSUMED_MEMORY_BYTES, Amounts};
 use crate::constraint::Constraint;
 use crate::node::NodeInfo;
+use crate::volumes::ClaimName;
 
 /// The reason of the condition `DisruptionTarget` on victims.
 pub const PREEMPTED: &str = "PreemptionByScheduler";
@@ -62,6 +63,7 @@ pub struct PodInfo {
     pub default_constraints: Vec<Constraint>,
     pub tolerations: Vec<Toleration>,
     pub host_ports: Vec<HostPort>,
+    pub claims: Vec<ClaimName>,
 }
 
 fn requests(container: &Container) -> Amounts {
@@ -129,6 +131,7 @@ impl PodInfo {
             info.request.add(&overhead);
             info.assumed.add(&overhead);
         }
+        info.claims = ClaimName::all(pod);
         info.priority = spec.priority.unwrap_or(0);
         info.never_preempts = spec.preemption_policy.as_deref() == Some("Never");
         info.node_name = spec.node_name.clone().unwrap_or_default();

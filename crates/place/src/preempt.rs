@@ -91,7 +91,8 @@ pub fn preempt(snapshot: &Snapshot, pod: &PodInfo, refusal: &Refusal, budgets: &
         return Preemption::Ineligible("not eligible due to a terminating pod on the nominated node.".to_owned());
     }
     let wanted = MIN_CANDIDATES.max(refusal.helpful.len() * MIN_CANDIDATES_PERCENT / 100);
-    let question = Question::of(pod, snapshot);
+    let hopeless = || available(refusal.nodes, &BTreeMap::from([(Cow::Borrowed("Preemption is not helpful for scheduling"), refusal.nodes)]));
+    let Ok(question) = Question::of(pod, snapshot) else { return Preemption::Hopeless(hopeless()) };
     let mut candidates: Vec<Candidate> = Vec::new();
     let mut harmless = false;
     let mut why: BTreeMap<Cow<'static, str>, usize> = BTreeMap::new();

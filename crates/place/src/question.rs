@@ -5,16 +5,20 @@ use crate::filter::{self, Reason};
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
 use crate::snapshot::Snapshot;
+use crate::volumes::Needs;
 
 pub struct Question<'a> {
     pub pod: &'a PodInfo,
     pub snapshot: &'a Snapshot,
     pub around: Around<'a>,
+    needs: Needs<'a>,
 }
 
 impl<'a> Question<'a> {
-    pub fn of(pod: &'a PodInfo, snapshot: &'a Snapshot) -> Self {
-        Self { pod, snapshot, around: Around::of(pod, snapshot) }
+    /// Err: no node will do, for this reason.
+    pub fn of(pod: &'a PodInfo, snapshot: &'a Snapshot) -> Result<Self, Reason> {
+        let needs = Needs::of(pod, snapshot)?;
+        Ok(Self { pod, snapshot, around: Around::of(pod, snapshot), needs })
     }
 
     /// Whether the pod can run on the node as it is.
@@ -32,13 +36,14 @@ impl<'a> Question<'a> {
                 state.add(other.clone());
                 around.shift(other, node, 1);
             }
-            self.check(&state, &around)?;
+            self.check(node, &state, &around)?;
         }
-        self.check(state, around)
+        self.check(node, state, around)
     }
 
-    fn check(&self, state: &NodeInfo, around: &Around<'a>) -> Result<(), Vec<Reason>> {
+    fn check(&self, node: &NodeInfo, state: &NodeInfo, around: &Around<'a>) -> Result<(), Vec<Reason>> {
         filter::node(self.pod, state)?;
+        self.needs.filter(self.pod, node, state)?;
         around.filter(state).map_err(|reason| vec![reason])
     }
 }

@@ -7,6 +7,7 @@ use api::k8s::api::core::v1::Node;
 
 use crate::node::{NodeChange, NodeInfo};
 use crate::pod::PodInfo;
+use crate::volumes::Storage;
 
 #[derive(Debug, Default)]
 pub struct Snapshot {
@@ -24,6 +25,7 @@ pub struct Snapshot {
     attached: usize,
     /// Labels of the namespaces, for terms that select them.
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    pub storage: Storage,
     /// Where the next search starts, so that equal nodes take turns.
     pub(crate) turn: usize,
 }

@@ -5,19 +5,20 @@
 
 use std::sync::Arc;
 
-use api::k8s::api::core::v1::{Namespace, Node, Pod};
+use api::k8s::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use api::k8s::api::policy::v1::PodDisruptionBudget;
+use api::k8s::api::storage::v1::StorageClass;
 use api::world::rfc3339;
-use api::{Clock, Object};
-use client::{BoxFuture, Change, Client, EventType, Informer, PatchKind, Recorder, reference};
-use place::{Budget, DEFAULT_SCHEDULER, Placement, PodInfo, Preemption, Refusal, Snapshot, place, preempt};
+use api::{Clock, Object, Typed};
+use client::{BoxFuture, Change, Client, EventType, Informer, ObjectKey, PatchKind, Recorder, reference};
+use place::{Budget, DEFAULT_SCHEDULER, Placement, PodInfo, Preemption, Refusal, Snapshot, Storage, place, preempt};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::evict::Eviction;
 use crate::note;
-use crate::waiting::{CAME, LEFT, NAMESPACE, Waiting, by_node};
+use crate::waiting::{CAME, LEFT, NAMESPACE, STORAGE, Waiting, by_node};
 
 /// Bindings under way at once.
 const MAX_BINDINGS: usize = 64;
@@ -30,6 +31,9 @@ enum Input {
     Pod(Change),
     Node(Change),
     Namespace(Change),
+    Claim(Change),
+    Volume(Change),
+    Class(Change),
 }
 
 /// What came of a binding.
@@ -80,7 +84,10 @@ async fn until(client: Client, clock: Arc<dyn Clock>, mut shutdown: watch::Recei
     let nodes = Informer::<Node>::of(&client, None).on_change(feed(Input::Node)).start();
     let pods = Informer::<Pod>::of(&client, None).on_change(feed(Input::Pod)).start();
     let budgets = Informer::<PodDisruptionBudget>::of(&client, None).start();
-    tokio::join!(namespaces.synced(), nodes.synced(), pods.synced(), budgets.synced());
+    let claims = Informer::<PersistentVolumeClaim>::of(&client, None).on_change(feed(Input::Claim)).start();
+    let volumes = Informer::<PersistentVolume>::of(&client, None).on_change(feed(Input::Volume)).start();
+    let classes = Informer::<StorageClass>::of(&client, None).on_change(feed(Input::Class)).start();
+    tokio::join!(namespaces.synced(), nodes.synced(), pods.synced(), budgets.synced(), claims.synced(), volumes.synced(), classes.synced());
     let recorder = Recorder::start(&client, DEFAULT_SCHEDULER, "", clock.clone());
     let mut scheduler = Scheduler { client, recorder, clock, pods, budgets, snapshot: Snapshot::default(), waiting: Waiting::default() };
     let mut tasks = Tasks::default();
@@ -168,7 +175,19 @@ impl Scheduler {
                 }
             },
             Input::Pod(change) => self.take_pod(&change),
+            Input::Claim(change) => self.take_storage(&change, Storage::set_claim, |storage, key| storage.remove_claim(&key.namespace, &key.name)),
+            Input::Volume(change) => self.take_storage(&change, Storage::set_volume, |storage, key| storage.remove_volume(&key.name)),
+            Input::Class(change) => self.take_storage(&change, Storage::set_class, |storage, key| storage.remove_class(&key.name)),
         }
+    }
+
+    fn take_storage<T: Typed>(&mut self, change: &Change, set: fn(&mut Storage, &T), remove: fn(&mut Storage, &ObjectKey)) {
+        match change.new.as_ref().map(|object| object.typed::<T>()) {
+            Some(Ok(typed)) => set(&mut self.snapshot.storage, &typed),
+            Some(Err(error)) => return tracing::warn!(%error, "an object of the storage does not decode"),
+            None => remove(&mut self.snapshot.storage, &change.key),
+        }
+        self.waiting.wake(STORAGE);
     }
 
     fn take_pod(&mut self, change: &Change) {
@@ -192,10 +211,12 @@ impl Scheduler {
             self.waiting.remove(&info.uid);
             let known = self.snapshot.holds_pod(&info.uid);
             let leaves = info.deleting && old.as_ref().is_some_and(|old| old.metadata.deletion_timestamp.is_none());
-            let shrinks = old.as_ref().is_some_and(|old| old.spec != pod.spec);
+            // Its binding has come to sight, or it was resized.
+            let was_there = old.as_ref().is_some_and(|old| old.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()));
+            let resized = known && was_there && old.as_ref().is_some_and(|old| old.spec != pod.spec);
             let renamed = old.as_ref().is_some_and(|old| old.metadata.labels != pod.metadata.labels);
             self.snapshot.set_pod(info);
-            if leaves || (known && shrinks) {
+            if leaves || resized {
                 self.waiting.wake(LEFT);
             } else if !known || renamed {
                 self.waiting.wake(CAME);

@@ -15,6 +15,9 @@ pub const CAME: &[Plugin] = &[Plugin::Spread, Plugin::PodAffinity];
 /// A namespace has other labels.
 pub const NAMESPACE: &[Plugin] = &[Plugin::PodAffinity];
 
+/// A claim, a volume or a class changed.
+pub const STORAGE: &[Plugin] = &[Plugin::Volumes];
+
 /// Whose mind a changed node can change.
 pub fn by_node(change: NodeChange) -> BTreeSet<Plugin> {
     let mut plugins = BTreeSet::new();
