@@ -1,6 +1,6 @@
 //! The embedded engine: the key space in memory, with a log and snapshots in one directory.
 
-use std::fs::{self, File};
+use std::fs;
 use std::future::ready;
 use std::path::Path;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ enum Engine {
     Disk {
         queue: Arc<Queue>,
         writer: Option<JoinHandle<()>>,
-        _lock: File,
+        _lock: recover::Lock,
     },
     Memory {
         /// Only for its records' rules; nothing is written of it.

@@ -24,7 +24,7 @@ pub struct Opened {
     /// Something is sealed otherwise than it would be today.
     pub stale: bool,
     /// Locked for as long as it is open.
-    pub lock: File,
+    pub lock: Lock,
 }
 
 pub fn open(config: &Config) -> Result<Opened, OpenError> {
@@ -88,7 +88,7 @@ pub fn make_dir(dir: &Path) -> Result<(), OpenError> {
 }
 
 /// One process at a time; the file says which.
-pub fn lock(dir: &Path) -> Result<File, OpenError> {
+pub fn lock(dir: &Path) -> Result<Lock, OpenError> {
     let path = dir.join("lock");
     let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).map_err(OpenError::io("open", &path))?;
     match file.try_lock() {
@@ -103,7 +103,16 @@ pub fn lock(dir: &Path) -> Result<File, OpenError> {
     // Only a help for whoever finds it locked; a full disk must not keep the store from opening.
     let _ = file.set_len(0);
     let _ = writeln!(file, "process {}", std::process::id());
-    Ok(file)
+    Ok(Lock(file))
+}
+
+/// Given back when it is dropped, even if a process that is just being started still holds a copy of the descriptor.
+pub struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
 }
 
 struct Files {
