@@ -86,13 +86,14 @@ impl Credentials {
 
     /// TLS 1.2 and later; client certificates of our CA are verified, none is asked for more than once.
     pub fn tls(&self, identity: &Identity) -> Result<Arc<rustls::ServerConfig>> {
-        self.tls_as(identity, Tls::default())
+        self.tls_as(identity, Tls::default(), "")
     }
 
-    pub fn tls_as(&self, identity: &Identity, tls: Tls) -> Result<Arc<rustls::ServerConfig>> {
+    /// Client certificates of `others` (PEM) are verified as well.
+    pub fn tls_as(&self, identity: &Identity, tls: Tls, others: &str) -> Result<Arc<rustls::ServerConfig>> {
         let provider = tls.provider;
         let mut roots = rustls::RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(self.authority.identity.certificate_pem.as_bytes()) {
+        for certificate in CertificateDer::pem_slice_iter(self.authority.identity.certificate_pem.as_bytes()).chain(CertificateDer::pem_slice_iter(others.as_bytes())) {
             roots.add(certificate?)?;
         }
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).allow_unauthenticated().build()?;

@@ -22,6 +22,7 @@ mod status;
 mod store_commands;
 mod system;
 mod up;
+mod user_flags;
 
 use std::process::ExitCode;
 

@@ -22,6 +22,7 @@ use crate::credentials::{Credentials, Names, write_private};
 use crate::leader::Election;
 use crate::machine::{Machine, MachineConfig};
 use crate::paths::Paths;
+use crate::user_flags::UserFlags;
 use crate::{api_server, detach, down, system};
 
 /// How long work on threads of its own may take once everything else has stopped.
@@ -60,6 +61,8 @@ pub struct Options {
     api_server: api_server::ApiServerOptions,
     #[command(flatten)]
     etcd: EtcdOptions,
+    #[command(flatten)]
+    users: UserFlags,
     /// Nodes that only pretend to run their pods: for tests of the control plane
     #[arg(long, hide = true, value_name = "COUNT", default_value_t = 0)]
     hollow_nodes: usize,
@@ -160,6 +163,7 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     config.secure_port = options.secure_port;
     config.service_cidrs = vec![options.service_cidr];
     options.api_server.configure(&mut config, &clock)?;
+    let fronts = options.users.configure(&mut config, &credentials.front_proxy.authority_pem)?;
     let chance: server::Chance = Arc::new(|buffer: &mut [u8]| {
         // The kernel's random numbers cannot fail once the machine is up.
         if getrandom::fill(buffer).is_err() {
@@ -176,7 +180,7 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     let listener = tokio::net::TcpListener::bind(SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), options.secure_port))
         .await
         .with_context(|| format!("cannot listen on port {}\nhint: another cluster may run; --secure-port chooses another port", options.secure_port))?;
-    let tls = credentials.tls_as(&credentials.api_server, options.api_server.tls()?)?;
+    let tls = credentials.tls_as(&credentials.api_server, options.api_server.tls()?, &fronts)?;
     let serving = tokio::spawn(server::serve(api.clone(), server::ServeConfig { listener, tls }, stopped.clone()));
     let url = format!("https://{}", SocketAddr::new(address, options.secure_port));
     write_private(&paths.admin_kubeconfig(), credentials.kubeconfig(&url).as_bytes())?;

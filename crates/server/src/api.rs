@@ -9,7 +9,7 @@ use ::api::{Clock, Status};
 use parking_lot::Mutex;
 use store::Store;
 
-use crate::admission::{EventRateLimit, Follower};
+use crate::admission::{EventRateLimit, Follower, Plugins};
 use crate::aggregator::{Aggregator, FrontProxy};
 use crate::audit::{Audit, Ids, Record};
 use crate::authentication::{AuthenticationConfig, User};
@@ -55,6 +55,8 @@ pub struct Config {
     /// How long a client may take to send a request's head, the first one included.
     pub head_timeout: Duration,
     pub authentication: AuthenticationConfig,
+    /// The built-in admission plugins that are asked.
+    pub plugins: Plugins,
     /// Who is asked what users may do, in this order.
     pub authorization: Vec<AuthorizationMode>,
 }
@@ -79,6 +81,7 @@ impl Config {
             event_rate_limit: None,
             head_timeout: HEAD_TIMEOUT,
             authentication: AuthenticationConfig::default(),
+            plugins: Plugins::default(),
             authorization: vec![AuthorizationMode::Node, AuthorizationMode::Rbac],
         }
     }
@@ -188,7 +191,7 @@ impl Api {
         let allocations = Allocations::new(&config);
         let outbound = Arc::new(Outbound::new(store.clone()));
         let (flow_control, request_ids) = (FlowControl::new(&config), Ids::new(&chance));
-        let authorizer = Arc::new(Authorizer::new(config.authorization.clone()));
+        let authorizer = Arc::new(Authorizer::new(config.authorization.clone(), outbound.clone(), clock.clone()));
         let api = Arc::new(Self { store, clock, chance, config, serving: Serving::built_in(), authorizer, allocations, nodes, encoded: Encoded::default(), quota_turns: Default::default(), outbound, admission: Follower::default(), aggregator: Aggregator::default(), flow_control, request_ids });
         api.allocations.load(&*api.store);
         crate::custom::load(&api);

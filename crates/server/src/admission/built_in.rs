@@ -8,7 +8,7 @@
 use ::api::{Resource, Status};
 use serde_json::Value;
 
-use super::{certificates, default_class, is_pods, limit_ranger, namespace_lifecycle, pod_security, pods, runtime_class, storage, taint_new_node};
+use super::{certificates, default_class, is_pods, limit_ranger, namespace_lifecycle, optional, pod_security, pods, runtime_class, storage, taint_new_node};
 use crate::api::{Api, Context};
 
 /// Which of the kinds that plugins care about a row is.
@@ -17,31 +17,53 @@ fn kind(row: &Resource) -> (&str, &str) {
 }
 
 pub fn mutate_create(api: &Api, row: &Resource, namespace: Option<&str>, value: &mut Value) -> Result<(), Status> {
-    if let Some(namespace) = namespace.filter(|_| row.namespaced()) {
+    let on = |name| api.config.plugins.on(name);
+    if let Some(namespace) = namespace.filter(|_| row.namespaced() && on("NamespaceLifecycle")) {
         namespace_lifecycle(api, row, namespace, value)?;
     }
     match kind(row) {
         ("", "pods") => {
             let namespace = namespace.unwrap_or("default");
-            limit_ranger::apply(api, namespace, value)?;
-            pods::service_account(api, namespace, value)?;
-            pods::priority(api, value)?;
-            pods::default_tolerations(value);
-            runtime_class::apply(api, value)?;
+            if on("LimitRanger") {
+                limit_ranger::apply(api, namespace, value)?;
+            }
+            if on("ServiceAccount") {
+                pods::service_account(api, namespace, value)?;
+            }
+            if on("AlwaysPullImages") {
+                optional::always_pull(value);
+            }
+            if on("Priority") {
+                pods::priority(api, value)?;
+            }
+            if on("DefaultTolerationSeconds") {
+                pods::default_tolerations(value);
+            }
+            if on("RuntimeClass") {
+                runtime_class::apply(api, value)?;
+            }
         }
-        ("", "nodes") => taint_new_node(value),
-        ("", "persistentvolumeclaims") => default_class::of_claim(api, value)?,
-        ("networking.k8s.io", "ingresses") => default_class::of_ingress(api, value)?,
+        ("", "nodes") if on("TaintNodesByCondition") => taint_new_node(value),
+        ("", "persistentvolumeclaims") if on("DefaultStorageClass") => default_class::of_claim(api, value)?,
+        ("networking.k8s.io", "ingresses") if on("DefaultIngressClass") => default_class::of_ingress(api, value)?,
         _ => {}
     }
-    storage::protect(row, value);
+    if on("StorageObjectInUseProtection") {
+        storage::protect(row, value);
+    }
     Ok(())
 }
 
-pub fn mutate_update(row: &Resource, subresource: &str, new: &mut Value, old: &Value) {
+pub fn mutate_update(api: &Api, row: &Resource, subresource: &str, new: &mut Value, old: &Value) {
+    let on = |name| api.config.plugins.on(name);
+    if is_pods(row) && matches!(subresource, "" | "ephemeralcontainers") && on("AlwaysPullImages") {
+        optional::always_pull(new);
+    }
     if is_pods(row) && subresource.is_empty() {
         pods::keep_priority(new, old);
-        pods::default_tolerations(new);
+        if on("DefaultTolerationSeconds") {
+            pods::default_tolerations(new);
+        }
     }
 }
 
@@ -51,36 +73,51 @@ fn event_rate(api: &Api, namespace: Option<&str>, event: &Value, cx: &Context) -
 }
 
 pub fn validate_create(api: &Api, row: &Resource, namespace: Option<&str>, value: &Value, cx: &Context) -> Result<(), Status> {
+    let on = |name| api.config.plugins.on(name);
+    let place = namespace.unwrap_or("default");
     match kind(row) {
-        ("", "pods") => {
-            limit_ranger::check(api, row, namespace.unwrap_or("default"), value)?;
-            pods::check_service_account(api, namespace.unwrap_or("default"), value)?;
-            pod_security::check(api, row, "", namespace, value, None, cx)?;
-            runtime_class::check(api, value)
-        }
-        ("", "persistentvolumeclaims") => limit_ranger::check(api, row, namespace.unwrap_or("default"), value),
-        ("", "events") => event_rate(api, namespace, value, cx),
-        ("scheduling.k8s.io", "priorityclasses") => pods::one_default_priority(api, value),
-        ("certificates.k8s.io", "certificatesigningrequests") => certificates::restrict_subject(value),
-        _ => pod_security::check(api, row, "", namespace, value, None, cx),
+        ("", "pods" | "persistentvolumeclaims") if on("LimitRanger") => limit_ranger::check(api, row, place, value)?,
+        ("", "services") if on("DenyServiceExternalIPs") => optional::deny_external_ips(value, None)?,
+        ("", "events") => event_rate(api, namespace, value, cx)?,
+        ("scheduling.k8s.io", "priorityclasses") if on("Priority") => pods::one_default_priority(api, value)?,
+        ("certificates.k8s.io", "certificatesigningrequests") if on("CertificateSubjectRestriction") => certificates::restrict_subject(value)?,
+        _ => {}
     }
+    if is_pods(row) && on("ServiceAccount") {
+        pods::check_service_account(api, place, value)?;
+    }
+    if on("PodSecurity") {
+        pod_security::check(api, row, "", namespace, value, None, cx)?;
+    }
+    if on("OwnerReferencesPermissionEnforcement") {
+        optional::owner_references(api, row, "", namespace, value, None, cx)?;
+    }
+    if is_pods(row) && on("RuntimeClass") { runtime_class::check(api, value) } else { Ok(()) }
 }
 
 pub fn validate_update(api: &Api, row: &Resource, subresource: &str, namespace: Option<&str>, new: &Value, old: &Value, cx: &Context) -> Result<(), Status> {
+    let on = |name| api.config.plugins.on(name);
     // What is on its way out is not held to bounds any more.
-    let going = old.pointer("/metadata/deletionTimestamp").is_some();
+    let bounded = on("LimitRanger") && old.pointer("/metadata/deletionTimestamp").is_none();
     match (kind(row), subresource) {
-        (("", "pods"), "resize") if !going => limit_ranger::check(api, row, namespace.unwrap_or("default"), new)?,
+        (("", "pods"), "resize") if bounded => limit_ranger::check(api, row, namespace.unwrap_or("default"), new)?,
         (("", "persistentvolumeclaims"), "") => {
-            if !going {
+            if bounded {
                 limit_ranger::check(api, row, namespace.unwrap_or("default"), new)?;
             }
-            storage::resize(api, new, old)?;
+            if on("PersistentVolumeClaimResize") {
+                storage::resize(api, new, old)?;
+            }
         }
-        (("certificates.k8s.io", "certificatesigningrequests"), "approval" | "status") => certificates::check(api, subresource, new, old, cx)?,
         (("", "events"), "") => event_rate(api, namespace, new, cx)?,
-        (("scheduling.k8s.io", "priorityclasses"), "") => pods::one_default_priority(api, new)?,
+        (("", "services"), "") if on("DenyServiceExternalIPs") => optional::deny_external_ips(new, Some(old))?,
+        (("certificates.k8s.io", "certificatesigningrequests"), "approval") if on("CertificateApproval") => certificates::check(api, subresource, new, old, cx)?,
+        (("certificates.k8s.io", "certificatesigningrequests"), "status") if on("CertificateSigning") => certificates::check(api, subresource, new, old, cx)?,
+        (("scheduling.k8s.io", "priorityclasses"), "") if on("Priority") => pods::one_default_priority(api, new)?,
         _ => {}
     }
-    pod_security::check(api, row, subresource, namespace, new, Some(old), cx)
+    if on("OwnerReferencesPermissionEnforcement") {
+        optional::owner_references(api, row, subresource, namespace, new, Some(old), cx)?;
+    }
+    if on("PodSecurity") { pod_security::check(api, row, subresource, namespace, new, Some(old), cx) } else { Ok(()) }
 }

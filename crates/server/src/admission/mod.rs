@@ -20,6 +20,8 @@ mod limit_ranger;
 mod pod_security;
 mod mutating_policy;
 mod node_restriction;
+mod optional;
+mod plugins;
 mod pods;
 mod policy;
 pub mod quota;
@@ -37,6 +39,7 @@ pub use event_rate_limit::{AdmissionConfigError, EventRateLimit};
 pub use faults::expressions as expression_faults;
 pub use index::{Follower, run};
 pub use node_restriction::check as restrict_node;
+pub use plugins::{Plugins, PluginsError};
 
 use ::api::{Resource, Status};
 use client::DeleteOptions;
@@ -81,24 +84,35 @@ pub fn asks(api: &Api, row: &Resource, cx: &Context) -> bool {
 async fn mutate(api: &Api, asked: &Asked<'_>, mut object: Option<&mut Value>, old: Option<&Value>, built_in: &(dyn Fn(&mut Value) -> Result<(), Status> + Sync)) -> Result<(), Status> {
     let index = api.admission.index(&*api.store);
     let (mut policies, mut webhooks) = (dispatch::Rounds::default(), dispatch::Rounds::default());
-    mutating_policy::mutate(api, &index.mutating_policies, asked, object.as_deref_mut(), old, &mut policies).await?;
-    dispatch::mutate(api, &index, asked, object.as_deref_mut(), old, &mut webhooks).await?;
+    let (by_policies, by_webhooks) = (api.config.plugins.on("MutatingAdmissionPolicy"), api.config.plugins.on("MutatingAdmissionWebhook"));
+    if by_policies {
+        mutating_policy::mutate(api, &index.mutating_policies, asked, object.as_deref_mut(), old, &mut policies).await?;
+    }
+    if by_webhooks {
+        dispatch::mutate(api, &index, asked, object.as_deref_mut(), old, &mut webhooks).await?;
+    }
     if policies.wanted || webhooks.wanted {
         policies.second();
         webhooks.second();
         if let Some(object) = object.as_deref_mut() {
             built_in(object)?;
         }
-        mutating_policy::mutate(api, &index.mutating_policies, asked, object.as_deref_mut(), old, &mut policies).await?;
-        dispatch::mutate(api, &index, asked, object, old, &mut webhooks).await?;
+        if by_policies {
+            mutating_policy::mutate(api, &index.mutating_policies, asked, object.as_deref_mut(), old, &mut policies).await?;
+        }
+        if by_webhooks {
+            dispatch::mutate(api, &index, asked, object, old, &mut webhooks).await?;
+        }
     }
     Ok(())
 }
 
 async fn validate(api: &Api, asked: &Asked<'_>, object: Option<&Value>, old: Option<&Value>) -> Result<(), Status> {
     let index = api.admission.index(&*api.store);
-    validating_policy::validate(api, &index.validating_policies, asked, object, old).await?;
-    dispatch::validate(api, &index, asked, object, old).await
+    if api.config.plugins.on("ValidatingAdmissionPolicy") {
+        validating_policy::validate(api, &index.validating_policies, asked, object, old).await?;
+    }
+    if api.config.plugins.on("ValidatingAdmissionWebhook") { dispatch::validate(api, &index, asked, object, old).await } else { Ok(()) }
 }
 
 /// Both phases for an object that is stored nowhere: what a subresource or a review is asked with.
@@ -125,7 +139,7 @@ pub async fn mutate_create(api: &Api, row: &Resource, namespace: Option<&str>, v
 /// `part` is the subresource; empty for the object itself.
 pub async fn mutate_update(api: &Api, row: &Resource, part: &str, namespace: Option<&str>, new: &mut Value, old: &Value, cx: &Context) -> Result<(), Status> {
     let built_in = |new: &mut Value| {
-        built_in::mutate_update(row, part, new, old);
+        built_in::mutate_update(api, row, part, new, old);
         Ok(())
     };
     built_in(new)?;

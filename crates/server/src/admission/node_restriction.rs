@@ -36,7 +36,7 @@ const AGENT_DOMAINS: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"]
 
 /// Passes whoever is no node. `object` is the new one, `old` the stored one.
 pub fn check(api: &Api, asked: &Asked<'_>, object: Option<&Value>, old: Option<&Value>) -> Result<(), Status> {
-    let Some(node) = identity(&asked.cx.user) else { return Ok(()) };
+    let Some(node) = identity(&asked.cx.user).filter(|_| api.config.plugins.on("NodeRestriction")) else { return Ok(()) };
     let forbid = |why: String| {
         let name = if asked.name.is_empty() { object.map_or("", shown_name) } else { &asked.name };
         Status::forbidden(&asked.row.group, &asked.row.plural, name, &why)

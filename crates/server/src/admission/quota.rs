@@ -120,7 +120,7 @@ impl Api {
     /// Refuses the write, or counts it. A dry run is judged and not counted.
     pub(crate) async fn charge(&self, charge: &Charge<'_>, part: Part, dry_run: bool) -> Result<Charged, Status> {
         let mut charged = Charged::default();
-        if charge.namespace.is_empty() || !charge.counts(part) {
+        if charge.namespace.is_empty() || !charge.counts(part) || !self.config.plugins.on("ResourceQuota") {
             return Ok(charged);
         }
         let page = self.store.list(&format!("/registry/resourcequotas/{}/", charge.namespace), None, None, 0).map_err(Status::internal)?;

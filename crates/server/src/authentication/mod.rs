@@ -9,6 +9,7 @@ pub mod oidc;
 mod request_header;
 pub mod service_accounts;
 mod static_tokens;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::jwt::PublicKey;
 pub use fronts::Fronts;
 pub use oidc::{ConfigError, Issuer, IssuerConfig, OidcFlags};
 pub use request_header::RequestHeader;
+pub use webhook::TokenWebhook;
 pub use static_tokens::{StaticTokens, StaticTokensError};
 
 pub const AUTHENTICATED: &str = "system:authenticated";
@@ -97,6 +99,8 @@ pub struct AuthenticationConfig {
     pub request_header: Option<RequestHeader>,
     /// `jwt` of an AuthenticationConfiguration, or `--oidc-…`.
     pub issuers: Vec<Arc<Issuer>>,
+    /// `--authentication-token-webhook-config-file`
+    pub webhook: Option<Arc<TokenWebhook>>,
     /// `--api-audiences`; empty: the issuers of service-account tokens.
     pub api_audiences: Vec<String>,
     /// Further issuers and keys whose service-account tokens are believed.
@@ -116,6 +120,7 @@ impl Default for AuthenticationConfig {
             tokens: StaticTokens::default(),
             request_header: None,
             issuers: Vec::new(),
+            webhook: None,
             api_audiences: Vec::new(),
             other_issuers: Vec::new(),
             other_keys: Vec::new(),
@@ -200,6 +205,13 @@ impl Api {
                     Ok(Some(user)) => return plain(user),
                     Err(why) => faults.push(why),
                 }
+            }
+        }
+        if let Some(webhook) = &config.webhook {
+            match webhook.authenticate(&self.outbound, now, token, audiences, &own).await {
+                Ok(None) => {}
+                Ok(Some(found)) => return Ok(Some(Authenticated { user: found.user.authenticated(), ..found })),
+                Err(why) => faults.push(why),
             }
         }
         match faults.as_slice() {

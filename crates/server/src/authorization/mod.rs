@@ -1,19 +1,30 @@
 //! What a user may do: the authorizers in their order, the first with an opinion decides.
 //!
-//! `system:masters` may everything; then, as `--authorization-mode` has it, nodes (`node.rs`) and roles (`rbac.rs`). Nobody's opinion is a refusal.
+//! `system:masters` may everything; then, as `--authorization-mode` or a configuration (`config.rs`) has it, nodes (`node.rs`), roles (`rbac.rs`) and webhooks
+//! (`webhook.rs`). Nobody's opinion is a refusal.
 //! https://kubernetes.io/docs/reference/access-authn-authz/authorization/
 
+pub mod config;
 pub mod node;
 mod node_graph;
 pub mod rbac;
+pub mod webhook;
+
+use std::sync::Arc;
 
 use ::api::selector::FieldTerm;
-use ::api::{Resource, Status};
+use ::api::{Clock, Resource, Status};
+use futures_util::FutureExt;
 use serde_json::Value;
 use store::Store;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::api::Api;
 use crate::authentication::User;
+use crate::outbound::Outbound;
+
+pub use config::AuthorizationConfigError;
+pub use webhook::{AuthorizationWebhook, WebhookConfig};
 
 /// What is asked.
 #[derive(Debug, Clone, Default)]
@@ -32,12 +43,26 @@ pub struct Attributes {
 }
 
 /// Who is asked, in which order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum AuthorizationMode {
     Node,
     Rbac,
     AlwaysAllow,
     AlwaysDeny,
+    Webhook(Arc<AuthorizationWebhook>),
+}
+
+impl AuthorizationMode {
+    /// Those that need to be told nothing more.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "Node" => Self::Node,
+            "RBAC" => Self::Rbac,
+            "AlwaysAllow" => Self::AlwaysAllow,
+            "AlwaysDeny" => Self::AlwaysDeny,
+            _ => return None,
+        })
+    }
 }
 
 /// As it came out, with the words of those who had something to say.
@@ -62,13 +87,15 @@ impl Decision {
 
 pub struct Authorizer {
     modes: Vec<AuthorizationMode>,
+    outbound: Arc<Outbound>,
+    clock: Arc<dyn Clock>,
     roles: rbac::Roles,
     nodes: node::NodeAuthorizer,
 }
 
 impl Authorizer {
-    pub fn new(modes: Vec<AuthorizationMode>) -> Self {
-        Self { modes, roles: rbac::Roles::default(), nodes: node::NodeAuthorizer::default() }
+    pub fn new(modes: Vec<AuthorizationMode>, outbound: Arc<Outbound>, clock: Arc<dyn Clock>) -> Self {
+        Self { modes, outbound, clock, roles: rbac::Roles::default(), nodes: node::NodeAuthorizer::default() }
     }
 
     /// A write of `row` has happened.
@@ -81,7 +108,21 @@ impl Authorizer {
         self.roles.changed();
     }
 
+    /// As [`Self::resolve`], for those who cannot wait: expressions, and what plugins ask beside the request.
     pub fn decide(&self, store: &dyn Store, user: &User, asked: &Attributes) -> Decision {
+        let resolved = self.resolve(store, user, asked);
+        if !self.modes.iter().any(|mode| matches!(mode, AuthorizationMode::Webhook(_))) {
+            // Nothing in it waits.
+            return resolved.now_or_never().unwrap_or_default();
+        }
+        match Handle::try_current() {
+            Ok(runtime) if runtime.runtime_flavor() == RuntimeFlavor::MultiThread => tokio::task::block_in_place(|| runtime.block_on(resolved)),
+            // The one thread there is would wait for itself.
+            _ => Decision::none("the authorization webhook cannot be asked here"),
+        }
+    }
+
+    pub async fn resolve(&self, store: &dyn Store, user: &User, asked: &Attributes) -> Decision {
         if user.is_master() {
             return Decision::allow("");
         }
@@ -92,6 +133,7 @@ impl Authorizer {
                 AuthorizationMode::Rbac => self.roles.decide(store, user, asked),
                 AuthorizationMode::AlwaysAllow => Decision::allow(""),
                 AuthorizationMode::AlwaysDeny => Decision::none("Everything is forbidden."),
+                AuthorizationMode::Webhook(webhook) => webhook.decide(&self.outbound, self.clock.now(), user, asked).await,
             };
             if decision.allowed || decision.denied {
                 return decision;
@@ -123,6 +165,10 @@ impl Authorizer {
                 AuthorizationMode::Rbac => self.roles.rules(store, user, namespace),
                 AuthorizationMode::AlwaysAllow => everything(),
                 AuthorizationMode::AlwaysDeny => continue,
+                AuthorizationMode::Webhook(_) => {
+                    incomplete = Some("webhook authorizer does not support user rule resolution");
+                    continue;
+                }
             };
             resources.extend(more_resources);
             paths.extend(more_paths);
@@ -133,7 +179,7 @@ impl Authorizer {
 
 /// Refuses what is not allowed.
 pub async fn require(api: &Api, user: &User, asked: &Attributes) -> Result<(), Status> {
-    let decision = api.authorizer.decide(&*api.store, user, asked);
+    let decision = api.authorizer.resolve(&*api.store, user, asked).await;
     if decision.allowed { Ok(()) } else { Err(refusal(user, asked, &decision.reason)) }
 }
 

@@ -61,7 +61,7 @@ impl Api {
                 json!({"userInfo": user_info(&cx.user)})
             }
             "tokenreviews" => self.token_review(&value).await?,
-            "selfsubjectaccessreviews" => self.access(&cx.user.clone(), value.get("spec").unwrap_or(&Value::Null), row, &value)?,
+            "selfsubjectaccessreviews" => self.access(&cx.user.clone(), value.get("spec").unwrap_or(&Value::Null), row, &value).await?,
             "subjectaccessreviews" | "localsubjectaccessreviews" => {
                 let spec = value.get("spec").cloned().unwrap_or_default();
                 if row.plural == "localsubjectaccessreviews" && text(&spec, "/resourceAttributes/namespace") != namespace.unwrap_or("") {
@@ -69,7 +69,7 @@ impl Api {
                 }
                 let groups = spec.get("groups").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
                 let user = User { name: text(&spec, "/user").to_owned(), uid: text(&spec, "/uid").to_owned(), groups, extra: extra(&spec) };
-                self.access(&user, &spec, row, &value)?
+                self.access(&user, &spec, row, &value).await?
             }
             "selfsubjectrulesreviews" => {
                 let namespace = text(&value, "/spec/namespace");
@@ -106,7 +106,7 @@ impl Api {
         })
     }
 
-    fn access(&self, user: &User, spec: &Value, row: &Resource, value: &Value) -> Result<Value, Status> {
+    async fn access(&self, user: &User, spec: &Value, row: &Resource, value: &Value) -> Result<Value, Status> {
         let (resource, path) = (spec.get("resourceAttributes"), spec.get("nonResourceAttributes"));
         let asked = match (resource, path) {
             (Some(resource), None) => Attributes {
@@ -130,7 +130,7 @@ impl Api {
                 return Err(Status::invalid(&row.group, &row.kind, text(value, "/metadata/name"), vec![cause]));
             }
         };
-        let decision = self.authorizer.decide(&*self.store, user, &asked);
+        let decision = self.authorizer.resolve(&*self.store, user, &asked).await;
         let mut status = json!({"allowed": decision.allowed});
         if decision.denied {
             status["denied"] = true.into();

@@ -8,6 +8,7 @@ mod bad_input;
 mod conversion;
 mod custom;
 mod deletion;
+mod elsewhere;
 mod encodings;
 mod encryption;
 mod eviction;
