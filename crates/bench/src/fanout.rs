@@ -17,6 +17,8 @@ use crate::cluster::{Cluster, PATIENCE, send};
 use crate::measure::{Figure, Stopwatch};
 
 const WRITES: usize = 100;
+/// How much of a watch's last line an error shows.
+const SHOWN_BYTES: usize = 500;
 const NAME: &[u8] = br#""name":"fan-"#;
 
 struct Shared {
@@ -35,26 +37,33 @@ fn number(line: &[u8]) -> Option<usize> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// Latencies of all events of one watcher.
-async fn watch(client: HttpClient, path: String, shared: Arc<Shared>) -> Vec<Duration> {
+/// Latencies of all events of one watcher. A watch that ends before it has seen all of them is an error, with its last line: it would be waited for in vain.
+async fn watch(client: HttpClient, path: String, shared: Arc<Shared>) -> Result<Vec<Duration>, String> {
     let mut latencies = Vec::new();
-    let Ok(response) = client.request(Method::GET, &path, &[], Bytes::new()).await else { return latencies };
+    let response = client.request(Method::GET, &path, &[], Bytes::new()).await.map_err(|error| error.to_string())?;
+    let status = response.status;
     let mut lines = Lines::new(response);
     shared.ready.fetch_add(1, Ordering::AcqRel);
     shared.progress.notify_one();
-    while let Some(Ok(line)) = lines.next().await {
+    let mut last = Bytes::new();
+    while latencies.len() < WRITES {
+        let line = match lines.next().await {
+            Some(Ok(line)) => line,
+            Some(Err(error)) => return Err(error.to_string()),
+            None => return Err(format!("it was closed with status {status}, after {}", String::from_utf8_lossy(&last[..last.len().min(SHOWN_BYTES)]))),
+        };
         let now = Instant::now();
-        let Some(number) = number(&line).filter(|number| *number < WRITES) else { continue };
+        let Some(number) = number(&line).filter(|number| *number < WRITES) else {
+            last = line;
+            continue;
+        };
         // An event may come before the answer to the write.
         latencies.push(shared.answered[number].get().map_or(Duration::ZERO, |at| now.saturating_duration_since(*at)));
         if shared.seen[number].fetch_add(1, Ordering::AcqRel) + 1 == shared.watchers {
             shared.progress.notify_one();
         }
-        if latencies.len() == WRITES {
-            break;
-        }
     }
-    latencies
+    Ok(latencies)
 }
 
 pub async fn run(cluster: &Cluster, watchers: usize) -> Result<Figure, BenchError> {
@@ -69,9 +78,10 @@ pub async fn run(cluster: &Cluster, watchers: usize) -> Result<Figure, BenchErro
     let mut tasks = JoinSet::new();
     for watcher in 0..watchers {
         let client = cluster.clients[watcher % cluster.clients.len()].clone();
-        tasks.spawn(watch(client, format!("{collection}?watch=true"), shared.clone()));
+        // From whatever the server has: nothing is there yet. To begin with "the newest", a stock API server asks etcd first, and in vain if that is older than 3.4.25.
+        tasks.spawn(watch(client, format!("{collection}?watch=true&resourceVersion=0"), shared.clone()));
     }
-    let work = async {
+    let writes = async {
         while shared.ready.load(Ordering::Acquire) < watchers {
             shared.progress.notified().await;
         }
@@ -85,13 +95,20 @@ pub async fn run(cluster: &Cluster, watchers: usize) -> Result<Figure, BenchErro
                 shared.progress.notified().await;
             }
         }
+        (stopwatch, failed)
+    };
+    let watches = async {
         let mut latencies = Vec::new();
         while let Some(done) = tasks.join_next().await {
-            latencies.extend(done.unwrap_or_default());
+            latencies.extend(done.map_err(|error| error.to_string()).flatten().map_err(BenchError::Watch)?);
         }
-        stopwatch.figure(format!("watch events, {watchers} watchers"), &cluster.name, watchers * WRITES, failed, latencies)
+        Ok::<_, BenchError>(latencies)
     };
-    let figure = tokio::time::timeout(PATIENCE, work).await.map_err(|_| BenchError::Late(collection.clone()))?;
+    let work = async {
+        let ((stopwatch, failed), latencies) = tokio::try_join!(async { Ok(writes.await) }, watches)?;
+        Ok::<_, BenchError>(stopwatch.figure(format!("watch events, {watchers} watchers"), &cluster.name, watchers * WRITES, failed, latencies))
+    };
+    let figure = tokio::time::timeout(PATIENCE, work).await.map_err(|_| BenchError::Late(collection.clone()))??;
     send(&cluster.clients[0], Method::DELETE, &collection, "application/json", Bytes::new()).await;
     Ok(figure)
 }

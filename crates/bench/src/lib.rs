@@ -38,6 +38,8 @@ pub enum BenchError {
     Refused { action: &'static str, path: String, status: Status },
     #[error("`coracle up` ended: {0}")]
     Up(String),
+    #[error("a watch ended before all was seen: {0}")]
+    Watch(String),
     #[error("the watch of {0} ended before what was waited for")]
     Ended(String),
     #[error("nothing came of {0} in ten minutes")]
