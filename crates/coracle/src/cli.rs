@@ -33,6 +33,8 @@ enum Command {
     Image(image_commands::ImageCommand),
     /// Where the cluster's objects are kept: move them into an etcd, and back
     Store(store_commands::StoreCommand),
+    /// Several nodes on this machine, with links that can be cut
+    Lab(lab::Options),
     /// Measure this or any other Kubernetes
     Bench(bench::Options),
     /// Kubernetes' command line (also: call this binary by the name kubectl)
@@ -63,6 +65,9 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     if arguments.get(1).is_some_and(|word| word == "shim") {
         sandbox::shim::main(arguments.into_iter().skip(2));
     }
+    if let Some(code) = arguments.get(1).and_then(|word| word.to_str()).and_then(|word| lab::helper(word, arguments.iter().skip(2).cloned())) {
+        return ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX));
+    }
     let outcome = match Cli::parse_from(arguments).command {
         Command::Up(options) => up::run(options),
         Command::Down(folder) => down::run(&folder),
@@ -71,6 +76,10 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Build(command) => image_commands::build(&command),
         Command::Image(command) => image_commands::run(&command),
         Command::Store(command) => store_commands::run(command),
+        Command::Lab(options) => match lab::run(options) {
+            Ok(code) => return ExitCode::from(code),
+            Err(error) => Err(error.into()),
+        },
         Command::Bench(options) => run_bench(options),
         Command::Kubectl(rest) => return kubectl_main(rest.arguments),
     };

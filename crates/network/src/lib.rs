@@ -15,6 +15,7 @@ mod nft;
 mod pod;
 mod route;
 mod rule;
+pub mod segment;
 mod service;
 mod sticky;
 mod sysctl;

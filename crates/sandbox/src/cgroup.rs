@@ -83,6 +83,17 @@ impl Cgroups {
         }
     }
 
+    /// Makes a leaf below one that exists, without limits: version 2 is not told to account for it, which it refuses while its parent has processes.
+    pub fn create_plain(&self, path: &str) -> io::Result<()> {
+        match self {
+            Self::V1(hierarchies) => v1::create(hierarchies, path, &LinuxResources::default(), DeviceAccess::Inherit),
+            Self::V2(root) => match std::fs::create_dir(root.join(path)) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+                _ => Ok(()),
+            },
+        }
+    }
+
     pub fn update(&self, path: &str, resources: &LinuxResources) -> io::Result<()> {
         match self {
             Self::V1(hierarchies) => v1::limit(hierarchies, path, resources),

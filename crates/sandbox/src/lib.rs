@@ -3,13 +3,13 @@
 //! `cri` is the node's seam (decision 5 of the design): the node knows only that trait and its types.
 #![cfg(target_os = "linux")]
 
+pub mod cgroup;
 pub mod cri;
 pub mod shim;
+pub mod sys;
 
-mod cgroup;
 mod embedded;
 mod layout;
 mod protocol;
-mod sys;
 
 pub use embedded::{Config, Embedded, Report, reset};

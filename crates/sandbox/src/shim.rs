@@ -17,7 +17,7 @@ mod rootfs;
 mod sandbox;
 mod seccomp;
 mod seccomp_profile;
-mod terminal;
+pub mod terminal;
 mod text;
 mod user;
 

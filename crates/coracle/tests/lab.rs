@@ -1,0 +1,116 @@
+//! A lab of two bare nodes, as root: what a node sees, what its links do, what power and `down` leave.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+struct Lab {
+    folder: tempfile::TempDir,
+}
+
+impl Lab {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().expect("tempdir") }
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_coracle"));
+        command.args(["lab", "--data-dir"]).arg(self.folder.path().join("lab")).args(words).stdin(Stdio::null());
+        command.output().expect("coracle")
+    }
+
+    fn ok(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    fn refused(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        assert!(!output.status.success(), "{words:?}: {output:?}");
+        String::from_utf8(output.stderr).expect("text")
+    }
+
+    fn on(&self, node: &str, script: &str) -> String {
+        self.ok(&["shell", node, "--", "sh", "-c", script])
+    }
+
+    fn ping(&self, node: &str, address: &str, seconds: &str) -> bool {
+        self.run(&["shell", node, "--", "busybox", "ping", "-c", "1", "-W", seconds, address]).status.success()
+    }
+
+    fn reaches(&self, node: &str, address: &str) -> bool {
+        self.ping(node, address, "20")
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if self.folder.path().join("lab").exists() {
+            self.run(&["down"]);
+        }
+    }
+}
+
+fn cgroups(lab: &Lab) -> bool {
+    let name: String = lab.folder.path().join("lab").to_string_lossy().chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' }).collect();
+    ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].iter().any(|root| Path::new(root).join(format!("coracle-lab{name}")).exists())
+}
+
+#[test]
+fn a_lab_from_up_to_down() {
+    let lab = Lab::new();
+    assert!(lab.refused(&["status"]).contains("hint: `coracle lab up` makes one"));
+    assert!(lab.refused(&["up", "--nodes", "0"]).contains("a lab has 1 to 50 nodes"));
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts").lines().filter(|line| line.contains("/lab/")).count();
+    lab.ok(&["up", "--nodes", "2", "--bare"]);
+    assert!(lab.refused(&["up"]).contains("there is already a lab in"));
+
+    // A node is a machine of its own: name, address, processes, files.
+    assert_eq!(lab.on("node2", "hostname; hostname -i; echo $HOME"), "node2\n192.168.0.12\n/root\n");
+    assert_eq!(lab.on("node1", "cat /proc/1/comm; ls /proc | grep -c '^[0-9]'").lines().next(), Some("coracle"));
+    assert!(lab.on("node1", "kubectl version --client").contains("Client Version"));
+    lab.on("node1", "touch /var/lib/mine /etc/mine /usr/local/mine /tmp/mine /root/mine");
+    assert!(["/var/lib/mine", "/etc/mine", "/usr/local/mine", "/tmp/mine", "/root/mine"].iter().all(|path| !Path::new(path).exists()));
+    assert_eq!(lab.on("node2", "ls /var/lib/mine /etc/mine 2>/dev/null; true"), "");
+    assert!(!lab.run(&["shell", "node1", "--", "touch", "/usr/mine"]).status.success(), "the host's folders are only to read");
+    assert_eq!(lab.run(&["shell", "node1", "--", "sh", "-c", "exit 7"]).status.code(), Some(7));
+    assert_eq!(lab.run(&["shell", "node1", "--", "no-such-program"]).status.code(), Some(127));
+
+    // Links.
+    assert!(lab.reaches("node1", "192.168.0.12") && lab.reaches("node2", "8.8.8.8"));
+    lab.ok(&["cut", "node2"]);
+    assert!(!lab.ping("node1", "192.168.0.12", "1") && lab.reaches("node1", "8.8.8.8"));
+    assert!(lab.ok(&["status"]).contains("cut"));
+    assert_eq!(lab.ok(&["heal"]), "healed node2\n");
+    assert!(lab.reaches("node1", "192.168.0.12"));
+    lab.ok(&["slow", "node2", "--delay", "20ms", "--loss", "0.1%"]);
+    assert!(lab.ok(&["status"]).contains("slow: 20 ms late each way, 0.1 % lost"));
+    let answer = (0..20).find_map(|_| {
+        let output = lab.run(&["shell", "node1", "--", "busybox", "ping", "-c", "1", "-W", "5", "192.168.0.12"]);
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    });
+    let answer = answer.expect("one of twenty packets arrives");
+    let time: f64 = answer.split("time=").nth(1).and_then(|rest| rest.split(' ').next()).and_then(|time| time.parse().ok()).expect("a time");
+    assert!(time >= 40.0, "{time} ms there and back");
+    lab.ok(&["slow", "node2", "--loss", "100%"]);
+    assert!(!lab.ping("node1", "192.168.0.12", "1"));
+    lab.ok(&["heal"]);
+    assert!(lab.reaches("node1", "192.168.0.12"));
+
+    // Power.
+    lab.on("node2", "touch /run/volatile; (sleep 1000 >/dev/null 2>&1 &)");
+    lab.ok(&["kill", "node2"]);
+    assert!(lab.refused(&["shell", "node2"]).contains("node2 is switched off"));
+    assert!(lab.refused(&["cut", "node3"]).contains("it has node1, node2"));
+    lab.ok(&["start", "node2"]);
+    assert!(lab.refused(&["start", "node2"]).contains("already runs"));
+    assert_eq!(lab.on("node2", "ls /run/volatile 2>/dev/null; ls /etc/hostname; cat /proc/[0-9]*/comm | grep -c ^sleep; true"), "/etc/hostname\n0\n");
+    assert!(lab.reaches("node1", "192.168.0.12"));
+
+    assert!(cgroups(&lab));
+    lab.ok(&["down"]);
+    assert!(!lab.folder.path().join("lab").exists() && !cgroups(&lab));
+    let after = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts").lines().filter(|line| line.contains("/lab/")).count();
+    assert_eq!(mounts, after);
+    assert!(lab.refused(&["down"]).contains("there is no lab in"));
+}

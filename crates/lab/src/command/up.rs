@@ -1,0 +1,97 @@
+//! `lab up`: the nodes, and unless they are to be bare, a cluster of them.
+
+use std::time::Instant;
+
+use clap::Args;
+use network::IpNet;
+
+use super::{cluster, power};
+use crate::error::{LabError, Result, io};
+use crate::layout::Layout;
+use crate::record::Record;
+use crate::start::Lab;
+
+#[derive(Args)]
+pub struct Options {
+    /// How many nodes
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    nodes: usize,
+    /// Only the machines: whoever sits at them types `kubeadm init` and `kubeadm join`
+    #[arg(long)]
+    bare: bool,
+    /// `none`: the cluster has no pod network until one is applied, and its nodes are not ready before
+    #[arg(long, value_name = "NETWORK", value_parser = ["none"], conflicts_with = "bare")]
+    network: Option<String>,
+    /// Addresses of the segment that the nodes are on; node1 is the eleventh
+    #[arg(long, value_name = "CIDR", default_value = "192.168.0.0/24")]
+    subnet: IpNet,
+    /// Shells have kubectl as it was when the workshop was written: `kubectl run` makes Deployments
+    #[arg(long)]
+    classic: bool,
+}
+
+pub fn run(layout: Layout, options: &Options) -> Result<()> {
+    let begun = Instant::now();
+    if let Some(record) = Record::read(&layout)? {
+        return Err(LabError::Exists { folder: layout.folder.clone(), nodes: record.nodes.len() });
+    }
+    let record = Record::plan(options.nodes, options.subnet, options.classic)?;
+    make_folder(&layout)?;
+    record.write(&layout)?;
+    let lab = Lab { layout, record };
+    if let Err(error) = start_all(&lab) {
+        // A lab that did not come to be leaves nothing behind.
+        if let Err(undo) = power::take_away(&lab.layout, Some(&lab)) {
+            eprintln!("warning: cannot clean up: {undo}");
+        }
+        return Err(error);
+    }
+    println!("{} nodes after {:.2} s: {}", lab.record.nodes.len(), begun.elapsed().as_secs_f64(), names(&lab));
+    let folder = match lab.layout.folder.to_str() {
+        Some("/var/lib/coracle-lab") => String::new(),
+        _ => format!(" --data-dir {}", lab.layout.folder.display()),
+    };
+    if options.bare {
+        println!("hint: `coracle lab{folder} shell node1`, and there `kubeadm init --apiserver-advertise-address $(hostname -i)`");
+        return Ok(());
+    }
+    cluster::make(&lab, options.network.as_deref())?;
+    match options.network {
+        Some(_) => println!("cluster after {:.2} s; its nodes are not ready until a pod network is applied", begun.elapsed().as_secs_f64()),
+        None => println!("cluster ready after {:.2} s", begun.elapsed().as_secs_f64()),
+    }
+    println!("hint: `coracle lab{folder} shell node1`, and there `kubectl get nodes`");
+    Ok(())
+}
+
+fn names(lab: &Lab) -> String {
+    lab.record.nodes.iter().map(|node| format!("{} ({})", node.name, node.address)).collect::<Vec<_>>().join(", ")
+}
+
+/// Made by us or not at all: what was there before is never taken away by `down`.
+fn make_folder(layout: &Layout) -> Result<()> {
+    let folder = &layout.folder;
+    // An overlay's options have no way to write these.
+    if folder.to_string_lossy().contains([',', ':', '\\', '"']) {
+        return Err(LabError::Invalid(format!("--data-dir {}: no commas, colons, quotes or backslashes, please: the kernel's mount options cannot say them", folder.display())));
+    }
+    if let Some(parent) = folder.parent() {
+        std::fs::create_dir_all(parent).map_err(io(format!("make {}", parent.display())))?;
+    }
+    match std::fs::create_dir(folder) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => match std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none()) {
+            true => Ok(()),
+            false => Err(LabError::NotOurs { folder: folder.clone() }),
+        },
+        Err(error) => Err(io(format!("make {}", folder.display()))(error)),
+    }
+}
+
+fn start_all(lab: &Lab) -> Result<()> {
+    lab.wires()?;
+    std::thread::scope(|scope| {
+        let starts: Vec<_> = lab.record.nodes.iter().map(|node| scope.spawn(|| lab.start(node))).collect();
+        starts.into_iter().try_for_each(|start| start.join().unwrap_or_else(|_| Err(LabError::Invalid("starting a node failed".into()))))
+    })
+}
