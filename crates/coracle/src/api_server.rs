@@ -54,7 +54,8 @@ pub struct ApiServerOptions {
     tls_cipher_suites: Vec<String>,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// A flag of Go's durations.
+pub fn duration(text: &str) -> Result<Duration, String> {
     server::go_duration(text).filter(|duration| !duration.is_zero()).ok_or_else(|| "want a duration, as 60s or 1m30s".into())
 }
 

@@ -1,25 +1,58 @@
 //! Who runs the controllers and the scheduler when several processes serve one etcd: whoever holds the Lease in `kube-system`.
 //!
-//! Mirrors client-go's leaderelection, with its times: held for 15 s, renewed every 2 s, given up when it could not be for 10 s. Who waits is woken by the
+//! Mirrors client-go's leaderelection, with its times by kube-controller-manager's flags. Who waits is woken by the
 //! Lease's own events; time only tells that a holder is gone. On one process with a store of its own there is nobody to elect.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{Result as Checked, bail};
 use api::k8s::api::coordination::v1::Lease;
 use api::world::rfc3339_micro;
 use api::{Clock, Status};
+use clap::Args;
 use client::{Client, EventStream, WatchOptions};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+use crate::api_server::duration;
+
 const NAMESPACE: &str = "kube-system";
-const LEASE_DURATION: Duration = Duration::from_secs(15);
-const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-const RETRY_PERIOD: Duration = Duration::from_secs(2);
+/// A renewal must come so much before the end that clocks may differ (client-go's `JitterFactor`).
+const JITTER_FACTOR: f64 = 1.2;
+
+#[derive(Args, Clone, Copy)]
+#[command(next_help_heading = "Several processes on one etcd")]
+pub struct Times {
+    /// How long those who wait believe in a leader that does not renew: whole seconds
+    #[arg(long = "leader-elect-lease-duration", value_name = "DURATION", value_parser = duration, default_value = "15s")]
+    lease: Duration,
+    /// How long a leader tries to renew before it gives up
+    #[arg(long = "leader-elect-renew-deadline", value_name = "DURATION", value_parser = duration, default_value = "10s")]
+    renew: Duration,
+    /// Between two tries
+    #[arg(long = "leader-elect-retry-period", value_name = "DURATION", value_parser = duration, default_value = "2s")]
+    retry: Duration,
+}
+
+impl Times {
+    /// In the words of client-go's NewLeaderElector.
+    pub fn check(&self) -> Checked<()> {
+        if self.lease <= self.renew {
+            bail!("leaseDuration must be greater than renewDeadline");
+        }
+        if self.renew <= self.retry.mul_f64(JITTER_FACTOR) {
+            bail!("renewDeadline must be greater than retryPeriod*JitterFactor");
+        }
+        if self.lease.as_secs() == 0 {
+            bail!("leaseDuration must be at least a second");
+        }
+        Ok(())
+    }
+}
 
 /// What we saw of the Lease, and when by our own clock: nobody else's clock is believed.
 struct Seen {
@@ -34,6 +67,7 @@ pub struct Election {
     /// Ours among the candidates: host and a random part.
     pub identity: String,
     pub clock: Arc<dyn Clock>,
+    pub times: Times,
 }
 
 impl Election {
@@ -72,13 +106,13 @@ impl Election {
                 Ok(None) => return,
                 Err(error) => {
                     tracing::debug!(target: "leader", %error, lease = self.name, "cannot look at the lease");
-                    Instant::now() + RETRY_PERIOD
+                    Instant::now() + self.times.retry
                 }
             };
             match self.changes().await {
                 // The first event is the present state.
                 Ok(mut changes) => drop(timeout_at(until, async { (changes.next().await, changes.next().await) }).await),
-                Err(_) => sleep_until(until.min(Instant::now() + RETRY_PERIOD)).await,
+                Err(_) => sleep_until(until.min(Instant::now() + self.times.retry)).await,
             }
         }
     }
@@ -105,8 +139,8 @@ impl Election {
         }
         let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
         let since = seen.as_ref().map_or_else(Instant::now, |seen| seen.at);
-        if !holder.is_empty() && holder != self.identity && since + LEASE_DURATION > Instant::now() {
-            return Ok(Some(since + LEASE_DURATION));
+        if !holder.is_empty() && holder != self.identity && since + self.times.lease > Instant::now() {
+            return Ok(Some(since + self.times.lease));
         }
         self.take(&lease).await.map(|()| None)
     }
@@ -124,7 +158,7 @@ impl Election {
         let held = before["holderIdentity"] == self.identity.as_str();
         let acquired = if held { before["acquireTime"].clone() } else { now.as_str().into() };
         let transitions = before["leaseTransitions"].as_i64().unwrap_or(0) + i64::from(!held && before.is_object());
-        json!({"holderIdentity": self.identity, "leaseDurationSeconds": LEASE_DURATION.as_secs(), "acquireTime": acquired, "renewTime": now, "leaseTransitions": transitions})
+        json!({"holderIdentity": self.identity, "leaseDurationSeconds": self.times.lease.as_secs(), "acquireTime": acquired, "renewTime": now, "leaseTransitions": transitions})
     }
 
     /// Renews it until it is lost.
@@ -132,7 +166,7 @@ impl Election {
         let leases = self.client.of::<Lease>(Some(NAMESPACE));
         let mut renewed = Instant::now();
         loop {
-            sleep(RETRY_PERIOD).await;
+            sleep(self.times.retry).await;
             let renew = async {
                 let lease = leases.get(self.name).await?;
                 let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone());
@@ -141,12 +175,12 @@ impl Election {
                 }
                 self.take(&lease).await.map(|()| true)
             };
-            match timeout_at(renewed + RENEW_DEADLINE, renew).await {
+            match timeout_at(renewed + self.times.renew, renew).await {
                 Ok(Ok(true)) => renewed = Instant::now(),
                 Ok(Ok(false)) | Err(_) => return,
                 Ok(Err::<bool, Status>(error)) => {
                     tracing::debug!(target: "leader", %error, lease = self.name, "cannot renew the lease");
-                    if Instant::now() >= renewed + RENEW_DEADLINE {
+                    if Instant::now() >= renewed + self.times.renew {
                         return;
                     }
                 }

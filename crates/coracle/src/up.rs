@@ -19,7 +19,7 @@ use crate::component_logs::ComponentLogs;
 use crate::agents::{self, Agents};
 use crate::etcd_options::EtcdOptions;
 use crate::credentials::{Credentials, Names, write_private};
-use crate::leader::Election;
+use crate::leader::{self, Election};
 use crate::machine::{Machine, MachineConfig};
 use crate::paths::Paths;
 use crate::user_flags::UserFlags;
@@ -61,6 +61,8 @@ pub struct Options {
     api_server: api_server::ApiServerOptions,
     #[command(flatten)]
     etcd: EtcdOptions,
+    #[command(flatten)]
+    leader_times: leader::Times,
     #[command(flatten)]
     users: UserFlags,
     /// Nodes that only pretend to run their pods: for tests of the control plane
@@ -137,6 +139,7 @@ fn follow_addresses(node: &Arc<node::Node>, mirrors: Arc<system::MirrorPods>, po
 }
 
 async fn serve(options: Options, paths: Paths, started: Instant, logs: ComponentLogs) -> Result<()> {
+    options.leader_times.check()?;
     let held = down::hold(&paths)?;
     // From here on, so that a stop while starting is a stop too.
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -211,7 +214,7 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     if options.etcd.is_asked_for() {
         // Other processes may serve the same cluster.
         let identity = format!("{name}_{}", uuid_part());
-        let election = |lease| Election { client: client.clone(), name: lease, identity: identity.clone(), clock: clock.clone() };
+        let election = |lease| Election { client: client.clone(), name: lease, identity: identity.clone(), clock: clock.clone(), times: options.leader_times };
         elections.push(tokio::spawn(election("kube-scheduler").run(stopped.clone(), schedule)));
         elections.push(tokio::spawn(election("kube-controller-manager").run(stopped.clone(), control)));
     } else {

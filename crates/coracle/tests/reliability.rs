@@ -1,11 +1,9 @@
 //! The real program under bad treatment: killed in the middle of the work of clients that do not wait for one another, asked things nobody should ask,
 //! and watched by those who never read.
 
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+mod running;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use client::kubeconfig::Config;
@@ -13,62 +11,21 @@ use client::{HttpClient, HttpTransport};
 use http::Method;
 use linear::Recorder;
 use linear::clients::Load;
+use running::{Server, below, free_port};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-const CORACLE: &str = env!("CARGO_BIN_EXE_coracle");
 const CLIENTS: usize = 8;
 const OBJECTS: usize = 3;
 const REQUESTS: usize = 120;
-/// The log line that says that the API server listens.
-const LISTENS: &str = "the API server is ready";
-
-/// A control plane without a node, which ends with the test.
-struct Server(Child);
-
-impl Server {
-    fn start(data: &Path, port: u16) -> Self {
-        let mut up = Command::new(CORACLE);
-        up.args(["up", "--no-node", "--advertise-address", "127.0.0.1", "--secure-port", &port.to_string()]).arg("--data-dir").arg(data);
-        let mut child = up.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("coracle starts");
-        let mut lines = BufReader::new(child.stderr.take().expect("its log")).lines();
-        let mut said = Vec::new();
-        loop {
-            let line = lines.next().unwrap_or_else(|| panic!("coracle up ended: {said:?}")).expect("a line");
-            if line.contains(LISTENS) {
-                break;
-            }
-            said.push(line);
-        }
-        // The rest is read so that the program never waits for us.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self(child)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // SIGKILL: what it had acknowledged must be there all the same.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a free port").port()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn linearizable_across_kill_and_restart() {
     let folder = tempfile::tempdir().expect("a folder");
     let (data, port) = (folder.path().join("data"), free_port());
-    let server = Server::start(&data, port);
+    let server = Server::start(&data, port, &[]);
     let config = Config::load(Some(&data.join("admin.conf"))).expect("the kubeconfig");
     let recorder = Arc::new(Recorder::default());
-    // The order of requests is the machine's; chance only has to be different for each.
-    let draws = AtomicU64::new(0);
-    let below = move |limit: u64| (draws.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) % limit.max(1);
-    let load = Arc::new(Load { namespace: "default".into(), objects: OBJECTS, requests: REQUESTS, below: Box::new(below) });
+    let load = Arc::new(Load { namespace: "default".into(), objects: OBJECTS, requests: REQUESTS, below: below() });
     let mut clients = tokio::task::JoinSet::new();
     for number in 0..CLIENTS {
         let transport = HttpTransport::new(HttpClient::new(&config, "linear").expect("a client"));
@@ -81,7 +38,7 @@ async fn linearizable_across_kill_and_restart() {
         recorder.reaches(part).await;
         drop(server.take());
         let data = data.clone();
-        server = Some(tokio::task::spawn_blocking(move || Server::start(&data, port)).await.expect("it starts again"));
+        server = Some(tokio::task::spawn_blocking(move || Server::start(&data, port, &[])).await.expect("it starts again"));
     }
     while let Some(done) = clients.join_next().await {
         done.expect("no panic").expect("an answer in the end");
@@ -101,10 +58,10 @@ const SEED: u64 = 1;
 async fn whatever_is_asked_is_answered() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("data");
-    let mut server = Server::start(&data, free_port());
+    let mut server = Server::start(&data, free_port(), &[]);
     let config = Config::load(Some(&data.join("admin.conf"))).expect("the kubeconfig");
     let report = fuzz::api::run(&config, SEED, Instant::now() + FUZZED_FOR).await.expect("a run");
-    assert!(report.findings.is_empty() && server.0.try_wait().is_ok_and(|ended| ended.is_none()), "{report}");
+    assert!(report.findings.is_empty() && server.lives(), "{report}");
     println!("{report}");
 }
 
@@ -142,7 +99,7 @@ async fn watchers_who_never_read_cost_little_and_are_told_410() {
     let (many, never) = (count("WATCHERS", READERS), count("SILENT", NEVER_READ));
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("data");
-    let server = Server::start(&data, free_port());
+    let server = Server::start(&data, free_port(), &[]);
     let config = Config::load(Some(&data.join("admin.conf"))).expect("the kubeconfig");
     let connect = || HttpClient::new(&config, "watchers").expect("a client");
     let client = connect();
@@ -166,11 +123,11 @@ async fn watchers_who_never_read_cost_little_and_are_told_410() {
         stream.flush().await.expect("sent");
         silent.push(stream);
     }
-    let before = pss_kib(server.0.id());
+    let before = pss_kib(server.id());
     for number in 0..LARGE_WRITES {
         write(&client, Method::PUT, &format!("{CONFIG_MAPS}/large"), "large", &format!("{number}{large}")).await;
     }
-    let grown = pss_kib(server.0.id()).saturating_sub(before);
+    let grown = pss_kib(server.id()).saturating_sub(before);
     println!("{many} who read and {never} who do not: {} MiB, and {} MiB more after {LARGE_WRITES} MB of events", before / 1024, grown / 1024);
     assert!(grown < GROWTH_MAX_KIB + GROWTH_MAX_KIB_EACH * never as u64, "{grown} KiB more than {before} KiB");
     // The others did not suffer.

@@ -193,7 +193,6 @@ impl Api {
         let (flow_control, request_ids) = (FlowControl::new(&config), Ids::new(&chance));
         let authorizer = Arc::new(Authorizer::new(config.authorization.clone(), outbound.clone(), clock.clone()));
         let api = Arc::new(Self { store, clock, chance, config, serving: Serving::built_in(), authorizer, allocations, nodes, encoded: Encoded::default(), quota_turns: Default::default(), outbound, admission: Follower::default(), aggregator: Aggregator::default(), flow_control, request_ids });
-        api.allocations.load(&*api.store);
         crate::custom::load(&api);
         crate::bootstrap::run(&api).await.map_err(OpenError::Bootstrap)?;
         Ok(api)

@@ -15,7 +15,7 @@ use crate::api::{Api, Context};
 use crate::authentication::User;
 use crate::reconciliation::{Step, reconcile};
 use crate::registry::{Part, text};
-use crate::special::addresses;
+use crate::special::{addresses, node_ports};
 use crate::{decode, default_roles, peers};
 
 pub async fn run(api: &Arc<Api>) -> Result<(), Status> {
@@ -38,6 +38,7 @@ pub async fn run(api: &Arc<Api>) -> Result<(), Status> {
     authentication(api).await?;
     service_cidr(api).await?;
     addresses::complete(api).await?;
+    node_ports::complete(api).await?;
     kubernetes_service(api).await
 }
 

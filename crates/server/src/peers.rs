@@ -6,16 +6,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use store::{Event, Precondition, WatchItem, Write};
+use store::{Precondition, WatchItem, Write};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::api::Api;
 use crate::bootstrap;
-use crate::special::allocation::ports;
+use crate::follow::follow;
 
 const GRANTS: [&str; 4] = ["/registry/roles/", "/registry/clusterroles/", "/registry/rolebindings/", "/registry/clusterrolebindings/"];
-const SERVICES: &str = "/registry/services/specs/";
 const PRESENT: &str = "/registry/masterleases/";
 /// The key lives for 15 s.
 const PRESENT_PERIOD: Duration = Duration::from_secs(10);
@@ -25,43 +24,15 @@ pub async fn run(api: Arc<Api>, shutdown: watch::Receiver<bool>) {
     if !api.store.is_shared() {
         return;
     }
-    let grants = futures_util::future::join_all(GRANTS.iter().map(|prefix| follow(&api, prefix, shutdown.clone(), |_| api.authorizer.changed())));
-    let services = follow(&api, SERVICES, shutdown.clone(), |event| services(&api, event));
-    tokio::join!(grants, services, present(&api, shutdown.clone()));
+    let grants = futures_util::future::join_all(GRANTS.iter().map(|prefix| follow_grants(&api, prefix, shutdown.clone())));
+    tokio::join!(grants, present(&api, shutdown.clone()));
 }
 
-/// `seen` hears of every event; of `None` when it may have missed some.
-async fn follow(api: &Api, prefix: &str, mut shutdown: watch::Receiver<bool>, seen: impl Fn(Option<&Event>)) {
-    loop {
-        let Ok(mut events) = api.store.watch(prefix, api.store.revision()) else { continue };
-        seen(None);
-        loop {
-            let item = tokio::select! {
-                item = events.next() => item,
-                _ = shutdown.wait_for(|stop| *stop) => return,
-            };
-            match item {
-                Some(WatchItem::Event(event)) => seen(Some(&event)),
-                Some(WatchItem::Progress(_)) => {}
-                Some(WatchItem::Expired(_)) => break,
-                None => return,
-            }
-        }
-    }
-}
-
-/// Node ports that Services took and let go.
-fn services(api: &Api, event: Option<&Event>) {
-    let Some(event) = event else { return api.allocations.load(&*api.store) };
-    let held = |object: &Option<Arc<::api::Object>>| object.as_ref().and_then(|object| object.value().ok()).map(|service| ports(&service)).unwrap_or_default();
-    let now = if event.kind == store::EventKind::Deleted { Vec::new() } else { held(&Some(event.object.readable())) };
-    let before = held(&event.previous.as_ref().map(::api::Object::readable));
-    if before.iter().any(|port| !now.contains(port)) {
-        api.allocations.release(&before);
-        // Another Service may have one of them by now.
-        api.allocations.load(&*api.store);
-    } else {
-        api.allocations.hold(&now);
+/// What is granted to whom was perhaps changed by another server.
+async fn follow_grants(api: &Api, prefix: &'static str, shutdown: watch::Receiver<bool>) {
+    let mut news = follow(&api.store, prefix, shutdown);
+    while news.next().await.is_some() {
+        api.authorizer.changed();
     }
 }
 

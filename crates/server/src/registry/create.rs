@@ -72,9 +72,11 @@ impl Api {
             }
         };
         let write = Write { key: row.key(namespace, &name), precondition: Precondition::Absent, object: Some(bytes) };
+        reserved.commits();
         let object = match self.store.commit(write).await {
             Ok(object) => object,
             Err(error) => {
+                reserved.failed(&error);
                 self.give_back(charged).await;
                 return Err(match error {
                     CommitError::Precondition { .. } => Status::already_exists(&row.group, &row.plural, &name),
@@ -82,7 +84,7 @@ impl Api {
                 });
             }
         };
-        reserved.keep();
+        reserved.keep().await;
         special::after_write(self, row, &object);
         special::convert::shown(&self.outbound, row, object).await
     }

@@ -80,19 +80,22 @@ impl Api {
             let deleting = !text(&new, "/metadata/deletionTimestamp").is_empty();
             let finished = deleting && !has_finalizers(&new) && new.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0) == 0;
             let write = Write { key: key.clone(), precondition: Precondition::Revision(stored.resource_version()), object: (!finished).then_some(bytes) };
+            reserved.commits();
             match self.store.commit(write).await {
                 Ok(object) => {
                     if finished {
                         // What was taken for the new state goes with it, what the old one held is given back.
+                        reserved.unused();
                         drop(reserved);
                         special::after_delete(self, row, &object).await;
                     } else {
-                        reserved.keep();
+                        reserved.keep().await;
                         special::after_write(self, row, &object);
                     }
                     return special::convert::shown(&self.outbound, row, object).await;
                 }
                 Err(error) => {
+                    reserved.failed(&error);
                     self.give_back(charged).await;
                     // Who pins a version is looked at again as well: the object may be gone, which is no conflict.
                     if !matches!(error, CommitError::Precondition { .. }) {

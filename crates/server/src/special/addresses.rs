@@ -1,8 +1,7 @@
 //! ClusterIPs: out of which ranges they come, and who has which.
 //!
-//! The ranges are the ServiceCIDRs that are ready and not going. Who has an address is said by the IPAddress of that name, and by nothing else: it is made
-//! before the Service that gets it and goes after the Service that lets it go, so API servers on one store never give an address twice. What a crash leaves
-//! between the two, controllers mend (`plan::ip_address`). The lower part of a range is left for addresses that people choose (KEP-3070).
+//! The ranges are the ServiceCIDRs that are ready and not going. Who has an address is said by the IPAddress of that name (see `allocation.rs`). What a crash
+//! leaves behind, controllers mend (`plan::ip_address`). The lower part of a range is left for addresses that people choose (KEP-3070).
 //! Mirrors pkg/registry/core/service/ipallocator (KEP-1880).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,9 +9,9 @@ use std::sync::Arc;
 
 use ::api::{Object, Resource, Status};
 use serde_json::{Value, json};
-use store::{BoxFuture, Precondition, Store, Write};
+use store::BoxFuture;
 
-use super::allocation::Refused;
+use super::allocation::{Owner, Refused, Taken};
 use crate::api::{Api, Context};
 use crate::authentication::User;
 use crate::decode;
@@ -84,27 +83,6 @@ fn family(address: IpAddr) -> &'static str {
     if address.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
-/// Who gets an address.
-#[derive(Debug, Clone, Copy)]
-pub struct Owner<'a> {
-    pub namespace: &'a str,
-    pub name: &'a str,
-}
-
-impl<'a> Owner<'a> {
-    pub fn of(service: &'a Value) -> Self {
-        Self { namespace: text(service, "/metadata/namespace"), name: text(service, "/metadata/name") }
-    }
-}
-
-/// An address taken for a write that may still fail.
-#[derive(Debug, Clone)]
-pub struct Taken {
-    pub address: IpAddr,
-    key: String,
-    revision: u64,
-}
-
 fn row(api: &Api, plural: &str) -> Result<Arc<Resource>, Status> {
     api.serving.rows().find("networking.k8s.io", "v1", plural).ok_or_else(|| Status::internal(format!("no row for {plural}")))
 }
@@ -145,7 +123,7 @@ fn record<'a>(api: &'a Api, address: IpAddr, owner: Owner<'a>) -> BoxFuture<'a, 
 }
 
 fn taken(api: &Api, address: IpAddr, object: &Object) -> Result<Taken, Status> {
-    Ok(Taken { address, key: row(api, "ipaddresses")?.key(None, &address.to_string()), revision: object.resource_version() })
+    Ok(Taken { key: row(api, "ipaddresses")?.key(None, &address.to_string()), revision: object.resource_version() })
 }
 
 /// Takes this very address; in a dry run it is only looked at.
@@ -171,7 +149,7 @@ pub async fn any(api: &Api, wanted: &str, owner: Owner<'_>, dry_run: bool) -> Re
     let row = row(api, "ipaddresses")?;
     for range in ranges(api)?.iter().filter(|range| range.family() == wanted) {
         // Going on from the last one: what was freed is not given out again at once.
-        for offset in range.offsets(api.allocations.turn()) {
+        for offset in range.offsets(u128::from(api.allocations.turn())) {
             let address = range.nth(offset);
             if api.store.get(&row.key(None, &address.to_string())).is_some() {
                 continue;
@@ -188,16 +166,6 @@ pub async fn any(api: &Api, wanted: &str, owner: Owner<'_>, dry_run: bool) -> Re
     Ok(Err(Refused::Full))
 }
 
-/// What was taken for a write that failed.
-pub async fn undo(store: Arc<dyn Store>, taken: Vec<Taken>) {
-    for one in taken {
-        let write = Write { key: one.key, precondition: Precondition::Revision(one.revision), object: None };
-        if let Err(error) = store.commit(write).await {
-            tracing::debug!(address = %one.address, %error, "an address could not be given back; it will be found to have leaked");
-        }
-    }
-}
-
 /// The IPAddresses by which `owner` holds these, as they are now.
 pub fn held(api: &Api, addresses: &[IpAddr], owner: Owner<'_>) -> Vec<Taken> {
     let Ok(row) = row(api, "ipaddresses") else { return Vec::new() };
@@ -207,7 +175,7 @@ pub fn held(api: &Api, addresses: &[IpAddr], owner: Owner<'_>) -> Vec<Taken> {
         let Some(object) = api.store.get(&key) else { continue };
         let Ok(value) = object.value() else { continue };
         if text(&value, "/spec/parentRef/resource") == "services" && text(&value, "/spec/parentRef/namespace") == owner.namespace && text(&value, "/spec/parentRef/name") == owner.name {
-            found.push(Taken { address: *address, key, revision: object.resource_version() });
+            found.push(Taken { key, revision: object.resource_version() });
         }
     }
     found

@@ -1,25 +1,20 @@
-//! NodePorts: who has which, derived from the Services themselves; and which families of addresses the cluster has.
+//! What Services are given: addresses (`addresses.rs`) and node ports (`node_ports.rs`). Who has one is said by a key of the store, and by nothing else.
 //!
-//! Loaded from the store at start and kept by the writes that pass; no second record can disagree with the Services.
-//! The lower part of the range is left for ports that people choose, as upstream does (KEP-3668). ClusterIPs: `addresses.rs`.
+//! The key is made before the Service that gets what it stands for and goes after the Service that lets it go, so API servers on one store never give anything
+//! twice. Here is what both have in common.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use serde_json::Value;
-use store::Store;
+use store::{Precondition, Store, Write};
 
 use super::addresses::Range;
 use crate::api::Config;
-
-#[derive(Default)]
-struct Taken {
-    ports: HashSet<u16>,
-    next_port: u32,
-    next_address: u128,
-}
+use crate::registry::text;
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Refused {
@@ -28,30 +23,47 @@ pub enum Refused {
     Full,
 }
 
+/// Who gets something.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'a> {
+    pub namespace: &'a str,
+    pub name: &'a str,
+}
+
+impl<'a> Owner<'a> {
+    pub fn of(service: &'a Value) -> Self {
+        Self { namespace: text(service, "/metadata/namespace"), name: text(service, "/metadata/name") }
+    }
+}
+
+/// Something taken for a write that may still fail.
+#[derive(Debug, Clone)]
+pub struct Taken {
+    pub key: String,
+    pub revision: u64,
+}
+
+/// Gives back what was taken, unless another has taken it over since.
+pub async fn undo(store: Arc<dyn Store>, taken: Vec<Taken>) {
+    for Taken { key, revision } in taken {
+        let write = Write { key: key.clone(), precondition: Precondition::Revision(revision), object: None };
+        if let Err(error) = store.commit(write).await {
+            tracing::debug!(key, %error, "an allocation could not be given back; it will be found to have leaked");
+        }
+    }
+}
+
 pub struct Allocations {
     ranges: Vec<Range>,
     ports: (u16, u16),
-    taken: Arc<Mutex<Taken>>,
+    turns: AtomicU64,
+    /// Revisions of what is being given back while nobody waits for it: as good as free.
+    going: Arc<Mutex<HashSet<u64>>>,
 }
 
 impl Allocations {
     pub fn new(config: &Config) -> Self {
-        Self {
-            ranges: config.service_cidrs.iter().map(|(base, prefix)| Range::new(*base, *prefix)).collect(),
-            ports: config.node_port_range,
-            taken: Arc::default(),
-        }
-    }
-
-    /// What the Services of the store hold.
-    pub fn load(&self, store: &dyn Store) {
-        let Ok(page) = store.list("/registry/services/specs/", None, None, 0) else { return };
-        let mut taken = self.taken.lock();
-        for (_, object) in page.items {
-            if let Ok(service) = object.value() {
-                taken.ports.extend(ports(&service));
-            }
-        }
+        Self { ranges: config.service_cidrs.iter().map(|(base, prefix)| Range::new(*base, *prefix)).collect(), ports: config.node_port_range, turns: AtomicU64::new(0), going: Arc::default() }
     }
 
     /// IPv4 or IPv6, in the order of the cluster's ranges.
@@ -59,63 +71,41 @@ impl Allocations {
         self.ranges.iter().map(|range| range.family()).collect()
     }
 
-    /// Where the search for a free address begins: one further each time.
-    pub fn turn(&self) -> u128 {
-        let mut taken = self.taken.lock();
-        taken.next_address += 1;
-        taken.next_address - 1
+    /// Where the search for something free begins: one further each time.
+    pub fn turn(&self) -> u64 {
+        self.turns.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub fn port_range_text(&self) -> String {
-        format!("{}-{}", self.ports.0, self.ports.1)
+    /// Gives back what was taken for a write that failed, which does not wait for it.
+    pub fn giver(&self, store: Arc<dyn Store>, taken: Vec<Taken>) -> impl FnOnce() + Send + use<> {
+        let going = self.going.clone();
+        move || {
+            if taken.is_empty() {
+                return;
+            }
+            let revisions: Vec<u64> = taken.iter().map(|one| one.revision).collect();
+            going.lock().extend(&revisions);
+            tokio::spawn(async move {
+                undo(store, taken).await;
+                let mut going = going.lock();
+                going.retain(|revision| !revisions.contains(revision));
+            });
+        }
+    }
+
+    /// Whether the allocation of this revision is being given back.
+    pub fn is_going(&self, revision: u64) -> bool {
+        self.going.lock().contains(&revision)
+    }
+
+    /// The first and the last node port.
+    pub fn port_range(&self) -> (u16, u16) {
+        self.ports
     }
 
     /// The first address of the first range: the `kubernetes` Service's.
     pub fn first(&self) -> Option<IpAddr> {
         self.ranges.first().map(|range| range.nth(1))
-    }
-
-    pub fn take_port(&self, port: u16) -> Result<(), Refused> {
-        if port < self.ports.0 || port > self.ports.1 {
-            return Err(Refused::OutOfRange);
-        }
-        if self.taken.lock().ports.insert(port) { Ok(()) } else { Err(Refused::Taken) }
-    }
-
-    pub fn any_port(&self) -> Result<u16, Refused> {
-        let mut taken = self.taken.lock();
-        let reserved = 86u32.min(u32::from(self.ports.1 - self.ports.0) / 2);
-        let span = u32::from(self.ports.1 - self.ports.0) + 1;
-        for step in 0..span {
-            let offset = (reserved + taken.next_port + step) % span;
-            let port = self.ports.0 + offset as u16;
-            if taken.ports.insert(port) {
-                // A prime step scatters the ports so that a freed one is not given out again at once.
-                taken.next_port = taken.next_port.wrapping_add(step + 37) % span;
-                return Ok(port);
-            }
-        }
-        Err(Refused::Full)
-    }
-
-    /// Gives ports back, later and from elsewhere.
-    pub fn releaser(&self) -> impl Fn(&[u16]) + Send + use<> {
-        let taken = self.taken.clone();
-        move |given| {
-            let mut taken = taken.lock();
-            for port in given {
-                taken.ports.remove(port);
-            }
-        }
-    }
-
-    /// Another API server gave them out.
-    pub fn hold(&self, given: &[u16]) {
-        self.taken.lock().ports.extend(given);
-    }
-
-    pub fn release(&self, given: &[u16]) {
-        self.releaser()(given);
     }
 }
 
@@ -138,19 +128,4 @@ pub fn ports(service: &Value) -> Vec<u16> {
     found.sort_unstable();
     found.dedup();
     found
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ports_run_out_and_come_back() {
-        let all = Allocations { ranges: Vec::new(), ports: (30000, 30010), taken: Arc::default() };
-        let ports: HashSet<u16> = (0..11).map(|_| all.any_port().unwrap()).collect();
-        assert_eq!(ports.len(), 11);
-        assert_eq!(all.any_port(), Err(Refused::Full));
-        all.release(&[30005]);
-        assert_eq!(all.any_port(), Ok(30005));
-    }
 }

@@ -7,6 +7,7 @@ pub mod allocation;
 pub mod convert;
 pub mod eviction;
 pub mod families;
+pub mod node_ports;
 pub mod pods;
 pub mod reviews;
 pub mod scale;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use ::api::{Cause, Object, Resource, Status, kinds};
 use serde_json::Value;
+use store::{BoxFuture, CommitError};
 
 use crate::api::{Api, Context};
 
@@ -26,30 +28,46 @@ type Later = Box<dyn FnOnce() + Send>;
 #[must_use]
 pub struct Reserved {
     undo: Option<Later>,
-    done: Option<Later>,
+    done: Option<BoxFuture<'static, ()>>,
+    under_way: bool,
 }
 
 impl Reserved {
     pub fn none() -> Self {
-        Self { undo: None, done: None }
+        Self { undo: None, done: None, under_way: false }
     }
 
-    pub fn new(undo: impl FnOnce() + Send + 'static, done: impl FnOnce() + Send + 'static) -> Self {
-        Self { undo: Some(Box::new(undo)), done: Some(Box::new(done)) }
+    pub fn new(undo: impl FnOnce() + Send + 'static, done: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self { undo: Some(Box::new(undo)), done: Some(Box::pin(done)), under_way: false }
+    }
+
+    /// From here on the write may happen even if nobody stays to hear of it: what was taken is given back only after [`Self::failed`].
+    pub fn commits(&mut self) {
+        self.under_way = true;
+    }
+
+    /// The write has failed; whether it was perhaps carried out all the same, the error says.
+    pub fn failed(&mut self, error: &CommitError) {
+        self.under_way = matches!(error, CommitError::Unknown(_));
+    }
+
+    /// The write was another one after all.
+    pub fn unused(&mut self) {
+        self.under_way = false;
     }
 
     /// The write has succeeded.
-    pub fn keep(&mut self) {
+    pub async fn keep(&mut self) {
         self.undo = None;
         if let Some(done) = self.done.take() {
-            done();
+            done.await;
         }
     }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        if let Some(undo) = self.undo.take() {
+        if let Some(undo) = self.undo.take().filter(|_| !self.under_way) {
             undo();
         }
     }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use ::api::{Cause, Object, Resource, Status};
 use serde_json::{Map, Value, json};
 
-use super::addresses::{self, Owner, Taken};
-use super::allocation::{Refused, addresses as held_by, ports};
-use super::{Reserved, families};
+use super::addresses;
+use super::allocation::{Owner, Refused, Taken, addresses as held_by, ports, undo};
+use super::{Reserved, families, node_ports};
 use crate::api::{Api, Context};
 use crate::registry::text;
 
@@ -18,22 +18,7 @@ use crate::registry::text;
 #[derive(Default)]
 struct Taking {
     dry_run: bool,
-    addresses: Vec<Taken>,
-    ports: Vec<u16>,
-}
-
-impl Taking {
-    fn give_back(self, api: &Api) {
-        api.allocations.release(&self.ports);
-        give_back(api, self.addresses);
-    }
-}
-
-/// The write that failed does not wait for it.
-fn give_back(api: &Api, taken: Vec<Taken>) {
-    if !taken.is_empty() {
-        tokio::spawn(addresses::undo(api.store.clone(), taken));
-    }
+    taken: Vec<Taken>,
 }
 
 pub async fn before_create(api: &Api, row: &Resource, value: &mut Value, cx: &Context) -> Result<Reserved, Status> {
@@ -46,9 +31,8 @@ pub async fn before_update(api: &Api, row: &Resource, new: &mut Value, old: &Val
 
 pub async fn after_delete(api: &Api, object: &Arc<Object>) {
     if let Ok(service) = object.value() {
-        api.allocations.release(&ports(&service));
-        // Whoever sees the Service gone may take its address at once.
-        addresses::undo(api.store.clone(), addresses::held(api, &held_by(&service), Owner::of(&service))).await;
+        // Whoever sees the Service gone may take its addresses and ports at once.
+        undo(api.store.clone(), held(api, &held_by(&service), &ports(&service), Owner::of(&service))).await;
     }
 }
 
@@ -83,34 +67,27 @@ async fn allocate(api: &Api, row: &Resource, service: &mut Value, old: Option<&V
     if outcome.is_ok() {
         outcome = fill(api, row, service, &held_addresses, &held_ports, &mut taking).await;
     }
+    let give_back = api.allocations.giver(api.store.clone(), taking.taken);
     if let Err(status) = outcome {
-        taking.give_back(api);
+        give_back();
         return Err(status);
     }
     if dry_run {
-        taking.give_back(api);
         return Ok(Reserved::none());
     }
     // What the old one held and the new one does not is given back once the write has succeeded; until then it stays taken.
     let (now_addresses, now_ports) = (held_by(service), ports(service));
     let dropped_addresses: Vec<IpAddr> = held_addresses.into_iter().filter(|held| !now_addresses.contains(held)).collect();
-    let dropped_addresses = addresses::held(api, &dropped_addresses, Owner::of(service));
     let dropped_ports: Vec<u16> = held_ports.into_iter().filter(|held| !now_ports.contains(held)).collect();
-    let (undo, done, store) = (api.allocations.releaser(), api.allocations.releaser(), api.store.clone());
-    let spawn = move |store, taken: Vec<Taken>| {
-        if !taken.is_empty() {
-            tokio::spawn(addresses::undo(store, taken));
-        }
-    };
-    let also = store.clone();
-    let undone = move || {
-        undo(&taking.ports);
-        spawn(store, taking.addresses);
-    };
-    Ok(Reserved::new(undone, move || {
-        done(&dropped_ports);
-        spawn(also, dropped_addresses);
-    }))
+    let dropped = held(api, &dropped_addresses, &dropped_ports, Owner::of(service));
+    Ok(Reserved::new(give_back, undo(api.store.clone(), dropped)))
+}
+
+/// The allocations by which `owner` holds these.
+fn held(api: &Api, addresses: &[IpAddr], ports: &[u16], owner: Owner<'_>) -> Vec<Taken> {
+    let mut found = addresses::held(api, addresses, owner);
+    found.extend(node_ports::held(api, ports, owner));
+    found
 }
 
 /// An update that leaves addresses and node ports out keeps the ones it has.
@@ -160,7 +137,7 @@ async fn fill(api: &Api, row: &Resource, service: &mut Value, held_addresses: &[
         spec.entry("ipFamilyPolicy").or_insert_with(|| "SingleStack".into());
     }
     if wants_node_ports(service) {
-        fill_ports(api, row, service, held_ports, taking)?;
+        fill_ports(api, row, service, held_ports, taking).await?;
     }
     Ok(())
 }
@@ -214,7 +191,7 @@ async fn fill_addresses(api: &Api, row: &Resource, service: &mut Value, held: &[
                     };
                     invalid(row, service, "spec.clusterIPs", format!("Invalid value: {}: failed to allocate IP {address}: {why}", json!([address.to_string()])))
                 })?;
-                taking.addresses.extend(taken);
+                taking.taken.extend(taken);
                 address
             }
             Some(Err(_)) => {
@@ -223,7 +200,7 @@ async fn fill_addresses(api: &Api, row: &Resource, service: &mut Value, held: &[
             }
             None => match addresses::any(api, family, Owner::of(service), taking.dry_run).await? {
                 Ok((address, taken)) => {
-                    taking.addresses.extend(taken);
+                    taking.taken.extend(taken);
                     address
                 }
                 Err(Refused::OutOfRange) if text(service, "/spec/ipFamilyPolicy") == "PreferDualStack" => continue,
@@ -248,28 +225,38 @@ async fn fill_addresses(api: &Api, row: &Resource, service: &mut Value, held: &[
 }
 
 fn port_refusal(api: &Api, refused: &Refused) -> String {
+    let (first, last) = api.allocations.port_range();
     match refused {
-        Refused::OutOfRange => format!("provided port is not in the valid range. The range of valid ports is {}", api.allocations.port_range_text()),
+        Refused::OutOfRange => format!("provided port is not in the valid range. The range of valid ports is {first}-{last}"),
         _ => "provided port is already allocated".to_owned(),
     }
 }
 
-fn fill_ports(api: &Api, row: &Resource, service: &mut Value, held: &[u16], taking: &mut Taking) -> Result<(), Status> {
+/// Takes some port that neither anybody nor this Service itself wants.
+async fn any_port(api: &Api, owner: Owner<'_>, wanted: &[u16], taking: &mut Taking) -> Result<u16, Status> {
+    let (port, taken) = node_ports::any(api, owner, taking.dry_run, wanted).await?.map_err(|_| Status::internal("failed to allocate a nodePort: range is full"))?;
+    taking.taken.extend(taken);
+    Ok(port)
+}
+
+async fn fill_ports(api: &Api, row: &Resource, service: &mut Value, held: &[u16], taking: &mut Taking) -> Result<(), Status> {
     let mut list = service.pointer("/spec/ports").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut wanted = ports(service);
+    let owner = Owner::of(service);
     let mut seen: Vec<(u16, String, u64)> = Vec::new();
     for (index, port) in list.iter_mut().enumerate() {
         let Some(map) = port.as_object_mut() else { continue };
         let protocol = map.get("protocol").and_then(Value::as_str).unwrap_or("TCP").to_owned();
         let number = map.get("port").and_then(Value::as_u64).unwrap_or(0);
-        let wanted = map.get("nodePort").and_then(Value::as_u64).unwrap_or(0);
-        let chosen = match u16::try_from(wanted).ok().filter(|port| *port != 0) {
+        let asked = map.get("nodePort").and_then(Value::as_u64).unwrap_or(0);
+        let chosen = match u16::try_from(asked).ok().filter(|port| *port != 0) {
             Some(port) => {
+                // One number may serve TCP and UDP of the same Service.
                 let again = seen.iter().any(|(known, other, _)| *known == port && *other != protocol);
-                if !again && !held.contains(&port) {
-                    api.allocations.take_port(port).map_err(|refused| {
-                        invalid(row, service, &format!("spec.ports[{index}].nodePort"), format!("Invalid value: {port}: {}", port_refusal(api, &refused)))
-                    })?;
-                    taking.ports.push(port);
+                let twice = seen.iter().any(|(known, other, _)| *known == port && *other == protocol);
+                if twice || (!again && !held.contains(&port)) {
+                    let outcome = if twice { Err(Refused::Taken) } else { node_ports::take(api, port, owner, taking.dry_run).await? };
+                    taking.taken.extend(outcome.map_err(|refused| invalid(row, service, &format!("spec.ports[{index}].nodePort"), format!("Invalid value: {port}: {}", port_refusal(api, &refused))))?);
                 }
                 port
             }
@@ -277,8 +264,8 @@ fn fill_ports(api: &Api, row: &Resource, service: &mut Value, held: &[u16], taki
             None => match seen.iter().find(|(_, other, same)| *same == number && *other != protocol) {
                 Some((known, ..)) => *known,
                 None => {
-                    let port = api.allocations.any_port().map_err(|_| Status::internal("failed to allocate a nodePort: range is full"))?;
-                    taking.ports.push(port);
+                    let port = any_port(api, owner, &wanted, taking).await?;
+                    wanted.push(port);
                     port
                 }
             },
@@ -286,15 +273,19 @@ fn fill_ports(api: &Api, row: &Resource, service: &mut Value, held: &[u16], taki
         seen.push((chosen, protocol, number));
         map.insert("nodePort".into(), chosen.into());
     }
-    spec_of(service).insert("ports".into(), list.into());
-    if let Some(asked) = service.pointer("/spec/healthCheckNodePort").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0 && !held.contains(port)) {
-        api.allocations.take_port(asked).map_err(|refused| invalid(row, service, "spec.healthCheckNodePort", format!("Invalid value: {asked}: {}", port_refusal(api, &refused))))?;
-        taking.ports.push(asked);
+    let asked = service.pointer("/spec/healthCheckNodePort").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0);
+    let mut chosen = None;
+    if let Some(asked) = asked.filter(|port| !held.contains(port)) {
+        let outcome = if seen.iter().any(|(known, ..)| *known == asked) { Err(Refused::Taken) } else { node_ports::take(api, asked, owner, taking.dry_run).await? };
+        taking.taken.extend(outcome.map_err(|refused| invalid(row, service, "spec.healthCheckNodePort", format!("Invalid value: {asked}: {}", port_refusal(api, &refused))))?);
     }
-    if kind(service) == "LoadBalancer" && text(service, "/spec/externalTrafficPolicy") == "Local" && service.pointer("/spec/healthCheckNodePort").and_then(Value::as_u64).unwrap_or(0) == 0 {
-        let port = api.allocations.any_port().map_err(|_| Status::internal("failed to allocate a nodePort: range is full"))?;
-        taking.ports.push(port);
-        spec_of(service).insert("healthCheckNodePort".into(), port.into());
+    if asked.is_none() && kind(service) == "LoadBalancer" && text(service, "/spec/externalTrafficPolicy") == "Local" {
+        chosen = Some(any_port(api, owner, &wanted, taking).await?);
+    }
+    let spec = spec_of(service);
+    spec.insert("ports".into(), list.into());
+    if let Some(port) = chosen {
+        spec.insert("healthCheckNodePort".into(), port.into());
     }
     Ok(())
 }
