@@ -111,7 +111,7 @@ impl Args {
             } else if args.positional.is_empty() && !args.command.subcommands.is_empty() {
                 match args.command.subcommands.iter().find(|command| command.name == word || command.aliases.contains(&word.as_str())) {
                     Some(command) => {
-                        args.command = crate::commands::classic::spoken(command);
+                        args.command = command;
                         args.path = format!("{} {}", args.path, command.name);
                     }
                     None if args.command.run.is_none() => return Err(unknown_command(&args, &word)),

@@ -43,14 +43,8 @@ const OWN_FOLDERS: [(&str, u32); 17] = [
 ];
 /// Of the host's devices, those that name no hardware.
 const DEVICES: [&str; 8] = ["null", "zero", "full", "random", "urandom", "tty", "fuse", "net/tun"];
-const DEV_LINKS: [(&str, &str); 6] = [
-    ("pts/ptmx", "ptmx"),
-    ("/proc/self/fd", "fd"),
-    ("/proc/self/fd/0", "stdin"),
-    ("/proc/self/fd/1", "stdout"),
-    ("/proc/self/fd/2", "stderr"),
-    ("/proc/kcore", "core"),
-];
+const DEV_LINKS: [(&str, &str); 6] =
+    [("pts/ptmx", "ptmx"), ("/proc/self/fd", "fd"), ("/proc/self/fd/0", "stdin"), ("/proc/self/fd/1", "stdout"), ("/proc/self/fd/2", "stderr"), ("/proc/kcore", "core")];
 const MOUNT_ATTR_RDONLY: u64 = 1;
 
 type Result<T, E = String> = std::result::Result<T, E>;
@@ -81,11 +75,7 @@ fn touch(path: &Path) -> Result<()> {
 }
 
 fn bind(from: &Path, to: &Path, flags: MsFlags) -> Result<()> {
-    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND | flags, None::<&str>).map_err(failed(format_args!(
-        "bind {} to {}",
-        from.display(),
-        to.display()
-    )))
+    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND | flags, None::<&str>).map_err(failed(format_args!("bind {} to {}", from.display(), to.display())))
 }
 
 fn fresh(kind: &str, to: &Path, flags: MsFlags, options: &str) -> Result<()> {
@@ -144,8 +134,7 @@ fn hosts_folders(spec: &Spec, root: &Path) -> Result<()> {
 
 fn read_only(path: &Path) -> Result<()> {
     let text = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).map_err(failed("a path"))?;
-    mount_setattr(None, &text, true, MountAttributes { set: MOUNT_ATTR_RDONLY, ..MountAttributes::default() })
-        .map_err(failed(format_args!("make {} read-only", path.display())))
+    mount_setattr(None, &text, true, MountAttributes { set: MOUNT_ATTR_RDONLY, ..MountAttributes::default() }).map_err(failed(format_args!("make {} read-only", path.display())))
 }
 
 fn overlay(spec: &Spec, name: &str, lower: &str, to: &Path) -> Result<PathBuf> {
@@ -155,8 +144,7 @@ fn overlay(spec: &Spec, name: &str, lower: &str, to: &Path) -> Result<PathBuf> {
         fs::create_dir_all(folder).map_err(failed(format_args!("make {}", folder.display())))?;
     }
     let options = format!("lowerdir={lower},upperdir={},workdir={}", upper.display(), work.display());
-    mount(Some("overlay"), to, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
-        .map_err(failed(format_args!("lay the node's {lower} over the host's")))?;
+    mount(Some("overlay"), to, Some("overlay"), MsFlags::empty(), Some(options.as_str())).map_err(failed(format_args!("lay the node's {lower} over the host's")))?;
     Ok(upper)
 }
 
@@ -189,12 +177,7 @@ fn programs(spec: &Spec, root: &Path) -> Result<()> {
     for name in ["docker", "docker-compose"] {
         if !["/usr/bin", "/usr/local/bin", "/usr/sbin", "/bin"].iter().any(|folder| Path::new(folder).join(name).exists()) {
             let path = upper.join(name);
-            write(
-                &path,
-                &format!(
-                    "#!/bin/sh\necho \"{name}: not here yet: Coracle's own comes with a later version\" >&2\necho \"hint: 'coracle build -t NAME FOLDER' builds an image, 'coracle image --help' shows what else there is\" >&2\nexit 1\n"
-                ),
-            )?;
+            write(&path, &format!("#!/bin/sh\necho \"{name}: not here yet: Coracle's own comes with a later version\" >&2\necho \"hint: 'coracle build -t NAME FOLDER' builds an image, 'coracle image --help' shows what else there is\" >&2\nexit 1\n"))?;
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(failed("set the mode of a program"))?;
         }
     }
@@ -207,9 +190,7 @@ fn programs(spec: &Spec, root: &Path) -> Result<()> {
 fn home(root: &Path) -> Result<()> {
     let home = root.join("root");
     link("/etc/kubernetes/admin.conf", &home.join(".kube/config"))?;
-    for (name, text) in
-        [(".bashrc", "PS1='[\\h \\W]$ '\n[ ! -r /root/.bash_aliases ] || . /root/.bash_aliases\n"), (".bash_profile", ". /root/.bashrc\n")]
-    {
+    for (name, text) in [(".bashrc", "PS1='[\\h \\W]$ '\n[ ! -r /root/.bash_aliases ] || . /root/.bash_aliases\n"), (".bash_profile", ". /root/.bashrc\n")] {
         if !home.join(name).exists() {
             write(&home.join(name), text)?;
         }

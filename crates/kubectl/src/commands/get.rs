@@ -17,7 +17,7 @@ const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/js
 /// Objects asked for at a time.
 const CHUNK: &str = "500";
 
-pub const FLAGS: &[Flag] = &[
+const FLAGS: &[Flag] = &[
     switch("all-namespaces", "If present, list the requested object(s) across all namespaces.").short('A'),
     text("chunk-size", CHUNK, "Return large lists in chunks rather than all at once."),
     text("field-selector", "", "Selector (field query) to filter on."),
@@ -38,7 +38,7 @@ pub const FLAGS: &[Flag] = &[
 
 command!(GET, "get", [], "[(-o|--output=)json|yaml|name|...] (TYPE[.VERSION][.GROUP] [NAME | -l label] | TYPE[.VERSION][.GROUP]/NAME ...) [flags] [options]", "Display one or many resources", [FLAGS, FILES, OUTPUT], run);
 
-pub async fn run(session: &Session, args: &Args) -> Result<()> {
+async fn run(session: &Session, args: &Args) -> Result<()> {
     if let Some(raw) = args.given("raw") {
         output::write(&session.text(raw).await?);
         return Ok(());
@@ -232,10 +232,6 @@ async fn objects(session: &Session, args: &Args, wanted: &[Wanted], printer: &Pr
             }
             if !args.on("show-managed-fields") {
                 hide_managed_fields(&mut item);
-            }
-            // A flag of the classic dialect alone.
-            if args.on("export") {
-                super::classic::export(&mut item);
             }
             let label = format!("{}/{}", one.resource.label(), item.pointer("/metadata/name").and_then(Value::as_str).unwrap_or(""));
             found.push((item, label));

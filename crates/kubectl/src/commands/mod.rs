@@ -15,7 +15,6 @@ pub mod pods;
 pub mod autoscale;
 pub mod attach;
 pub mod change;
-pub mod classic;
 pub mod create;
 pub mod delete;
 pub mod edit;

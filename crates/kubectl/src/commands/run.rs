@@ -12,7 +12,7 @@ use crate::output;
 use crate::printers::{self, OUTPUT, Printer};
 use crate::session::{Query, Session};
 
-pub const FLAGS: &[Flag] = &[
+const FLAGS: &[Flag] = &[
     list("annotations", "Annotations to apply to the pod."),
     switch("attach", "If true, wait for the Pod to start running, and then attach to the Pod as if 'kubectl attach ...' were called."),
     switch("command", "If true and extra arguments are present, use them as the 'command' field in the container, rather than the 'args' field which is the default."),
@@ -36,7 +36,7 @@ pub const FLAGS: &[Flag] = &[
 ];
 command!(RUN, "run", [], "NAME --image=image [--env=\"key=value\"] [--port=port] [--dry-run=server|client] [--overrides=inline-json] [--command] -- [COMMAND] [args...] [options]", "Run a particular image on the cluster", [FLAGS, WRITE, OUTPUT], run);
 
-pub fn object(args: &Args, name: &str, words: &[String]) -> Result<Value> {
+fn object(args: &Args, name: &str, words: &[String]) -> Result<Value> {
     let mut container = json!({"name": name, "image": args.text("image"), "resources": {}});
     if !words.is_empty() {
         container[if args.on("command") { "command" } else { "args" }] = words.into();
@@ -96,7 +96,7 @@ pub fn object(args: &Args, name: &str, words: &[String]) -> Result<Value> {
     Ok(pod)
 }
 
-pub async fn run(session: &Session, args: &Args) -> Result<()> {
+async fn run(session: &Session, args: &Args) -> Result<()> {
     let Some((name, words)) = args.positional.split_first() else { return fail("NAME is required for run\nSee 'kubectl run -h' for help and examples") };
     if args.given("image").is_none() {
         return fail("required flag(s) \"image\" not set");
