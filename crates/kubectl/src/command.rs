@@ -68,7 +68,7 @@ fn help(args: &Args) -> String {
         out.push_str(&table(command.subcommands.iter().map(|sub| (sub.name.to_owned(), sub.short)).collect()));
         out.push('\n');
     }
-    let own: String = command.flags.iter().flat_map(|flags| flags.iter()).map(described).collect();
+    let own: String = command.flags.iter().flat_map(|flags| flags.iter()).chain(args.dialect.flags(&args.path)).map(described).collect();
     if !own.is_empty() {
         out.push_str(&format!("Options:\n{own}"));
     }

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use crate::classic::Dialect;
 use crate::command::Command;
 use crate::error::{Error, Result, fail};
 
@@ -88,16 +89,21 @@ pub struct Args {
     /// How many positional arguments stood before `--`.
     pub dash: Option<usize>,
     pub help: bool,
+    pub dialect: Dialect,
     values: HashMap<&'static str, Vec<String>>,
 }
 
 impl Args {
     fn find(&self, what: impl Fn(&Flag) -> bool) -> Option<&'static Flag> {
-        self.command.flags.iter().flat_map(|flags| flags.iter()).chain(GLOBAL).find(|flag| what(flag))
+        self.command.flags.iter().flat_map(|flags| flags.iter()).chain(self.dialect.flags(&self.path)).chain(GLOBAL).find(|flag| what(flag))
     }
 
     pub fn parse(root: &'static Command, arguments: Vec<String>) -> Result<Self> {
-        let mut args = Args { command: root, path: root.name.to_owned(), positional: Vec::new(), dash: None, help: false, values: HashMap::new() };
+        Self::parse_in(root, arguments, Dialect::chosen()?)
+    }
+
+    pub fn parse_in(root: &'static Command, arguments: Vec<String>, dialect: Dialect) -> Result<Self> {
+        let mut args = Args { command: root, path: root.name.to_owned(), positional: Vec::new(), dash: None, help: false, dialect, values: HashMap::new() };
         let mut rest = arguments.into_iter();
         while let Some(word) = rest.next() {
             if word == "--" {
@@ -344,7 +350,7 @@ mod tests {
     use crate::command::ROOT;
 
     fn parse(line: &str) -> Result<Args> {
-        Args::parse(&ROOT, line.split(' ').map(str::to_owned).collect())
+        Args::parse_in(&ROOT, line.split(' ').map(str::to_owned).collect(), Dialect::Modern)
     }
 
     #[test]

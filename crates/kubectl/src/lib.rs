@@ -4,6 +4,7 @@
 //! line means, `printers` show them.
 
 mod builder;
+mod classic;
 mod command;
 mod commands;
 mod describe;

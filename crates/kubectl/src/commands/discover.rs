@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::classic;
 use crate::command::command;
 use crate::error::{Error, Result, fail};
 use crate::flags::{Args, Flag, list, on, switch, text};
@@ -93,11 +94,17 @@ async fn api_versions(session: &Session, _: &Args) -> Result<()> {
 
 async fn version(session: &Session, args: &Args) -> Result<()> {
     args.none().map_err(|_| Error::Message(format!("extra arguments: {:?}", args.positional)))?;
+    if args.on("short") {
+        classic::deprecated_flag("short");
+    }
     let server = if args.on("client") { None } else { Some(session.get("/version").await) };
     let git = |info: &Value| info["gitVersion"].as_str().unwrap_or("").to_owned();
     match args.text("output") {
         "" => {
-            output::line(format!("Client Version: {CLIENT_VERSION}\nKustomize Version: {KUSTOMIZE_VERSION}"));
+            output::line(format!("Client Version: {CLIENT_VERSION}"));
+            if !args.on("short") {
+                output::line(format!("Kustomize Version: {KUSTOMIZE_VERSION}"));
+            }
             if let Some(Ok(info)) = &server {
                 output::line(format!("Server Version: {}", git(info)));
             }

@@ -4,6 +4,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::builder::{self, FILES, Wanted};
+use crate::classic;
 use crate::command::command;
 use crate::error::{Error, Result, fail};
 use crate::flags::{Args, Flag, list, on, switch, text};
@@ -49,6 +50,9 @@ async fn run(session: &Session, args: &Args) -> Result<()> {
         return Err(Error::Silent(1));
     }
     let printer = Printer::of(args)?;
+    if args.on("export") {
+        classic::deprecated_flag("export");
+    }
     let mut wanted = Vec::new();
     if builder::has_files(args) {
         for document in builder::documents(session, args).await? {
@@ -232,6 +236,9 @@ async fn objects(session: &Session, args: &Args, wanted: &[Wanted], printer: &Pr
             }
             if !args.on("show-managed-fields") {
                 hide_managed_fields(&mut item);
+            }
+            if args.on("export") {
+                classic::export(&mut item);
             }
             let label = format!("{}/{}", one.resource.label(), item.pointer("/metadata/name").and_then(Value::as_str).unwrap_or(""));
             found.push((item, label));

@@ -1,10 +1,11 @@
-//! `kubectl run`: one pod.
+//! `kubectl run`: one pod; in the classic dialect a Deployment, Job or CronJob of it.
 
 use serde_json::{Value, json};
 
 use super::apply::{DryRun, WRITE, dry_run, write_query};
-use super::{attach, change};
+use super::{attach, change, create};
 use crate::builder::Found;
+use crate::classic::{Dialect, Workload};
 use crate::command::command;
 use crate::error::{Error, Result, fail};
 use crate::flags::{Args, Flag, list, switch, text};
@@ -72,7 +73,10 @@ fn object(args: &Args, name: &str, words: &[String]) -> Result<Value> {
     }
     let mut labels = json!({"run": name});
     if let Some(text) = args.given("labels") {
-        labels = json!({});
+        // Until 1.17 these came on top; lessons select by run= beside labels of their own.
+        if args.dialect == Dialect::Modern {
+            labels = json!({});
+        }
         for part in text.split(',') {
             match part.split_once('=') {
                 Some((key, value)) => labels[key] = value.into(),
@@ -85,15 +89,38 @@ fn object(args: &Args, name: &str, words: &[String]) -> Result<Value> {
         let (key, value) = pair.split_once('=').unwrap_or((&pair, ""));
         pod["metadata"]["annotations"][key] = value.into();
     }
-    if let Some(text) = args.given("overrides") {
-        let overrides = crate::yaml::parse(text).map_err(Error::Message)?;
-        match args.text("override-type") {
-            "strategic" => patch::strategic(&mut pod, &overrides, api::schema::of("io.k8s.api.core.v1.Pod")).map_err(|error| Error::Message(error.to_string()))?,
-            "json" => patch::json(&mut pod, &overrides).map_err(|error| Error::Message(error.to_string()))?,
-            _ => patch::merge(&mut pod, &overrides),
-        }
-    }
     Ok(pod)
+}
+
+/// Applies `--overrides` to what was made.
+fn overridden(mut object: Value, args: &Args, schema: &str) -> Result<Value> {
+    let Some(text) = args.given("overrides") else { return Ok(object) };
+    let overrides = crate::yaml::parse(text).map_err(Error::Message)?;
+    match args.text("override-type") {
+        "strategic" => patch::strategic(&mut object, &overrides, api::schema::of(schema)).map_err(|error| Error::Message(error.to_string()))?,
+        "json" => patch::json(&mut object, &overrides).map_err(|error| Error::Message(error.to_string()))?,
+        _ => patch::merge(&mut object, &overrides),
+    }
+    Ok(object)
+}
+
+/// The classic dialect's `run`: the pod inside of a Deployment, Job or CronJob.
+async fn run_workload(session: &Session, args: &Args, name: &str, workload: Workload, pod: &Value) -> Result<()> {
+    workload.deprecated();
+    let (root, plural, label, schema) = workload.names();
+    let object = overridden(workload.around(pod, args)?, args, schema)?;
+    create::submit(session, args, root, plural, true, label, object).await?;
+    if args.on("expose") && dry_run(args)? != DryRun::Client {
+        expose(session, args, &session.namespace()?, name, &pod["metadata"]["labels"]).await?;
+    }
+    Ok(())
+}
+
+async fn expose(session: &Session, args: &Args, namespace: &str, name: &str, selector: &Value) -> Result<()> {
+    let Some(port) = args.given("port").and_then(|port| port.parse::<u16>().ok()) else { return fail("--port must be set when exposing a service") };
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"ports": [{"port": port, "protocol": "TCP", "targetPort": port}], "selector": selector}});
+    let service = session.post(&write_query(format!("/api/v1/namespaces/{namespace}/services"), args, "kubectl-run")?, &service).await?;
+    printers::done(args, &service, &format!("service/{name}"), "created")
 }
 
 async fn run(session: &Session, args: &Args) -> Result<()> {
@@ -111,7 +138,12 @@ async fn run(session: &Session, args: &Args) -> Result<()> {
     if args.on("rm") && !attach {
         return fail("--rm should only be used for attached containers");
     }
-    let mut pod = object(args, name, words)?;
+    let pod = object(args, name, words)?;
+    // Who attaches means one process, so one pod.
+    if let Some(workload) = Workload::of(args)?.filter(|_| !attach) {
+        return run_workload(session, args, name, workload, &pod).await;
+    }
+    let mut pod = overridden(pod, args, "io.k8s.api.core.v1.Pod")?;
     let dry = dry_run(args)?;
     if let Some(namespace) = session.explicit_namespace() {
         pod["metadata"]["namespace"] = namespace.into();
@@ -123,10 +155,7 @@ async fn run(session: &Session, args: &Args) -> Result<()> {
     pod["metadata"]["namespace"] = namespace.clone().into();
     let pod = session.post(&write_query(format!("/api/v1/namespaces/{namespace}/pods"), args, "kubectl-run")?, &pod).await?;
     if args.on("expose") {
-        let Some(port) = args.given("port").and_then(|port| port.parse::<u16>().ok()) else { return fail("--port must be set when exposing a service") };
-        let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"ports": [{"port": port, "protocol": "TCP", "targetPort": port}], "selector": pod["metadata"]["labels"]}});
-        let service = session.post(&write_query(format!("/api/v1/namespaces/{namespace}/services"), args, "kubectl-run")?, &service).await?;
-        printers::done(args, &service, &format!("service/{name}"), "created")?;
+        expose(session, args, &namespace, name, &pod["metadata"]["labels"]).await?;
     }
     if !attach {
         let shown = printers::done(args, &pod, &format!("pod/{name}"), "created");
