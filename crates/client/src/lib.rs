@@ -11,6 +11,7 @@ pub mod http;
 pub mod kubeconfig;
 mod queue;
 pub mod remote;
+mod rotating;
 pub mod tls;
 mod transport;
 mod typed;
@@ -19,6 +20,7 @@ pub mod websocket;
 
 pub use crate::http::HttpClient;
 pub use remote::HttpTransport;
+pub use rotating::Rotating;
 pub use cache::{Cache, Change, IndexFn, ObjectKey, Untyped};
 pub use changes::Changes;
 pub use events::{EventType, Recorder, reference};

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{down, image_commands, reset, status, store_commands, up};
+use crate::{down, image_commands, kubeadm_host, kubelet, reset, status, store_commands, up};
 
 /// A whole Kubernetes you can carry.
 #[derive(Parser)]
@@ -27,6 +27,29 @@ enum Command {
     Status(Folder),
     /// Stop the cluster and remove everything it made on this machine
     Reset(reset::Options),
+    /// Make this machine a cluster's first, as kubeadm does (also: call this binary by the name kubeadm)
+    #[command(disable_help_flag = true)]
+    Init(Rest),
+    /// Make this machine one of a cluster's
+    #[command(disable_help_flag = true)]
+    Join(Rest),
+    /// Tokens by which machines join: create, list, delete, generate
+    #[command(disable_help_flag = true)]
+    Token(Rest),
+    /// The cluster's certificates: renew, check-expiration
+    #[command(disable_help_flag = true)]
+    Certs(Rest),
+    /// What upstream's kubeadm would read from a file: print
+    #[command(disable_help_flag = true)]
+    Config(Rest),
+    /// How to upgrade: plan
+    #[command(disable_help_flag = true)]
+    Upgrade(Rest),
+    /// All commands of kubeadm
+    #[command(disable_help_flag = true)]
+    Kubeadm(Rest),
+    /// The node agent alone, on a machine that has joined
+    Kubelet(kubelet::Options),
     /// Build an image from a Dockerfile; pods can run it at once
     Build(image_commands::BuildCommand),
     /// List, import, tag, remove, pull and push images
@@ -65,6 +88,10 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     if arguments.get(1).is_some_and(|word| word == "shim") {
         sandbox::shim::main(arguments.into_iter().skip(2));
     }
+    if called_as == "kubeadm" {
+        return kubeadm_host::main(arguments.into_iter().skip(1).collect());
+    }
+    let arguments = if called_as == "kubelet" { ["coracle", "kubelet"].map(OsString::from).into_iter().chain(arguments.into_iter().skip(1)).collect() } else { arguments };
     if let Some(code) = arguments.get(1).and_then(|word| word.to_str()).and_then(|word| lab::helper(word, arguments.iter().skip(2).cloned())) {
         return ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX));
     }
@@ -73,6 +100,14 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Down(folder) => down::run(&folder),
         Command::Status(folder) => status::run(&folder),
         Command::Reset(options) => reset::run(&options),
+        Command::Init(rest) => return kubeadm_main("init", rest),
+        Command::Join(rest) => return kubeadm_main("join", rest),
+        Command::Token(rest) => return kubeadm_main("token", rest),
+        Command::Certs(rest) => return kubeadm_main("certs", rest),
+        Command::Config(rest) => return kubeadm_main("config", rest),
+        Command::Upgrade(rest) => return kubeadm_main("upgrade", rest),
+        Command::Kubeadm(rest) => return kubeadm_host::main(rest.arguments),
+        Command::Kubelet(options) => kubelet::run(options),
         Command::Build(command) => image_commands::build(&command),
         Command::Image(command) => image_commands::run(&command),
         Command::Store(command) => store_commands::run(command),
@@ -94,6 +129,10 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
 
 fn run_bench(options: bench::Options) -> anyhow::Result<()> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(bench::run(options))?)
+}
+
+fn kubeadm_main(command: &str, rest: Rest) -> ExitCode {
+    kubeadm_host::main(std::iter::once(OsString::from(command)).chain(rest.arguments).collect())
 }
 
 fn kubectl_main(arguments: Vec<OsString>) -> ExitCode {

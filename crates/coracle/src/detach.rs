@@ -20,6 +20,8 @@ pub fn start(paths: &Paths, arguments: Vec<std::ffi::OsString>) -> Result<()> {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
     let (reader, writer) = std::io::pipe()?;
     let mut command = Command::new(std::env::current_exe()?);
+    // Whatever this program is called on the disk.
+    command.arg0("coracle");
     command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     let ready = nix::unistd::dup(&writer)?;
     command.env(READY_VARIABLE, std::os::fd::AsRawFd::as_raw_fd(&ready).to_string());

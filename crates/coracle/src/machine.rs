@@ -26,6 +26,8 @@ pub struct MachineConfig {
     pub address: IpAddr,
     pub service_cidr: (IpAddr, u8),
     pub pod_network_cidr: (IpAddr, u8),
+    /// This node's part of it.
+    pub pod_cidrs: Vec<(IpAddr, u8)>,
     pub cluster_dns: IpAddr,
     pub version: String,
 }
@@ -41,14 +43,14 @@ fn net((address, prefix): (IpAddr, u8)) -> Result<IpNet> {
 }
 
 /// The first node's part of the pod network.
-fn node_range((address, prefix): (IpAddr, u8)) -> (IpAddr, u8) {
+pub fn node_range((address, prefix): (IpAddr, u8)) -> (IpAddr, u8) {
     (address, prefix.max(if address.is_ipv4() { NODE_PREFIX_V4 } else { NODE_PREFIX_V6 }))
 }
 
 pub fn networking_config(config: &MachineConfig, paths: &Paths) -> Result<NetworkingConfig> {
     Ok(NetworkingConfig {
         node_name: config.node_name.clone(),
-        pod_cidrs: vec![net(node_range(config.pod_network_cidr))?],
+        pod_cidrs: config.pod_cidrs.iter().map(|range| net(*range)).collect::<Result<_>>()?,
         cluster_cidrs: vec![net(config.pod_network_cidr)?],
         service_cidrs: vec![net(config.service_cidr)?],
         cluster_dns: vec![config.cluster_dns],
@@ -78,8 +80,7 @@ impl Machine {
         let mut wanted = node::Config::new(&config.node_name, config.address, &config.version, paths.kubelet());
         wanted.log_dir = paths.pod_logs();
         wanted.cluster_dns = vec![config.cluster_dns];
-        let (base, prefix) = node_range(config.pod_network_cidr);
-        wanted.pod_cidrs = vec![format!("{base}/{prefix}")];
+        wanted.pod_cidrs = config.pod_cidrs.iter().map(|(base, prefix)| format!("{base}/{prefix}")).collect();
         let node = Node::start(wanted, agent, Arc::new(runtime), Arc::new(LocalImages::new(store, registry)), clock);
         Ok(Self { node, _networking: networking })
     }

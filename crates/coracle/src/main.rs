@@ -13,14 +13,18 @@ mod down;
 mod etcd_options;
 mod image_commands;
 mod images;
+mod kubeadm_host;
+mod kubelet;
 mod leader;
 mod machine;
 mod paths;
+mod renewal;
 mod reset;
 mod signer;
 mod status;
 mod store_commands;
 mod system;
+mod tls;
 mod up;
 mod user_flags;
 

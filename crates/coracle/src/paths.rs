@@ -71,6 +71,11 @@ impl Paths {
         self.data.join("admin.conf")
     }
 
+    /// There when `kubeadm` made what runs here.
+    pub fn kubeadm_mark(&self) -> PathBuf {
+        self.data.join("kubeadm.json")
+    }
+
     pub fn pod_logs(&self) -> PathBuf {
         PathBuf::from("/var/log/pods")
     }

@@ -11,7 +11,7 @@ use sandbox::cri::{BoxFuture, PodNetwork, PodSandboxConfig};
 
 use crate::cli::{Folder, cidr};
 use crate::down;
-use crate::machine::{MachineConfig, networking_config, runtime_config};
+use crate::machine::{MachineConfig, networking_config, node_range, runtime_config};
 use crate::paths::Paths;
 
 #[derive(Args)]
@@ -41,7 +41,18 @@ impl PodNetwork for Nothing {
 
 pub fn run(options: &Options) -> Result<()> {
     let paths = Paths::new(&options.folder.data_dir);
-    if down::stop(&paths)? {
+    let by_kubeadm = paths.kubeadm_mark().exists();
+    remove(&paths, options.pod_network_cidr, options.service_cidr)?;
+    if by_kubeadm {
+        kubeadm::remove_traces();
+        println!("removed {} and {}", kubeadm::KUBERNETES_FOLDER, kubeadm::KUBELET_FOLDER);
+    }
+    Ok(())
+}
+
+/// Stops what runs and takes away all it made.
+pub fn remove(paths: &Paths, pod_network_cidr: (IpAddr, u8), service_cidr: (IpAddr, u8)) -> Result<()> {
+    if down::stop(paths)? {
         println!("stopped the cluster");
     }
     if !paths.data.exists() && !paths.run().exists() {
@@ -49,8 +60,8 @@ pub fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     if paths.containers().exists() {
-        let pods = sandbox_pods(&paths);
-        let report = sandbox::reset(&runtime_config(&paths, Arc::new(Nothing))?)?;
+        let pods = sandbox_pods(paths);
+        let report = sandbox::reset(&runtime_config(paths, Arc::new(Nothing))?)?;
         println!("removed {} pods with {} containers", report.sandboxes, report.containers);
         remove_pod_logs(&pods);
     }
@@ -58,12 +69,13 @@ pub fn run(options: &Options) -> Result<()> {
         let config = MachineConfig {
             node_name: String::new(),
             address: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
-            service_cidr: options.service_cidr,
-            pod_network_cidr: options.pod_network_cidr,
-            cluster_dns: crate::up::nth(options.service_cidr, crate::up::DNS_OFFSET),
+            service_cidr,
+            pod_network_cidr,
+            pod_cidrs: vec![node_range(pod_network_cidr)],
+            cluster_dns: crate::up::nth(service_cidr, crate::up::DNS_OFFSET),
             version: String::new(),
         };
-        Networking::reset(&networking_config(&config, &paths)?).context("cannot remove the pod network")?;
+        Networking::reset(&networking_config(&config, paths)?).context("cannot remove the pod network")?;
         println!("removed the pod network");
     }
     unmount_below(&paths.data)?;

@@ -1,5 +1,6 @@
 //! `coracle up`: wires the rooms together into one cluster and keeps it running until told to stop.
 
+use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +9,9 @@ use anyhow::{Context, Result, bail};
 use api::world::SystemClock;
 use clap::Args;
 use client::Client;
-use server::{Api, Local, Pki};
+use kubeadm::Names;
+use pki::Pki;
+use server::{Api, Local};
 use tokio::sync::watch;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
@@ -18,9 +21,10 @@ use crate::cli::{Folder, cidr};
 use crate::component_logs::ComponentLogs;
 use crate::agents::{self, Agents};
 use crate::etcd_options::EtcdOptions;
-use crate::credentials::{Credentials, Names, write_private};
+use crate::credentials::{Credentials, write_private};
 use crate::leader::{self, Election};
-use crate::machine::{Machine, MachineConfig};
+use crate::machine::{Machine, MachineConfig, node_range};
+use crate::tls::{self, Shown};
 use crate::paths::Paths;
 use crate::user_flags::UserFlags;
 use crate::{api_server, detach, down, system};
@@ -29,6 +33,8 @@ use crate::{api_server, detach, down, system};
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// The cluster's DNS is the tenth address of the Services' range, as kubeadm has it.
 pub const DNS_OFFSET: u32 = 10;
+/// What a node without a pod network says of itself, in upstream's words.
+pub const NO_NETWORK: &str = "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: cni plugin not initialized";
 /// Links of the pod network: no way to this machine.
 const OWN_LINKS: [&str; 2] = ["coracle", "cor"];
 
@@ -54,6 +60,15 @@ pub struct Options {
     /// Addresses of pods
     #[arg(long, value_name = "CIDR", value_parser = cidr, default_value = "10.244.0.0/16")]
     pod_network_cidr: (IpAddr, u8),
+    /// Folder of the certificates; `pki` in the data folder when left out
+    #[arg(long, value_name = "DIR")]
+    cert_dir: Option<std::path::PathBuf>,
+    /// Further names and addresses of the API server, for its certificate
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    apiserver_cert_extra_sans: Vec<String>,
+    /// `none`: this machine's node is not ready until a network is applied
+    #[arg(long, value_name = "WHICH", value_parser = ["builtin", "none"], default_value = "builtin")]
+    network: String,
     /// Control plane only: no node on this machine
     #[arg(long)]
     no_node: bool,
@@ -84,6 +99,11 @@ pub fn run(options: Options) -> Result<()> {
         return Ok(());
     }
     let logs = ComponentLogs::default();
+    in_foreground(&logs, serve(options, paths, started, logs.clone()))
+}
+
+/// Runs what ends at a signal, with its logs.
+pub fn in_foreground(logs: &ComponentLogs, work: impl Future<Output = Result<()>>) -> Result<()> {
     let wanted = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::registry().with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(wanted)).with(logs.layer()).init();
     // Whoever started this process may have blocked them, and a blocked signal would be lost.
@@ -92,7 +112,7 @@ pub fn run(options: Options) -> Result<()> {
     asked.add(nix::sys::signal::Signal::SIGINT);
     asked.thread_unblock().context("cannot unblock signals")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-    let outcome = runtime.block_on(serve(options, paths, started, logs));
+    let outcome = runtime.block_on(work);
     // What is acknowledged is on the disk; a call into the kernel that does not return must not hold up the end.
     runtime.shutdown_timeout(STOP_TIMEOUT);
     outcome
@@ -108,12 +128,21 @@ fn uuid_part() -> String {
 }
 
 /// A name the API accepts: the host's, lower case.
-fn node_name(options: &Options) -> String {
-    options.node_name.clone().unwrap_or_else(|| nix::unistd::gethostname().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_else(|_| "node1".into()))
+pub fn node_name(given: &Option<String>) -> String {
+    given.clone().unwrap_or_else(|| nix::unistd::gethostname().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_else(|_| "node1".into()))
+}
+
+/// Of this machine, as others reach it.
+pub fn own_address() -> Option<IpAddr> {
+    network::host_addresses(&OWN_LINKS).ok().and_then(|addresses| addresses.primary())
 }
 
 fn advertise_address(options: &Options) -> IpAddr {
-    options.advertise_address.or_else(|| network::host_addresses(&OWN_LINKS).ok().and_then(|addresses| addresses.primary())).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    options.advertise_address.or_else(own_address).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+fn cidr_text((address, prefix): (IpAddr, u8)) -> String {
+    format!("{address}/{prefix}")
 }
 
 /// The n-th address of a range.
@@ -145,11 +174,18 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let clock: Arc<dyn api::Clock> = Arc::new(SystemClock);
-    let name = node_name(&options);
+    let name = node_name(&options.node_name);
     let address = advertise_address(&options);
     let dns = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost", &name].map(str::to_owned).to_vec();
-    let names = Names { dns, addresses: vec![nth(options.service_cidr, 1), address, IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)] };
-    let credentials = Credentials::open(&paths, &names, clock.now().as_second())?;
+    let mut names = Names { dns, addresses: vec![nth(options.service_cidr, 1), address, IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)] };
+    for name in &options.apiserver_cert_extra_sans {
+        match name.parse() {
+            Ok(address) => names.addresses.push(address),
+            Err(_) => names.dns.push(name.clone()),
+        }
+    }
+    let credentials = Credentials::open(&options.cert_dir.clone().unwrap_or_else(|| paths.pki()), &names, clock.now().as_second())?;
+    let authority = credentials.authority.identity.certificate_pem.clone();
 
     let encryption = options.api_server.encryption()?;
     let sealing = encryption.clone().map_or_else(store::Sealing::default, |encryption| store::Sealing::with(encryption));
@@ -183,13 +219,14 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     let listener = tokio::net::TcpListener::bind(SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), options.secure_port))
         .await
         .with_context(|| format!("cannot listen on port {}\nhint: another cluster may run; --secure-port chooses another port", options.secure_port))?;
-    let tls = credentials.tls_as(&credentials.api_server, options.api_server.tls()?, &fronts)?;
+    let tls = tls::server(Shown::new(&credentials.api_server()?)?, options.api_server.tls()?, &[&authority, &fronts])?;
     let serving = tokio::spawn(server::serve(api.clone(), server::ServeConfig { listener, tls }, stopped.clone()));
     let url = format!("https://{}", SocketAddr::new(address, options.secure_port));
     write_private(&paths.admin_kubeconfig(), credentials.kubeconfig(&url).as_bytes())?;
     tracing::info!(target: "server", milliseconds = started.elapsed().as_millis() as u64, %url, "the API server is ready");
 
     let client = Client::new(Arc::new(Local::new(api.clone(), "system:coracle")), "coracle");
+    agents.reach_others(client.clone(), credentials.folder.clone(), authority.clone());
     let schedule = {
         let (client, clock) = (client.clone(), clock.clone());
         move |ended| {
@@ -198,7 +235,7 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
         }
     };
     let signer = crate::signer::Signer::of(&credentials.authority)?;
-    let controllers = controllers::Config { cluster_cidrs: Vec::new(), root_ca: credentials.authority.identity.certificate_pem.clone(), clock: clock.clone(), signer: Some(Arc::new(signer)) };
+    let controllers = controllers::Config { cluster_cidrs: vec![cidr_text(options.pod_network_cidr)], root_ca: credentials.authority.identity.certificate_pem.clone(), clock: clock.clone(), signer: Some(Arc::new(signer)) };
     let control = {
         let client = client.clone();
         move |mut ended: watch::Receiver<bool>| {
@@ -225,16 +262,19 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
         None
     } else {
         let dns = nth(options.service_cidr, DNS_OFFSET);
-        let config = MachineConfig { node_name: name.clone(), address, service_cidr: options.service_cidr, pod_network_cidr: options.pod_network_cidr, cluster_dns: dns, version: server::GIT_VERSION.to_owned() };
+        let config = MachineConfig { node_name: name.clone(), address, service_cidr: options.service_cidr, pod_network_cidr: options.pod_network_cidr, pod_cidrs: vec![node_range(options.pod_network_cidr)], cluster_dns: dns, version: server::GIT_VERSION.to_owned() };
         system::dns_service(&client, dns).await?;
         // What nodes may do is what the agent may do, as if it came from another machine.
         let agent = Client::new(Arc::new(Local::node(api.clone(), &name)), "kubelet");
         let machine = Machine::start(config, &paths, &client, agent, clock.clone()).await?;
         agents.add(&name, machine.node.clone());
+        if options.network == "none" {
+            machine.node.set_not_ready(Some(NO_NETWORK.to_owned()));
+        }
         system::mark_control_plane(&client, &name).await?;
         let identity = credentials.authority.issue(&Pki::Server { name: &format!("system:node:{name}"), groups: &["system:nodes"], dns: std::slice::from_ref(&name), addresses: &[address] }, clock.now().as_second())?;
         match tokio::net::TcpListener::bind(SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), node::KUBELET_PORT)).await {
-            Ok(listener) => drop(tokio::spawn(node::door::serve(listener, credentials.tls(&identity)?, machine.node.clone(), agents::masters_only(), stopped.clone()))),
+            Ok(listener) => drop(tokio::spawn(node::door::serve(listener, tls::server(Shown::new(&identity)?, Default::default(), &[&authority])?, machine.node.clone(), agents::masters_only(), stopped.clone()))),
             Err(error) => tracing::warn!(%error, port = node::KUBELET_PORT, "the kubelet's port is taken: other machines cannot reach this node's agent"),
         }
         let mirrors = Arc::new(system::MirrorPods {

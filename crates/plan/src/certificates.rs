@@ -17,6 +17,9 @@ const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 const API_SERVER_CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 const LEGACY_UNKNOWN: &str = "kubernetes.io/legacy-unknown";
 
+/// By which a node gets serving certificates for itself without being asked about; nobody has it by default.
+const SELF_NODE_SERVER: &str = "selfnodeserver";
+
 const HOUR: i64 = 3600;
 const SETTLED_SECONDS: i64 = HOUR;
 const PENDING_SECONDS: i64 = 24 * HOUR;
@@ -107,10 +110,15 @@ fn recognized(request: &CertificateSigningRequest, facts: &Facts) -> Option<Resu
 /// The rights of which one makes a kubelet's request approved by itself, with upstream's words; in the order in which they are tried.
 pub fn rights(request: &CertificateSigningRequest, facts: &Facts) -> Vec<&'static str> {
     let open = !issued(request) && condition(request, "Approved").is_none() && condition(request, "Denied").is_none();
+    let own = request.spec.username.as_deref() == Some(&facts.common_name);
+    if open && own && request.spec.signer_name == KUBELET_SERVING && kubelet(facts, &usages(request), true).is_ok() {
+        // Upstream leaves these to the administrator; who binds the right to nodes has decided.
+        return vec![SELF_NODE_SERVER];
+    }
     if !open || request.spec.signer_name != KUBELET_CLIENT || kubelet(facts, &usages(request), false).is_err() {
         return Vec::new();
     }
-    if request.spec.username.as_deref() == Some(&facts.common_name) { vec!["selfnodeclient", "nodeclient"] } else { vec!["nodeclient"] }
+    if own { vec!["selfnodeclient", "nodeclient"] } else { vec!["nodeclient"] }
 }
 
 /// For how many seconds a certificate shall be made now, if one shall.
@@ -151,7 +159,11 @@ pub fn plan(view: &View, now: Timestamp) -> Plan {
         }
     }
     if let Some(right) = view.right {
-        let message = if right == "selfnodeclient" { "Auto approving self kubelet client certificate after SubjectAccessReview." } else { "Auto approving kubelet client certificate after SubjectAccessReview." };
+        let message = match right {
+            "selfnodeclient" => "Auto approving self kubelet client certificate after SubjectAccessReview.",
+            SELF_NODE_SERVER => "Auto approving self kubelet server certificate after SubjectAccessReview.",
+            _ => "Auto approving kubelet client certificate after SubjectAccessReview.",
+        };
         let approved = with(request, "Approved", "AutoApproved", message, now);
         plan.push(Op::Replace { at: At::object(request), subresource: Some("approval"), object: value(&approved) });
         return plan;

@@ -22,7 +22,7 @@ use store::Store;
 use tokio::sync::watch;
 
 use crate::api::Api;
-use crate::pki::Identity;
+use pki::Identity;
 use crate::registry::text;
 
 pub use documents::{aggregated, group, group_list, v2, v3_index};

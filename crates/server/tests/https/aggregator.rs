@@ -1,7 +1,8 @@
 //! APIServices: what is served here shown as such, and other servers' groups under this one's door.
 
 use serde_json::{Value, json};
-use server::{Authority, FrontProxy, Pki};
+use pki::{Authority, Pki};
+use server::FrontProxy;
 
 use crate::custom::{definition, establish};
 use crate::harness::{Events, SERVICES, Server};

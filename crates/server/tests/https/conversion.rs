@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
-use server::{Authority, Pki};
+use pki::{Authority, Pki};
 
 use crate::custom::{definition, establish};
 use crate::harness::Server;

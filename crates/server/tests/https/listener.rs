@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
-use server::{Authority, Pki};
+use pki::{Authority, Pki};
 
 pub struct Listener {
     pub port: u16,

@@ -2,11 +2,13 @@
 //!
 //! Subject, key and alternative names are the request's; usages and dates are the signer's. Mirrors `pkg/controller/certificates/authority`.
 
+use std::net::IpAddr;
+
 use base64::Engine as _;
 use rcgen::{CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SigningKey as _};
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate, X509CertificationRequest};
 
-use crate::pki::Authority;
+use crate::authority::{Authority, time_of};
 
 /// Clocks may lag behind by so much.
 const BACKDATE_SECONDS: i64 = 300;
@@ -18,8 +20,8 @@ const SHORT_SECONDS: i64 = 8 * 3600;
 pub struct Wanted {
     pub common_name: String,
     pub organizations: Vec<String>,
-    pub dns_names: usize,
-    pub addresses: usize,
+    pub dns_names: Vec<String>,
+    pub addresses: Vec<IpAddr>,
     pub emails: usize,
     pub uris: usize,
 }
@@ -27,6 +29,11 @@ pub struct Wanted {
 fn der(request: &[u8]) -> Result<Vec<u8>, String> {
     let (_, pem) = x509_parser::pem::parse_x509_pem(request).map_err(|error| format!("the request is not PEM: {error}"))?;
     Ok(pem.contents)
+}
+
+/// Four bytes, or sixteen.
+pub(crate) fn address(bytes: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(bytes).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 /// What a request asks for.
@@ -43,8 +50,8 @@ pub fn read(request: &[u8]) -> Result<Wanted, String> {
         let ParsedExtension::SubjectAlternativeName(names) = extension else { continue };
         for name in &names.general_names {
             match name {
-                GeneralName::DNSName(_) => wanted.dns_names += 1,
-                GeneralName::IPAddress(_) => wanted.addresses += 1,
+                GeneralName::DNSName(name) => wanted.dns_names.push((*name).to_owned()),
+                GeneralName::IPAddress(bytes) => wanted.addresses.push(address(bytes).ok_or("an IP subjectAltName is neither IPv4 nor IPv6")?),
                 GeneralName::RFC822Name(_) => wanted.emails += 1,
                 GeneralName::URI(_) => wanted.uris += 1,
                 _ => {}
@@ -90,10 +97,9 @@ impl Authority {
         params.params.key_usages = plain;
         params.params.extended_key_usages = extended;
         params.params.is_ca = IsCa::ExplicitNoCa;
-        let at = |seconds: i64| time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
         let end = if seconds < SHORT_SECONDS { now_seconds + seconds } else { now_seconds + seconds - BACKDATE_SECONDS };
-        params.params.not_before = at(now_seconds - BACKDATE_SECONDS);
-        params.params.not_after = at(end);
+        params.params.not_before = time_of(now_seconds - BACKDATE_SECONDS);
+        params.params.not_after = time_of(end);
         let certificate = params.signed_by(self.issuer()).map_err(|error| error.to_string())?;
         // The library we build certificates with keeps one name of a kind; a request may be of several groups.
         let certificate = with_subject(certificate.der(), parsed.certification_request_info.subject.as_raw(), |tbs| self.issuer().key().sign(tbs).map_err(|error| error.to_string()))?;
@@ -173,7 +179,7 @@ mod tests {
         subject.push(DnType::OrganizationName, "dev");
         params.distinguished_name = subject;
         let request = params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap();
-        assert_eq!(read(request.as_bytes()).unwrap(), Wanted { common_name: "jane".into(), organizations: vec!["dev".into()], dns_names: 1, ..Wanted::default() });
+        assert_eq!(read(request.as_bytes()).unwrap(), Wanted { common_name: "jane".into(), organizations: vec!["dev".into()], dns_names: vec!["a.example".into()], ..Wanted::default() });
         let certificate = authority.sign_request(request.as_bytes(), &["client auth".to_owned(), "digital signature".to_owned()], 3600, 1_800_000_000).unwrap();
         let (_, pem) = x509_parser::pem::parse_x509_pem(certificate.as_bytes()).unwrap();
         let parsed = pem.parse_x509().unwrap();
@@ -208,8 +214,8 @@ mod tests {
         assert_eq!(read(request.as_bytes()).unwrap().organizations, ["dev", "ops"]);
         let certificate = authority.sign_request(request.as_bytes(), &["client auth".to_owned()], 86400, 1_800_000_000).unwrap();
         let (_, issued) = x509_parser::pem::parse_x509_pem(certificate.as_bytes()).unwrap();
-        let user = crate::User::of_certificate(&issued.contents).unwrap();
-        assert_eq!((user.name.as_str(), user.groups.join(" ")), ("jane", "dev ops system:authenticated".to_owned()));
+        let read = crate::Certificate::read(certificate.as_bytes()).unwrap();
+        assert_eq!((read.common_name.as_str(), read.organizations.join(" ")), ("jane", "dev ops".to_owned()));
         // The signature is good: whoever trusts the authority trusts it.
         let (_, ca) = x509_parser::pem::parse_x509_pem(authority.identity.certificate_pem.as_bytes()).unwrap();
         let tls = rustls::server::WebPkiClientVerifier::builder_with_provider(

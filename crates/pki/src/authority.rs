@@ -47,16 +47,15 @@ fn failed(subject: &str) -> impl FnOnce(rcgen::Error) -> PkiError {
 }
 
 fn period(params: &mut CertificateParams, now_seconds: i64, years: i64) {
-    let at = |seconds: i64| time_of(seconds);
-    params.not_before = at(now_seconds - BACKDATE_SECONDS);
-    params.not_after = at(now_seconds + years * 365 * DAY_SECONDS);
+    params.not_before = time_of(now_seconds - BACKDATE_SECONDS);
+    params.not_after = time_of(now_seconds + years * 365 * DAY_SECONDS);
 }
 
-fn time_of(seconds: i64) -> rcgen_time::OffsetDateTime {
-    rcgen_time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(rcgen_time::OffsetDateTime::UNIX_EPOCH)
+pub(crate) fn time_of(seconds: i64) -> time::OffsetDateTime {
+    time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
 }
 
-use time as rcgen_time;
+
 
 impl Authority {
     pub(crate) fn issuer(&self) -> &Issuer<'static, KeyPair> {

@@ -1,0 +1,106 @@
+//! What kubeadm has this machine do: the same as `coracle up --detach`, `coracle kubelet --detach`, `coracle down` and `coracle reset`.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::ExitCode;
+
+use kubeadm::{Agent, ControlPlane, Host};
+use serde_json::{Value, json};
+
+use crate::cli::cidr;
+use crate::paths::Paths;
+use crate::{detach, down, reset, up};
+
+const POD_NETWORK: &str = "10.244.0.0/16";
+const SERVICES: &str = "10.96.0.0/12";
+
+pub struct ThisMachine;
+
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    kubeadm::main(arguments, &ThisMachine)
+}
+
+fn text(error: anyhow::Error) -> String {
+    format!("{error:#}")
+}
+
+/// Starts this program in the background, and leaves a note of how: to start it again, and to take it away.
+fn start(data_dir: &Path, arguments: Vec<OsString>, pod_network: &str, services: &str) -> Result<(), String> {
+    let paths = Paths::new(data_dir);
+    let words: Vec<String> = arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let note = json!({"arguments": words, "podNetworkCidr": pod_network, "serviceCidr": services});
+    kubeadm::write_private(&paths.kubeadm_mark(), note.to_string().as_bytes()).map_err(|error| format!("cannot write {}: {error}", paths.kubeadm_mark().display()))?;
+    detach::start(&paths, arguments).map_err(text)
+}
+
+/// The ranges that were noted.
+fn ranges(paths: &Paths) -> ((IpAddr, u8), (IpAddr, u8)) {
+    let note: Value = std::fs::read(paths.kubeadm_mark()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let of = |key: &str, default: &str| note[key].as_str().and_then(|text| cidr(text).ok()).or_else(|| cidr(default).ok()).unwrap_or((IpAddr::from([0, 0, 0, 0]), 0));
+    (of("podNetworkCidr", POD_NETWORK), of("serviceCidr", SERVICES))
+}
+
+fn words(pairs: &[(&str, &dyn AsRef<std::ffi::OsStr>)]) -> Vec<OsString> {
+    pairs.iter().flat_map(|(flag, value)| [OsString::from(flag), value.as_ref().to_owned()]).collect()
+}
+
+impl Host for ThisMachine {
+    fn version(&self) -> &str {
+        server::GIT_VERSION
+    }
+
+    fn address(&self) -> Option<IpAddr> {
+        up::own_address()
+    }
+
+    fn start_control_plane(&self, what: &ControlPlane) -> Result<(), String> {
+        let (address, port) = (what.advertise_address.to_string(), what.secure_port.to_string());
+        let mut arguments = vec![OsString::from("up")];
+        arguments.extend(words(&[
+            ("--data-dir", &what.data_dir),
+            ("--cert-dir", &what.pki_dir),
+            ("--node-name", &what.node_name),
+            ("--advertise-address", &address),
+            ("--secure-port", &port),
+            ("--pod-network-cidr", &what.pod_network_cidr),
+            ("--service-cidr", &what.service_cidr),
+            ("--network", &if what.no_network { "none" } else { "builtin" }),
+        ]));
+        if !what.extra_names.is_empty() {
+            arguments.extend(words(&[("--apiserver-cert-extra-sans", &what.extra_names.join(","))]));
+        }
+        start(&what.data_dir, arguments, &what.pod_network_cidr, &what.service_cidr)
+    }
+
+    fn start_agent(&self, what: &Agent) -> Result<(), String> {
+        let mut arguments = vec![OsString::from("kubelet")];
+        arguments.extend(words(&[
+            ("--data-dir", &what.data_dir),
+            ("--kubeconfig", &what.kubeconfig),
+            ("--config", &what.config),
+            ("--hostname-override", &what.node_name),
+            ("--pod-network-cidr", &what.pod_network_cidr),
+            ("--service-cidr", &what.service_cidr),
+            ("--network", &if what.no_network { "none" } else { "builtin" }),
+        ]));
+        if let Some(address) = what.node_ip {
+            arguments.extend(words(&[("--node-ip", &address.to_string())]));
+        }
+        start(&what.data_dir, arguments, &what.pod_network_cidr, &what.service_cidr)
+    }
+
+    fn remove(&self, data_dir: &Path) -> Result<(), String> {
+        let paths = Paths::new(data_dir);
+        let (pods, services) = ranges(&paths);
+        reset::remove(&paths, pods, services).map_err(text)
+    }
+
+    fn stop(&self, data_dir: &Path) -> Result<(), String> {
+        down::stop(&Paths::new(data_dir)).map(drop).map_err(text)
+    }
+
+    fn runs(&self, data_dir: &Path) -> bool {
+        down::running(&Paths::new(data_dir)).is_some()
+    }
+}

@@ -1,0 +1,227 @@
+//! `coracle kubelet`: the agent alone, for machines that join: node, container runtime, pod network, Service proxy and DNS, over mutual TLS to an API server elsewhere.
+//!
+//! Who it is stands in a kubeconfig that `kubeadm join` wrote. It renews its certificates while it runs, and serves the kubelet's API with one the cluster signed.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use api::Typed as _;
+use api::k8s::api::core::v1::Node as ApiNode;
+use api::world::SystemClock;
+use clap::Args;
+use client::kubeconfig::Config;
+use client::{Client, HttpClient, HttpTransport, Informer, Rotating};
+use kubeadm::{IdentityFile, SERVING_SIGNER, Wish};
+use pki::Identity;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::cli::{Folder, cidr};
+use crate::component_logs::ComponentLogs;
+use crate::machine::{Machine, MachineConfig};
+use crate::paths::Paths;
+use crate::renewal::{Renewal, SIGNING_PATIENCE};
+use crate::tls::{self, Shown};
+use crate::{agents, detach, down, up};
+
+/// Between attempts to reach the API server.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(10);
+
+#[derive(Args, Clone)]
+pub struct Options {
+    #[command(flatten)]
+    pub folder: Folder,
+    /// Go into the background once the node is registered
+    #[arg(long)]
+    detach: bool,
+    /// Who this node is and where its API server is
+    #[arg(long, value_name = "FILE", default_value = "/etc/kubernetes/kubelet.conf")]
+    kubeconfig: PathBuf,
+    /// A KubeletConfiguration: cluster DNS and domain
+    #[arg(long, value_name = "FILE", default_value = "/var/lib/kubelet/config.yaml")]
+    config: PathBuf,
+    /// Name of this machine's node
+    #[arg(long, value_name = "NAME")]
+    hostname_override: Option<String>,
+    /// Address other machines reach this one by; found by itself when left out
+    #[arg(long, value_name = "IP")]
+    node_ip: Option<IpAddr>,
+    /// Folder of this node's certificates
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet/pki")]
+    cert_dir: PathBuf,
+    /// Addresses of Services
+    #[arg(long, value_name = "CIDR", value_parser = cidr, default_value = "10.96.0.0/12")]
+    service_cidr: (IpAddr, u8),
+    /// Addresses of all pods
+    #[arg(long, value_name = "CIDR", value_parser = cidr, default_value = "10.244.0.0/16")]
+    pod_network_cidr: (IpAddr, u8),
+    /// `none`: the node is not ready until a network is applied
+    #[arg(long, value_name = "WHICH", value_parser = ["builtin", "none"], default_value = "builtin")]
+    network: String,
+    /// How long certificates shall be good; as long as the cluster gives when left out
+    #[arg(long, value_name = "SECONDS", hide = true)]
+    certificate_seconds: Option<i32>,
+}
+
+pub fn run(options: Options) -> Result<()> {
+    let started = Instant::now();
+    let paths = Paths::new(&options.folder.data_dir);
+    if let Some(pid) = down::running(&paths).filter(|pid| pid.as_raw() != std::process::id() as i32) {
+        bail!("an agent or a cluster already runs in {} (process {pid})\nhint: `coracle status` shows it, `coracle down` stops it", paths.data.display());
+    }
+    if options.detach {
+        detach::start(&paths, std::env::args_os().skip(1).filter(|word| word != "--detach").collect())?;
+        println!("ready after {:.2} s", started.elapsed().as_secs_f64());
+        return Ok(());
+    }
+    let logs = ComponentLogs::default();
+    up::in_foreground(&logs, serve(options, paths, started))
+}
+
+/// What the agent takes from its configuration file.
+struct KubeletConfiguration {
+    cluster_dns: Option<IpAddr>,
+}
+
+impl KubeletConfiguration {
+    /// A file that is not there says nothing.
+    fn load(path: &std::path::Path) -> Result<Self> {
+        let text = match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::from("{}"),
+            text => text.with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        let value: Value = serde_saphyr::from_str(&text).with_context(|| format!("{} is no KubeletConfiguration", path.display()))?;
+        Ok(Self { cluster_dns: value.pointer("/clusterDNS/0").and_then(Value::as_str).and_then(|text| text.parse().ok()) })
+    }
+}
+
+/// The node is there before anything runs on it: only then is it given a range for its pods.
+async fn register(client: &Client, name: &str) -> Result<()> {
+    let mut pause = RETRY_PAUSE;
+    let node = ApiNode::from_value(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}}}))?;
+    loop {
+        match client.of::<ApiNode>(None).create(&node).await {
+            Ok(_) => return Ok(()),
+            Err(status) if status.is_already_exists() => return Ok(()),
+            Err(status) if status.code == 401 || status.code == 403 => bail!("the API server does not know this node any more: {}\nhint: `kubeadm reset`, then join again with a new token", status.message),
+            Err(status) => tracing::warn!(error = %status.message, "cannot reach the API server yet"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRY_PAUSE_MAX);
+    }
+}
+
+/// The range that the control plane gives this node's pods.
+async fn pod_ranges(client: &Client, name: &str) -> Vec<(IpAddr, u8)> {
+    let own = Informer::<ApiNode>::of(client, None).fields(&format!("metadata.name={name}")).start();
+    let mut changes = own.subscribe();
+    loop {
+        let change = changes.next().await;
+        let Some(node) = change.new.as_ref().and_then(|object| object.typed::<ApiNode>().ok()) else { continue };
+        let spec = node.spec.as_ref();
+        let ranges: Vec<_> = spec.and_then(|spec| spec.pod_cidrs.as_ref()).into_iter().flatten().filter_map(|text| cidr(text).ok()).collect();
+        if !ranges.is_empty() {
+            return ranges;
+        }
+    }
+}
+
+/// Serves the kubelet's API, as soon as the cluster has signed a certificate for it.
+async fn serve_door(node: Arc<node::Node>, client: Client, serving: Renewal, authority: String, stopped: watch::Receiver<bool>) -> Result<()> {
+    let identity = serving.first(&client).await;
+    let shown = Shown::new(&identity)?;
+    let tls = tls::server(shown.clone(), Default::default(), &[&authority])?;
+    let listener = tokio::net::TcpListener::bind(SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), node::KUBELET_PORT)).await.with_context(|| format!("cannot listen on port {}", node::KUBELET_PORT))?;
+    tokio::spawn(async move {
+        serving
+            .keep(&client, |identity| {
+                if let Err(error) = shown.exchange(identity) {
+                    tracing::error!(error = %format_args!("{error:#}"), "the new serving certificate is not used");
+                }
+            })
+            .await;
+    });
+    tracing::info!(port = node::KUBELET_PORT, "the agent serves the kubelet's API");
+    node::door::serve(listener, tls, node, agents::masters_only(), stopped).await;
+    Ok(())
+}
+
+fn transport(config: &Config, identity: &Identity) -> Result<Arc<HttpTransport>> {
+    let identity = (identity.certificate_pem.clone().into_bytes(), identity.key_pem.clone().into_bytes());
+    let config = Config { client_identity: Some(identity), ..config.clone() };
+    Ok(Arc::new(HttpTransport::new(HttpClient::new(&config, "kubelet")?)))
+}
+
+async fn serve(options: Options, paths: Paths, started: Instant) -> Result<()> {
+    let held = down::hold(&paths)?;
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let (stop, stopped) = watch::channel(false);
+    let work = agent(&options, &paths, started, stopped);
+    tokio::pin!(work);
+    // A stop while starting is a stop too.
+    let machine = tokio::select! {
+        machine = &mut work => Some(machine?),
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+    };
+    if let Some(machine) = machine {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        machine.node.shutdown();
+    }
+    tracing::info!("stopping");
+    let _ = stop.send(true);
+    let _ = std::fs::remove_file(paths.pid_file());
+    drop(held);
+    Ok(())
+}
+
+async fn agent(options: &Options, paths: &Paths, started: Instant, stopped: watch::Receiver<bool>) -> Result<Machine> {
+    let name = up::node_name(&options.hostname_override);
+    let config = Config::load(Some(&options.kubeconfig)).context("this machine has not joined a cluster\nhint: `kubeadm join`")?;
+    let authority = config.certificate_authority.clone().and_then(|pem| String::from_utf8(pem).ok()).context("the kubeconfig names no certificate authority")?;
+    let file = IdentityFile::new(&options.cert_dir, "kubelet-client");
+    let (identity, _) = file.load()?;
+    let rotating = Arc::new(Rotating::new(transport(&config, &identity)?));
+    let client = Client::new(rotating.clone(), "kubelet");
+    register(&client, &name).await?;
+    tracing::info!(milliseconds = started.elapsed().as_millis() as u64, node = %name, server = %config.server, "the node is registered");
+    detach::say_ready();
+
+    let wish = |signer, addresses: &[IpAddr]| Wish { signer, node_name: name.clone(), addresses: addresses.to_vec(), seconds: options.certificate_seconds, patience: SIGNING_PATIENCE };
+    let own = Renewal { file, wish: wish(kubeadm::CLIENT_SIGNER, &[]) };
+    let (renewing, exchanged) = (client.clone(), config.clone());
+    tokio::spawn(async move {
+        own.keep(&renewing, |identity| match transport(&exchanged, identity) {
+            Ok(next) => rotating.exchange(next),
+            Err(error) => tracing::error!(error = %format_args!("{error:#}"), "the new client certificate is not used"),
+        })
+        .await;
+    });
+
+    let pod_cidrs = pod_ranges(&client, &name).await;
+    let address = options.node_ip.or_else(up::own_address).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let kubelet = KubeletConfiguration::load(&options.config)?;
+    let cluster_dns = kubelet.cluster_dns.unwrap_or_else(|| up::nth(options.service_cidr, up::DNS_OFFSET));
+    let wanted = MachineConfig { node_name: name.clone(), address, service_cidr: options.service_cidr, pod_network_cidr: options.pod_network_cidr, pod_cidrs, cluster_dns, version: server::GIT_VERSION.to_owned() };
+    let machine = Machine::start(wanted, paths, &client, client.clone(), Arc::new(SystemClock)).await?;
+    if options.network == "none" {
+        machine.node.set_not_ready(Some(up::NO_NETWORK.to_owned()));
+    }
+    tracing::info!(milliseconds = started.elapsed().as_millis() as u64, node = %name, "the node is up");
+    let serving = Renewal { file: IdentityFile::new(&options.cert_dir, "kubelet-server"), wish: wish(SERVING_SIGNER, &[address]) };
+    let node = machine.node.clone();
+    tokio::spawn(async move {
+        if let Err(error) = serve_door(node, client, serving, authority, stopped).await {
+            tracing::error!(error = %format_args!("{error:#}"), "other machines cannot reach this node's agent");
+        }
+    });
+    Ok(machine)
+}

@@ -1,0 +1,86 @@
+//! A certificate that is renewed before it ends: read from its file, or signed by the cluster, and again when most of its life is over.
+//!
+//! Mirrors client-go's certificate manager: a new one at 70 to 90 % of its life.
+
+use std::time::Duration;
+
+use client::Client;
+use jiff::Timestamp;
+use kubeadm::{IdentityFile, Wish, sign};
+use pki::{Certificate, Identity};
+
+/// How long somebody may take to approve and sign.
+pub const SIGNING_PATIENCE: Duration = Duration::from_secs(300);
+/// Between attempts that failed.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+pub struct Renewal {
+    pub file: IdentityFile,
+    pub wish: Wish,
+}
+
+/// After how many seconds of its life it is renewed; `chance` of 0 to 255 spreads the many nodes of a cluster.
+fn due(facts: &Certificate, chance: u8) -> i64 {
+    let life = facts.not_after.saturating_sub(facts.not_before).max(0);
+    facts.not_before + life * 7 / 10 + life * 2 / 10 * i64::from(chance) / 255
+}
+
+impl Renewal {
+    /// That in the file while it is good and fits, else a new one, however long that takes.
+    pub async fn first(&self, client: &Client) -> Identity {
+        let now = Timestamp::now().as_second();
+        match self.file.load() {
+            Ok((identity, facts)) if facts.not_after > now && self.wish.addresses.iter().all(|address| facts.addresses.contains(address)) => identity,
+            _ => self.renewed(client).await,
+        }
+    }
+
+    async fn renewed(&self, client: &Client) -> Identity {
+        let mut pause = RETRY_PAUSE;
+        loop {
+            let outcome = match sign(client, &self.wish).await {
+                Ok(identity) => self.file.store(&identity, Timestamp::now()).map(|()| identity).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            match outcome {
+                Ok(identity) => {
+                    tracing::info!(signer = self.wish.signer, "a new certificate");
+                    return identity;
+                }
+                Err(error) => tracing::warn!(%error, signer = self.wish.signer, "no new certificate yet"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_PAUSE_MAX);
+        }
+    }
+
+    /// Renews the one in the file whenever it is due, and tells of each new one. Never ends.
+    pub async fn keep(&self, client: &Client, mut exchange: impl FnMut(&Identity)) {
+        let mut chance = [0u8];
+        // Without chance all nodes are early: no harm.
+        let _ = getrandom::fill(&mut chance);
+        loop {
+            if let Ok((_, facts)) = self.file.load() {
+                let left = due(&facts, chance[0]) - Timestamp::now().as_second();
+                tokio::time::sleep(Duration::from_secs(left.max(0).unsigned_abs())).await;
+            }
+            exchange(&self.renewed(client).await);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn due_between_seven_and_nine_tenths() {
+        let authority = pki::Authority::generate("kubernetes", 1_800_000_000).unwrap();
+        let identity = authority.issue(&pki::Pki::Client { user: "a", groups: &[] }, 1_800_000_000).unwrap();
+        let facts = Certificate::read(identity.certificate_pem.as_bytes()).unwrap();
+        let life = facts.not_after - facts.not_before;
+        assert_eq!(due(&facts, 0), facts.not_before + life * 7 / 10);
+        assert!((due(&facts, 255) - facts.not_before - life * 9 / 10).abs() < 2);
+    }
+}

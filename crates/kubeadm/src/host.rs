@@ -1,0 +1,54 @@
+//! What kubeadm has others do: start things on this machine, and take them away again.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// Where kubeadm's files are, as upstream's.
+pub const KUBERNETES_FOLDER: &str = "/etc/kubernetes";
+/// Where the agent's own files are, as upstream's.
+pub const KUBELET_FOLDER: &str = "/var/lib/kubelet";
+
+#[derive(Debug, Clone)]
+pub struct ControlPlane {
+    pub data_dir: PathBuf,
+    pub pki_dir: PathBuf,
+    pub node_name: String,
+    pub advertise_address: IpAddr,
+    pub secure_port: u16,
+    pub pod_network_cidr: String,
+    pub service_cidr: String,
+    /// Further names and addresses of the API server's certificate.
+    pub extra_names: Vec<String>,
+    /// No pod network: somebody else brings one.
+    pub no_network: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Agent {
+    pub data_dir: PathBuf,
+    pub kubeconfig: PathBuf,
+    pub config: PathBuf,
+    pub node_name: String,
+    pub node_ip: Option<IpAddr>,
+    pub pod_network_cidr: String,
+    pub service_cidr: String,
+    pub no_network: bool,
+}
+
+/// The machine. Errors are texts for the user.
+pub trait Host {
+    /// Like `v1.36.2`.
+    fn version(&self) -> &str;
+    /// By which others reach this machine.
+    fn address(&self) -> Option<IpAddr>;
+    /// Returns when it answers; it goes on in the background.
+    fn start_control_plane(&self, what: &ControlPlane) -> Result<(), String>;
+    /// Returns when it has registered its node; it goes on in the background.
+    fn start_agent(&self, what: &Agent) -> Result<(), String>;
+    /// Stops what runs with that folder and takes away all it made, the folder too.
+    fn remove(&self, data_dir: &std::path::Path) -> Result<(), String>;
+    /// Stops what runs with that folder; what it made stays.
+    fn stop(&self, data_dir: &std::path::Path) -> Result<(), String>;
+    /// Whether something runs with that folder.
+    fn runs(&self, data_dir: &std::path::Path) -> bool;
+}

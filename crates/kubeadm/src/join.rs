@@ -1,0 +1,279 @@
+//! `kubeadm join`: one more machine. Finds out whom it deals with, gets a certificate of its own, and starts the agent. Mirrors `cmd/join.go` and its phases.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use client::kubeconfig::Config;
+use jiff::Timestamp;
+use pki::Identity;
+use serde_json::Value;
+
+use crate::bootstrap_token::BootstrapToken;
+use crate::discovery::{self, Cluster, Trust};
+use crate::error::{Error, InPhase};
+use crate::files::Journal;
+use crate::host::{Agent, Host, KUBELET_FOLDER, KUBERNETES_FOLDER};
+use crate::identity::IdentityFile;
+use crate::init::{DEFAULT_DATA, KUBELET_PORT, node_name};
+use crate::kubeconfig::{Login, kubeconfig};
+use crate::objects::{ClusterConfiguration, KUBEADM_CONFIG, KUBELET_CONFIG};
+use crate::preflight::{self, Check};
+use crate::rest::{self, CONFIG_MAPS, NODES, connect};
+use crate::signing::{CLIENT_SIGNER, Wish, sign};
+
+/// How long the control plane may take to approve and sign.
+const SIGNING_PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Args, Debug, Clone)]
+pub struct Options {
+    /// Address of the control plane's API server, as 192.0.2.1:6443
+    #[arg(value_name = "API-SERVER-ENDPOINT")]
+    pub endpoint: Option<String>,
+    /// Use this token for both discovery-token and tls-bootstrap-token when those values are not provided
+    #[arg(long)]
+    pub token: Option<String>,
+    /// The token used to validate cluster information fetched from the API server
+    #[arg(long, value_name = "TOKEN")]
+    pub discovery_token: Option<String>,
+    /// The token used to temporarily authenticate with the Kubernetes Control Plane while joining the node
+    #[arg(long, value_name = "TOKEN")]
+    pub tls_bootstrap_token: Option<String>,
+    /// For token-based discovery, validate that the root CA public key matches this hash (format: "<type>:<value>")
+    #[arg(long, value_name = "HASH", value_delimiter = ',')]
+    pub discovery_token_ca_cert_hash: Vec<String>,
+    /// For token-based discovery, allow joining without --discovery-token-ca-cert-hash pinning
+    #[arg(long)]
+    pub discovery_token_unsafe_skip_ca_verification: bool,
+    /// The node name
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Address of this node; found by itself when left out
+    #[arg(long, value_name = "IP")]
+    pub node_ip: Option<IpAddr>,
+    /// Create a new control plane instance on this node
+    #[arg(long)]
+    pub control_plane: bool,
+    /// Where the node's data are kept
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_DATA)]
+    pub data_dir: PathBuf,
+    /// Checks whose errors will be shown as warnings; 'all' ignores errors from all checks
+    #[arg(long, value_name = "CHECKS", value_delimiter = ',')]
+    pub ignore_preflight_errors: Vec<String>,
+    /// Taken for upstream's sake: the container runtime is built in
+    #[arg(long, value_name = "SOCKET")]
+    pub cri_socket: Option<String>,
+}
+
+/// What the options come to.
+#[derive(Debug)]
+struct Wanted {
+    endpoint: String,
+    discovery: BootstrapToken,
+    bootstrap: BootstrapToken,
+    trust: Trust,
+    node_name: String,
+}
+
+fn wanted(options: &Options) -> Result<Wanted, Error> {
+    if options.control_plane {
+        return Err(Error::Hinted { message: "--control-plane is not supported: one API server a cluster, unless they share an etcd".into(), hint: "`coracle up --etcd-servers=…` runs further API servers on one etcd; without --control-plane this machine joins as a worker".into() });
+    }
+    let mut endpoint = options.endpoint.clone().ok_or_else(|| Error::Invalid("discovery: Invalid value: \"\": bootstrapToken or file must be set\nhint: kubeadm join 192.0.2.1:6443 --token … --discovery-token-ca-cert-hash sha256:…; `kubeadm token create --print-join-command` on the control-plane node prints the whole line".into()))?;
+    if let Some((_, rest)) = endpoint.split_once("://") {
+        endpoint = rest.trim_end_matches('/').to_owned();
+    }
+    let valid = endpoint.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) && (!host.contains(':') || host.starts_with('[')));
+    if !valid {
+        return Err(Error::Invalid(format!("discovery.bootstrapToken.apiServerEndpoint: Invalid value: {endpoint:?}: address {endpoint}: missing port in address\nhint: the API server's port belongs to it, as in {endpoint}:6443")));
+    }
+    let token = |given: &Option<String>, what: &str| -> Result<BootstrapToken, Error> {
+        let text = given.as_ref().or(options.token.as_ref()).ok_or_else(|| Error::Invalid(format!("{what}: Invalid value: \"\": the bootstrap token is invalid\nhint: --token; `kubeadm token create` on the control-plane node makes one")))?;
+        text.trim().parse()
+    };
+    let pins = &options.discovery_token_ca_cert_hash;
+    pins.iter().try_for_each(|pin| discovery::valid_pin(pin))?;
+    let trust = match (pins.is_empty(), options.discovery_token_unsafe_skip_ca_verification) {
+        (false, _) => Trust::Pinned(pins.clone()),
+        (true, true) => Trust::Unverified,
+        (true, false) => {
+            return Err(Error::Invalid(
+                "discovery.bootstrapToken: Invalid value: \"\": using token-based discovery without caCertHashes can be unsafe. Set unsafeSkipCAVerification as true in your kubeadm config file or pass --discovery-token-unsafe-skip-ca-verification flag to continue".into(),
+            ));
+        }
+    };
+    Ok(Wanted { endpoint, discovery: token(&options.discovery_token, "discovery.bootstrapToken.token")?, bootstrap: token(&options.tls_bootstrap_token, "discovery.tlsBootstrapToken")?, trust, node_name: node_name(options.node_name.as_ref()) })
+}
+
+struct Files {
+    kubeconfig: PathBuf,
+    ca: PathBuf,
+    config: PathBuf,
+    flags: PathBuf,
+    identity: IdentityFile,
+    pki: PathBuf,
+}
+
+impl Files {
+    fn new() -> Self {
+        let (kubernetes, kubelet) = (Path::new(KUBERNETES_FOLDER), Path::new(KUBELET_FOLDER));
+        let pki = kubelet.join("pki");
+        Self {
+            kubeconfig: kubernetes.join("kubelet.conf"),
+            ca: kubernetes.join("pki/ca.crt"),
+            config: kubelet.join("config.yaml"),
+            flags: kubelet.join("kubeadm-flags.env"),
+            identity: IdentityFile::new(&pki, "kubelet-client"),
+            pki,
+        }
+    }
+}
+
+/// What the cluster says before this machine is one of its own.
+struct Learned {
+    cluster: ClusterConfiguration,
+    kubelet: String,
+    identity: Identity,
+}
+
+fn is_ready(node: &Value) -> bool {
+    node.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+}
+
+async fn learn(cluster: &Cluster, wanted: &Wanted) -> Result<Learned, Error> {
+    let config = Config { server: cluster.server.clone(), certificate_authority: Some(cluster.ca.clone().into_bytes()), token: Some(wanted.bootstrap.to_string()), ..Config::default() };
+    let client = connect(&config)?;
+    println!("[preflight] Reading configuration from the \"kubeadm-config\" ConfigMap in namespace \"kube-system\"...");
+    println!("[preflight] Use 'kubeadm init phase upload-config kubeadm --config your-config-file' to re-upload it.");
+    let read = async |name: &'static str| -> Result<Value, Error> {
+        let found = rest::get(&client, &CONFIG_MAPS, Some("kube-system"), name).await.map_err(|source| match source.code {
+            401 => Error::Hinted {
+                message: "unable to fetch the kubeadm-config ConfigMap: the token is good to recognize the cluster, but not to authenticate with".into(),
+                hint: "it has no usage \"authentication\"; `kubeadm token create` on the control-plane node makes one that has both".into(),
+            },
+            _ => Error::Api { what: "unable to fetch the kubeadm-config ConfigMap: failed to get config map", source },
+        })?;
+        found.ok_or_else(|| Error::Hinted { message: format!("unable to fetch the kubeadm-config ConfigMap: configmaps {name:?} not found"), hint: "this cluster was not made by `kubeadm init`".into() })
+    };
+    let found = read(KUBEADM_CONFIG).await?;
+    let configuration = ClusterConfiguration::read(&found).ok_or_else(|| Error::Invalid("unable to decode the ClusterConfiguration in the kubeadm-config ConfigMap".into()))?;
+    let kubelet = read(KUBELET_CONFIG).await?.pointer("/data/kubelet").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let name = &wanted.node_name;
+    let existing = rest::get(&client, &NODES, None, name).await.map_err(Error::api("cannot get Node"))?;
+    if existing.is_some_and(|node| is_ready(&node)) {
+        return Err(Error::Invalid(format!("a Node with name {name:?} and status \"Ready\" already exists in the cluster. You must delete the existing Node or change the name of this new joining Node"))).phase("kubelet-start");
+    }
+    println!("[kubelet-start] Waiting for the kubelet to perform the TLS Bootstrap");
+    let wish = Wish { signer: CLIENT_SIGNER, node_name: name.clone(), addresses: Vec::new(), seconds: None, patience: SIGNING_PATIENCE };
+    let identity = sign(&client, &wish).await.map_err(Error::from).phase("kubelet-start")?;
+    Ok(Learned { cluster: configuration, kubelet, identity })
+}
+
+const DONE: &str = "\nThis node has joined the cluster:\n* Certificate signing request was sent to apiserver and a response was received.\n* The Kubelet was informed of the new secure connection details.\n\nRun 'kubectl get nodes' on the control-plane to see this node join the cluster.\n\n";
+
+pub fn run(options: &Options, host: &dyn Host) -> Result<(), Error> {
+    let ignored = preflight::ignored(&options.ignore_preflight_errors);
+    let wanted = wanted(options)?;
+    println!("[preflight] Running pre-flight checks");
+    preflight::root(&ignored).phase("preflight")?;
+    let files = Files::new();
+    let running = host.runs(&options.data_dir).then(|| format!("a cluster or an agent already runs on this machine with {}\n\thint: `kubeadm reset` takes this machine out of it", options.data_dir.display()));
+    preflight::run(
+        &[
+            Check::FileAvailable(files.kubeconfig.clone()),
+            Check::FileAvailable(files.ca.clone()),
+            Check::PortOpen(KUBELET_PORT),
+            Check::HostName(wanted.node_name.clone()),
+            Check::Found { name: "Coracle", wrong: running },
+        ],
+        &ignored,
+    )
+    .phase("preflight")?;
+    let (cluster, learned) = crate::cli::block_on(async {
+        let found = discovery::discover(&wanted.endpoint, &wanted.discovery, &wanted.trust).await.phase("preflight")?;
+        preflight::run(&[Check::Found { name: "ClockSkew", wrong: found.clock }], &ignored).phase("preflight")?;
+        let learned = learn(&found.cluster, &wanted).await.phase("preflight")?;
+        Ok::<_, Error>((found.cluster, learned))
+    })??;
+
+    let mut journal = Journal::default();
+    journal.write(&files.ca, cluster.ca.as_bytes())?;
+    println!("[kubelet-start] Writing kubelet configuration to file {:?}", files.config.display().to_string());
+    journal.write(&files.config, learned.kubelet.as_bytes())?;
+    println!("[kubelet-start] Writing kubelet environment file with flags to file {:?}", files.flags.display().to_string());
+    journal.expect(&files.pki);
+    files.identity.store(&learned.identity, Timestamp::now())?;
+    let user = format!("system:node:{}", wanted.node_name);
+    let current = files.identity.current().display().to_string();
+    journal.write(&files.kubeconfig, kubeconfig(&cluster.server, &cluster.ca, &user, &Login::File(&current)).as_bytes())?;
+    let agent = Agent {
+        data_dir: options.data_dir.clone(),
+        kubeconfig: files.kubeconfig.clone(),
+        config: files.config.clone(),
+        node_name: wanted.node_name.clone(),
+        node_ip: options.node_ip,
+        pod_network_cidr: learned.cluster.pod_subnet,
+        service_cidr: learned.cluster.service_subnet,
+        no_network: learned.cluster.no_network,
+    };
+    journal.write(&files.flags, format!("KUBELET_KUBEADM_ARGS=\"--hostname-override={}\"\n", agent.node_name).as_bytes())?;
+    println!("[kubelet-start] Starting the kubelet");
+    let data_was_there = options.data_dir.exists();
+    if let Err(message) = host.start_agent(&agent) {
+        let undone = if data_was_there { host.stop(&options.data_dir) } else { host.remove(&options.data_dir) };
+        if let Err(message) = undone {
+            eprintln!("warning: {message}");
+        }
+        return Err(Error::Host(message)).phase("kubelet-start");
+    }
+    journal.keep();
+    print!("{DONE}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    #[command(no_binary_name = true)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn of(line: &str) -> Result<Wanted, Error> {
+        wanted(&Line::try_parse_from(line.split_whitespace()).unwrap().options)
+    }
+
+    #[test]
+    fn both_orders_and_bad_ones() {
+        let hash = format!("sha256:{}", "a".repeat(64));
+        for line in [
+            format!("10.0.0.1:6443 --token abcdef.0123456789abcdef --discovery-token-ca-cert-hash {hash}"),
+            format!("--token abcdef.0123456789abcdef 10.0.0.1:6443 --discovery-token-ca-cert-hash {hash}"),
+            format!("--token abcdef.0123456789abcdef --discovery-token-ca-cert-hash {hash} 10.0.0.1:6443"),
+            format!("--discovery-token-ca-cert-hash={hash} --token=abcdef.0123456789abcdef https://10.0.0.1:6443"),
+        ] {
+            let wanted = of(&line).unwrap();
+            assert_eq!((wanted.endpoint.as_str(), wanted.bootstrap.id.as_str(), wanted.discovery.id.as_str()), ("10.0.0.1:6443", "abcdef", "abcdef"), "{line}");
+            assert!(matches!(&wanted.trust, Trust::Pinned(pins) if *pins == [hash.clone()]));
+        }
+        assert!(matches!(of("a:6443 --token abcdef.0123456789abcdef --discovery-token-unsafe-skip-ca-verification").unwrap().trust, Trust::Unverified));
+        for (line, part) in [
+            ("--token abcdef.0123456789abcdef", "bootstrapToken or file must be set"),
+            ("10.0.0.1 --token abcdef.0123456789abcdef", "missing port in address"),
+            ("10.0.0.1:x --token abcdef.0123456789abcdef", "missing port in address"),
+            ("10.0.0.1:6443 --discovery-token-unsafe-skip-ca-verification", "the bootstrap token is invalid"),
+            ("10.0.0.1:6443 --token abcdef --discovery-token-unsafe-skip-ca-verification", "was not of the form"),
+            ("10.0.0.1:6443 --token abcdef.0123456789abcdef", "without caCertHashes can be unsafe"),
+            ("10.0.0.1:6443 --token abcdef.0123456789abcdef --discovery-token-ca-cert-hash sha256:12", "expected 64 hexadecimal digits"),
+            ("10.0.0.1:6443 --token abcdef.0123456789abcdef --control-plane", "not supported"),
+        ] {
+            let error = of(line).unwrap_err();
+            assert!(error.to_string().contains(part), "{line}: {error}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What kubeadm publishes in a new cluster, as objects. Names and rules are upstream's (`phases/bootstraptoken`, `uploadconfig`, `kubelet`, `kubeconfig`).
+//!
+//! Two bindings are our own: nodes are their Services' proxies too, and get serving certificates for themselves.
+
+use serde_json::{Value, json};
+
+use crate::bootstrap_token::GROUP;
+use crate::certificates::KUBELET_CLIENT_USER;
+use crate::rest::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, CONFIG_MAPS, Kind, ROLE_BINDINGS, ROLES};
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+const NODES: &str = "system:nodes";
+pub const KUBEADM_CONFIG: &str = "kubeadm-config";
+pub const KUBELET_CONFIG: &str = "kubelet-config";
+
+type Object = (Kind, Value);
+
+fn subject(kind: &str, name: &str) -> Value {
+    json!({"kind": kind, "apiGroup": RBAC, "name": name})
+}
+
+fn cluster_role(name: &str, rules: Value) -> Object {
+    (CLUSTER_ROLES, json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules}))
+}
+
+fn cluster_binding(name: &str, role: &str, subjects: Value) -> Object {
+    let role = json!({"apiGroup": RBAC, "kind": "ClusterRole", "name": role});
+    (CLUSTER_ROLE_BINDINGS, json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name}, "roleRef": role, "subjects": subjects}))
+}
+
+/// Who may read one ConfigMap.
+fn readable(namespace: &str, role: &str, config_map: &str, subjects: Value) -> [Object; 2] {
+    let rules = json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["configmaps"], "resourceNames": [config_map]}]);
+    let meta = json!({"name": role, "namespace": namespace});
+    let reference = json!({"apiGroup": RBAC, "kind": "Role", "name": role});
+    [
+        (ROLES, json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": meta, "rules": rules})),
+        (ROLE_BINDINGS, json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": meta, "roleRef": reference, "subjects": subjects})),
+    ]
+}
+
+/// Whoever has `admin.conf`.
+pub fn administrators() -> Object {
+    cluster_binding("kubeadm:cluster-admins", "cluster-admin", json!([subject("Group", "kubeadm:cluster-admins")]))
+}
+
+/// What machines with a token may do, and nodes.
+pub fn bootstrap_rules() -> Vec<Object> {
+    let tokens = || json!([subject("Group", GROUP)]);
+    let nodes = || json!([subject("Group", NODES)]);
+    vec![
+        cluster_role("kubeadm:get-nodes", json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["nodes"]}])),
+        cluster_binding("kubeadm:get-nodes", "kubeadm:get-nodes", tokens()),
+        cluster_binding("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", tokens()),
+        cluster_binding("kubeadm:node-autoapprove-bootstrap", "system:certificates.k8s.io:certificatesigningrequests:nodeclient", tokens()),
+        cluster_binding("kubeadm:node-autoapprove-certificate-rotation", "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", nodes()),
+        cluster_binding("kubeadm:apiserver-kubelet-client", "system:kubelet-api-admin", json!([subject("User", KUBELET_CLIENT_USER)])),
+        cluster_role("coracle:selfnodeserver", json!([{"verbs": ["create"], "apiGroups": ["certificates.k8s.io"], "resources": ["certificatesigningrequests/selfnodeserver"]}])),
+        cluster_binding("coracle:node-autoapprove-serving", "coracle:selfnodeserver", nodes()),
+        cluster_binding("coracle:node-proxier", "system:node-proxier", nodes()),
+    ]
+}
+
+/// `cluster-info`, which everybody may read. Its signatures are the control plane's to make.
+pub fn cluster_info(kubeconfig: &str) -> Vec<Object> {
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cluster-info", "namespace": "kube-public"}, "data": {"kubeconfig": kubeconfig}});
+    let mut all = vec![(CONFIG_MAPS, object)];
+    all.extend(readable("kube-public", "kubeadm:bootstrap-signer-clusterinfo", "cluster-info", json!([subject("User", "system:anonymous")])));
+    all
+}
+
+/// What the cluster was made with.
+#[derive(Debug, Clone)]
+pub struct ClusterConfiguration {
+    pub version: String,
+    pub control_plane_endpoint: Option<String>,
+    pub pod_subnet: String,
+    pub service_subnet: String,
+    pub no_network: bool,
+    /// Of the API server's certificate.
+    pub extra_names: Vec<String>,
+}
+
+impl ClusterConfiguration {
+    pub fn yaml(&self) -> String {
+        let endpoint = self.control_plane_endpoint.as_ref().map(|endpoint| format!("controlPlaneEndpoint: {endpoint}\n")).unwrap_or_default();
+        let names: String = self.extra_names.iter().map(|name| format!("  - {name}\n")).collect();
+        let names = if names.is_empty() { "apiServer: {}\n".to_owned() } else { format!("apiServer:\n  certSANs:\n{names}") };
+        format!(
+            "{names}apiVersion: kubeadm.k8s.io/v1beta4\ncaCertificateValidityPeriod: 87600h0m0s\ncertificateValidityPeriod: 8760h0m0s\ncertificatesDir: /etc/kubernetes/pki\nclusterName: kubernetes\n{endpoint}kind: ClusterConfiguration\nkubernetesVersion: {}\nnetworking:\n  dnsDomain: cluster.local\n  podSubnet: {}\n  serviceSubnet: {}\n",
+            self.version, self.pod_subnet, self.service_subnet
+        )
+    }
+
+    /// What a joining machine must know of it.
+    pub fn read(config_map: &Value) -> Option<Self> {
+        let text = config_map.pointer("/data/ClusterConfiguration")?.as_str()?;
+        let parsed: Value = serde_saphyr::from_str(text).ok()?;
+        let at = |path: &str| parsed.pointer(path).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
+        Some(Self {
+            version: at("/kubernetesVersion")?,
+            control_plane_endpoint: at("/controlPlaneEndpoint"),
+            pod_subnet: at("/networking/podSubnet").unwrap_or_default(),
+            service_subnet: at("/networking/serviceSubnet")?,
+            no_network: config_map.pointer("/data/network").and_then(Value::as_str) == Some("none"),
+            extra_names: parsed.pointer("/apiServer/certSANs").and_then(Value::as_array).into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect(),
+        })
+    }
+}
+
+/// Machines with a token read these before they join, nodes later.
+fn nodes_and_tokens() -> Value {
+    json!([subject("Group", NODES), subject("Group", GROUP)])
+}
+
+pub fn kubeadm_config(configuration: &ClusterConfiguration) -> Vec<Object> {
+    let mut data = json!({"ClusterConfiguration": configuration.yaml()});
+    if configuration.no_network {
+        // Not a part of upstream's configuration: there, networks come from elsewhere always.
+        data["network"] = "none".into();
+    }
+    let mut all = vec![(CONFIG_MAPS, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": KUBEADM_CONFIG, "namespace": "kube-system"}, "data": data}))];
+    all.extend(readable("kube-system", "kubeadm:nodes-kubeadm-config", KUBEADM_CONFIG, nodes_and_tokens()));
+    all
+}
+
+/// A KubeletConfiguration, in YAML.
+pub fn kubelet_configuration(cluster_dns: &str) -> String {
+    format!(
+        "apiVersion: kubelet.config.k8s.io/v1beta1\nauthentication:\n  anonymous:\n    enabled: false\n  webhook:\n    enabled: true\n  x509:\n    clientCAFile: /etc/kubernetes/pki/ca.crt\nauthorization:\n  mode: Webhook\ncgroupDriver: cgroupfs\nclusterDNS:\n- {cluster_dns}\nclusterDomain: cluster.local\nkind: KubeletConfiguration\nrotateCertificates: true\nserverTLSBootstrap: true\nstaticPodPath: /etc/kubernetes/manifests\n"
+    )
+}
+
+pub fn kubelet_config(yaml: &str) -> Vec<Object> {
+    let mut all = vec![(CONFIG_MAPS, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": KUBELET_CONFIG, "namespace": "kube-system"}, "data": {"kubelet": yaml}}))];
+    all.extend(readable("kube-system", "kubeadm:kubelet-config", KUBELET_CONFIG, nodes_and_tokens()));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_is_read_as_it_was_written() {
+        let mut configuration = ClusterConfiguration {
+            version: "v1.36.2".into(),
+            control_plane_endpoint: Some("lb.example:6443".into()),
+            pod_subnet: "10.244.0.0/16".into(),
+            service_subnet: "10.96.0.0/12".into(),
+            no_network: true,
+            extra_names: vec!["lb.example".into()],
+        };
+        for _ in 0..2 {
+            let object = &kubeadm_config(&configuration)[0].1;
+            assert_eq!(format!("{:?}", ClusterConfiguration::read(object).unwrap()), format!("{configuration:?}"));
+            (configuration.control_plane_endpoint, configuration.no_network, configuration.extra_names) = (None, false, Vec::new());
+        }
+        assert!(ClusterConfiguration::read(&json!({"data": {"ClusterConfiguration": "a: ["}})).is_none());
+        let parsed: Value = serde_saphyr::from_str(&kubelet_configuration("10.96.0.10")).unwrap();
+        assert_eq!(parsed["clusterDNS"], json!(["10.96.0.10"]));
+    }
+}
