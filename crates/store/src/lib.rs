@@ -12,6 +12,7 @@ mod migrate;
 mod recover;
 mod sealing;
 mod remote;
+mod sleepers;
 mod snapshot;
 mod splice;
 mod state;

@@ -5,6 +5,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use api::Object;
 use bytes::Bytes;
@@ -103,8 +104,12 @@ pub enum WatchItem {
 
 /// A running watch: a bounded queue fed by the store. Dropping it ends it.
 pub trait Watch: Send {
+    /// The next item; `None` when the store closes.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<WatchItem>>;
     /// The next item; `None` when the store closes. Cancel-safe.
-    fn next(&mut self) -> BoxFuture<'_, Option<WatchItem>>;
+    fn next(&mut self) -> BoxFuture<'_, Option<WatchItem>> {
+        Box::pin(std::future::poll_fn(|cx| self.poll_next(cx)))
+    }
     /// Without waiting.
     fn try_next(&mut self) -> Option<WatchItem>;
     /// Everything committed up to here was delivered through `next`/`try_next` already (for bookmarks).

@@ -7,12 +7,13 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use tokio::sync::Notify;
 
+use crate::sleepers::{Sleeper, Sleepers};
 use crate::state::State;
-use crate::types::{BoxFuture, Compacted, Event, Revision, Watch, WatchItem};
+use crate::types::{Compacted, Event, Revision, Watch, WatchItem};
 
 /// Events a watcher takes out of its group at a time.
 const TAKEN_EVENTS: usize = 64;
@@ -26,7 +27,7 @@ struct Group {
     run: RwLock<Run>,
     /// Already among those to be woken after this batch.
     touched: AtomicBool,
-    woken: Notify,
+    sleepers: Sleepers,
 }
 
 struct Run {
@@ -121,7 +122,7 @@ impl Hub {
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         for (group, _) in self.groups.lock().by_prefix.values() {
-            group.woken.notify_waiters();
+            group.sleepers.wake();
         }
     }
 
@@ -139,7 +140,7 @@ impl Hub {
                 let prefix: Arc<str> = prefix.into();
                 let run = Run { events: VecDeque::new(), first: FIRST_NUMBER, complete_from: state.revision() };
                 let group =
-                    Arc::new(Group { prefix: Arc::clone(&prefix), run: RwLock::new(run), touched: AtomicBool::new(false), woken: Notify::new() });
+                    Arc::new(Group { prefix: Arc::clone(&prefix), run: RwLock::new(run), touched: AtomicBool::new(false), sleepers: Sleepers::default() });
                 *groups.lengths.entry(prefix.len()).or_default() += 1;
                 groups.by_prefix.insert(prefix, (Arc::clone(&group), 1));
                 group
@@ -159,7 +160,8 @@ impl Hub {
         let next = run.first + run.events.partition_point(|event| event.revision <= from) as u64;
         drop(run);
         drop(groups);
-        Ok(Cursor { hub: Arc::clone(self), group, next, from, position: from, taken: VecDeque::new(), expired: false })
+        let sleeper = group.sleepers.join();
+        Ok(Cursor { hub: Arc::clone(self), group, sleeper, next, from, position: from, taken: VecDeque::new(), expired: false })
     }
 }
 
@@ -171,7 +173,7 @@ impl Wake {
     pub fn up(self) {
         for group in self.0 {
             group.touched.store(false, Ordering::Relaxed);
-            group.woken.notify_waiters();
+            group.sleepers.wake();
         }
     }
 }
@@ -201,6 +203,7 @@ impl Run {
 pub struct Cursor {
     hub: Arc<Hub>,
     group: Arc<Group>,
+    sleeper: Sleeper,
     /// The number, in the group, of the next event to take.
     next: u64,
     /// Where the watch began.
@@ -221,22 +224,16 @@ impl Cursor {
 }
 
 impl Watch for Cursor {
-    fn next(&mut self) -> BoxFuture<'_, Option<WatchItem>> {
-        Box::pin(async move {
-            let group = Arc::clone(&self.group);
-            loop {
-                // Listening starts before looking, so that an event in between is not missed.
-                let mut woken = std::pin::pin!(group.woken.notified());
-                woken.as_mut().enable();
-                if let Some(item) = self.try_next() {
-                    return Some(item);
-                }
-                if self.expired || self.hub.closed.load(Ordering::Acquire) {
-                    return None;
-                }
-                woken.await;
-            }
-        })
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<WatchItem>> {
+        if let Some(item) = self.hand_out() {
+            return Poll::Ready(Some(item));
+        }
+        // Falling asleep comes before looking, so that an event in between is not missed; who finds one comes again anyway.
+        self.sleeper.sleep(cx.waker());
+        match self.try_next() {
+            None if !self.expired && !self.hub.closed.load(Ordering::Acquire) => Poll::Pending,
+            item => Poll::Ready(item),
+        }
     }
 
     fn try_next(&mut self) -> Option<WatchItem> {
@@ -291,6 +288,7 @@ impl Watch for Cursor {
 
 impl Drop for Cursor {
     fn drop(&mut self) {
+        self.group.sleepers.leave(&self.sleeper);
         let mut groups = self.hub.groups.lock();
         let groups = &mut *groups;
         let Some((_, watchers)) = groups.by_prefix.get_mut(&self.group.prefix) else { return };
