@@ -210,43 +210,46 @@ fn event(line: &[u8]) -> Result<WatchEvent, Status> {
     }
 }
 
-/// Splits a body into lines, whatever pieces it comes in.
+/// Splits a body into lines, whatever pieces it comes in. A line that comes in one piece is not copied.
 pub struct Lines {
     response: Response,
-    buffer: BytesMut,
-    /// How much of the buffer is known to hold no line end.
-    scanned: usize,
+    /// What came last, from the line after the one handed out.
+    piece: Bytes,
+    /// The beginning of a line whose end is yet to come.
+    begun: BytesMut,
     ended: bool,
 }
 
 impl Lines {
     pub fn new(response: Response) -> Self {
-        Self { response, buffer: BytesMut::new(), scanned: 0, ended: false }
+        Self { response, piece: Bytes::new(), begun: BytesMut::new(), ended: false }
     }
 
     /// Without its line end; None at the end of the body.
     pub async fn next(&mut self) -> Option<Result<Bytes, HttpError>> {
         loop {
-            if let Some(at) = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n') {
-                let line = self.buffer.split_to(self.scanned + at).freeze();
-                self.buffer.advance(1);
-                self.scanned = 0;
+            if let Some(at) = memchr::memchr(b'\n', &self.piece) {
+                let mut line = self.piece.split_to(at);
+                self.piece.advance(1);
+                if !self.begun.is_empty() {
+                    self.begun.extend_from_slice(&line);
+                    line = self.begun.split().freeze();
+                }
                 if line.is_empty() {
                     continue;
                 }
                 return Some(Ok(line));
             }
-            self.scanned = self.buffer.len();
+            self.begun.extend_from_slice(&std::mem::take(&mut self.piece));
             if self.ended {
-                let rest = self.buffer.split().freeze();
-                self.scanned = 0;
+                let rest = self.begun.split().freeze();
                 return (!rest.is_empty()).then_some(Ok(rest));
             }
-            if self.scanned > MAX_EVENT_BYTES {
+            if self.begun.len() > MAX_EVENT_BYTES {
                 return Some(Err(HttpError::Http("an event of the watch is too long".to_owned())));
             }
             match self.response.chunk().await {
-                Some(Ok(chunk)) => self.buffer.extend_from_slice(&chunk),
+                Some(Ok(chunk)) => self.piece = chunk,
                 Some(Err(error)) => return Some(Err(error)),
                 None => self.ended = true,
             }

@@ -2,6 +2,7 @@
 //!
 //! A small table of what was encoded last. An object is known by being the same `Arc`, which the table holds, so that no other can take its place in memory.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use ::api::protobuf::ProtobufError;
@@ -14,6 +15,9 @@ use crate::encode;
 const SLOT_BITS: u32 = 9;
 /// Larger objects are encoded for each client: the table never holds more than 512 of these, 16 MiB.
 const MAX_ENCODED_BYTES: usize = 32 * 1024;
+
+/// Lines that a thread of the server keeps: as many as one watcher may take at a time, more or less.
+const LINES: usize = 16;
 
 type Slot = Mutex<Option<(Arc<Object>, Bytes)>>;
 
@@ -46,6 +50,32 @@ impl Encoded {
     }
 }
 
+type Line = Option<(Arc<Object>, &'static str, Bytes)>;
+
+thread_local! {
+    /// Each thread has its own, so that threads do not wait for each other, nor for the count of who holds the bytes.
+    static RECENT: RefCell<[Line; LINES]> = RefCell::default();
+}
+
+/// One line of a watch stream.
+pub fn event(kind: &'static str, object: &Arc<Object>) -> Bytes {
+    if object.bytes().len() > MAX_ENCODED_BYTES || Arc::strong_count(object) == 1 {
+        return encode::event(kind, object.bytes());
+    }
+    RECENT.with_borrow_mut(|lines| {
+        let line = &mut lines[object.resource_version() as usize % LINES];
+        if let Some((known, as_kind, bytes)) = line
+            && Arc::ptr_eq(known, object)
+            && *as_kind == kind
+        {
+            return bytes.clone();
+        }
+        let bytes = encode::event(kind, object.bytes());
+        *line = Some((object.clone(), kind, bytes.clone()));
+        bytes
+    })
+}
+
 /// Fibonacci hashing of the address.
 fn slot(object: &Arc<Object>) -> usize {
     const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -55,6 +85,19 @@ fn slot(object: &Arc<Object>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_is_written_once_for_an_object_and_a_kind() {
+        let object = Arc::new(Object::new(Bytes::from_static(b"{}"), 7));
+        let _held = object.clone();
+        let first = event("ADDED", &object);
+        assert_eq!(first, "{\"type\":\"ADDED\",\"object\":{}}\n");
+        assert_eq!(first.as_ptr(), event("ADDED", &object).as_ptr());
+        assert_eq!(event("DELETED", &object), "{\"type\":\"DELETED\",\"object\":{}}\n");
+        let other = Arc::new(Object::new(Bytes::from_static(b"[]"), 7 + LINES as u64));
+        let _held = other.clone();
+        assert_eq!(event("DELETED", &other), "{\"type\":\"DELETED\",\"object\":[]}\n");
+    }
 
     #[test]
     fn the_same_object_is_encoded_once_and_another_for_itself() {

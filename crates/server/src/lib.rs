@@ -38,6 +38,7 @@ mod references;
 mod registry;
 mod rows;
 mod special;
+mod ticker;
 mod tokens;
 mod watch;
 

@@ -3,12 +3,14 @@
 //! Everything passes the same registry as a request over HTTP; objects are shared instead of sent (decision 10 of the design).
 
 use std::sync::Arc;
+use std::task::{Poll, ready};
 
 use ::api::selector::FieldSelector;
 use ::api::{Object, Resource, Status};
 use client::{Body, BoxFuture, DeleteOptions, EventStream, ListOptions, ObjectList, PatchKind, Target, Transport, WatchEvent, WatchOptions, WriteOptions};
 use futures_util::stream;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::admission::{self, Asked, Operation};
 use crate::api::{Api, Context, FieldValidation};
@@ -19,6 +21,7 @@ use crate::authorization::{self, Attributes};
 use crate::decode::{self, Format};
 use crate::registry::{Deleted, Part};
 use crate::special::{reviews, scale};
+use crate::ticker::Ticker;
 use crate::watch::{Change, Watching};
 
 /// Bookmarks tell a quiet watcher how far it is; they go out this often, as upstream's.
@@ -268,31 +271,39 @@ pub(crate) fn delete_options(value: &Value) -> Result<DeleteOptions, Status> {
 }
 
 /// A watch as a stream, with a bookmark each minute.
-fn events(watching: Watching, audited: Option<Completed>) -> EventStream {
-    let bookmark = tokio::time::Duration::from_secs(BOOKMARK_SECONDS);
-    Box::pin(stream::unfold(Some((watching, audited)), move |state| async move {
-        let (mut watching, audited) = state?;
-        loop {
-            let change = if watching.wants_bookmarks() {
-                tokio::select! {
-                    biased;
-                    change = watching.next() => change,
-                    () = tokio::time::sleep(bookmark) => match watching.bookmark() {
-                        Some(bookmark) => Some(bookmark),
-                        None => continue,
-                    },
-                }
-            } else {
-                watching.next().await
-            };
-            return match change? {
-                Change::Added(object) => Some((Ok(WatchEvent::Added(object)), Some((watching, audited)))),
-                Change::Modified(object) => Some((Ok(WatchEvent::Modified(object)), Some((watching, audited)))),
-                Change::Deleted(object) => Some((Ok(WatchEvent::Deleted(object)), Some((watching, audited)))),
-                Change::Bookmark { revision, initial_end } => Some((Ok(WatchEvent::Bookmark { resource_version: revision.to_string(), initial_end }), Some((watching, audited)))),
-                Change::Failed(status) => Some((Err(status), None)),
-            };
+fn events(mut watching: Watching, audited: Option<Completed>) -> EventStream {
+    let interval = tokio::time::Duration::from_secs(BOOKMARK_SECONDS);
+    let mut ticker = watching.wants_bookmarks().then(|| Ticker::at(Instant::now() + interval));
+    let mut held = Some(audited);
+    Box::pin(stream::poll_fn(move |cx| {
+        if held.is_none() {
+            return Poll::Ready(None);
         }
+        let change = loop {
+            if let Poll::Ready(change) = watching.poll_next(cx) {
+                break change;
+            }
+            let Some(ticker) = &mut ticker else { return Poll::Pending };
+            ready!(ticker.poll_due(cx));
+            ticker.set(Instant::now() + interval);
+            if let Some(bookmark) = watching.bookmark() {
+                break Some(bookmark);
+            }
+        };
+        Poll::Ready(Some(match change {
+            Some(Change::Added(object)) => Ok(WatchEvent::Added(object)),
+            Some(Change::Modified(object)) => Ok(WatchEvent::Modified(object)),
+            Some(Change::Deleted(object)) => Ok(WatchEvent::Deleted(object)),
+            Some(Change::Bookmark { revision, initial_end }) => Ok(WatchEvent::Bookmark { resource_version: revision.to_string(), initial_end }),
+            Some(Change::Failed(status)) => {
+                held = None;
+                Err(status)
+            }
+            None => {
+                held = None;
+                return Poll::Ready(None);
+            }
+        }))
     }))
 }
 

@@ -4,10 +4,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use ::api::{Object, Resource, Status};
-use client::{ListOptions, WatchOptions};
-use store::{Compacted, Event, EventKind, Watch, WatchItem};
+use client::{BoxFuture, ListOptions, WatchOptions};
+use store::{Compacted, EventKind, Watch, WatchItem};
 
 use crate::api::Api;
 use crate::custom::conversion;
@@ -26,6 +27,12 @@ pub enum Change {
     Failed(Status),
 }
 
+/// An event's object and what was there before, on their way to be shown.
+struct Pending {
+    kind: EventKind,
+    shown: BoxFuture<'static, Result<Vec<Arc<Object>>, Status>>,
+}
+
 /// One client's watch.
 pub struct Watching {
     row: Arc<Resource>,
@@ -37,8 +44,8 @@ pub struct Watching {
     from: u64,
     bookmarks: bool,
     ended: bool,
-    /// An event of a custom kind whose webhook is yet to be asked.
-    pending: Option<Arc<Event>>,
+    /// An event of a custom kind whose webhook is being asked.
+    pending: Option<Pending>,
     outbound: Arc<Outbound>,
     /// Counted, for who writes.
     _watched: Watched,
@@ -126,35 +133,31 @@ impl Watching {
         }
     }
 
-    /// The next change; `None` when the stream has ended. Cancel-safe.
-    pub async fn next(&mut self) -> Option<Change> {
+    /// The next change; `None` when the stream has ended.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Change>> {
         loop {
             if let Some(change) = self.initial.pop_front() {
-                return Some(change);
+                return Poll::Ready(Some(change));
             }
             if self.ended {
-                return None;
+                return Poll::Ready(None);
             }
-            if let Some((event, custom)) = self.pending.as_ref().zip(self.row.custom.as_ref()) {
-                // Stays pending until the webhook has answered: whoever stops waiting loses nothing.
-                let objects: Vec<Arc<Object>> = std::iter::once(&event.object).chain(&event.previous).map(Object::readable).collect();
-                let shown = conversion::shown(&self.outbound, &self.row, custom, objects).await;
-                let change = match (shown, self.pending.take()) {
-                    (Ok(shown), Some(event)) => {
-                        let mut shown = shown.into_iter();
-                        shown.next().and_then(|object| self.judge(event.kind, object, shown.next()))
-                    }
-                    (Err(status), _) => Some(self.failed(status)),
-                    (Ok(_), None) => None,
+            if let Some(pending) = &mut self.pending {
+                let (shown, kind) = (ready!(pending.shown.as_mut().poll(cx)), pending.kind);
+                self.pending = None;
+                let change = match shown.map(Vec::into_iter) {
+                    Ok(mut shown) => shown.next().and_then(|object| self.judge(kind, object, shown.next())),
+                    Err(status) => Some(self.failed(status)),
                 };
                 match change {
-                    Some(change) => return Some(change),
+                    Some(change) => return Poll::Ready(Some(change)),
                     None => continue,
                 }
             }
-            let item = self.source.as_mut()?.next().await?;
+            let Some(source) = &mut self.source else { return Poll::Ready(None) };
+            let Some(item) = ready!(source.poll_next(cx)) else { return Poll::Ready(None) };
             if let Some(change) = self.take(item) {
-                return Some(change);
+                return Poll::Ready(Some(change));
             }
         }
     }
@@ -185,7 +188,13 @@ impl Watching {
         match shown(object) {
             Ok(Some(object)) if previous.is_some() == both => self.judge(event.kind, object, previous),
             Ok(_) => {
-                self.pending = Some(event);
+                let (outbound, row) = (self.outbound.clone(), self.row.clone());
+                let objects: Vec<Arc<Object>> = std::iter::once(&event.object).chain(&event.previous).map(Object::readable).collect();
+                let shown = Box::pin(async move {
+                    let Some(custom) = &row.custom else { return Ok(objects) };
+                    conversion::shown(&outbound, &row, custom, objects).await
+                });
+                self.pending = Some(Pending { kind: event.kind, shown });
                 None
             }
             Err(status) => Some(self.failed(status)),

@@ -10,13 +10,15 @@ use std::time::Duration;
 use ::api::Status;
 use futures_util::FutureExt;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+use super::gathered::Gathered;
 use super::relay::Peer;
+use super::streams::{Lasting, Streams};
 use super::{answer, routes};
 use crate::api::Api;
 use crate::authentication::Fronts;
@@ -96,24 +98,31 @@ async fn connection(api: Arc<Api>, fronts: Arc<Fronts>, stream: tokio_rustls::se
         let (api, presented) = (api.clone(), presented.clone());
         async move {
             // A panic costs one request, never the process.
-            let handled = AssertUnwindSafe(routes::handle(api, presented, request)).catch_unwind().await;
+            // In a box, which goes when it has answered: a watch lasts, and what it took to begin it need not.
+            let handled = AssertUnwindSafe(Box::pin(routes::handle(api, presented, request))).catch_unwind().await;
             Ok::<_, Infallible>(handled.unwrap_or_else(|_| {
                 tracing::error!("a request panicked");
                 answer::status(&Status::internal("the handler of this request panicked; the server goes on"))
             }))
         }
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let streams = Streams::default();
+    let mut lasting = Lasting::of(&streams);
+    let mut builder = auto::Builder::new(streams);
     builder.http1().timer(TokioTimer::new()).max_buf_size(SEND_BUFFER_BYTES).header_read_timeout(Some(head_timeout));
     builder.http2().timer(TokioTimer::new()).max_header_list_size(MAX_HEAD_BYTES as u32).max_send_buf_size(SEND_BUFFER_BYTES).max_concurrent_streams(MAX_CONCURRENT_STREAMS).initial_stream_window_size(STREAM_WINDOW_BYTES).initial_connection_window_size(STREAM_WINDOW_BYTES * 4);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let gathers = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(Gathered::new(stream, gathers)), service);
     tokio::pin!(connection);
     let patience = tokio::time::sleep(head_timeout);
     tokio::pin!(patience);
     let mut patient = true;
     loop {
         tokio::select! {
-            ended = connection.as_mut() => {
+            ended = std::future::poll_fn(|cx| {
+                lasting.poll(cx);
+                connection.as_mut().poll(cx)
+            }) => {
                 if let Err(error) = ended {
                     tracing::debug!(%error, "connection ended");
                 }

@@ -6,6 +6,7 @@ mod backend;
 mod compress;
 mod connections;
 mod documents;
+mod gathered;
 mod held;
 mod impersonation;
 mod links;
@@ -18,5 +19,6 @@ mod render;
 mod resource;
 mod routes;
 mod stream;
+mod streams;
 
 pub use connections::{Listener, ServeConfig, serve};

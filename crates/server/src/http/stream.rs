@@ -1,25 +1,29 @@
 //! A watch as a chunked response: one JSON line an event, or one frame of protobuf.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ::api::columns::{self, IncludeObject};
 use ::api::protobuf::{self, ProtobufError};
 use ::api::{Object, Status};
 use bytes::{Bytes, BytesMut};
-use futures_util::stream;
 use http::Response;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::Frame;
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::answer::Answer;
 use super::negotiate::{Media, Shape, Wanted};
+use super::streams;
 use crate::api::Api;
 use crate::encode;
+use crate::encoded;
+use crate::ticker::Ticker;
 use crate::watch::{Change, Watching};
 
 /// Upstream's default life of a watch lies between half an hour and an hour.
@@ -34,15 +38,19 @@ struct Stream {
     wanted: Wanted,
     include: IncludeObject,
     until: Instant,
+    /// The next bookmark, or the end.
+    ticker: Ticker,
     first_row: bool,
     ended: bool,
 }
 
 pub fn watch(api: Arc<Api>, watching: Watching, wanted: Wanted, include: IncludeObject, timeout_seconds: Option<u64>) -> Answer {
     let life = Duration::from_secs(timeout_seconds.filter(|seconds| *seconds > 0).unwrap_or(DEFAULT_TIMEOUT_SECONDS));
-    let state = Stream { api, watching, wanted, include, until: Instant::now() + life, first_row: true, ended: false };
-    let frames = stream::unfold(state, |mut state| async move { state.frame().await.map(|bytes| (Ok::<_, Infallible>(Frame::data(bytes)), state)) });
-    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+    let now = Instant::now();
+    let until = now.checked_add(life).unwrap_or(now + Duration::from_secs(DEFAULT_TIMEOUT_SECONDS));
+    let mut stream = Stream { api, watching, wanted, include, until, ticker: Ticker::at(until), first_row: true, ended: false };
+    stream.wind(now);
+    let mut response = Response::new(stream.boxed_unsync());
     let kind = if wanted.media == Media::Protobuf { "application/vnd.kubernetes.protobuf;stream=watch" } else { "application/json" };
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -50,45 +58,75 @@ pub fn watch(api: Arc<Api>, watching: Watching, wanted: Wanted, include: Include
     response
 }
 
+impl Body for Stream {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        streams::lasts();
+        self.poll_bytes(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
+
 impl Stream {
-    /// The next bytes: waits for one change, then takes what else is there.
-    async fn frame(&mut self) -> Option<Bytes> {
+    /// The next bytes: one change, and what else is there.
+    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let change = loop {
+            if let Poll::Ready(change) = self.watching.poll_next(cx) {
+                break change;
+            }
+            ready!(self.ticker.poll_due(cx));
+            let now = Instant::now();
+            if now >= self.until {
+                break None;
+            }
+            self.wind(now);
+            if let Some(bookmark) = self.watching.bookmark() {
+                break Some(bookmark);
+            }
+        };
+        let Some(change) = change else {
+            self.ended = true;
+            return Poll::Ready(None);
+        };
+        let first = self.line(change);
+        let Some(second) = self.another() else { return Poll::Ready(Some(first)) };
+        let mut frame = BytesMut::with_capacity(2 * (first.len() + second.len()));
+        frame.extend_from_slice(&first);
+        frame.extend_from_slice(&second);
+        while frame.len() < MAX_FRAME_BYTES
+            && let Some(line) = self.another()
+        {
+            frame.extend_from_slice(&line);
+        }
+        Poll::Ready(Some(frame.freeze()))
+    }
+
+    /// Bookmarks come each minute, as upstream's, whatever else does.
+    fn wind(&mut self, now: Instant) {
+        let due = if self.watching.wants_bookmarks() { self.until.min(now + BOOKMARK_INTERVAL) } else { self.until };
+        self.ticker.set(due);
+    }
+
+    /// What is there already.
+    fn another(&mut self) -> Option<Bytes> {
         if self.ended {
             return None;
         }
-        let mut frame = BytesMut::new();
-        loop {
-            let bookmark_at = Instant::now() + BOOKMARK_INTERVAL;
-            let change = tokio::select! {
-                biased;
-                change = self.watching.next() => change?,
-                () = tokio::time::sleep_until(self.until) => return None,
-                () = tokio::time::sleep_until(bookmark_at), if self.watching.wants_bookmarks() => match self.watching.bookmark() {
-                    Some(bookmark) => bookmark,
-                    None => continue,
-                },
-            };
-            self.push(&mut frame, change);
-            break;
-        }
-        while frame.len() < MAX_FRAME_BYTES && !self.ended {
-            match self.watching.try_next() {
-                Some(change) => self.push(&mut frame, change),
-                None => break,
-            }
-        }
-        Some(frame.freeze())
+        self.watching.try_next().map(|change| self.line(change))
     }
 
-    fn push(&mut self, frame: &mut BytesMut, change: Change) {
-        let line = match change {
+    fn line(&mut self, change: Change) -> Bytes {
+        match change {
             Change::Added(object) => self.object("ADDED", &object),
             Change::Modified(object) => self.object("MODIFIED", &object),
             Change::Deleted(object) => self.object("DELETED", &object),
             Change::Bookmark { revision, initial_end } => self.bookmark(revision, initial_end),
             Change::Failed(status) => self.failed(&status),
-        };
-        frame.extend_from_slice(&line);
+        }
     }
 
     /// The last event: an error ends a watch.
@@ -114,7 +152,7 @@ impl Stream {
         }
     }
 
-    fn object(&mut self, kind: &str, object: &Arc<Object>) -> Bytes {
+    fn object(&mut self, kind: &'static str, object: &Arc<Object>) -> Bytes {
         let shaped = match (self.wanted.shape, self.wanted.media) {
             (Shape::Table, _) => object.value().map(|value| self.table(&value, object.resource_version())),
             (Shape::Metadata, Media::Protobuf) => {
@@ -126,7 +164,7 @@ impl Stream {
                 let enveloped = self.api.encoded.protobuf(self.watching.row(), object);
                 return self.framed(kind, enveloped);
             }
-            _ => return encode::event(kind, object.bytes()),
+            _ => return encoded::event(kind, object),
         };
         match shaped {
             Ok(value) => self.event(kind, value.to_string().as_bytes()),
