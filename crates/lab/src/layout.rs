@@ -1,6 +1,6 @@
 //! Where everything of a lab lies. All of it is below one folder, and in cgroups of one name.
 //!
-//! `lab.json`, `lock`, `keeper.json` (the process that holds the wires), `relay-<node>.json` (one that slows a link) and
+//! `lab.json`, `lock`, `keeper.json` (the process that holds the wires), `mirror.crt` (whose certificate the mirror has), `relay-<node>.json` (one that slows a link) and
 //! `nodes/<node>/{spec.json,init.json,init.log,root,kubernetes,etc,local}`: what the node is told about itself, its process, its disk, and what it changed of the host's `/etc` and `/usr/local`.
 
 use std::path::{Path, PathBuf};
@@ -21,6 +21,11 @@ impl Layout {
 
     pub fn keeper(&self) -> PathBuf {
         self.folder.join("keeper.json")
+    }
+
+    /// Whom the nodes trust to be the mirror.
+    pub fn authority(&self) -> PathBuf {
+        self.folder.join("mirror.crt")
     }
 
     pub fn relay(&self, node: &str) -> PathBuf {

@@ -9,6 +9,8 @@ mod error;
 mod init;
 mod keeper;
 mod layout;
+mod manifests;
+mod mirror;
 mod process;
 mod record;
 mod relay;
@@ -26,7 +28,7 @@ pub fn helper(word: &str, arguments: impl Iterator<Item = OsString>) -> Option<i
     let arguments: Vec<OsString> = arguments.collect();
     match word {
         init::WORD => Some(init::main(&arguments)),
-        keeper::WORD => Some(keeper::main()),
+        keeper::WORD => Some(keeper::main(&arguments)),
         relay::WORD => Some(relay::main(&arguments)),
         _ => None,
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{LabError, Result, io};
 use crate::layout::Layout;
+use crate::mirror;
 
 /// The first node's address in the segment, as in the classrooms of old: 192.168.0.11, …12, …13.
 const FIRST_ADDRESS: u64 = 11;
@@ -80,6 +81,7 @@ impl Record {
     /// `/etc/hosts` of every node. The first name of an address is what `hostname -i` is asked with: each has one address only.
     pub fn hosts(&self) -> String {
         let mut text = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n".to_owned();
+        text.push_str(&format!("{} {}\n", self.gateway, mirror::NAMES.join(" ")));
         for node in &self.nodes {
             text.push_str(&format!("{} {}\n", node.address, node.name));
         }

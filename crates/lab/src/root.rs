@@ -19,6 +19,7 @@ use sandbox::cgroup::Cgroups;
 use sandbox::sys::{MountAttributes, mount_setattr};
 
 use crate::init::Spec;
+use crate::layout::Layout;
 
 /// Folders of the host's root that a node has of its own.
 const OWN: [&str; 11] = ["proc", "sys", "dev", "run", "tmp", "etc", "var", "root", "mnt", "media", "srv"];
@@ -45,6 +46,8 @@ const OWN_FOLDERS: [(&str, u32); 17] = [
 const DEVICES: [&str; 8] = ["null", "zero", "full", "random", "urandom", "tty", "fuse", "net/tun"];
 const DEV_LINKS: [(&str, &str); 6] =
     [("pts/ptmx", "ptmx"), ("/proc/self/fd", "fd"), ("/proc/self/fd/0", "stdin"), ("/proc/self/fd/1", "stdout"), ("/proc/self/fd/2", "stderr"), ("/proc/kcore", "core")];
+/// Where distributions keep the authorities they trust.
+const AUTHORITIES: [&str; 3] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 const MOUNT_ATTR_RDONLY: u64 = 1;
 
 type Result<T, E = String> = std::result::Result<T, E>;
@@ -158,12 +161,31 @@ fn etc(spec: &Spec, root: &Path) -> Result<()> {
             write(&upper.join(name), text)?;
         }
     }
+    trust(&Layout::new(&spec.hide).authority(), &upper)?;
     // The host may be a node of some cluster itself: not the lab's business.
     let own = spec.layout().folder.join("kubernetes");
     folder(&own, 0o755)?;
     folder(&upper.join("kubernetes"), 0o755)?;
     overlay(spec, "etc", "/etc", &root.join("etc"))?;
     bind(&own, &root.join("etc/kubernetes"), MsFlags::empty())
+}
+
+/// The authorities whom the host trusts, and the lab's mirror.
+fn trust(authority: &Path, upper: &Path) -> Result<()> {
+    let known: Vec<PathBuf> = AUTHORITIES.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
+    let files = if known.is_empty() { vec![PathBuf::from(AUTHORITIES[0])] } else { known };
+    let mirror = fs::read_to_string(authority).map_err(failed(format_args!("read {}", authority.display())))?;
+    for file in files {
+        // One that lies elsewhere is the host's.
+        let Ok(inside) = file.strip_prefix("/etc") else { continue };
+        let to = upper.join(inside);
+        if let Some(parent) = to.parent() {
+            fs::create_dir_all(parent).map_err(failed(format_args!("make {}", parent.display())))?;
+        }
+        let hosts = fs::read_to_string(&file).unwrap_or_default();
+        write(&to, &format!("{hosts}\n{mirror}"))?;
+    }
+    Ok(())
 }
 
 /// This binary, under its names; and a word about docker where the host has none.

@@ -41,7 +41,7 @@ impl Lab {
         }
         let namespace = network::netns::create().map_err(io("make a network namespace"))?;
         segment::create_bridge(&namespace, BRIDGE, self.record.gateway.into(), self.record.prefix, &[IpAddr::from(EVERYBODYS_PING)])?;
-        let said = launch("the lab's keeper", &self.layout.folder.join("keeper.log"), Some(&namespace), &[keeper::WORD.to_owned()])?;
+        let said = launch("the lab's keeper", &self.layout.folder.join("keeper.log"), Some(&namespace), &[keeper::WORD.to_owned(), self.layout.authority().to_string_lossy().into_owned()])?;
         process_of(&said, "the lab's keeper")?.write(&self.layout.keeper())?;
         Ok(namespace)
     }
