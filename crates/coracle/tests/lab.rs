@@ -76,6 +76,10 @@ fn a_lab_from_up_to_down() {
     assert_eq!(lab.run(&["shell", "node1", "--", "sh", "-c", "exit 7"]).status.code(), Some(7));
     assert_eq!(lab.run(&["shell", "node1", "--", "no-such-program"]).status.code(), Some(127));
 
+    // What the workshop fetches is there, over HTTPS; nothing else is.
+    assert!(lab.on("node1", "curl -fsS --max-time 30 'https://cloud.weave.works/k8s/net?k8s-version=x'").contains("\"weave-net\""));
+    assert!(lab.on("node1", "curl -sS --max-time 30 https://github.com/nobody/nothing").contains("mirror of a Coracle lab"));
+
     // Links.
     assert!(lab.reaches("node1", "192.168.0.12") && lab.reaches("node2", "8.8.8.8"));
     lab.ok(&["cut", "node2"]);

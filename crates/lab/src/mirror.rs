@@ -5,7 +5,7 @@
 //! in no file and gone as soon as the certificate is made.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,8 +36,7 @@ const PAGES: &[(&str, &str, &str, fn() -> String)] = &[
 pub fn start(authority_file: &Path) -> Result<(), String> {
     let (authority, tls) = identity()?;
     for (port, tls) in [(80, None), (443, Some(Arc::new(tls)))] {
-        // Both families.
-        let listener = TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).map_err(|error| format!("listen on port {port}: {error}"))?;
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).map_err(|error| format!("listen on port {port}: {error}"))?;
         std::thread::Builder::new().name(format!("mirror-{port}")).spawn(move || accept(&listener, tls.as_ref())).map_err(|error| format!("start the mirror: {error}"))?;
     }
     std::fs::write(authority_file, authority).map_err(|error| format!("write {}: {error}", authority_file.display()))
