@@ -29,7 +29,12 @@ pub fn run(process: &Process, place: &NodeLayout, words: &[OsString], environmen
     let cgroups = Cgroups::discover().map_err(io("find the cgroups"))?;
     let files = cgroups.join_files(&place.system_cgroup()).map_err(io("open the node's cgroup"))?;
     files.iter().try_for_each(|mut file| file.write_all(b"0")).map_err(io("join the node's cgroup"))?;
-    let all = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWCGROUP;
+    let all = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWCGROUP;
     setns(handle.as_fd(), all).map_err(|error| LabError::Io { what: "go into the node".into(), source: error.into() })?;
     std::env::set_current_dir("/root").map_err(io("go to /root"))?;
 

@@ -60,7 +60,9 @@ pub fn main(arguments: &[OsString]) -> i32 {
 /// Into the node's cgroup and then into its namespaces: returns inside. Outside it says the number by which the outside finds the node, and ends.
 fn begin(spec: &Spec) -> Result<(), String> {
     let cgroups = Cgroups::discover().map_err(|error| format!("find the cgroups: {error}"))?;
-    cgroups.create(&spec.cgroup, &LinuxResources::default(), DeviceAccess::Inherit).map_err(|error| format!("make cgroup {}: {error}", spec.cgroup))?;
+    cgroups
+        .create(&spec.cgroup, &LinuxResources::default(), DeviceAccess::Inherit)
+        .map_err(|error| format!("make cgroup {}: {error}", spec.cgroup))?;
     join(&cgroups, &spec.cgroup)?;
     // The cgroup namespace's root is where we are: the node's cgroup.
     const NAMESPACES: i32 = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWCGROUP;

@@ -64,7 +64,10 @@ impl Process {
         let until = Instant::now() + END_TIMEOUT;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            match poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) })) {
+            match poll(
+                &mut [PollFd::new(&handle, PollFlags::IN)],
+                Some(&Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }),
+            ) {
                 Ok(0) => return Err(LabError::Invalid(format!("process {} has not ended after {} s", self.pid, END_TIMEOUT.as_secs()))),
                 Ok(_) => return Ok(()),
                 Err(rustix::io::Errno::INTR) => {}
@@ -76,7 +79,10 @@ impl Process {
 
 /// Ended, and only not yet waited for by its parent.
 fn is_ended(pid: i32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).ok().and_then(|stat| stat.rsplit_once(')')?.1.trim_start().chars().next()).is_none_or(|state| matches!(state, 'Z' | 'X'))
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .ok()
+        .and_then(|stat| stat.rsplit_once(')')?.1.trim_start().chars().next())
+        .is_none_or(|state| matches!(state, 'Z' | 'X'))
 }
 
 /// This program again, as one of the lab's own processes, in a session of its own and in the network namespace given. Returns when it has said

@@ -16,7 +16,8 @@ pub const NODES_MAX: usize = 50;
 /// A segment needs room for the nodes.
 const PREFIX_MAX: u8 = 24;
 /// What the clusters inside use, unless told otherwise: addresses of pods and of Services.
-const USED_INSIDE: [(&str, &str); 2] = [("10.244.0.0/16", "the cluster's pods have 10.244.0.0/16"), ("10.96.0.0/12", "the cluster's Services have 10.96.0.0/12")];
+const USED_INSIDE: [(&str, &str); 2] =
+    [("10.244.0.0/16", "the cluster's pods have 10.244.0.0/16"), ("10.96.0.0/12", "the cluster's Services have 10.96.0.0/12")];
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
@@ -56,7 +57,9 @@ impl Record {
 
     pub fn read(layout: &Layout) -> Result<Option<Self>> {
         match std::fs::read(layout.record()) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| LabError::Io { what: format!("read {}", layout.record().display()), source: error.into() }),
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|error| LabError::Io { what: format!("read {}", layout.record().display()), source: error.into() }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(io(format!("read {}", layout.record().display()))(error)),
         }

@@ -64,7 +64,13 @@ impl Lab {
         let wires = self.wires()?;
         self.unslow(node)?;
         let namespace = network::netns::create().map_err(io("make a network namespace"))?;
-        let port = Port { name: &node.name, machine_link: NODE_LINK, address: node.address.into(), prefix: self.record.prefix, gateway: self.record.gateway.into() };
+        let port = Port {
+            name: &node.name,
+            machine_link: NODE_LINK,
+            address: node.address.into(),
+            prefix: self.record.prefix,
+            gateway: self.record.gateway.into(),
+        };
         segment::plug_in(&wires, BRIDGE, &namespace, &port)?;
         let spec = Spec {
             name: node.name.clone(),
@@ -77,7 +83,12 @@ impl Lab {
         };
         let bytes = serde_json::to_vec(&spec).map_err(|error| LabError::Io { what: "tell the node about itself".into(), source: error.into() })?;
         std::fs::write(place.spec(), bytes).map_err(io(format!("write {}", place.spec().display())))?;
-        let said = launch(&node.name, &place.folder.join("init.log"), Some(&namespace), &[init::WORD.to_owned(), place.spec().to_string_lossy().into_owned()])?;
+        let said = launch(
+            &node.name,
+            &place.folder.join("init.log"),
+            Some(&namespace),
+            &[init::WORD.to_owned(), place.spec().to_string_lossy().into_owned()],
+        )?;
         process_of(&said, &node.name)?.write(&place.init())
     }
 

@@ -6,6 +6,9 @@ use crate::error::{LabError, Result, io};
 use crate::record::NodeRecord;
 use crate::start::Lab;
 
+/// How long all nodes may take to be ready; on an idle machine it is a second.
+const READY_TIMEOUT: &str = "--timeout=60s";
+
 /// Runs a command in a node, and shows what it says. Through this program again: going into a node needs a process with one thread.
 fn command(lab: &Lab, node: &str, words: &[&str]) -> Result<Command> {
     let mut command = Command::new(std::env::current_exe().map_err(io("find this program"))?);
@@ -23,20 +26,64 @@ fn run(lab: &Lab, node: &str, words: &[&str]) -> Result<String> {
     Err(LabError::Command { node: node.to_owned(), command: words.join(" "), code: output.status.code().unwrap_or(-1) })
 }
 
-pub fn make(lab: &Lab, _network: Option<&str>) -> Result<()> {
-    let Some((first, _rest)) = lab.record.nodes.split_first() else { return Ok(()) };
-    up(lab, first)
-}
-
-fn up(lab: &Lab, node: &NodeRecord) -> Result<()> {
-    run(lab, &node.name, &["coracle", "up", "--detach", "--node-name", &node.name]).map(drop)
-}
-
-/// After a node was switched on: what ran there before runs again. Whether anything did.
-pub fn resume(lab: &Lab, node: &str) -> Result<bool> {
-    if lab.layout.node(node).root().join("var/lib/coracle/admin.conf").exists() {
-        up(lab, lab.record.node(node)?)?;
-        return Ok(true);
+/// `kubeadm init` on the first node, `kubeadm join` on the others at once. A small cluster: the control plane's node takes pods too.
+pub fn make(lab: &Lab, network: Option<&str>) -> Result<()> {
+    let Some((first, others)) = lab.record.nodes.split_first() else { return Ok(()) };
+    let (address, network_flag) = (first.address.to_string(), network.map(|network| format!("--network={network}")));
+    let mut words = vec!["kubeadm", "init", "--apiserver-advertise-address", &address];
+    words.extend(network_flag.as_deref());
+    let said = run(lab, &first.name, &words)?;
+    let join = join_command(&said).ok_or_else(|| LabError::Invalid(format!("`kubeadm init` on {} named no `kubeadm join`", first.name)))?;
+    let join: Vec<&str> = join.iter().map(String::as_str).collect();
+    let join_one = |node: &NodeRecord| run(lab, &node.name, &join).map(drop);
+    std::thread::scope(|scope| {
+        let joins: Vec<_> = others.iter().map(|node| scope.spawn(|| join_one(node))).collect();
+        joins.into_iter().try_for_each(|join| join.join().unwrap_or_else(|_| Err(LabError::Invalid("joining failed".into()))))
+    })?;
+    // Fails where there is no taint, which is as well.
+    let _ = command(lab, &first.name, &["kubectl", "taint", "nodes", &first.name, "node-role.kubernetes.io/control-plane:NoSchedule-"])?.output();
+    if network.is_none() {
+        run(lab, &first.name, &["kubectl", "wait", "--for=condition=Ready", "nodes", "--all", READY_TIMEOUT])?;
     }
-    Ok(false)
+    Ok(())
+}
+
+/// The words of the line that `kubeadm init` ends with; it is folded with backslashes.
+fn join_command(said: &str) -> Option<Vec<String>> {
+    let from = said.lines().position(|line| line.trim_start().starts_with("kubeadm join"))?;
+    let mut words = Vec::new();
+    for line in said.lines().skip(from) {
+        let (line, more) = line.trim_end().strip_suffix('\\').map_or((line, false), |line| (line, true));
+        words.extend(line.split_whitespace().map(str::to_owned));
+        if !more {
+            break;
+        }
+    }
+    Some(words)
+}
+
+/// After a node was switched on: what kubeadm had started there is started again, by the note it left. Whether there was anything.
+pub fn resume(lab: &Lab, node: &str) -> Result<bool> {
+    #[derive(serde::Deserialize)]
+    struct Note {
+        arguments: Vec<String>,
+    }
+    let note = lab.layout.node(node).root().join("var/lib/coracle/kubeadm.json");
+    let Ok(bytes) = std::fs::read(&note) else { return Ok(false) };
+    let note: Note = serde_json::from_slice(&bytes).map_err(|error| LabError::Io { what: format!("read {}", note.display()), source: error.into() })?;
+    let words: Vec<&str> = std::iter::once("coracle").chain(note.arguments.iter().map(String::as_str)).chain(std::iter::once("--detach")).collect();
+    run(lab, node, &words)?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::join_command;
+
+    #[test]
+    fn the_last_words_of_init() {
+        let said = "Then you can join any number of worker nodes by running the following on each as root:\n\nkubeadm join 192.168.0.11:6443 --token abcdef.0123456789abcdef \\\n\t--discovery-token-ca-cert-hash sha256:12 \nbye\n";
+        assert_eq!(join_command(said).unwrap(), ["kubeadm", "join", "192.168.0.11:6443", "--token", "abcdef.0123456789abcdef", "--discovery-token-ca-cert-hash", "sha256:12"]);
+        assert_eq!(join_command("nothing"), None);
+    }
 }

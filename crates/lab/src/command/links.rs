@@ -51,7 +51,10 @@ pub fn slow(lab: &Lab, options: &Slow) -> Result<()> {
         return Err(LabError::Invalid("how slow? Give --delay, --loss or both\nhint: `coracle lab heal` makes all links quick again".into()));
     }
     lab.slow(node, options.delay, options.loss)?;
-    println!("{}: packets are {} ms late each way and {} % of them are lost; `coracle lab heal` mends that", options.node, options.delay, options.loss);
+    println!(
+        "{}: packets are {} ms late each way and {} % of them are lost; `coracle lab heal` mends that",
+        options.node, options.delay, options.loss
+    );
     Ok(())
 }
 
@@ -81,10 +84,22 @@ mod tests {
 
     #[test]
     fn times_and_parts() {
-        for (text, expected) in [("50ms", Some(50)), ("1.5s", Some(1500)), ("0ms", Some(0)), ("60s", Some(60_000)), ("61s", None), ("-1ms", None), ("50", None), ("ms", None), ("NaNs", None)] {
+        for (text, expected) in [
+            ("50ms", Some(50)),
+            ("1.5s", Some(1500)),
+            ("0ms", Some(0)),
+            ("60s", Some(60_000)),
+            ("61s", None),
+            ("-1ms", None),
+            ("50", None),
+            ("ms", None),
+            ("NaNs", None),
+        ] {
             assert_eq!(milliseconds(text).ok(), expected, "{text}");
         }
-        for (text, expected) in [("30%", Some(30.0)), ("0.5", Some(0.5)), ("100%", Some(100.0)), ("101%", None), ("-1%", None), ("NaN%", None), ("", None)] {
+        for (text, expected) in
+            [("30%", Some(30.0)), ("0.5", Some(0.5)), ("100%", Some(100.0)), ("101%", None), ("-1%", None), ("NaN%", None), ("", None)]
+        {
             assert_eq!(percent(text).ok(), expected, "{text}");
         }
     }

@@ -73,17 +73,22 @@ fn make_folder(layout: &Layout) -> Result<()> {
     let folder = &layout.folder;
     // An overlay's options have no way to write these.
     if folder.to_string_lossy().contains([',', ':', '\\', '"']) {
-        return Err(LabError::Invalid(format!("--data-dir {}: no commas, colons, quotes or backslashes, please: the kernel's mount options cannot say them", folder.display())));
+        return Err(LabError::Invalid(format!(
+            "--data-dir {}: no commas, colons, quotes or backslashes, please: the kernel's mount options cannot say them",
+            folder.display()
+        )));
     }
     if let Some(parent) = folder.parent() {
         std::fs::create_dir_all(parent).map_err(io(format!("make {}", parent.display())))?;
     }
     match std::fs::create_dir(folder) {
         Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => match std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none()) {
-            true => Ok(()),
-            false => Err(LabError::NotOurs { folder: folder.clone() }),
-        },
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            match std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none()) {
+                true => Ok(()),
+                false => Err(LabError::NotOurs { folder: folder.clone() }),
+            }
+        }
         Err(error) => Err(io(format!("make {}", folder.display()))(error)),
     }
 }
