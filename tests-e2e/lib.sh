@@ -39,3 +39,20 @@ run_block() {
     buf=
   done
 }
+
+run_stages() {
+  local stage file before since
+  for stage in "$@"; do
+    file=$(ls "$here/stages/$stage"*.sh | head -1)
+    echo "stage $(basename "$file" .sh)"
+    before=$FAILED since=$SECONDS
+    run_block <"$file" || true
+    if [ "$FAILED" != "$before" ]; then
+      echo "  ---- what there is ----"
+      kubectl get all -A 2>&1 | tail -60
+      kubectl get events 2>&1 | tail -15
+      tail -20 "$DATA/coracle.log" 2>/dev/null
+    fi
+    echo "stage $(basename "$file" .sh): $([ "$FAILED" = "$before" ] && echo ok || echo FAILED) ($((SECONDS - since)) s)"
+  done
+}

@@ -2,13 +2,15 @@
 # The workshop, end to end, as root, against the real thing: a cluster of one node in network and mount namespaces of its own,
 # so that it neither meets nor needs what else runs on this machine.
 #
-#   CORACLE=target/…/coracle IMAGES=target/images tests-e2e/run.sh [STAGE…]
+#   CORACLE=target/…/coracle IMAGES=target/images tests-e2e/run.sh [--lab] [STAGE…]
 #
+# --lab       on a lab of two nodes instead (lab.sh), made with kubeadm: stages A and B make the cluster, N breaks it
 # KUBECTL     kubectl to use (default: coracle, by that name)
 # ARTIFACTS   where the screenshot and logs are kept (default: artifacts/)
 # KEEP_GOING  go on after a failed check    VERBOSE  print every check
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
+LAB=; [ "${1:-}" != --lab ] || LAB=yes
 
 if [ -z "${E2E_INSIDE:-}" ]; then
   [ "$(id -u)" = 0 ] || { echo "error: the end-to-end tests need root" >&2; exit 2; }
@@ -34,6 +36,7 @@ mkdir -p "${resolv%/*}" && touch -a "$resolv"
 echo 'nameserver 8.8.8.8' >/run/resolv.conf && mount --bind /run/resolv.conf "$resolv"
 
 . "$here/lib.sh"
+NODES=1
 CORACLE=$(realpath "${CORACLE:?the coracle binary}")
 IMAGES=$(realpath "${IMAGES:?the folder with the images}")
 ARTIFACTS=$(realpath -m "${ARTIFACTS:-artifacts}"); mkdir -p "$ARTIFACTS"
@@ -69,8 +72,9 @@ host_state() {
 }
 host_state >"$TMP/host.before"
 
+if [ -n "$LAB" ]; then shift; . "$here/lab.sh"; exit; fi
 stages=("$@")
-if [ ${#stages[@]} = 0 ]; then for s in "$here"/stages/*.sh; do s=${s##*/}; stages+=("${s%.sh}"); done; fi
+if [ ${#stages[@]} = 0 ]; then for s in "$here"/stages/[!ABN]*.sh; do s=${s##*/}; stages+=("${s%.sh}"); done; fi
 finish() {
   cp "$DATA/coracle.log" "$ARTIFACTS/coracle-e2e.log" 2>/dev/null
   "$CORACLE" reset --data-dir "$DATA" >/dev/null 2>&1
@@ -83,18 +87,6 @@ run_block <<'START'
 for archive in "$IMAGES"/*.tar; do coracle image import --data-dir "$DATA" "$archive" >/dev/null || break; done
 coracle up --detach --node-name node1 --data-dir "$DATA"
 START
-for stage in "${stages[@]}"; do
-  file=$(ls "$here/stages/$stage"*.sh | head -1)
-  echo "stage $(basename "$file" .sh)"
-  before=$FAILED since=$SECONDS
-  run_block <"$file" || true
-  if [ "$FAILED" != "$before" ]; then
-    echo "  ---- what there is ----"
-    kubectl get all -A 2>&1 | tail -60
-    kubectl get events 2>&1 | tail -15
-    tail -20 "$DATA/coracle.log" 2>/dev/null
-  fi
-  echo "stage $(basename "$file" .sh): $([ "$FAILED" = "$before" ] && echo ok || echo FAILED) ($((SECONDS - since)) s)"
-done
+run_stages "${stages[@]}"
 echo "workshop: $PASSED passed, $FAILED failed"
 [ "$FAILED" = 0 ]

@@ -5,7 +5,7 @@ kubectl get all | shows '^replicaset.apps/pingpong-' && kubectl get all | shows 
 retry 5 sh -c "kubectl logs deploy/pingpong | head -1 | grep -q '^PING '"
 [ "$(timeout 5 kubectl logs deploy/pingpong --tail 1 --follow | wc -l)" -ge 3 ]
 kubectl scale deploy/pingpong --replicas 8 && retry 60 ready deploy pingpong 8
-[ "$(kubectl get pods -l app=pingpong -o jsonpath='{range .items[*]}{.spec.nodeName}{"\n"}{end}' | sort -u)" = node1 ]
+[ "$(kubectl get pods -l app=pingpong -o jsonpath='{range .items[*]}{.spec.nodeName}{"\n"}{end}' | sort -u | wc -l)" -eq $NODES ]
 V=$(kubectl get pods -l app=pingpong -o name | head -1); [ -n "$V" ]
 timeout 60 kubectl get pods -w >$TMP/watch.log & WATCH=$!
 retry 5 test -s $TMP/watch.log; kubectl delete "$V" --wait=false && retry 60 gone "$V" && retry 20 ready deploy pingpong 8
