@@ -2,6 +2,7 @@
 //!
 //! Floor 0: pure data and pure functions. Types come from `k8s-openapi` (re-exported as [`k8s`]).
 
+pub mod cbor;
 pub mod columns;
 pub mod custom;
 pub mod discovery;

@@ -115,6 +115,25 @@ pub struct UserFlags {
     /// Admission plugins that are not asked
     #[arg(long, value_name = "PLUGINS", value_delimiter = ',')]
     disable_admission_plugins: Vec<String>,
+    /// Gates of features that are not for everybody yet: CBORServingAndStorage=true|false (ALPHA - default=false)
+    #[arg(long, value_name = "GATE=BOOL", value_delimiter = ',')]
+    feature_gates: Vec<String>,
+}
+
+/// The one gate that opens anything here: what others of 1.36 guard is there, or it is not.
+const CBOR_GATE: &str = "CBORServingAndStorage";
+
+/// Whether CBOR is spoken; the last word counts.
+fn cbor(gates: &[String]) -> Result<bool> {
+    let mut open = false;
+    for gate in gates {
+        let (name, value) = gate.split_once('=').with_context(|| format!("missing bool value for {gate}"))?;
+        if name.trim() != CBOR_GATE {
+            bail!("unrecognized feature gate: {}", name.trim());
+        }
+        open = value.trim().parse().ok().with_context(|| format!("invalid value of {CBOR_GATE}={value}, err: it is true or false"))?;
+    }
+    Ok(open)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -142,6 +161,7 @@ impl UserFlags {
     pub fn configure(&self, config: &mut server::Config, front_authority: &str) -> Result<String> {
         config.plugins = Plugins::new(&self.enable_admission_plugins, &self.disable_admission_plugins)?;
         config.authorization = self.authorization()?;
+        config.cbor = cbor(&self.feature_gates)?;
         if let Some((first, others)) = self.service_account_issuer.split_first() {
             config.service_account_issuer = first.clone();
             config.authentication.other_issuers = others.to_vec();
@@ -253,7 +273,8 @@ mod tests {
         assert!(!config.authentication.anonymous.enabled && config.authorization.len() == 2 && !config.plugins.on("LimitRanger"));
         assert_eq!((config.service_account_issuer.as_str(), config.authentication.other_issuers.as_slice()), ("https://a", &["https://b".to_owned()][..]));
         assert_eq!(config.authentication.issuers.len(), 1);
-        for wrong in [&["--authorization-mode=Oracle"][..], &["--enable-admission-plugins=Nothing"], &["--authorization-mode=Webhook"], &["--oidc-issuer-url=https://i"], &["--token-auth-file=/nowhere"]] {
+        assert!(!config.cbor && configure(&["--feature-gates=CBORServingAndStorage=true"]).unwrap().cbor);
+        for wrong in [&["--authorization-mode=Oracle"][..], &["--enable-admission-plugins=Nothing"], &["--authorization-mode=Webhook"], &["--oidc-issuer-url=https://i"], &["--token-auth-file=/nowhere"], &["--feature-gates=Nonsense=true"], &["--feature-gates=CBORServingAndStorage"]] {
             assert!(configure(wrong).is_err(), "{wrong:?}");
         }
     }

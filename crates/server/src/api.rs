@@ -57,6 +57,8 @@ pub struct Config {
     pub authentication: AuthenticationConfig,
     /// The built-in admission plugins that are asked.
     pub plugins: Plugins,
+    /// Whether CBOR is spoken: the gate `CBORServingAndStorage`, which is alpha. At rest everything stays JSON.
+    pub cbor: bool,
     /// Who is asked what users may do, in this order.
     pub authorization: Vec<AuthorizationMode>,
 }
@@ -82,6 +84,7 @@ impl Config {
             head_timeout: HEAD_TIMEOUT,
             authentication: AuthenticationConfig::default(),
             plugins: Plugins::default(),
+            cbor: false,
             authorization: vec![AuthorizationMode::Node, AuthorizationMode::Rbac],
         }
     }

@@ -5,7 +5,7 @@
 
 use ::api::protobuf::{self, ProtobufError};
 use ::api::structural::{metadata, prune};
-use ::api::{Cause, Custom, Resource, Status};
+use ::api::{Cause, Custom, Resource, Status, cbor};
 use serde_json::{Map, Value};
 
 use crate::api::{Context, FieldValidation};
@@ -19,17 +19,19 @@ pub enum Format {
     Json,
     Yaml,
     Protobuf,
+    Cbor,
 }
 
 impl Format {
-    /// By `Content-Type`; a body that says nothing of itself is JSON.
-    pub fn of(content_type: Option<&str>) -> Result<Self, Status> {
+    /// By `Content-Type`; a body that says nothing of itself is JSON. CBOR only where it is spoken.
+    pub fn of(content_type: Option<&str>, cbor: bool) -> Result<Self, Status> {
         let header = content_type.filter(|header| !header.is_empty()).unwrap_or("application/json");
         match negotiate::media_type(header).as_deref() {
             Some("application/json") => Ok(Self::Json),
             Some("application/yaml") => Ok(Self::Yaml),
             Some(protobuf::CONTENT_TYPE) => Ok(Self::Protobuf),
-            _ => Err(Status::unsupported_media_type(&negotiate::accepted())),
+            Some(cbor::CONTENT_TYPE) if cbor => Ok(Self::Cbor),
+            _ => Err(Status::unsupported_media_type(&negotiate::accepted(cbor))),
         }
     }
 }
@@ -49,6 +51,7 @@ fn read(bytes: &[u8], format: Format) -> Result<Value, String> {
             Err(format!("couldn't get version/kind; json parse error: {}", go_json_error(bytes, &error)))
         }),
         Format::Protobuf => protobuf::decode(bytes).map_err(|error| error.to_string()),
+        Format::Cbor => cbor::decode(bytes).map_err(|error| error.to_string()),
         Format::Yaml => {
             let text = String::from_utf8_lossy(bytes);
             yaml(&text).map_err(|error| format!("error converting YAML to JSON: yaml: {}", error.lines().next().unwrap_or_default().trim_start_matches("error: ")))
@@ -146,7 +149,7 @@ pub fn object(row: &Resource, bytes: &[u8], format: Format, cx: &Context) -> Res
     if row.custom.is_some() {
         return shape(row, value, &duplicates, cx);
     }
-    typed_from(&row.schema, &row.api_version(), &row.kind, value, Source { duplicates: &duplicates, json: bytes }, cx)
+    typed_from(&row.schema, &row.api_version(), &row.kind, value, Source { duplicates: &duplicates, json: if format == Format::Cbor { b"" } else { bytes } }, cx)
 }
 
 /// The text a value was read from, for telling its mistakes as they stand there; empty if it was none.

@@ -1,4 +1,4 @@
-//! Whole documents: JSON, YAML and protobuf objects, schemas of custom kinds, kubeconfigs.
+//! Whole documents: JSON, YAML, protobuf and CBOR objects, schemas of custom kinds, kubeconfigs.
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -55,6 +55,19 @@ pub const YAML: Target = Target {
     run: |input, outcome| {
         let value = outcome.of(server::parse_body(input, BodyFormat::Yaml));
         outcome.note(value.map(|value| value.to_string().len().ilog2()));
+    },
+};
+
+pub const CBOR: Target = Target {
+    name: "cbor",
+    about: "CBOR bodies, and back",
+    seeds: || SAMPLES.iter().filter_map(|sample| api::cbor::encode_json(sample.as_bytes()).ok()).collect(),
+    words: &["\x40", "\x60", "\x7f", "\x1b", "\x20", "\x38", "\u{7ff}", "kind", "metadata", "2020-01-01T00:00:00Z"],
+    run: |input, outcome| {
+        if let Some(value) = outcome.of(api::cbor::decode(input)) {
+            // What was read is written, and read as the same.
+            assert_eq!(api::cbor::decode(&api::cbor::encode(&value)).as_ref(), Ok(&value));
+        }
     },
 };
 

@@ -10,6 +10,7 @@ use crate::engine::Target;
 pub const ALL: &[Target] = &[
     documents::JSON,
     documents::YAML,
+    documents::CBOR,
     documents::PROTOBUF,
     documents::SCHEMA,
     documents::KUBECONFIG,

@@ -5,29 +5,36 @@
 
 use std::borrow::Cow;
 
-use ::api::{Status, protobuf};
+use ::api::{Status, cbor, protobuf};
 use http::header::{ACCEPT, USER_AGENT};
 use http::request::Parts;
 
 use crate::path::Query;
 
-/// An encoding of objects, in the server's order of preference. CBOR is none of them: `CBORServingAndStorage` is alpha in 1.36 and off.
+/// An encoding of objects, in the server's order of preference. CBOR is one where the gate `CBORServingAndStorage` is open: it is alpha in 1.36.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Media {
     #[default]
     Json,
     Yaml,
     Protobuf,
+    Cbor,
 }
 
 impl Media {
-    pub const ALL: [Media; 3] = [Media::Json, Media::Yaml, Media::Protobuf];
+    const ALL: [Media; 4] = [Media::Json, Media::Yaml, Media::Protobuf, Media::Cbor];
+
+    /// Those that are spoken.
+    fn spoken(cbor: bool) -> impl Iterator<Item = Media> {
+        Self::ALL.into_iter().filter(move |media| cbor || *media != Media::Cbor)
+    }
 
     pub fn content_type(self) -> &'static str {
         match self {
             Media::Json => "application/json",
             Media::Yaml => "application/yaml",
             Media::Protobuf => protobuf::CONTENT_TYPE,
+            Media::Cbor => cbor::CONTENT_TYPE,
         }
     }
 
@@ -182,17 +189,18 @@ fn clauses(header: &str) -> Vec<Clause<'_>> {
 pub struct Asked {
     accept: Option<String>,
     pretty: bool,
+    cbor: bool,
 }
 
 impl Asked {
-    pub fn of(parts: &Parts, query: &Query) -> Self {
+    pub fn of(parts: &Parts, query: &Query, cbor: bool) -> Self {
         let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
         let pretty = match query.get("pretty").filter(|text| !text.is_empty()) {
             Some(text) => matches!(text, "1" | "t" | "T" | "TRUE" | "true" | "True"),
             // People read what these fetch.
             None => header(USER_AGENT).is_some_and(|agent| ["curl", "Wget", "Mozilla/5.0"].iter().any(|human| agent.starts_with(human))),
         };
-        Self { accept: header(ACCEPT).map(str::to_owned), pretty }
+        Self { accept: header(ACCEPT).map(str::to_owned), pretty, cbor }
     }
 
     pub fn accept(&self) -> &str {
@@ -202,19 +210,19 @@ impl Asked {
     fn choose(&self, endpoint: Endpoint) -> Option<Wanted> {
         let mut wanted = match self.accept() {
             "" => Wanted::default(),
-            header => clauses(header).iter().find_map(|clause| Media::ALL.into_iter().filter(|media| clause.matches(*media)).find_map(|media| clause.wanted(media, endpoint)))?,
+            header => clauses(header).iter().find_map(|clause| Media::spoken(self.cbor).filter(|media| clause.matches(*media)).find_map(|media| clause.wanted(media, endpoint)))?,
         };
         wanted.pretty |= self.pretty;
         Some(wanted)
     }
 
     pub fn wanted(&self, endpoint: Endpoint) -> Result<Wanted, Status> {
-        self.choose(endpoint).ok_or_else(|| Status::not_acceptable(&accepted()))
+        self.choose(endpoint).ok_or_else(|| Status::not_acceptable(&accepted(self.cbor)))
     }
 
     /// For a watch: not everything can be streamed.
     pub fn stream(&self, endpoint: Endpoint) -> Result<Wanted, Status> {
-        self.choose(endpoint).filter(|wanted| wanted.media.streams()).ok_or_else(|| Status::not_acceptable(&streams()))
+        self.choose(endpoint).filter(|wanted| wanted.media.streams()).ok_or_else(|| Status::not_acceptable(&streams(self.cbor)))
     }
 
     /// For a status that refuses: none when nothing fits, and it goes out as plain JSON all the same.
@@ -232,12 +240,12 @@ impl Asked {
 }
 
 /// What bodies may be in, and answers are.
-pub fn accepted() -> String {
-    Media::ALL.map(Media::content_type).join(", ")
+pub fn accepted(cbor: bool) -> String {
+    Media::spoken(cbor).map(Media::content_type).collect::<Vec<_>>().join(", ")
 }
 
-fn streams() -> String {
-    Media::ALL.into_iter().filter(|media| media.streams()).map(|media| format!("{};stream=watch", media.content_type())).collect::<Vec<_>>().join(", ")
+fn streams(cbor: bool) -> String {
+    Media::spoken(cbor).filter(|media| media.streams()).map(|media| format!("{};stream=watch", media.content_type())).collect::<Vec<_>>().join(", ")
 }
 
 /// `mime.ParseMediaType`, as far as it decides whether a type is taken: the type in lower case; none when it or a parameter is malformed.
@@ -267,7 +275,7 @@ mod tests {
     use super::*;
 
     fn choose(header: &str, endpoint: Endpoint) -> Option<(Shape, Media)> {
-        Asked { accept: Some(header.to_owned()), pretty: false }.choose(endpoint).map(|wanted| (wanted.shape, wanted.media))
+        Asked { accept: Some(header.to_owned()), pretty: false, cbor: false }.choose(endpoint).map(|wanted| (wanted.shape, wanted.media))
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::path::Query;
 
 const MAX_FIELD_MANAGER_BYTES: usize = 128;
 const APPLY: &str = "application/apply-patch+yaml";
+pub const APPLY_CBOR: &str = "application/apply-patch+cbor";
 
 fn cause(reason: &str, field: &str, message: String) -> Cause {
     Cause { reason: reason.into(), message, field: field.into() }
@@ -44,7 +45,7 @@ pub fn write(cx: &mut Context, query: &Query, parts: &Parts) -> Result<(), Statu
         Method::DELETE => "DeleteOptions",
         _ => return Ok(()),
     };
-    let applies = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|media| media.split(';').next().unwrap_or("").trim() == APPLY);
+    let applies = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|media| [APPLY, APPLY_CBOR].contains(&media.split(';').next().unwrap_or("").trim()));
     let mut causes = Vec::new();
     let manager = query.text("fieldManager");
     if kind == "PatchOptions" {

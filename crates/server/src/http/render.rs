@@ -1,12 +1,12 @@
 //! Objects, lists and statuses in the encoding that was negotiated.
 //!
-//! JSON leaves as it rests; the others are made of it: YAML through a value, protobuf straight from the text.
+//! JSON leaves as it rests; the others are made of it: YAML and CBOR through a value, protobuf straight from the text.
 
 use std::sync::Arc;
 
 use ::api::protobuf::{self, ProtobufError};
 use ::api::schema::TypeInfo;
-use ::api::{Object, Resource, Status};
+use ::api::{Object, Resource, Status, cbor};
 use bytes::Bytes;
 use serde_json::Value;
 
@@ -38,6 +38,10 @@ impl Wanted {
             Media::Json if self.pretty => answer::bytes(code, answer::JSON, encode::indented(json)),
             Media::Json => answer::bytes(code, answer::JSON, json.to_vec()),
             Media::Protobuf => encoded(code, protobuf::encode(json)),
+            Media::Cbor => match cbor::encode_json(json) {
+                Ok(bytes) => answer::bytes(code, cbor::CONTENT_TYPE, bytes),
+                Err(error) => answer::status(&Status::internal(error)),
+            },
             Media::Yaml => match serde_json::from_slice::<Value>(json).map_err(|error| error.to_string()).and_then(|value| serde_saphyr::to_string(&value).map_err(|error| error.to_string())) {
                 Ok(text) => answer::bytes(code, answer::YAML, text),
                 Err(error) => answer::status(&Status::internal(error)),

@@ -188,7 +188,7 @@ impl Call {
 
     /// Decodes for the row; subresources with types of their own are decoded where they are handled.
     async fn post(&self, content_type: Option<&str>, bytes: &[u8], cx: &Context) -> Result<Answer, Status> {
-        let format = Format::of(content_type)?;
+        let format = Format::of(content_type, self.api.config.cbor)?;
         let object = if self.name().is_none() && !reviews::is_review(&self.row) && !is_bindings(&self.row) {
             let value = decode::object(&self.row, bytes, format, cx)?;
             sent(cx, &value);
@@ -205,7 +205,7 @@ impl Call {
     }
 
     async fn put(&self, name: &str, content_type: Option<&str>, bytes: &[u8], cx: &Context) -> Result<Answer, Status> {
-        let format = Format::of(content_type)?;
+        let format = Format::of(content_type, self.api.config.cbor)?;
         let existed = self.api.store.get(&self.row.key(self.namespace(), name)).is_some();
         let object = if self.target.subresource.as_deref() == Some("scale") {
             let value = decode::parse(bytes, format)?;
@@ -225,12 +225,15 @@ impl Call {
         let strategic = !self.row.schema.is_empty() || self.target.subresource.as_deref() == Some("scale");
         let kinds = [PatchKind::Json, PatchKind::Merge, PatchKind::Strategic, PatchKind::Apply];
         let mut offered = kinds.into_iter().filter(|kind| *kind != PatchKind::Strategic || strategic);
-        let kind = offered
-            .clone()
-            .find(|kind| kind.content_type() == media)
-            .ok_or_else(|| Status::unsupported_media_type(&offered.by_ref().map(PatchKind::content_type).collect::<Vec<_>>().join(", ")))?;
-        let patch = decode::parse(bytes, if kind == PatchKind::Apply { Format::Yaml } else { Format::Json })?;
-        if kind == PatchKind::Apply {
+        let cbor = self.api.config.cbor.then_some(options::APPLY_CBOR);
+        let (kind, format) = match offered.clone().find(|kind| kind.content_type() == media) {
+            Some(PatchKind::Apply) => (PatchKind::Apply, Format::Yaml),
+            Some(kind) => (kind, Format::Json),
+            None if cbor == Some(media) => (PatchKind::Apply, Format::Cbor),
+            None => return Err(Status::unsupported_media_type(&offered.by_ref().map(PatchKind::content_type).chain(cbor).collect::<Vec<_>>().join(", "))),
+        };
+        let patch = decode::parse(bytes, format)?;
+        if format == Format::Yaml {
             decode::applied_once(bytes, cx)?;
         }
         if let Some(record) = &cx.record {
@@ -256,7 +259,7 @@ impl Call {
             }
             given
         } else {
-            let given = decode::parse(bytes, Format::of(content_type)?)?;
+            let given = decode::parse(bytes, Format::of(content_type, self.api.config.cbor)?)?;
             sent(cx, &given);
             given
         };

@@ -43,7 +43,7 @@ pub async fn handle(api: Arc<Api>, presented: Presented, request: http::Request<
     let (head, gzip) = (parts.method == Method::HEAD, compress::accepted(&parts));
     let mut body = Some(body);
     let query = Query::parse(parts.uri.query().unwrap_or(""));
-    let asked = Asked::of(&parts, &query);
+    let asked = Asked::of(&parts, &query, api.config.cbor);
     let mut answer = route(api, presented, &id, parts, query, &asked, &mut body).await.unwrap_or_else(|status| answer::refusal(&status, &asked));
     if let Ok(id) = shown_id {
         answer.headers_mut().insert(AUDIT_ID, id);

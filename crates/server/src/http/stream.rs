@@ -1,4 +1,4 @@
-//! A watch as a chunked response: one JSON line an event, or one frame of protobuf.
+//! A watch as a chunked response: one JSON line an event, one frame of protobuf, or one item of a CBOR sequence.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ::api::columns::{self, IncludeObject};
 use ::api::protobuf::{self, ProtobufError};
-use ::api::{Object, Status};
+use ::api::{Object, Status, cbor};
 use bytes::{Bytes, BytesMut};
 use http::Response;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -51,7 +51,11 @@ pub fn watch(api: Arc<Api>, watching: Watching, wanted: Wanted, include: Include
     let mut stream = Stream { api, watching, wanted, include, until, ticker: Ticker::at(until), first_row: true, ended: false };
     stream.wind(now);
     let mut response = Response::new(stream.boxed_unsync());
-    let kind = if wanted.media == Media::Protobuf { "application/vnd.kubernetes.protobuf;stream=watch" } else { "application/json" };
+    let kind = match wanted.media {
+        Media::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        Media::Cbor => cbor::SEQUENCE_TYPE,
+        Media::Json | Media::Yaml => "application/json",
+    };
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
@@ -139,6 +143,11 @@ impl Stream {
     fn event(&mut self, kind: &str, json: &[u8]) -> Bytes {
         match self.wanted.media {
             Media::Protobuf => self.framed(kind, protobuf::encode(json)),
+            Media::Cbor => match cbor::encode_json(json) {
+                Ok(bytes) => cbor::event(kind, &bytes).into(),
+                Err(_) if kind == "ERROR" => Bytes::new(),
+                Err(error) => self.failed(&Status::internal(error)),
+            },
             _ => encode::event(kind, json),
         }
     }
@@ -164,6 +173,7 @@ impl Stream {
                 let enveloped = self.api.encoded.protobuf(self.watching.row(), object);
                 return self.framed(kind, enveloped);
             }
+            (_, Media::Cbor) => return self.event(kind, object.bytes()),
             _ => return encoded::event(kind, object),
         };
         match shaped {

@@ -1,6 +1,6 @@
 //! Encodings as clients meet them: protobuf in and out, YAML, lines for people, gzip; what is refused, and in which words.
 
-use ::api::protobuf;
+use ::api::{cbor, protobuf};
 use serde_json::{Value, json};
 
 use crate::harness::{CONFIG_MAPS, Server, config_map};
@@ -219,4 +219,32 @@ async fn gzip_over_both_versions_of_http() {
     }
     let events = server.watch_with(&format!("{CONFIG_MAPS}?watch=1"), &[("accept-encoding", "gzip")]).await;
     assert_eq!(events.content_encoding(), "");
+}
+
+#[tokio::test]
+async fn cbor_is_spoken_behind_its_gate() {
+    let server = Server::start_with(|config| config.cbor = true).await;
+    const WANT: (&str, &str) = ("accept", "application/cbor");
+    let path = format!("{CONFIG_MAPS}/a");
+    let made = server.call("POST", CONFIG_MAPS, &[WANT, ("content-type", "application/cbor")], cbor::encode(&config_map("a"))).await.expect(201);
+    assert_eq!(made.header("content-type"), "application/cbor");
+    assert!(made.body.starts_with(&cbor::SELF_DESCRIBED));
+    let made = cbor::decode(&made.body).unwrap();
+    assert_eq!(server.get(&path).await.expect(200).json(), made);
+    let list = server.call("GET", CONFIG_MAPS, &[WANT], "").await.expect(200);
+    assert!(cbor::decode(&list.body).unwrap()["items"].as_array().unwrap().iter().any(|item| item["metadata"]["name"] == "a"));
+    let table = server.call("GET", &path, &[("accept", "application/cbor;as=Table;g=meta.k8s.io;v=v1")], "").await.expect(200);
+    assert_eq!(cbor::decode(&table.body).unwrap()["rows"][0]["cells"][0], "a");
+    let events = server.call("GET", &format!("{CONFIG_MAPS}?watch=true&timeoutSeconds=1&fieldSelector=metadata.name%3Da"), &[WANT], "").await.expect(200);
+    assert_eq!(events.header("content-type"), "application/cbor-seq");
+    assert_eq!(&events.body[..], cbor::event("ADDED", &cbor::encode(&made)));
+    let applied = server.call("PATCH", &format!("{CONFIG_MAPS}/b?fieldManager=m"), &[WANT, ("content-type", "application/apply-patch+cbor")], cbor::encode(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "b"}, "data": {"k": "v"}}))).await.expect(201);
+    assert_eq!(cbor::decode(&applied.body).unwrap()["metadata"]["managedFields"][0]["operation"], "Apply");
+    let refused = server.call("POST", CONFIG_MAPS, &[WANT, ("content-type", "application/cbor")], cbor::encode(&config_map("a"))).await.expect(409);
+    assert_eq!(cbor::decode(&refused.body).unwrap()["reason"], "AlreadyExists");
+    let refused = server.call("POST", CONFIG_MAPS, &[("content-type", "application/cbor")], &[0xa1, 0x41][..]).await.expect(400);
+    assert!(refused.message().contains("cbor: unexpected EOF"), "{}", refused.message());
+    let refused = server.call("PATCH", &path, &[("content-type", "x")], "").await.expect(415);
+    assert!(refused.message().ends_with("application/apply-patch+yaml, application/apply-patch+cbor"), "{}", refused.message());
+    server.call("DELETE", &path, &[WANT, ("content-type", "application/cbor")], cbor::encode(&json!({"apiVersion": "v1", "kind": "DeleteOptions"}))).await.expect(200);
 }
