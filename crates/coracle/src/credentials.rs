@@ -4,11 +4,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use kubeadm::{FRONT_PROXY_CLIENT, Login, Names, PkiFolder};
 use pki::{Authority, Identity, Pki};
 use server::{FrontProxy, TokenKey};
+
+use crate::tls::Shown;
+
+const API_SERVER: &str = "apiserver";
 
 pub struct Credentials {
     pub folder: PkiFolder,
@@ -17,6 +22,37 @@ pub struct Credentials {
     pub token_key: Arc<TokenKey>,
     /// Who we are to the servers behind APIServices.
     pub front_proxy: FrontProxy,
+}
+
+/// How often it is looked whether a certificate ends soon: they are renewed a month before.
+const LOOK_PERIOD: Duration = Duration::from_secs(12 * 3600);
+
+/// Shows the API server's certificate anew when somebody renews it (`kubeadm certs renew`).
+pub async fn follow(folder: PkiFolder, shown: Arc<Shown>) {
+    let path = folder.certificate(API_SERVER);
+    let known = std::fs::read(&path).unwrap_or_default();
+    let mut changes = match server::FileChanges::of(&path, known) {
+        Ok(changes) => changes,
+        Err(error) => return tracing::warn!(%error, file = %path.display(), "the API server's certificate is not followed: a new one counts from the next start"),
+    };
+    // The key is written first.
+    while changes.next().await {
+        let exchanged = folder.identity(API_SERVER).map_err(anyhow::Error::from).and_then(|identity| shown.exchange(&identity));
+        match exchanged {
+            Ok(()) => tracing::info!(target: "server", file = %path.display(), "the API server shows a new certificate"),
+            Err(error) => tracing::error!(error = %format_args!("{error:#}"), "the API server's new certificate is not used"),
+        }
+    }
+}
+
+/// Renews the control plane's certificates before they end.
+pub async fn keep(folder: PkiFolder, names: Names, clock: Arc<dyn api::Clock>) {
+    loop {
+        tokio::time::sleep(LOOK_PERIOD).await;
+        if let Err(error) = folder.ensure(&names, clock.now().as_second(), &mut |line| tracing::debug!("{line}")) {
+            tracing::error!(%error, "the control plane's certificates are not kept");
+        }
+    }
 }
 
 /// Writes so that others never see half a file, and only the owner can read it.
@@ -39,7 +75,7 @@ impl Credentials {
 
     /// The API server's own.
     pub fn api_server(&self) -> Result<Identity> {
-        Ok(self.folder.identity("apiserver")?)
+        Ok(self.folder.identity(API_SERVER)?)
     }
 
     /// `admin.conf` for `server` (`https://192.0.2.1:6443`).

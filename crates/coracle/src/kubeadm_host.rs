@@ -15,6 +15,9 @@ use crate::{detach, down, reset, up};
 const POD_NETWORK: &str = "10.244.0.0/16";
 const SERVICES: &str = "10.96.0.0/12";
 
+/// Of what failed to start.
+const LOG_LINES: usize = 5;
+
 pub struct ThisMachine;
 
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
@@ -93,11 +96,16 @@ impl Host for ThisMachine {
     fn remove(&self, data_dir: &Path) -> Result<(), String> {
         let paths = Paths::new(data_dir);
         let (pods, services) = ranges(&paths);
-        reset::remove(&paths, pods, services).map_err(text)
+        reset::remove(&paths, pods, services, &[]).map_err(text)
     }
 
-    fn stop(&self, data_dir: &Path) -> Result<(), String> {
-        down::stop(&Paths::new(data_dir)).map(drop).map_err(text)
+    fn undo(&self, data_dir: &Path, before: &[OsString]) -> Result<(), String> {
+        let paths = Paths::new(data_dir);
+        let (pods, services) = ranges(&paths);
+        // What the log says of the failure would go with the folder.
+        let log = std::fs::read_to_string(paths.log_file()).unwrap_or_default();
+        log.lines().rev().take(LOG_LINES).collect::<Vec<_>>().into_iter().rev().for_each(|line| eprintln!("{line}"));
+        reset::remove(&paths, pods, services, before).map_err(text)
     }
 
     fn runs(&self, data_dir: &Path) -> bool {

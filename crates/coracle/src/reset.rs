@@ -1,5 +1,6 @@
 //! `coracle reset`: stops the cluster and leaves the machine as it was found: no process, mount, cgroup, interface, rule or file.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ impl PodNetwork for Nothing {
 pub fn run(options: &Options) -> Result<()> {
     let paths = Paths::new(&options.folder.data_dir);
     let by_kubeadm = paths.kubeadm_mark().exists();
-    remove(&paths, options.pod_network_cidr, options.service_cidr)?;
+    remove(&paths, options.pod_network_cidr, options.service_cidr, &[])?;
     if by_kubeadm {
         kubeadm::remove_traces();
         println!("removed {} and {}", kubeadm::KUBERNETES_FOLDER, kubeadm::KUBELET_FOLDER);
@@ -50,8 +51,8 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Stops what runs and takes away all it made.
-pub fn remove(paths: &Paths, pod_network_cidr: (IpAddr, u8), service_cidr: (IpAddr, u8)) -> Result<()> {
+/// Stops what runs and takes away all it made, but for what is to be kept of the data folder.
+pub fn remove(paths: &Paths, pod_network_cidr: (IpAddr, u8), service_cidr: (IpAddr, u8), kept: &[OsString]) -> Result<()> {
     if down::stop(paths)? {
         println!("stopped the cluster");
     }
@@ -79,12 +80,26 @@ pub fn remove(paths: &Paths, pod_network_cidr: (IpAddr, u8), service_cidr: (IpAd
         println!("removed the pod network");
     }
     unmount_below(&paths.data)?;
-    for folder in [paths.data.clone(), paths.run()] {
-        if folder.exists() {
-            std::fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
-            println!("removed {}", folder.display());
+    if kept.is_empty() {
+        remove_folder(&paths.data)?;
+    } else {
+        for entry in std::fs::read_dir(&paths.data)?.flatten().filter(|entry| !kept.contains(&entry.file_name())) {
+            let path = entry.path();
+            let removed = if entry.file_type()?.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            removed.with_context(|| format!("cannot remove {}", path.display()))?;
         }
     }
+    remove_folder(&paths.run())
+}
+
+/// One that something is mounted on is left empty: the mount is not ours.
+fn remove_folder(folder: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {}
+        removed => removed.with_context(|| format!("cannot remove {}", folder.display()))?,
+    }
+    println!("removed {}", folder.display());
     Ok(())
 }
 
@@ -112,7 +127,7 @@ fn remove_pod_logs(uids: &[String]) {
 /// Volumes on tmpfs and bind mounts of the kubelet's folder, innermost first.
 fn unmount_below(folder: &Path) -> Result<()> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").context("cannot read the mount table")?;
-    let mut points: Vec<&str> = table.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| Path::new(point).starts_with(folder)).collect();
+    let mut points: Vec<&str> = table.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| Path::new(point).starts_with(folder) && Path::new(point) != folder).collect();
     points.reverse();
     for point in points {
         nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH).with_context(|| format!("cannot unmount {point}"))?;

@@ -27,7 +27,7 @@ use crate::machine::{Machine, MachineConfig, node_range};
 use crate::tls::{self, Shown};
 use crate::paths::Paths;
 use crate::user_flags::UserFlags;
-use crate::{api_server, detach, down, system};
+use crate::{api_server, credentials, detach, down, system};
 
 /// How long work on threads of its own may take once everything else has stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -219,7 +219,10 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     let listener = tokio::net::TcpListener::bind(SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), options.secure_port))
         .await
         .with_context(|| format!("cannot listen on port {}\nhint: another cluster may run; --secure-port chooses another port", options.secure_port))?;
-    let tls = tls::server(Shown::new(&credentials.api_server()?)?, options.api_server.tls()?, &[&authority, &fronts])?;
+    let shown = Shown::new(&credentials.api_server()?)?;
+    let tls = tls::server(shown.clone(), options.api_server.tls()?, &[&authority, &fronts])?;
+    tokio::spawn(credentials::follow(credentials.folder.clone(), shown));
+    tokio::spawn(credentials::keep(credentials.folder.clone(), names, clock.clone()));
     let serving = tokio::spawn(server::serve(api.clone(), server::ServeConfig { listener, tls }, stopped.clone()));
     let url = format!("https://{}", SocketAddr::new(address, options.secure_port));
     write_private(&paths.admin_kubeconfig(), credentials.kubeconfig(&url).as_bytes())?;

@@ -50,7 +50,10 @@ impl Journal {
 pub fn remove(path: &Path) {
     let Ok(there) = path.symlink_metadata() else { return };
     let removed = if there.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
-    if let Err(error) = removed {
+    // A folder that something is mounted on is left empty.
+    if let Err(error) = removed
+        && error.kind() != std::io::ErrorKind::ResourceBusy
+    {
         eprintln!("warning: cannot remove {}: {error}", path.display());
     }
 }
@@ -61,6 +64,11 @@ impl Drop for Journal {
             self.made.iter().rev().for_each(|path| remove(path));
         }
     }
+}
+
+/// What is in a folder; nothing if it is not there.
+pub fn names_in(folder: &Path) -> Vec<std::ffi::OsString> {
+    std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect()
 }
 
 /// Folders whose contents `reset` removes, and files.

@@ -47,8 +47,8 @@ pub trait Host {
     fn start_agent(&self, what: &Agent) -> Result<(), String>;
     /// Stops what runs with that folder and takes away all it made, the folder too.
     fn remove(&self, data_dir: &std::path::Path) -> Result<(), String>;
-    /// Stops what runs with that folder; what it made stays.
-    fn stop(&self, data_dir: &std::path::Path) -> Result<(), String>;
+    /// The same, but for what was in the folder `before`.
+    fn undo(&self, data_dir: &std::path::Path, before: &[std::ffi::OsString]) -> Result<(), String>;
     /// Whether something runs with that folder.
     fn runs(&self, data_dir: &std::path::Path) -> bool;
 }

@@ -13,7 +13,7 @@ use pki::Pki;
 use crate::bootstrap_token::{BootstrapToken, duration};
 use crate::certificates::{CA, CONFIGS, Names, PkiFolder};
 use crate::error::{Error, InPhase};
-use crate::files::{Journal, remove};
+use crate::files::{Journal, names_in};
 use crate::host::{ControlPlane, Host, KUBELET_FOLDER, KUBERNETES_FOLDER};
 use crate::kubeconfig::{Login, kubeconfig, of_cluster};
 use crate::objects::{ClusterConfiguration, kubelet_configuration};
@@ -26,7 +26,7 @@ pub const KUBELET_PORT: u16 = 10250;
 pub const DEFAULT_POD_SUBNET: &str = "10.244.0.0/16";
 pub const DEFAULT_SERVICE_SUBNET: &str = "10.96.0.0/12";
 pub const DEFAULT_DATA: &str = "/var/lib/coracle";
-/// Where the objects are, in the data folder.
+/// Where the objects are, in the data folder: there is a cluster already.
 const STORE: &str = "store";
 /// The cluster's DNS is the tenth address of the Services' range.
 const DNS_OFFSET: u128 = 10;
@@ -183,7 +183,24 @@ fn checks(wanted: &ControlPlane) -> Vec<Check> {
         Check::PortOpen(KUBELET_PORT),
         Check::DirAvailable(wanted.data_dir.join(STORE)),
         Check::HostName(wanted.node_name.clone()),
+        Check::Found { name: "AdvertiseAddress", wrong: overlap(wanted) },
     ]
+}
+
+/// An address of this machine in a range that is for Services or pods would never be reached.
+fn overlap(wanted: &ControlPlane) -> Option<String> {
+    let address = wanted.advertise_address;
+    let (flag, range) = [("--service-cidr", &wanted.service_cidr), ("--pod-network-cidr", &wanted.pod_network_cidr)].into_iter().find(|(_, range)| within(range, address))?;
+    Some(format!("this machine's address {address} is in {range}, the range of {flag}: nobody could reach it\n\thint: choose another range, or another of this machine's addresses with --apiserver-advertise-address"))
+}
+
+fn within(range: &str, address: IpAddr) -> bool {
+    let Some((base, bits)) = range.split_once('/').and_then(|(base, bits)| Some((base.parse().ok()?, bits.parse::<u32>().ok()?))) else { return false };
+    match (base, address) {
+        (IpAddr::V4(base), IpAddr::V4(address)) => (u32::from(base) ^ u32::from(address)).checked_shr(32 - bits.min(32)).unwrap_or(0) == 0,
+        (IpAddr::V6(base), IpAddr::V6(address)) => (u128::from(base) ^ u128::from(address)).checked_shr(128 - bits.min(128)).unwrap_or(0) == 0,
+        _ => false,
+    }
 }
 
 /// The kubeconfigs, each with a new certificate.
@@ -244,18 +261,16 @@ pub fn run(options: &Options, host: &dyn Host) -> Result<(), Error> {
     println!("[kubelet-start] Starting the kubelet");
     println!("[wait-control-plane] Waiting for the control plane: one process, with the kubelet of this node in it");
     let started = std::time::Instant::now();
-    let data_was_there = what.data_dir.exists();
+    let before = names_in(&what.data_dir);
     let outcome = host.start_control_plane(what).map_err(Error::Host).phase("wait-control-plane").and_then(|()| {
         println!("[control-plane-check] kube-apiserver is healthy after {:.3}s", started.elapsed().as_secs_f64());
         publish(options, &wanted, &pki, &kubelet, host.version())
     });
     if let Err(error) = outcome {
-        // As it was found: unless there was something of the user's.
-        let undone = if data_was_there { host.stop(&what.data_dir) } else { host.remove(&what.data_dir) };
-        if let Err(message) = undone {
+        // As it was found.
+        if let Err(message) = host.undo(&what.data_dir, &before) {
             eprintln!("warning: {message}");
         }
-        remove(&what.data_dir.join(STORE));
         return Err(error);
     }
     journal.keep();
@@ -320,6 +335,9 @@ mod tests {
         assert_eq!(nth("10.96.0.0/12", 10).unwrap().to_string(), "10.96.0.10");
         assert_eq!(nth("fd00::/112", 10).unwrap().to_string(), "fd00::a");
         assert!(nth("255.255.255.255/32", 1).is_none());
+        for (range, address, is) in [("10.96.0.0/12", "10.99.0.1", true), ("10.96.0.0/12", "10.112.0.1", false), ("0.0.0.0/0", "1.2.3.4", true), ("1.2.3.4/32", "1.2.3.5", false), ("fd00::/64", "fd00::1", true), ("fd00::/64", "10.0.0.1", false)] {
+            assert_eq!(within(range, address.parse().unwrap()), is, "{range} {address}");
+        }
         assert!(cidr("10.0.0.0/33").is_err() && cidr("10.0.0.0").is_err() && cidr("fd00::/64").is_ok());
     }
 

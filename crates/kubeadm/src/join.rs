@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::bootstrap_token::BootstrapToken;
 use crate::discovery::{self, Cluster, Trust};
 use crate::error::{Error, InPhase};
-use crate::files::Journal;
+use crate::files::{Journal, names_in};
 use crate::host::{Agent, Host, KUBELET_FOLDER, KUBERNETES_FOLDER};
 use crate::identity::IdentityFile;
 use crate::init::{DEFAULT_DATA, KUBELET_PORT, node_name};
@@ -219,10 +219,9 @@ pub fn run(options: &Options, host: &dyn Host) -> Result<(), Error> {
     };
     journal.write(&files.flags, format!("KUBELET_KUBEADM_ARGS=\"--hostname-override={}\"\n", agent.node_name).as_bytes())?;
     println!("[kubelet-start] Starting the kubelet");
-    let data_was_there = options.data_dir.exists();
+    let before = names_in(&options.data_dir);
     if let Err(message) = host.start_agent(&agent) {
-        let undone = if data_was_there { host.stop(&options.data_dir) } else { host.remove(&options.data_dir) };
-        if let Err(message) = undone {
+        if let Err(message) = host.undo(&options.data_dir, &before) {
             eprintln!("warning: {message}");
         }
         return Err(Error::Host(message)).phase("kubelet-start");

@@ -55,6 +55,7 @@ pub use admission::{Plugins, PluginsError};
 pub use authorization::config::{AUTHORIZED_TTL, UNAUTHORIZED_TTL, parse as parse_authorization_configuration};
 pub use authorization::{AuthorizationConfigError, AuthorizationMode, AuthorizationWebhook, WebhookConfig};
 pub use outbound::{Credentials as HookCredentials, Hook, OutboundError};
+pub use file_changes::FileChanges;
 pub use jwt::PublicKey;
 pub use http::{Listener, ServeConfig, serve};
 pub use local::Local;

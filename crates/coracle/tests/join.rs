@@ -1,0 +1,92 @@
+//! Two machines of a lab become a cluster by kubeadm's own words, as root: what is refused and leaves nothing behind, and a pod on the machine that joined,
+//! seen through the API server of the other one.
+
+use std::process::{Command, Output, Stdio};
+
+struct Lab(tempfile::TempDir);
+
+impl Lab {
+    fn up() -> Self {
+        let lab = Self(tempfile::tempdir().expect("tempdir"));
+        assert!(lab.run(&["up", "--nodes", "2", "--bare"]).status.success(), "a lab of two");
+        lab
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_coracle"));
+        command.args(["lab", "--data-dir"]).arg(self.0.path().join("lab")).args(words).stdin(Stdio::null());
+        command.output().expect("coracle")
+    }
+
+    fn try_on(&self, node: &str, script: &str) -> Output {
+        self.run(&["shell", node, "--", "sh", "-c", &format!("export KUBECONFIG=/etc/kubernetes/admin.conf; {script}")])
+    }
+
+    fn on(&self, node: &str, script: &str) -> String {
+        let output = self.try_on(node, script);
+        assert!(output.status.success(), "{script}: {output:?}\n{}", self.logs());
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    fn refused(&self, node: &str, script: &str, why: &str) {
+        let output = self.try_on(node, script);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(why), "{script}: {output:?}");
+    }
+
+    fn logs(&self) -> String {
+        ["node1", "node2"].map(|node| String::from_utf8_lossy(&self.try_on(node, "tail -n 30 /var/lib/coracle/coracle.log").stdout).into_owned()).join("\n---\n")
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if self.0.path().join("lab").exists() {
+            self.run(&["down"]);
+        }
+    }
+}
+
+/// Its files are the node's: no image is needed but an empty one.
+const POD: &str = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"far"},"spec":{
+"tolerations":[{"key":"node.kubernetes.io/disk-pressure","operator":"Exists"}],"containers":[{"name":"c","image":"empty","imagePullPolicy":"Never","command":["/usr/bin/sh","-c","echo here I am; exec sleep 10000"],
+"volumeMounts":[{"name":"usr","mountPath":"/usr","readOnly":true},{"name":"lib","mountPath":"/lib","readOnly":true},{"name":"lib64","mountPath":"/lib64","readOnly":true}]}],
+"volumes":[{"name":"usr","hostPath":{"path":"/usr"}},{"name":"lib","hostPath":{"path":"/usr/lib"}},{"name":"lib64","hostPath":{"path":"/usr/lib64"}}]}}"#;
+
+#[test]
+fn a_machine_joins() {
+    let lab = Lab::up();
+    let said = lab.on("node1", "kubeadm init --apiserver-advertise-address $(hostname -i)");
+    assert!(said.contains("Your Kubernetes control-plane has initialized successfully!") && said.contains("\nkubeadm join "), "{said}");
+    lab.refused("node1", "kubeadm init", "[ERROR Port-6443]: Port 6443 is in use");
+    assert!(lab.on("node1", "kubectl get node node1 -o jsonpath='{.spec.taints[*].key}'").contains("node-role.kubernetes.io/control-plane"));
+    let join = lab.on("node1", "kubeadm token create --print-join-command").trim().to_owned();
+    let (token, hash) = (join.split(' ').nth(4).expect("a token"), join.rsplit(' ').next().expect("a hash"));
+
+    // What is wrong is said, and leaves nothing behind.
+    lab.refused("node2", &join.replace(&token[7..], "0000000000000000"), "failed to verify JWS signature of received cluster info object");
+    lab.refused("node2", &join.replace(hash, &format!("sha256:{}", "0".repeat(64))), "is invalid: none of the public keys");
+    lab.refused("node2", &join.replace(hash, "sha256:12"), "expected 64 hexadecimal digits");
+    assert_eq!(lab.on("node2", "ls -A /etc/kubernetes /var/lib/kubelet /var/lib/coracle 2>/dev/null | grep -v ':$' | grep . ; true"), "");
+
+    assert!(lab.on("node2", &join).contains("This node has joined the cluster:"));
+    lab.refused("node2", &join, "[ERROR FileAvailable--etc-kubernetes-kubelet.conf]: /etc/kubernetes/kubelet.conf already exists");
+    lab.on("node1", "kubectl wait --for=condition=Ready node/node2 --timeout=120s");
+
+    lab.on("node2", "mkdir /tmp/e && touch /tmp/e/f && printf 'FROM scratch\\nCOPY f /f\\n' >/tmp/e/Dockerfile && coracle build -t empty /tmp/e");
+    lab.on("node1", &format!("echo '{POD}' | kubectl create -f - && kubectl wait --for=condition=Ready pod/far --timeout=120s"));
+    assert_eq!(lab.on("node1", "kubectl get pod far -o jsonpath='{.spec.nodeName}'"), "node2");
+    assert_eq!(lab.on("node1", "kubectl logs far"), "here I am\n");
+    assert_eq!(lab.on("node1", "kubectl exec far -- /usr/bin/cat /etc/hostname"), "far\n");
+
+    // Renewed under way: who asks sees the new certificate, without a restart.
+    let date = "curl -skv https://127.0.0.1:6443/healthz 2>&1 | grep 'start date'";
+    let before = lab.on("node1", date);
+    lab.on("node1", "kubeadm certs renew all");
+    // Two certificates of one second look alike.
+    lab.on("node1", &format!("until [ \"$({date})\" != '{}' ]; do kubeadm certs renew apiserver; done", before.trim_end()));
+    assert_eq!(lab.on("node1", "kubectl exec far -- /usr/bin/cat /etc/hostname"), "far\n");
+
+    lab.on("node2", "kubeadm reset -f");
+    assert_eq!(lab.on("node2", "ls -A /etc/kubernetes /var/lib/kubelet /var/lib/coracle 2>/dev/null | grep -v ':$' | grep . ; true"), "");
+}
