@@ -242,6 +242,43 @@ impl Transaction {
         });
     }
 
+    /// A set of ranges of addresses; [`Transaction::add_ranges`] fills it.
+    pub fn add_range_set(&mut self, name: &str, field: Field) {
+        const INTERVAL: u32 = 4;
+        self.set_id += 1;
+        let id = self.set_id;
+        self.add(msg::NEW_SET, libc::NLM_F_CREATE, |m, table| {
+            m.text(1, table).text(2, name).be32(3, INTERVAL);
+            m.be32(4, type_number(&[field])).be32(5, width(&[field]) as u32);
+            m.be32(10, id);
+        });
+    }
+
+    /// The first of each range, and what follows its last (nothing after the last address there is). They must not overlap.
+    pub fn add_ranges(&mut self, set: &str, ranges: impl IntoIterator<Item = (Vec<u8>, Option<Vec<u8>>)>) {
+        const END: u32 = 1;
+        let mut bounds = ranges.into_iter().flat_map(|(first, end)| [Some((first, 0)), end.map(|end| (end, END))]).flatten().peekable();
+        while bounds.peek().is_some() {
+            self.add(msg::NEW_ELEMENT, libc::NLM_F_CREATE, |m, table| {
+                m.text(1, table).text(2, set);
+                m.nest(3, |m| {
+                    let start = m.len();
+                    while m.len() - start < LIST_BYTES_MAX {
+                        let Some((key, flags)) = bounds.next() else { break };
+                        m.nest(1, |m| {
+                            m.nest(1, |m| {
+                                m.bytes(1, &key);
+                            });
+                            if flags != 0 {
+                                m.be32(3, flags);
+                            }
+                        });
+                    }
+                });
+            });
+        }
+    }
+
     pub fn add_elements<'a>(&mut self, set: &str, elements: impl IntoIterator<Item = Element<'a>>) {
         self.elements(msg::NEW_ELEMENT, libc::NLM_F_CREATE, set, elements);
     }

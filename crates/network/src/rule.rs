@@ -198,6 +198,42 @@ impl Rule {
         rule.and_xor(register, &NEW.to_ne_bytes(), &[0; 4]).compare(register, false, &[0; 4])
     }
 
+    /// Two rules: what a known flow sends back, and what the network says of a flow (ICMP errors).
+    pub fn answers() -> [Self; 2] {
+        const ESTABLISHED: u32 = 2;
+        const RELATED: u32 = 4;
+        const DIRECTION: u32 = 1;
+        const REPLY: u8 = 1;
+        let register = Register::word(0);
+        let state = |rule: Self, bits: u32| {
+            let rule = rule.push("ct", move |m| {
+                m.be32(2, 0).be32(1, register.0);
+            });
+            rule.and_xor(register, &bits.to_ne_bytes(), &[0; 4]).compare(register, false, &[0; 4])
+        };
+        let back = state(Self::new(), ESTABLISHED).push("ct", move |m| {
+            m.be32(2, DIRECTION).be32(1, register.0);
+        });
+        [back.compare(register, true, &[REPLY]), state(Self::new(), RELATED)]
+    }
+
+    /// The destination port is one of these.
+    pub fn destination_port_in(self, first: u16, last: u16) -> Self {
+        let register = Register::word(0);
+        let rule = self.load(register, Load::DestinationPort);
+        if first == last {
+            return rule.compare(register, true, &first.to_be_bytes());
+        }
+        rule.push("range", move |m| {
+            m.be32(1, register.0).be32(2, 0);
+            for (bound, value) in [(3, first), (4, last)] {
+                m.nest(bound, |m| {
+                    m.bytes(1, &value.to_be_bytes());
+                });
+            }
+        })
+    }
+
     pub fn set_mark(self, bits: u32) -> Self {
         let register = Register::word(0);
         let rule = self.meta(register, libc::NFT_META_MARK).and_xor(register, &(!bits).to_ne_bytes(), &bits.to_ne_bytes());
@@ -297,6 +333,10 @@ impl Rule {
         self.push("reject", move |m| {
             m.be32(1, 0).u8(2, code);
         })
+    }
+
+    pub fn accept(self) -> Self {
+        self.verdict(libc::NF_ACCEPT, None)
     }
 
     pub fn drop(self) -> Self {

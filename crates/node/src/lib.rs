@@ -32,6 +32,7 @@ mod objects;
 mod observe;
 mod patch;
 pub mod pod;
+pub mod policy;
 mod probe;
 mod probe_http;
 mod probes;

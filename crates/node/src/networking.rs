@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use crate::proxy::{self, ProxyConfig, local_dns};
 use crate::services::Services;
 use crate::names;
+use crate::policy::Policies;
 
 const DNS_PORT: u16 = 53;
 
@@ -43,6 +44,8 @@ pub enum NetworkingError {
     #[error(transparent)]
     Dataplane(#[from] DataplaneError),
     #[error(transparent)]
+    Policy(#[from] ::network::PolicyError),
+    #[error(transparent)]
     Dns(#[from] BindError),
     #[error("the task setting up the network ended: {0}")]
     Task(#[from] tokio::task::JoinError),
@@ -53,6 +56,7 @@ pub struct Networking {
     config: NetworkingConfig,
     pods: Arc<PodNet>,
     records: Arc<Records>,
+    policies: Policies,
     server: Server,
     tasks: JoinSet<()>,
 }
@@ -67,18 +71,19 @@ impl Networking {
         pods.cluster_cidrs = config.cluster_cidrs.clone();
         pods.service_cidrs = config.service_cidrs.clone();
         let pods = Arc::new(tokio::task::spawn_blocking(move || PodNet::open(pods)).await??);
+        let policies = Policies::open(&config.node_name, &config.pod_cidrs)?;
         let records = Arc::new(Records::new(&config.cluster_domain));
         records.set_servers(config.cluster_dns.clone());
         // Neither of these may be asked what we do not know: they are us.
         let own = [pods.gateways(), config.cluster_dns.clone()].concat();
         let upstreams = Upstreams::resolv_conf(&config.resolv_conf, own);
         let server = listen(&pods.gateways(), &records, &upstreams).await?;
-        Ok(Self { config, pods, records, server, tasks: JoinSet::new() })
+        Ok(Self { config, pods, records, policies, server, tasks: JoinSet::new() })
     }
 
     /// What the embedded runtime gives its sandboxes their network by.
     pub fn pod_network(&self) -> Arc<dyn PodNetwork> {
-        Arc::new(BuiltIn(self.pods.clone()))
+        Arc::new(BuiltIn(self.pods.clone(), self.policies.clone()))
     }
 
     /// Where the name server listens.
@@ -108,12 +113,14 @@ impl Networking {
         let config = ProxyConfig { node_name: self.config.node_name.clone(), fixed };
         self.tasks.spawn(proxy::run(services.clone(), dataplane, config));
         self.tasks.spawn(names::run(services, self.records.clone()));
+        self.tasks.spawn(self.policies.clone().run(client.clone()));
         Ok(())
     }
 
     /// Leaves no link, route, table, setting or file of a network with this configuration; blocks for some milliseconds. For when nothing runs.
     pub fn reset(config: &NetworkingConfig) -> Result<(), NetworkingError> {
         Dataplane::open(DataplaneConfig { cluster_cidrs: Vec::new(), service_cidrs: Vec::new() })?.reset()?;
+        Policies::reset()?;
         PodNet::open(PodNetConfig::new(config.pod_cidrs.clone(), config.state_dir.clone()))?.reset()?;
         Ok(())
     }
@@ -131,8 +138,8 @@ async fn listen(addresses: &[IpAddr], records: &Arc<Records>, upstreams: &Upstre
     }
 }
 
-/// [`PodNet`] as the runtime wants it.
-struct BuiltIn(Arc<PodNet>);
+/// [`PodNet`] as the runtime wants it, and the policies of each pod before anything runs in it.
+struct BuiltIn(Arc<PodNet>, Policies);
 
 impl BuiltIn {
     async fn run<T: Send + 'static>(&self, work: impl FnOnce(&PodNet) -> Result<T, PodNetError> + Send + 'static) -> Result<T, String> {
@@ -155,13 +162,21 @@ fn port_mapping(port: &cri::PortMapping) -> PortMapping {
 
 impl PodNetwork for BuiltIn {
     fn attach<'a>(&'a self, sandbox_id: &'a str, namespace: &'a Path, config: &'a PodSandboxConfig) -> BoxFuture<'a, Result<Vec<IpAddr>, String>> {
-        let (sandbox_id, namespace) = (sandbox_id.to_owned(), namespace.to_owned());
+        let (id, namespace) = (sandbox_id.to_owned(), namespace.to_owned());
         let ports: Vec<PortMapping> = config.port_mappings.iter().map(port_mapping).collect();
-        Box::pin(self.run(move |pods| pods.attach(&sandbox_id, &namespace, &ports)))
+        Box::pin(async move {
+            let addresses = self.run(move |pods| pods.attach(&id, &namespace, &ports)).await?;
+            self.1.attach(sandbox_id, config, &addresses).await?;
+            Ok(addresses)
+        })
     }
 
     fn detach<'a>(&'a self, sandbox_id: &'a str, _: &'a PodSandboxConfig) -> BoxFuture<'a, Result<(), String>> {
-        let sandbox_id = sandbox_id.to_owned();
-        Box::pin(self.run(move |pods| pods.detach(&sandbox_id)))
+        let id = sandbox_id.to_owned();
+        Box::pin(async move {
+            self.run(move |pods| pods.detach(&id)).await?;
+            self.1.detach(sandbox_id).await;
+            Ok(())
+        })
     }
 }

@@ -1,0 +1,213 @@
+//! Network policies: keeps what this node lets its pods send and receive as the API's NetworkPolicies say.
+//!
+//! Watches: NetworkPolicy; and while there is one, Pod and Namespace. Writes: nothing. [`rules`] says what a policy means, [`engine`] what that makes
+//! of this node's pods (both pure), `network::PolicyTables` tells the kernel. Every change is programmed at once, with whatever else came
+//! meanwhile; nothing is resynced. A new pod is isolated before its first container starts: [`Policies::attach`] is part of giving it its network,
+//! and waits until the policies are known (at most [`KNOWN`]). Until then the tables of a former process go on working.
+
+pub mod engine;
+pub mod pods;
+pub mod rules;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::network::{IpNet, PolicyError, PolicyTables};
+use api::k8s::api::core::v1::{Namespace, Pod};
+use api::k8s::api::networking::v1::NetworkPolicy;
+use client::{Change, Changes, Client, Informer, ObjectKey};
+use parking_lot::Mutex;
+use sandbox::cri::PodSandboxConfig;
+use tokio::sync::watch;
+
+use crate::sandbox_config::{LABEL_POD_NAME, LABEL_POD_NAMESPACE, LABEL_POD_UID};
+use engine::{Engine, Key};
+use pods::Facts;
+
+pub type Labels = BTreeMap<String, String>;
+
+/// The pause after the kernel refused a change; what came meanwhile goes with the next try.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How long a new pod waits for the policies to be known. An API server that does not tell this node must not keep all pods from starting.
+const KNOWN: Duration = Duration::from_secs(10);
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Policies(Arc<Shared>);
+
+struct Shared {
+    node_name: String,
+    inner: Mutex<Inner>,
+    /// All that the API had at first is programmed.
+    ready: watch::Sender<bool>,
+}
+
+struct Inner {
+    engine: Engine,
+    tables: PolicyTables,
+}
+
+impl Inner {
+    fn program(&mut self) -> Result<(), PolicyError> {
+        self.tables.program(&mut self.engine.state)
+    }
+}
+
+/// One step of following the API.
+enum Step {
+    Policy(Change),
+    Pod(Change),
+    Namespace(Change),
+    ForgetPods,
+}
+
+/// What is watched only while there is a policy.
+struct World {
+    pods: Changes,
+    namespaces: Changes,
+    _informers: (Informer<Pod>, Informer<Namespace>),
+}
+
+impl World {
+    async fn watch(client: &Client) -> Self {
+        let (pods, namespaces) = (Informer::<Pod>::of(client, None).start(), Informer::<Namespace>::of(client, None).start());
+        pods.synced().await;
+        namespaces.synced().await;
+        Self { pods: pods.subscribe(), namespaces: namespaces.subscribe(), _informers: (pods, namespaces) }
+    }
+
+    async fn next(world: &mut Option<Self>) -> Step {
+        let Some(world) = world else { return std::future::pending().await };
+        tokio::select! {
+            change = world.namespaces.next() => Step::Namespace(change),
+            change = world.pods.next() => Step::Pod(change),
+        }
+    }
+
+    fn drain(&mut self, steps: &mut Vec<Step>) {
+        steps.extend(std::iter::from_fn(|| self.namespaces.try_next()).map(Step::Namespace));
+        steps.extend(std::iter::from_fn(|| self.pods.try_next()).map(Step::Pod));
+    }
+}
+
+impl Policies {
+    pub fn open(node_name: &str, pod_cidrs: &[IpNet]) -> Result<Self, PolicyError> {
+        let inner = Inner { engine: Engine::default(), tables: PolicyTables::open(pod_cidrs)? };
+        Ok(Self(Arc::new(Shared { node_name: node_name.to_owned(), inner: Mutex::new(inner), ready: watch::Sender::new(false) })))
+    }
+
+    /// Leaves no table.
+    pub fn reset() -> Result<(), PolicyError> {
+        PolicyTables::open(&[])?.reset()
+    }
+
+    /// Follows the API until it is dropped; the tables stay as they are then.
+    pub async fn run(self, client: Client) {
+        let policies = Informer::<NetworkPolicy>::of(&client, None).start();
+        policies.synced().await;
+        let mut changes = policies.subscribe();
+        let mut world: Option<World> = None;
+        let mut steps = Vec::new();
+        loop {
+            if policies.cache().is_empty() {
+                if world.take().is_some() {
+                    steps.push(Step::ForgetPods);
+                }
+            } else if world.is_none() {
+                world = Some(World::watch(&client).await);
+            }
+            if let Some(world) = &mut world {
+                world.drain(&mut steps);
+            }
+            steps.extend(std::iter::from_fn(|| changes.try_next()).map(Step::Policy));
+            while let Err(error) = self.take(std::mem::take(&mut steps)).await {
+                tracing::error!(error, "network policies are not programmed, trying again");
+                tokio::time::sleep(RETRY).await;
+            }
+            self.0.ready.send_replace(true);
+            steps.push(tokio::select! {
+                change = changes.next() => Step::Policy(change),
+                step = World::next(&mut world) => step,
+            });
+        }
+    }
+
+    /// What the sandbox's pod may send and receive is what its policies say, from before this returns.
+    pub async fn attach(&self, sandbox_id: &str, config: &PodSandboxConfig, addresses: &[IpAddr]) -> Result<(), String> {
+        let mut progress = self.0.ready.subscribe();
+        let ready = tokio::time::timeout(KNOWN, progress.wait_for(|ready| *ready)).await.is_ok_and(|ready| ready.is_ok());
+        if !ready {
+            tracing::warn!(sandbox_id, "network policies are not known yet, a pod starts without them");
+        }
+        let mut labels = config.labels.clone();
+        labels.retain(|key, _| ![LABEL_POD_NAME, LABEL_POD_NAMESPACE, LABEL_POD_UID].contains(&key.as_str()));
+        let facts = Facts { uid: config.metadata.uid.clone(), labels, addresses: addresses.to_vec(), ports: Vec::new(), local: true };
+        let key: Key = (config.metadata.namespace.as_str().into(), config.metadata.name.as_str().into());
+        let sandbox_id = sandbox_id.to_owned();
+        self.with(move |inner| {
+            inner.engine.attach(&sandbox_id, &key, facts);
+            // Before the first look at the API, programming would take away what a former process left.
+            if ready { inner.program() } else { Ok(()) }
+        })
+        .await
+    }
+
+    pub async fn detach(&self, sandbox_id: &str) {
+        let sandbox_id = sandbox_id.to_owned();
+        let detached = self.with(move |inner| {
+            inner.engine.detach(&sandbox_id);
+            // Before the first look at the API nothing is known that could be programmed.
+            Ok(())
+        });
+        if let Err(error) = detached.await {
+            tracing::warn!(error, "forget a pod's network policies");
+        }
+    }
+
+    async fn take(&self, steps: Vec<Step>) -> Result<(), String> {
+        let shared = self.0.clone();
+        self.with(move |inner| {
+            for step in steps {
+                inner.engine.take(step, &shared.node_name);
+            }
+            inner.program()
+        })
+        .await
+    }
+
+    async fn with(&self, work: impl FnOnce(&mut Inner) -> Result<(), PolicyError> + Send + 'static) -> Result<(), String> {
+        let shared = self.0.clone();
+        match tokio::task::spawn_blocking(move || work(&mut shared.inner.lock())).await {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+fn key_of(key: &ObjectKey) -> Key {
+    (key.namespace.clone(), key.name.clone())
+}
+
+impl Engine {
+    fn take(&mut self, step: Step, node_name: &str) {
+        match step {
+            Step::Policy(change) => {
+                let policy = change.new.as_ref().and_then(|object| {
+                    let policy = serde_json::from_slice::<NetworkPolicy>(object.bytes()).inspect_err(|error| tracing::warn!(?object, %error, "a network policy cannot be read")).ok()?;
+                    let understood = rules::Policy::new(&policy);
+                    if understood.is_none() {
+                        tracing::warn!(?object, "a network policy whose podSelector is malformed isolates nobody");
+                    }
+                    understood
+                });
+                self.set_policy(&key_of(&change.key), policy);
+            }
+            Step::Pod(change) => self.set_pod(&key_of(&change.key), change.new.as_ref().and_then(|object| pods::facts(object, node_name))),
+            Step::Namespace(change) => self.set_namespace(&change.key.name, change.new.as_ref().map(|object| object.meta().labels.clone())),
+            Step::ForgetPods => self.forget_pods(),
+        }
+    }
+}
