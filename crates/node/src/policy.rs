@@ -12,6 +12,7 @@ pub mod rules;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ::network::{IpNet, PolicyError, PolicyTables};
@@ -41,6 +42,8 @@ pub struct Policies(Arc<Shared>);
 struct Shared {
     node_name: String,
     inner: Mutex<Inner>,
+    /// There is an API to wait for.
+    following: AtomicBool,
     /// All that the API had at first is programmed.
     ready: watch::Sender<bool>,
 }
@@ -96,7 +99,7 @@ impl World {
 impl Policies {
     pub fn open(node_name: &str, pod_cidrs: &[IpNet]) -> Result<Self, PolicyError> {
         let inner = Inner { engine: Engine::default(), tables: PolicyTables::open(pod_cidrs)? };
-        Ok(Self(Arc::new(Shared { node_name: node_name.to_owned(), inner: Mutex::new(inner), ready: watch::Sender::new(false) })))
+        Ok(Self(Arc::new(Shared { node_name: node_name.to_owned(), inner: Mutex::new(inner), following: AtomicBool::new(false), ready: watch::Sender::new(false) })))
     }
 
     /// Leaves no table.
@@ -105,7 +108,13 @@ impl Policies {
     }
 
     /// Follows the API until it is dropped; the tables stay as they are then.
-    pub async fn run(self, client: Client) {
+    pub fn run(self, client: Client) -> impl Future<Output = ()> + Send {
+        // From now on, not from when the task is first scheduled: a pod attached in between waits.
+        self.0.following.store(true, Ordering::Relaxed);
+        self.follow(client)
+    }
+
+    async fn follow(self, client: Client) {
         let policies = Informer::<NetworkPolicy>::of(&client, None).start();
         policies.synced().await;
         let mut changes = policies.subscribe();
@@ -138,8 +147,9 @@ impl Policies {
     /// What the sandbox's pod may send and receive is what its policies say, from before this returns.
     pub async fn attach(&self, sandbox_id: &str, config: &PodSandboxConfig, addresses: &[IpAddr]) -> Result<(), String> {
         let mut progress = self.0.ready.subscribe();
-        let ready = tokio::time::timeout(KNOWN, progress.wait_for(|ready| *ready)).await.is_ok_and(|ready| ready.is_ok());
-        if !ready {
+        let following = self.0.following.load(Ordering::Relaxed);
+        let ready = following && tokio::time::timeout(KNOWN, progress.wait_for(|ready| *ready)).await.is_ok_and(|ready| ready.is_ok());
+        if following && !ready {
             tracing::warn!(sandbox_id, "network policies are not known yet, a pod starts without them");
         }
         let mut labels = config.labels.clone();

@@ -19,8 +19,8 @@ use sandbox::cri::PodSandboxConfig;
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long one round waits for an answer that is expected.
-const ROUND: Duration = Duration::from_secs(2);
+/// How long one round waits for an answer that is expected; then comes the next round.
+const ROUND: Duration = Duration::from_millis(250);
 const PORTS: [u16; 2] = [80, 81];
 
 async fn api_server() -> Client {
