@@ -79,6 +79,11 @@ impl Decision {
         Self { allowed: true, denied: false, reason: reason.into() }
     }
 
+    /// Refuses what was not allowed.
+    pub fn required(&self, user: &User, asked: &Attributes) -> Result<(), Status> {
+        if self.allowed { Ok(()) } else { Err(refusal(user, asked, &self.reason)) }
+    }
+
     /// No opinion.
     pub fn none(reason: impl Into<String>) -> Self {
         Self { allowed: false, denied: false, reason: reason.into() }
@@ -179,8 +184,11 @@ impl Authorizer {
 
 /// Refuses what is not allowed.
 pub async fn require(api: &Api, user: &User, asked: &Attributes) -> Result<(), Status> {
-    let decision = api.authorizer.resolve(&*api.store, user, asked).await;
-    if decision.allowed { Ok(()) } else { Err(refusal(user, asked, &decision.reason)) }
+    decide(api, user, asked).await.required(user, asked)
+}
+
+pub async fn decide(api: &Api, user: &User, asked: &Attributes) -> Decision {
+    api.authorizer.resolve(&*api.store, user, asked).await
 }
 
 /// The refusal in upstream's words.

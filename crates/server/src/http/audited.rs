@@ -18,7 +18,7 @@ use super::relay::Peer;
 use crate::api::Api;
 use crate::audit::{Completed, Record, Stage};
 use crate::authentication::User;
-use crate::authorization::Attributes;
+use crate::authorization::{self, Attributes};
 use crate::flow_control::Kind;
 use crate::path::Route;
 
@@ -45,13 +45,14 @@ fn record(api: &Api, id: &str, parts: &Parts, found: &Route, asked: &Attributes,
     audit.begin(id, uri, asked, version, user, parts.extensions.get::<Peer>().map(|peer| peer.0), &parts.headers)
 }
 
-/// Whether the request was allowed, and why, as far as that is known.
-pub fn decided(parts: &Parts, decision: Result<(), Status>) -> Result<(), Status> {
+/// Refuses what is not allowed, and writes down which it was, and why.
+pub async fn require(api: &Api, parts: &Parts, user: &User, asked: &Attributes) -> Result<(), Status> {
+    let decision = authorization::decide(api, user, asked).await;
     if let Some(record) = parts.extensions.get::<Arc<Record>>() {
-        record.annotate("authorization.k8s.io/decision", if decision.is_ok() { "allow" } else { "forbid" });
-        record.annotate("authorization.k8s.io/reason", "");
+        record.annotate("authorization.k8s.io/decision", if decision.allowed { "allow" } else { "forbid" });
+        record.annotate("authorization.k8s.io/reason", &decision.reason);
     }
-    decision
+    decision.required(user, asked)
 }
 
 /// Serves, and writes down how it went.

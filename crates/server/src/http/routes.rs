@@ -22,7 +22,7 @@ use crate::aggregator;
 use crate::api::Api;
 use crate::audit::{AUDIT_ID, Record};
 use crate::authentication::{Presented, User, service_accounts};
-use crate::authorization::{self, Attributes};
+use crate::authorization::Attributes;
 use crate::duration::{self, go_duration};
 use crate::flow_control::{FlowControl, Kind, Request};
 use crate::health;
@@ -142,7 +142,7 @@ fn time(api: &Api, query: &Query, kind: Kind) -> Result<Duration, Status> {
 async fn answer_to(api: Arc<Api>, user: Arc<User>, found: Route, asked_for: Attributes, parts: Parts, query: Query, asked: &Asked, body: &mut Option<Incoming>) -> Result<Answer, Status> {
     match found {
         Route::Resource(target) => {
-            audited::decided(&parts, authorization::require(&api, &user, &asked_for).await)?;
+            audited::require(&api, &parts, &user, &asked_for).await?;
             if let Some(remote) = aggregator::remote(&api, &target.group, &target.version) {
                 return aggregator::relay(&api, &remote, &user, parts, body).await;
             }
@@ -151,7 +151,7 @@ async fn answer_to(api: Arc<Api>, user: Arc<User>, found: Route, asked_for: Attr
         Route::Other => {
             let path = asked_for.path.clone();
             if !PUBLIC.contains(&path.as_str()) {
-                audited::decided(&parts, authorization::require(&api, &user, &asked_for).await)?;
+                audited::require(&api, &parts, &user, &asked_for).await?;
             }
             if let Some(remote) = aggregator::path_owner(&api, &path) {
                 return aggregator::relay(&api, &remote, &user, parts, body).await;

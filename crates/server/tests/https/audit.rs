@@ -116,6 +116,10 @@ async fn stages_of_requests_and_of_streams() {
     assert_eq!(refused["annotations"]["authorization.k8s.io/decision"], "forbid");
     assert_eq!(refused["responseStatus"]["code"], 403);
     assert_eq!(refused["responseStatus"]["reason"], "Forbidden");
+    server.call("GET", "/api", &[("impersonate-user", "ann")], "").await.expect(200);
+    let allowed = audited.events().into_iter().find(|event| event["impersonatedUser"]["username"] == "ann" && event["stage"] == "ResponseComplete").expect("ann");
+    let why = r#"RBAC: allowed by ClusterRoleBinding "system:discovery" of ClusterRole "system:discovery" to Group "system:authenticated""#;
+    assert_eq!(allowed["annotations"], json!({"authorization.k8s.io/decision": "allow", "authorization.k8s.io/reason": why}));
     server.get("/version").await.expect(200);
     assert_eq!(audited.stages("/version").len(), 2);
     assert!(audited.events().iter().find(|event| event["requestURI"] == "/version").unwrap().get("objectRef").is_none());
