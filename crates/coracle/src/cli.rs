@@ -95,7 +95,15 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     if let Some(code) = arguments.get(1).and_then(|word| word.to_str()).and_then(|word| lab::helper(word, arguments.iter().skip(2).cloned())) {
         return ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX));
     }
-    let outcome = match Cli::parse_from(arguments).command {
+    let command = match Cli::parse_from(arguments).command {
+        // What kubeadm made goes on as what it was made.
+        Command::Up(options) => match kubeadm_host::noted(&options) {
+            Some(words) => Cli::parse_from(words).command,
+            None => Command::Up(options),
+        },
+        other => other,
+    };
+    let outcome = match command {
         Command::Up(options) => up::run(options),
         Command::Down(folder) => down::run(&folder),
         Command::Status(folder) => status::run(&folder),

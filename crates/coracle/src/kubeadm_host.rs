@@ -37,9 +37,22 @@ fn start(data_dir: &Path, arguments: Vec<OsString>, pod_network: &str, services:
     detach::start(&paths, arguments).map_err(text)
 }
 
+/// What was noted; null if nothing was.
+fn note(paths: &Paths) -> Value {
+    std::fs::read(paths.kubeadm_mark()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
+/// The command line of what kubeadm made of this machine, for who says just `coracle up`: after a reboot, say. Without it, another cluster would be made there.
+pub fn noted(options: &up::Options) -> Option<Vec<OsString>> {
+    let (paths, detach) = options.plain()?;
+    let note = note(&paths);
+    let words = note["arguments"].as_array()?.iter().filter_map(|word| word.as_str().map(OsString::from));
+    Some(std::iter::once(OsString::from("coracle")).chain(words).chain(detach.then(|| OsString::from("--detach"))).collect())
+}
+
 /// The ranges that were noted.
 fn ranges(paths: &Paths) -> ((IpAddr, u8), (IpAddr, u8)) {
-    let note: Value = std::fs::read(paths.kubeadm_mark()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let note = note(paths);
     let of = |key: &str, default: &str| note[key].as_str().and_then(|text| cidr(text).ok()).or_else(|| cidr(default).ok()).unwrap_or((IpAddr::from([0, 0, 0, 0]), 0));
     (of("podNetworkCidr", POD_NETWORK), of("serviceCidr", SERVICES))
 }

@@ -85,6 +85,13 @@ pub struct Options {
     hollow_nodes: usize,
 }
 
+impl Options {
+    /// The data folder, if nothing was said of what lies in it; and whether to go into the background.
+    pub fn plain(&self) -> Option<(Paths, bool)> {
+        self.cert_dir.is_none().then(|| (Paths::new(&self.folder.data_dir), self.detach))
+    }
+}
+
 pub fn run(options: Options) -> Result<()> {
     let started = Instant::now();
     let paths = Paths::new(&options.folder.data_dir);

@@ -79,6 +79,13 @@ fn a_machine_joins() {
     assert_eq!(lab.on("node1", "kubectl logs far"), "here I am\n");
     assert_eq!(lab.on("node1", "kubectl exec far -- /usr/bin/cat /etc/hostname"), "far\n");
 
+    // Each goes on as what it was made, and the pod never stopped.
+    let started = lab.on("node1", "kubectl get pod far -o jsonpath='{.status.containerStatuses[0].containerID}'");
+    lab.on("node2", "coracle down && coracle up --detach");
+    lab.on("node1", "coracle down && coracle up --detach");
+    lab.on("node1", "kubectl wait --for=condition=Ready node/node1 node/node2 --timeout=120s");
+    assert_eq!(lab.on("node1", "kubectl get pod far -o jsonpath='{.status.containerStatuses[0].containerID}'"), started);
+
     // Renewed under way: who asks sees the new certificate, without a restart.
     let date = "curl -skv https://127.0.0.1:6443/healthz 2>&1 | grep 'start date'";
     let before = lab.on("node1", date);
