@@ -56,15 +56,19 @@ pub struct Engine {
 
 impl Engine {
     pub fn set_policy(&mut self, key: &Key, policy: Option<Policy>) {
-        let changed = match policy {
-            Some(policy) => self.policies.insert(key.clone(), policy.clone()).as_ref() != Some(&policy),
-            None => self.policies.remove(key).is_some(),
+        let old = match policy.clone() {
+            Some(policy) => self.policies.insert(key.clone(), policy),
+            None => self.policies.remove(key),
         };
-        if changed {
-            let in_namespace = |(namespace, _): &&Key| *namespace == key.0;
-            let pods: BTreeSet<Key> = self.pods.keys().filter(in_namespace).chain(self.attached.values().map(|a| &a.key).filter(in_namespace)).cloned().collect();
-            pods.iter().for_each(|pod| self.isolate(pod));
+        if old == policy {
+            return;
         }
+        // The pods it selected or selects now: nobody else's rules changed.
+        let selects = |labels: &Labels| old.iter().chain(&policy).any(|policy| policy.pods.matches(labels));
+        let api = self.pods.iter().filter(|((namespace, _), facts)| *namespace == key.0 && facts.local && selects(&facts.labels)).map(|(pod, _)| pod);
+        let attached = self.attached.values().filter(|a| a.key.0 == key.0).map(|a| &a.key);
+        let pods: BTreeSet<Key> = api.chain(attached).cloned().collect();
+        pods.iter().for_each(|pod| self.isolate(pod));
     }
 
     pub fn set_namespace(&mut self, name: &Arc<str>, labels: Option<Labels>) {
