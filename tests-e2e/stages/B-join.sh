@@ -9,6 +9,9 @@ retry 30 sh -c '[ "$(kubectl get nodes --no-headers | grep -cw Ready)" = 2 ]'
 kubectl get no node2 --no-headers | shows -E '^node2 +Ready +<none> '
 kubectl taint nodes node1 node-role.kubernetes.io/control-plane:NoSchedule- >/dev/null 2>&1 || true
 for archive in $IMAGES/*.tar; do node2 coracle image import "$archive" >/dev/null || break; done
+# The lesson's pod network, by its literal command: the lab's mirror answers in place of a site that is gone.
+weave() { kubectl apply -n kube-system -f "https://cloud.weave.works/k8s/net?k8s-version=$(kubectl version | base64 | tr -d '\n')"; }
+[ "$(weave | grep -c 'created$')" = 6 ] && [ "$(weave | grep -c 'unchanged$')" = 6 ]
 # A pod on each; they see each other's own addresses.
 for n in node1 node2; do kubectl run on$n --image=alpine --overrides="{\"spec\":{\"nodeName\":\"$n\"}}" --command -- sh -c 'trap exit TERM; echo "$HOSTNAME" >/tmp/index.html; httpd -p 8080 -h /tmp; while :; do sleep 1; done' || break; done; retry 30 sh -c '[ "$(kubectl get pods onnode1 onnode2 --no-headers | grep -c 1/1)" = 2 ]'
 podip() { kubectl get pod "$1" -o jsonpath='{.status.podIP}'; }

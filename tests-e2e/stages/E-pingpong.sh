@@ -15,3 +15,9 @@ retry 40 count 8 pods -l app=pingpong && retry 10 sh -c '[ "$(kubectl logs -l ap
 kubectl create job once --image=alpine -- true && kubectl wait --for=condition=complete job/once --timeout=60s && kubectl delete job once
 ! kubectl run x --image=alpine --replicas=2 2>$TMP/e && grep -q 'unknown flag: --replicas' $TMP/e
 kubectl delete deploy/pingpong && retry 60 gone pods -l app=pingpong
+# The lesson's words of 2018, in the classic dialect of our kubectl.
+classic() { KUBECTL_DIALECT=classic coracle kubectl "$@"; }
+classic run pingpong --image alpine ping 8.8.8.8 2>$TMP/e && grep -q DEPRECATED $TMP/e && retry 30 ready deploy pingpong 1
+classic scale deploy/pingpong --replicas 2 && retry 30 ready deploy pingpong 2 && retry 10 sh -c '[ "$(kubectl logs -l run=pingpong --tail 1 | wc -l)" -eq 2 ]'
+classic get deploy/pingpong -o yaml --export >$TMP/exported.yml 2>$TMP/e && kubectl delete deploy/pingpong && kubectl delete pods -l run=pingpong --grace-period=1 --ignore-not-found && retry 60 gone pods -l run=pingpong
+kubectl create -f $TMP/exported.yml && retry 30 ready deploy pingpong 2 && kubectl delete deploy/pingpong && kubectl delete pods -l run=pingpong --grace-period=1 --ignore-not-found && retry 60 gone pods -l run=pingpong
