@@ -42,7 +42,8 @@ pub fn host_addresses(ignore: &[&str]) -> Result<HostAddresses> {
     let mut host = HostAddresses::default();
     // Nothing is sent: any address beyond the node's own links will do, and these are reserved for documentation.
     for beyond in [IpAddr::from(Ipv4Addr::new(198, 51, 100, 1)), IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))] {
-        let by_route = route::source_towards(&mut socket, beyond)?.filter(|(_, index)| usable.iter().any(|l| l.index == *index));
+        let by_route = route::way_to(&mut socket, beyond)?.and_then(|way| Some((way.source?, way.index)));
+        let by_route = by_route.filter(|(_, index)| usable.iter().any(|l| l.index == *index));
         let first = || addresses.iter().find(|a| a.address.is_ipv4() == beyond.is_ipv4()).map(|a| (a.address, a.index));
         let Some((address, index)) = by_route.or_else(first) else { continue };
         match address {

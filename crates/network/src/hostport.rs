@@ -14,6 +14,7 @@ use crate::cidr::IpNet;
 use crate::netlink::{NetlinkError, Socket};
 use crate::nft::{self, Data, Element, Family, Field, Holds, Hook, SetSpec, Transaction};
 use crate::pod::PodNetError;
+use crate::ranges;
 use crate::route::octets;
 use crate::rule::{Load, Register, Rule};
 use crate::service::Protocol;
@@ -22,6 +23,8 @@ const TABLE: &str = "coracle-pods";
 const PORTS: &str = "host-ports";
 const PORTS_OF_ADDRESS: &str = "host-ports-of-address";
 const HAIRPIN: &str = "hairpin";
+/// What pods reach without the node standing in for them.
+const INSIDE: &str = "inside";
 const KEY: Register = Register::word(0);
 const FOUND: Register = Register::word(10);
 
@@ -69,6 +72,7 @@ pub struct HostPorts {
     netfilter: Socket,
     owners: BTreeMap<String, Owner>,
     families: Vec<Family>,
+    inside: Vec<IpNet>,
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> PodNetError {
@@ -91,19 +95,33 @@ impl HostPorts {
             }
         }
         let families = [Family::Ipv4, Family::Ipv6].into_iter().filter(|f| pod_cidrs.iter().any(|net| Family::of(net.address()) == *f));
-        let mut this = Self { dir: dir.to_owned(), netfilter: Socket::open(libc::NETLINK_NETFILTER)?, owners, families: families.collect() };
+        let mut this = Self { dir: dir.to_owned(), netfilter: Socket::open(libc::NETLINK_NETFILTER)?, owners, families: families.collect(), inside: cluster_cidrs.to_vec() };
         for family in this.families.clone() {
-            let of_family = |nets: &[IpNet]| nets.iter().filter(|n| Family::of(n.address()) == family).copied().collect::<Vec<_>>();
+            let pods: Vec<IpNet> = pod_cidrs.iter().filter(|n| Family::of(n.address()) == family).copied().collect();
             let mut transaction = Transaction::new(family, TABLE);
             transaction.add_table();
             transaction.delete_table();
-            write_table(&mut transaction, family, &of_family(pod_cidrs), &of_family(cluster_cidrs));
+            write_table(&mut transaction, family, &pods, cluster_cidrs);
             for (id, owner) in &this.owners {
                 add(&mut transaction, &owner.elements(family), id);
             }
             transaction.commit(&mut this.netfilter, "make the pod tables")?;
         }
         Ok(this)
+    }
+
+    /// To these pods go by their own addresses.
+    pub fn set_inside(&mut self, nets: Vec<IpNet>) -> Result<(), NetlinkError> {
+        if nets == self.inside {
+            return Ok(());
+        }
+        for family in &self.families {
+            let mut transaction = Transaction::new(*family, TABLE);
+            ranges::fill(&mut transaction, *family, INSIDE, &nets);
+            transaction.commit(&mut self.netfilter, "name the ranges of the cluster")?;
+        }
+        self.inside = nets;
+        Ok(())
     }
 
     pub fn add(&mut self, sandbox_id: &str, addresses: &[IpAddr], ports: &[PortMapping]) -> Result<(), PodNetError> {
@@ -178,6 +196,8 @@ fn write_table(transaction: &mut Transaction, family: Family, pod_cidrs: &[IpNet
     ] {
         transaction.add_set(SetSpec { name, key, holds, dynamic: None });
     }
+    ranges::add_set(transaction, family, INSIDE);
+    ranges::fill(transaction, family, INSIDE, cluster_cidrs);
     let (source, destination) = (Load::Source(family), Load::Destination(family));
     let loopback = match family {
         Family::Ipv4 => IpNet::new(IpAddr::from([127, 0, 0, 0]), 8),
@@ -204,7 +224,6 @@ fn write_table(transaction: &mut Transaction, family: Family, pod_cidrs: &[IpNet
         transaction.add_rule(name, leaving().in_net(source, loopback, true).masquerade());
     }
     for net in pod_cidrs {
-        let rule = leaving().in_net(source, *net, true);
-        transaction.add_rule(name, cluster_cidrs.iter().fold(rule, |rule, net| rule.in_net(destination, *net, false)).masquerade());
+        transaction.add_rule(name, leaving().in_net(source, *net, true).load(KEY, destination).not_in(INSIDE, KEY).masquerade());
     }
 }

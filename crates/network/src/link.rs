@@ -26,6 +26,11 @@ impl Link {
         self.flags & libc::IFF_UP as u32 != 0
     }
 
+    /// Neighbours on it have hardware addresses that can be asked for.
+    pub fn has_neighbours(&self) -> bool {
+        self.flags & (libc::IFF_NOARP | libc::IFF_POINTOPOINT) as u32 == 0
+    }
+
     pub fn is_loopback(&self) -> bool {
         self.flags & libc::IFF_LOOPBACK as u32 != 0
     }
@@ -88,6 +93,47 @@ pub fn create_veth(socket: &mut Socket, pair: &VethPair<'_>) -> Result<()> {
         });
     });
     socket.request(&format!("create veth {}", pair.name), &request).map(drop)
+}
+
+/// A VXLAN tunnel with many ends (`man 8 ip-link`), born up. It learns nothing and floods nothing: its ends are entered by hand.
+pub struct Vxlan<'a> {
+    pub name: &'a str,
+    pub mac: Mac,
+    pub mtu: u32,
+    pub id: u32,
+    pub port: u16,
+    /// The family it runs over.
+    pub ipv4: bool,
+}
+
+pub fn create_vxlan(socket: &mut Socket, tunnel: &Vxlan<'_>) -> Result<()> {
+    const ID: u16 = 1;
+    const LEARNING: u16 = 7;
+    const PORT: u16 = 15;
+    const LOCAL6: u16 = 17;
+    let mut request = Request::new();
+    request.message(libc::RTM_NEWLINK, CREATE, &info(0, UP, UP), |m| {
+        m.text(libc::IFLA_IFNAME, tunnel.name).u32(libc::IFLA_MTU, tunnel.mtu).bytes(libc::IFLA_ADDRESS, &tunnel.mac);
+        m.nest(libc::IFLA_LINKINFO, |m| {
+            m.text(libc::IFLA_INFO_KIND, "vxlan");
+            m.nest(libc::IFLA_INFO_DATA, |m| {
+                m.u32(ID, tunnel.id).u8(LEARNING, 0).bytes(PORT, &tunnel.port.to_be_bytes());
+                if !tunnel.ipv4 {
+                    // Any of our addresses; that it is of this family is what counts.
+                    m.bytes(LOCAL6, &[0; 16]);
+                }
+            });
+        });
+    });
+    socket.request(&format!("create vxlan {}", tunnel.name), &request).map(drop)
+}
+
+pub fn set_mtu(socket: &mut Socket, index: u32, mtu: u32) -> Result<()> {
+    let mut request = Request::new();
+    request.message(libc::RTM_NEWLINK, libc::NLM_F_ACK, &info(index, 0, 0), |m| {
+        m.u32(libc::IFLA_MTU, mtu);
+    });
+    socket.request("set MTU of link", &request).map(drop)
 }
 
 pub fn set_up(socket: &mut Socket, index: u32) -> Result<()> {

@@ -254,6 +254,13 @@ impl Transaction {
         });
     }
 
+    /// Removes all elements of a set.
+    pub fn flush_set(&mut self, name: &str) {
+        self.add(msg::DEL_ELEMENT, 0, |m, table| {
+            m.text(1, table).text(2, name);
+        });
+    }
+
     /// The first of each range, and what follows its last (nothing after the last address there is). They must not overlap.
     pub fn add_ranges(&mut self, set: &str, ranges: impl IntoIterator<Item = (Vec<u8>, Option<Vec<u8>>)>) {
         const END: u32 = 1;

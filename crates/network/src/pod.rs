@@ -20,8 +20,12 @@ use crate::host::host_addresses;
 use crate::hostport::{HostPorts, PortMapping};
 use crate::ipam::{AllocateError, Ipam};
 use crate::link::{self, Mac, VethPair};
+use crate::neighbour;
 use crate::netlink::{NetlinkError, Request, Socket};
 use crate::netns;
+use crate::peering;
+use crate::peers::{Peer, Wanted};
+use crate::ranges::host;
 use crate::route::{self, Via};
 use crate::service::short_hash;
 use crate::sysctl::{self, Sysctls};
@@ -41,7 +45,8 @@ pub struct PodNetConfig {
     pub link_prefix: String,
     /// This node's pod ranges, primary family first.
     pub pod_cidrs: Vec<IpNet>,
-    /// The whole cluster's: what leaves them gets the node's address.
+    /// The whole cluster's, as far as they are known beforehand (the ranges of [`PodNet::set_peers`] count too): what leaves them gets the
+    /// node's address.
     pub cluster_cidrs: Vec<IpNet>,
     /// Routed to `link`, so that the node reaches Services without any other route.
     pub service_cidrs: Vec<IpNet>,
@@ -86,12 +91,14 @@ fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> PodNetError {
 /// The pod network of this node. Calls block, for a few milliseconds at most.
 pub struct PodNet {
     config: PodNetConfig,
+    /// Of the way out; links of pods carry less while some peer is reached through a tunnel.
     mtu: u32,
     state: Mutex<State>,
 }
 
 struct State {
     route: Socket,
+    tunnel_mtu: Option<u32>,
     ipam: Ipam,
     host_ports: HostPorts,
     sysctls: Sysctls,
@@ -125,7 +132,7 @@ impl PodNet {
         socket.request("set up the pod network", &request)?;
         let ipam = Ipam::open(&config.state_dir.join("ips"), &config.pod_cidrs)?;
         let host_ports = HostPorts::open(&config.state_dir.join("hostports"), &config.pod_cidrs, &config.cluster_cidrs)?;
-        let state = Mutex::new(State { route: socket, ipam, host_ports, sysctls });
+        let state = Mutex::new(State { route: socket, tunnel_mtu: None, ipam, host_ports, sysctls });
         Ok(Self { config, mtu, state })
     }
 
@@ -134,8 +141,21 @@ impl PodNet {
         self.config.pod_cidrs.iter().map(|net| net.gateway()).collect()
     }
 
+    /// What the link of a new pod carries. Where an older pod's carries more than a tunnel does, the node tells its sender (path MTU).
     pub fn mtu(&self) -> u32 {
-        self.mtu
+        effective_mtu(self.mtu, self.state.lock().tunnel_mtu)
+    }
+
+    /// Leads to the pods of these nodes and of no others, each by the way there is now; repeat it when links or routes changed. Returns what
+    /// was found to be wanted.
+    pub fn set_peers(&self, peers: &[Peer]) -> Result<Wanted> {
+        let mut state = self.state.lock();
+        let own_links = [self.config.link.as_str(), &self.config.link_prefix];
+        let wanted = peering::set(&mut state.route, &self.config.pod_cidrs, &own_links, peers)?;
+        state.tunnel_mtu = wanted.tunnel_mtu();
+        let inside = self.config.cluster_cidrs.iter().chain(&wanted.inside).copied().collect();
+        state.host_ports.set_inside(inside)?;
+        Ok(wanted)
     }
 
     /// Gives the namespace `eth0`, addresses and routes, and raises `lo`. Returns the addresses, primary first. Repeating it makes the
@@ -161,7 +181,7 @@ impl PodNet {
         let pair = VethPair {
             name: &name,
             mac: NODE_MAC,
-            mtu: self.mtu,
+            mtu: effective_mtu(self.mtu, state.tunnel_mtu),
             peer_name: POD_LINK,
             peer_mac: pod_mac(addresses),
             peer_namespace: file.as_fd(),
@@ -182,8 +202,8 @@ impl PodNet {
         let mut request = Request::new();
         for address in addresses {
             let source = gateways.iter().find(|g| g.is_ipv4() == address.is_ipv4()).copied();
-            route::add_route(&mut request, host_net(*address), Via::Link { index, source });
-            route::add_neighbour(&mut request, index, *address, pod_mac(addresses));
+            route::add_route(&mut request, host(*address), Via::Link { index, source });
+            neighbour::add(&mut request, index, *address, pod_mac(addresses));
         }
         state.route.request("route to the pod", &request)?;
         Ok(())
@@ -222,6 +242,7 @@ impl PodNet {
                 link::delete(&mut state.route, &link.name)?;
             }
         }
+        peering::reset(&mut state.route)?;
         route::delete_ours(&mut state.route)?;
         state.host_ports.reset()?;
         state.sysctls.restore().map_err(io_error("put settings back"))?;
@@ -240,6 +261,10 @@ impl PodNet {
     }
 }
 
+fn effective_mtu(link: u32, tunnel: Option<u32>) -> u32 {
+    tunnel.map_or(link, |tunnel| tunnel.min(link))
+}
+
 /// Locally administered, and derived from the address: the same pod address never shows two hardware addresses.
 fn pod_mac(addresses: &[IpAddr]) -> Mac {
     let mut mac = [0x0a, 0x58, 0, 0, 0, 0];
@@ -248,13 +273,6 @@ fn pod_mac(addresses: &[IpAddr]) -> Mac {
         mac[2..].copy_from_slice(&octets[octets.len() - 4..]);
     }
     mac
-}
-
-fn host_net(address: IpAddr) -> IpNet {
-    match IpNet::new(address, if address.is_ipv4() { 32 } else { 128 }) {
-        Some(net) => net,
-        None => unreachable!("a full prefix fits its address"),
-    }
 }
 
 /// The pod's side, run inside its namespace.
@@ -276,10 +294,10 @@ fn furnish(addresses: &[IpAddr], gateways: &[IpAddr]) -> Result<()> {
     for address in addresses {
         route::add_address(&mut request, index, *address);
         let Some(gateway) = gateways.iter().find(|g| g.is_ipv4() == address.is_ipv4()) else { continue };
-        route::add_neighbour(&mut request, index, *gateway, NODE_MAC);
-        route::add_route(&mut request, host_net(*gateway), Via::Link { index, source: None });
+        neighbour::add(&mut request, index, *gateway, NODE_MAC);
+        route::add_route(&mut request, host(*gateway), Via::Link { index, source: None });
         let all = if address.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
-        route::add_route(&mut request, IpNet::new(all, 0).unwrap_or(host_net(all)), Via::Gateway { index, gateway: *gateway });
+        route::add_route(&mut request, IpNet::new(all, 0).unwrap_or(host(all)), Via::Gateway { index, gateway: *gateway, source: None });
     }
     socket.request("give the pod its addresses", &request)?;
     Ok(())

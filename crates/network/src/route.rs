@@ -3,16 +3,16 @@
 use std::net::IpAddr;
 
 use crate::cidr::IpNet;
-use crate::link::Mac;
 use crate::netlink::{Reply, Request, Result, Socket};
 
 /// Marks our routes (`ip route show proto 67`), so that a clean-up knows them.
 pub const PROTOCOL: u8 = 67;
+/// Marks those that lead to other nodes, so that what is no longer wanted is known after a restart.
+pub const PEER_PROTOCOL: u8 = 68;
 
 const REPLACE: i32 = libc::NLM_F_CREATE | libc::NLM_F_REPLACE | libc::NLM_F_ACK;
 const IFA_FLAGS: u16 = 8;
 const RTNH_F_ONLINK: u32 = 4;
-const NUD_PERMANENT: u16 = 0x80;
 
 pub fn octets(address: IpAddr) -> Vec<u8> {
     match address {
@@ -29,7 +29,7 @@ pub fn address_of(octets: &[u8]) -> Option<IpAddr> {
     }
 }
 
-fn family(ipv4: bool) -> u8 {
+pub fn family(ipv4: bool) -> u8 {
     (if ipv4 { libc::AF_INET } else { libc::AF_INET6 }) as u8
 }
 
@@ -53,13 +53,18 @@ pub enum Via {
     /// Straight onto the link.
     Link { index: u32, source: Option<IpAddr> },
     /// To a neighbour on the link, which need not be in any of the link's ranges.
-    Gateway { index: u32, gateway: IpAddr },
+    Gateway { index: u32, gateway: IpAddr, source: Option<IpAddr> },
     /// Refused at once with an ICMP error.
     Unreachable,
 }
 
-/// `struct rtmsg` and attributes of one route in the main table.
+/// A route in the main table.
 pub fn add_route(request: &mut Request, destination: IpNet, via: Via) {
+    add_route_to(request, libc::RT_TABLE_MAIN, PROTOCOL, destination, via);
+}
+
+/// `struct rtmsg` and attributes of one route.
+pub fn add_route_to(request: &mut Request, table: u8, protocol: u8, destination: IpNet, via: Via) {
     let scope = match via {
         Via::Link { .. } if destination.is_ipv4() => libc::RT_SCOPE_LINK,
         _ => libc::RT_SCOPE_UNIVERSE,
@@ -68,8 +73,8 @@ pub fn add_route(request: &mut Request, destination: IpNet, via: Via) {
     let mut fixed = [0u8; 12];
     fixed[0] = family(destination.is_ipv4());
     fixed[1] = destination.prefix();
-    fixed[4] = libc::RT_TABLE_MAIN;
-    fixed[5] = PROTOCOL;
+    fixed[4] = table;
+    fixed[5] = protocol;
     fixed[6] = scope;
     fixed[7] = kind;
     if matches!(via, Via::Gateway { .. }) {
@@ -86,30 +91,79 @@ pub fn add_route(request: &mut Request, destination: IpNet, via: Via) {
                     m.bytes(libc::RTA_PREFSRC, &octets(source));
                 }
             }
-            Via::Gateway { index, gateway } => {
+            Via::Gateway { index, gateway, source } => {
                 m.u32(libc::RTA_OIF, index).bytes(libc::RTA_GATEWAY, &octets(gateway));
+                if let Some(source) = source {
+                    m.bytes(libc::RTA_PREFSRC, &octets(source));
+                }
             }
             Via::Unreachable => {}
         }
     });
 }
 
-/// Removes every route that carries our mark; those on links vanish with the link, the unreachable ones do not.
+/// A route the kernel has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    pub table: u8,
+    pub protocol: u8,
+    pub destination: IpNet,
+    pub index: Option<u32>,
+    pub gateway: Option<IpAddr>,
+}
+
+fn parse_route(reply: &Reply) -> Option<(Route, [u8; 12])> {
+    let fixed = <[u8; 12]>::try_from(reply.fixed(12)).ok()?;
+    let attributes = reply.attributes(12);
+    let any: &[u8] = if i32::from(fixed[0]) == libc::AF_INET { &[0; 4] } else { &[0; 16] };
+    let destination = IpNet::new(address_of(attributes.get(libc::RTA_DST).unwrap_or(any))?, fixed[1])?;
+    let gateway = attributes.get(libc::RTA_GATEWAY).and_then(address_of);
+    Some((Route { table: fixed[4], protocol: fixed[5], destination, index: attributes.u32(libc::RTA_OIF), gateway }, fixed))
+}
+
+fn dump(socket: &mut Socket, ipv4: bool) -> Result<Vec<Reply>> {
+    let mut dump = Request::new();
+    let mut fixed = [0u8; 12];
+    fixed[0] = family(ipv4);
+    dump.message(libc::RTM_GETROUTE, libc::NLM_F_DUMP, &fixed, |_| {});
+    match socket.request("list routes", &dump) {
+        // A kernel without IPv6.
+        Err(error) if error.errno() == libc::EOPNOTSUPP => Ok(Vec::new()),
+        other => Ok(other?.into_iter().filter(|reply| reply.kind == libc::RTM_NEWROUTE).collect()),
+    }
+}
+
+/// The routes of both families that carry this mark.
+pub fn list(socket: &mut Socket, protocol: u8) -> Result<Vec<Route>> {
+    let mut routes = Vec::new();
+    for ipv4 in [true, false] {
+        routes.extend(dump(socket, ipv4)?.iter().filter_map(parse_route).map(|(route, _)| route).filter(|route| route.protocol == protocol));
+    }
+    Ok(routes)
+}
+
+/// Removing what is not there is refused with ESRCH.
+pub fn delete_route(request: &mut Request, route: &Route) {
+    let mut fixed = [0u8; 12];
+    fixed[0] = family(route.destination.is_ipv4());
+    fixed[1] = route.destination.prefix();
+    fixed[4] = route.table;
+    fixed[5] = route.protocol;
+    fixed[6] = libc::RT_SCOPE_NOWHERE;
+    request.message(libc::RTM_DELROUTE, libc::NLM_F_ACK, &fixed, |m| {
+        m.bytes(libc::RTA_DST, &octets(route.destination.address()));
+        if let Some(index) = route.index {
+            m.u32(libc::RTA_OIF, index);
+        }
+    });
+}
+
+/// Removes every route that carries a mark of ours; those on links vanish with the link, the unreachable ones do not.
 pub fn delete_ours(socket: &mut Socket) -> Result<()> {
     for ipv4 in [true, false] {
-        let mut dump = Request::new();
-        let mut fixed = [0u8; 12];
-        fixed[0] = family(ipv4);
-        dump.message(libc::RTM_GETROUTE, libc::NLM_F_DUMP, &fixed, |_| {});
-        let routes = match socket.request("list routes", &dump) {
-            Ok(routes) => routes,
-            // A kernel without IPv6.
-            Err(error) if error.errno() == libc::EOPNOTSUPP => continue,
-            Err(error) => return Err(error),
-        };
         let mut request = Request::new();
-        for route in routes.iter().filter(|r| r.kind == libc::RTM_NEWROUTE && r.fixed(12).get(5) == Some(&PROTOCOL)) {
-            let Ok(mut fixed) = <[u8; 12]>::try_from(route.fixed(12)) else { continue };
+        for route in dump(socket, ipv4)? {
+            let Some((_, mut fixed)) = parse_route(&route).filter(|(route, _)| matches!(route.protocol, PROTOCOL | PEER_PROTOCOL)) else { continue };
             fixed[8..12].fill(0);
             request.message(libc::RTM_DELROUTE, libc::NLM_F_ACK, &fixed, |m| {
                 for (kind, value) in route.attributes(12) {
@@ -124,17 +178,6 @@ pub fn delete_ours(socket: &mut Socket) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A neighbour that never needs asking for.
-pub fn add_neighbour(request: &mut Request, index: u32, address: IpAddr, mac: Mac) {
-    let mut fixed = [0u8; 12];
-    fixed[0] = family(address.is_ipv4());
-    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
-    fixed[8..10].copy_from_slice(&NUD_PERMANENT.to_ne_bytes());
-    request.message(libc::RTM_NEWNEIGH, REPLACE, &fixed, |m| {
-        m.bytes(libc::NDA_DST, &octets(address)).bytes(libc::NDA_LLADDR, &mac);
-    });
 }
 
 /// An address of a link.
@@ -162,8 +205,20 @@ pub fn list_addresses(socket: &mut Socket) -> Result<Vec<LinkAddress>> {
     Ok(socket.request("list addresses", &request)?.iter().filter_map(parse).collect())
 }
 
-/// The source address and the link index the kernel would use towards `destination`; `None` when there is no route.
-pub fn source_towards(socket: &mut Socket, destination: IpAddr) -> Result<Option<(IpAddr, u32)>> {
+/// What the kernel would do with a packet to an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    pub source: Option<IpAddr>,
+    pub index: u32,
+    /// Whoever it would be handed to, if not to the address itself.
+    pub gateway: Option<IpAddr>,
+    /// To this host itself.
+    pub local: bool,
+}
+
+/// `None` when there is no route.
+pub fn way_to(socket: &mut Socket, destination: IpAddr) -> Result<Option<Way>> {
+    const VIA: u16 = 18;
     let mut fixed = [0u8; 12];
     fixed[0] = family(destination.is_ipv4());
     fixed[1] = host_prefix(destination);
@@ -174,9 +229,16 @@ pub fn source_towards(socket: &mut Socket, destination: IpAddr) -> Result<Option
     match socket.request("look up route", &request) {
         Ok(replies) => Ok(replies.iter().find_map(|reply| {
             let attributes = reply.attributes(12);
-            Some((address_of(attributes.get(libc::RTA_PREFSRC)?)?, attributes.u32(libc::RTA_OIF)?))
+            // A gateway of the other family comes after that family's number.
+            let gateway = attributes.get(libc::RTA_GATEWAY).or_else(|| attributes.get(VIA)?.get(2..));
+            Some(Way {
+                source: attributes.get(libc::RTA_PREFSRC).and_then(address_of),
+                index: attributes.u32(libc::RTA_OIF)?,
+                gateway: gateway.and_then(address_of),
+                local: *reply.fixed(12).get(7)? != libc::RTN_UNICAST,
+            })
         })),
-        Err(error) if matches!(error.errno(), libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EOPNOTSUPP | libc::EACCES) => Ok(None),
+        Err(error) if matches!(error.errno(), libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EOPNOTSUPP | libc::EACCES | libc::EINVAL) => Ok(None),
         Err(error) => Err(error),
     }
 }

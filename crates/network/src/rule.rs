@@ -261,6 +261,15 @@ impl Rule {
         })
     }
 
+    /// Continues when the key is not in the set.
+    pub fn not_in(self, set: &str, key: Register) -> Self {
+        const INVERTED: u32 = 1;
+        let set = set.to_owned();
+        self.push("lookup", move |m| {
+            m.text(1, &set).be32(2, key.0).be32(5, INVERTED);
+        })
+    }
+
     /// Continues with the data of the key.
     pub fn map(self, set: &str, key: Register, to: Register) -> Self {
         let set = set.to_owned();

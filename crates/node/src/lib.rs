@@ -31,6 +31,7 @@ mod node;
 mod objects;
 mod observe;
 mod patch;
+pub mod peers;
 pub mod pod;
 pub mod policy;
 mod probe;

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::proxy::{self, ProxyConfig, local_dns};
 use crate::services::Services;
-use crate::names;
+use crate::{names, peers};
 use crate::policy::Policies;
 
 const DNS_PORT: u16 = 53;
@@ -104,7 +104,7 @@ impl Networking {
         Ok(tokio::task::spawn_blocking(move || pods.retain(|id| alive.contains(id))).await??)
     }
 
-    /// Starts following the API's Services, in maps and in names.
+    /// Starts following the API's Services, in maps and in names, and its Nodes, in routes to their pods.
     pub fn follow(&mut self, client: &Client) -> Result<(), NetworkingError> {
         let services = Services::watch(client);
         let config = DataplaneConfig { cluster_cidrs: self.config.cluster_cidrs.clone(), service_cidrs: self.config.service_cidrs.clone() };
@@ -114,6 +114,7 @@ impl Networking {
         self.tasks.spawn(proxy::run(services.clone(), dataplane, config));
         self.tasks.spawn(names::run(services, self.records.clone()));
         self.tasks.spawn(self.policies.clone().run(client.clone()));
+        self.tasks.spawn(peers::run(client.clone(), self.config.node_name.clone(), self.pods.clone()));
         Ok(())
     }
 

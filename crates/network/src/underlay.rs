@@ -1,0 +1,63 @@
+//! Word when the ways to other machines may have changed: links, addresses and routes that are not the pod network's own. Nothing polls.
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+
+use crate::netlink::{Attributes, NetlinkError, Result, Socket, messages};
+use crate::route::{PEER_PROTOCOL, PROTOCOL};
+
+const GROUPS: i32 = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR | libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE;
+
+/// Whether a message is about anything but our own doing.
+fn is_foreign(kind: u16, payload: &[u8], own_links: &[String]) -> bool {
+    match kind {
+        libc::RTM_NEWLINK | libc::RTM_DELLINK => {
+            let name = payload.get(16..).and_then(|attributes| Attributes(attributes).text(libc::IFLA_IFNAME));
+            !name.is_some_and(|name| own_links.iter().any(|own| name.starts_with(own.as_str())))
+        }
+        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
+            // The kernel's own routes (2) follow addresses, of which there is word anyway.
+            !payload.get(5).is_some_and(|protocol| matches!(*protocol, PROTOCOL | PEER_PROTOCOL | 2))
+        }
+        _ => true,
+    }
+}
+
+/// Counts changes. `own_links` are beginnings of names of links to be ignored. The watching task ends when the last receiver is dropped.
+pub fn watch_underlay(own_links: Vec<String>) -> Result<watch::Receiver<u64>> {
+    let socket = Socket::with_groups(libc::NETLINK_ROUTE, GROUPS as u32)?;
+    let (sender, receiver) = watch::channel(0);
+    // SAFETY: the Socket owns its descriptor, gives the same one each time and closes it only when dropped, which is inside the AsyncFd.
+    let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+    let socket = socket.map_err(|e| NetlinkError::io("watch links", e.into()))?;
+    tokio::spawn(async move {
+        let mut buffer = Vec::new();
+        loop {
+            let mut ready = tokio::select! {
+                ready = socket.readable() => match ready {
+                    Ok(ready) => ready,
+                    Err(error) => return tracing::error!(%error, "changes of this node's links go unnoticed"),
+                },
+                () = sender.closed() => return,
+            };
+            let mut changed = false;
+            loop {
+                match socket.get_ref().receive(&mut buffer) {
+                    Ok(None) => break,
+                    Ok(Some(length)) => {
+                        let foreign = |(kind, _, _, payload): (u16, u16, u32, &[u8])| is_foreign(kind, payload, &own_links);
+                        changed |= messages(&buffer[..length]).any(foreign);
+                    }
+                    // Something got lost, so it may have been anything.
+                    Err(_) => changed = true,
+                }
+            }
+            ready.clear_ready();
+            if changed {
+                sender.send_modify(|count| *count += 1);
+            }
+        }
+    });
+    Ok(receiver)
+}
