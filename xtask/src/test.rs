@@ -1,6 +1,6 @@
 //! `cargo xtask test`: installs what the tests need from Debian, runs every test, and ends with one line of numbers.
 //!
-//! First `cargo test --workspace`, then the workshop end to end (`tests-e2e/`) against the binary just built. Both always run; any failure
+//! First `cargo test --workspace`, then the workshop end to end (`tests-e2e/`) against the binary just built, on a lab of two nodes and on one. All always run; any failure
 //! fails the whole. What failed is run once more: a test that passes then raced with its machine, which is said in the last line, by name, and is a
 //! defect to mend, but not one of what was just changed.
 
@@ -43,6 +43,8 @@ const DEBIANS_KUBECTL: &str = "kubernetes-client";
 
 /// With more failures than this at once it is no race.
 const MOST_RUN_AGAIN: usize = 3;
+/// The first word of tests-e2e/run.sh for two nodes instead of one.
+const LAB: &str = "--lab";
 
 #[derive(Default)]
 struct Tally {
@@ -57,7 +59,7 @@ pub fn command(arguments: &[String]) -> Result<()> {
         None => (true, Some(&[][..])),
         Some((word, [])) if word == "--unit" => (true, None),
         Some((word, stages)) if word == "--e2e" => (false, Some(stages)),
-        _ => bail!("usage: cargo xtask test [--unit | --e2e [STAGE…]]"),
+        _ => bail!("usage: cargo xtask test [--unit | --e2e [--lab] [STAGE…]]"),
     };
     if !nix::unistd::geteuid().is_root() {
         bail!("the tests make namespaces, mounts and network interfaces and must run as root\nhint: sudo --preserve-env=PATH cargo xtask test");
@@ -82,6 +84,9 @@ pub fn command(arguments: &[String]) -> Result<()> {
         part("cargo test", unit_tests());
     }
     if let Some(stages) = stages {
+        if stages.is_empty() {
+            part("workshop on a lab", workshop(&[LAB.to_owned()], None));
+        }
         part("workshop", workshop(stages, None));
         match std::env::var_os(REAL_KUBECTL) {
             Some(kubectl) => part("workshop with the real kubectl", workshop(stages, Some(Path::new(&kubectl)))),
