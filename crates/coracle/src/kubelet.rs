@@ -195,8 +195,8 @@ async fn agent(options: &Options, paths: &Paths, started: Instant, stopped: watc
     tracing::info!(milliseconds = started.elapsed().as_millis() as u64, node = %name, server = %config.server, "the node is registered");
     detach::say_ready();
 
-    let wish = |signer, addresses: &[IpAddr]| Wish { signer, node_name: name.clone(), addresses: addresses.to_vec(), seconds: options.certificate_seconds, patience: SIGNING_PATIENCE };
-    let own = Renewal { file, wish: wish(kubeadm::CLIENT_SIGNER, &[]) };
+    let wish = |signer| Wish { signer, node_name: name.clone(), seconds: options.certificate_seconds, patience: SIGNING_PATIENCE };
+    let own = Renewal { file, wish: wish(kubeadm::CLIENT_SIGNER) };
     let (renewing, exchanged) = (client.clone(), config.clone());
     tokio::spawn(async move {
         own.keep(&renewing, |identity| match transport(&exchanged, identity) {
@@ -216,7 +216,7 @@ async fn agent(options: &Options, paths: &Paths, started: Instant, stopped: watc
         machine.node.set_not_ready(Some(up::NO_NETWORK.to_owned()));
     }
     tracing::info!(milliseconds = started.elapsed().as_millis() as u64, node = %name, "the node is up");
-    let serving = Renewal { file: IdentityFile::new(&options.cert_dir, "kubelet-server"), wish: wish(SERVING_SIGNER, &[address]) };
+    let serving = Renewal { file: IdentityFile::new(&options.cert_dir, "kubelet-server"), wish: wish(SERVING_SIGNER) };
     let node = machine.node.clone();
     tokio::spawn(async move {
         if let Err(error) = serve_door(node, client, serving, authority, stopped).await {

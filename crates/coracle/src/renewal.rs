@@ -31,7 +31,7 @@ impl Renewal {
     pub async fn first(&self, client: &Client) -> Identity {
         let now = Timestamp::now().as_second();
         match self.file.load() {
-            Ok((identity, facts)) if facts.not_after > now && self.wish.addresses.iter().all(|address| facts.addresses.contains(address)) => identity,
+            Ok((identity, facts)) if facts.not_after > now => identity,
             _ => self.renewed(client).await,
         }
     }

@@ -15,7 +15,7 @@ impl Signer {
 impl Signs for Signer {
     fn read(&self, request: &[u8]) -> Result<Facts, String> {
         let wanted = pki::read_request(request)?;
-        Ok(Facts { common_name: wanted.common_name, organizations: wanted.organizations, dns_names: wanted.dns_names.len(), addresses: wanted.addresses.len(), emails: wanted.emails, uris: wanted.uris })
+        Ok(Facts { common_name: wanted.common_name, organizations: wanted.organizations, dns_names: wanted.dns_names, addresses: wanted.addresses.len(), emails: wanted.emails, uris: wanted.uris })
     }
 
     fn sign(&self, request: &[u8], usages: &[String], seconds: i64, now: Timestamp) -> Result<String, String> {

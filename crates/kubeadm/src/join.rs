@@ -165,7 +165,7 @@ async fn learn(cluster: &Cluster, wanted: &Wanted) -> Result<Learned, Error> {
         return Err(Error::Invalid(format!("a Node with name {name:?} and status \"Ready\" already exists in the cluster. You must delete the existing Node or change the name of this new joining Node"))).phase("kubelet-start");
     }
     println!("[kubelet-start] Waiting for the kubelet to perform the TLS Bootstrap");
-    let wish = Wish { signer: CLIENT_SIGNER, node_name: name.clone(), addresses: Vec::new(), seconds: None, patience: SIGNING_PATIENCE };
+    let wish = Wish { signer: CLIENT_SIGNER, node_name: name.clone(), seconds: None, patience: SIGNING_PATIENCE };
     let identity = sign(&client, &wish).await.map_err(Error::from).phase("kubelet-start")?;
     Ok(Learned { cluster: configuration, kubelet, identity })
 }

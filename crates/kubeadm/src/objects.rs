@@ -57,7 +57,16 @@ pub fn bootstrap_rules() -> Vec<Object> {
         cluster_binding("kubeadm:apiserver-kubelet-client", "system:kubelet-api-admin", json!([subject("User", KUBELET_CLIENT_USER)])),
         cluster_role("coracle:selfnodeserver", json!([{"verbs": ["create"], "apiGroups": ["certificates.k8s.io"], "resources": ["certificatesigningrequests/selfnodeserver"]}])),
         cluster_binding("coracle:node-autoapprove-serving", "coracle:selfnodeserver", nodes()),
+        // What a network plugin's DaemonSet would be granted elsewhere: here the agent itself is the network.
         cluster_binding("coracle:node-proxier", "system:node-proxier", nodes()),
+        cluster_role(
+            "coracle:network-policies",
+            json!([
+                {"verbs": ["list", "watch"], "apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"]},
+                {"verbs": ["list", "watch"], "apiGroups": [""], "resources": ["namespaces", "pods"]},
+            ]),
+        ),
+        cluster_binding("coracle:network-policies", "coracle:network-policies", nodes()),
     ]
 }
 

@@ -2,7 +2,6 @@
 //!
 //! Mirrors client-go's `util/certificate/csr`.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use api::Status;
@@ -36,8 +35,6 @@ pub enum SigningError {
 pub struct Wish {
     pub signer: &'static str,
     pub node_name: String,
-    /// Of a serving certificate.
-    pub addresses: Vec<IpAddr>,
     /// None: as long as the signer gives.
     pub seconds: Option<i32>,
     /// How long to wait.
@@ -102,7 +99,8 @@ pub async fn sign(client: &Client, wish: &Wish) -> Result<Identity, SigningError
         common_name: format!("system:node:{}", wish.node_name),
         organization: Some("system:nodes".into()),
         dns_names: if serving { vec![wish.node_name.clone()] } else { Vec::new() },
-        addresses: if serving { wish.addresses.clone() } else { Vec::new() },
+        // An address proves nothing: whoever dials a node asks for its name.
+        addresses: Vec::new(),
     };
     let request = Request::new(&subject)?;
     let made = rest::create(client, &SIGNING_REQUESTS, object(wish, &request)).await?;

@@ -32,7 +32,7 @@ const MIN_SECONDS: i64 = 600;
 pub struct Facts {
     pub common_name: String,
     pub organizations: Vec<String>,
-    pub dns_names: usize,
+    pub dns_names: Vec<String>,
     pub addresses: usize,
     pub emails: usize,
     pub uris: usize,
@@ -69,9 +69,9 @@ fn kubelet(facts: &Facts, usages: &[&str], server: bool) -> Result<(), String> {
     let fits = |list: &[&str]| list.len() == usages.len() && list.iter().all(|usage| usages.contains(usage));
     let refusal = if facts.organizations != ["system:nodes"] {
         "subject organization is not system:nodes".to_owned()
-    } else if server && facts.dns_names + facts.addresses == 0 {
+    } else if server && facts.dns_names.is_empty() && facts.addresses == 0 {
         "DNS or IP subjectAltName is required".to_owned()
-    } else if !server && facts.dns_names > 0 {
+    } else if !server && !facts.dns_names.is_empty() {
         "DNS subjectAltNames are not allowed".to_owned()
     } else if facts.emails > 0 {
         "Email subjectAltNames are not allowed".to_owned()
@@ -89,6 +89,14 @@ fn kubelet(facts: &Facts, usages: &[&str], server: bool) -> Result<(), String> {
         return Ok(());
     };
     Err(refusal)
+}
+
+/// Whether a serving certificate would speak for nothing but its node: by whatever else stands in it, a node could pose as another or as the API server. Addresses prove nothing,
+/// nodes tell theirs themselves; and a node may be called as the API server is.
+fn own_name(facts: &Facts) -> bool {
+    let name = facts.common_name.strip_prefix("system:node:").unwrap_or_default();
+    let api_server = name == "localhost" || name == "kubernetes" || name.starts_with("kubernetes.");
+    facts.addresses == 0 && facts.dns_names == [name] && !name.is_empty() && !api_server
 }
 
 /// Whether it is for a signer of ours and as that one wants it; none if the signer is not ours.
@@ -112,8 +120,8 @@ pub fn rights(request: &CertificateSigningRequest, facts: &Facts) -> Vec<&'stati
     let open = !issued(request) && condition(request, "Approved").is_none() && condition(request, "Denied").is_none();
     let own = request.spec.username.as_deref() == Some(&facts.common_name);
     if open && own && request.spec.signer_name == KUBELET_SERVING && kubelet(facts, &usages(request), true).is_ok() {
-        // Upstream leaves these to the administrator; who binds the right to nodes has decided.
-        return vec![SELF_NODE_SERVER];
+        // Upstream leaves these to the administrator; who binds the right to nodes has decided, but for the node's own name only.
+        return if own_name(facts) { vec![SELF_NODE_SERVER] } else { Vec::new() };
     }
     if !open || request.spec.signer_name != KUBELET_CLIENT || kubelet(facts, &usages(request), false).is_err() {
         return Vec::new();
@@ -236,6 +244,18 @@ mod tests {
         assert!(rights(&fresh(KUBELET_CLIENT), &node()).is_empty());
         assert!(rights(&request(API_SERVER_CLIENT, CLIENT, json!([])), &node()).is_empty());
         assert_eq!(outcome(request(KUBELET_CLIENT, CLIENT, json!([])), node(), Some("nodeclient"), None), "approval Approved AutoApproved -");
+
+        const SERVER: &[&str] = &["digital signature", "server auth"];
+        let serving = |node: &str, dns_names: &[&str], addresses: usize| {
+            let name = format!("system:node:{node}");
+            let mut request = request(KUBELET_SERVING, SERVER, json!([]));
+            request.spec.username = Some(name.clone());
+            rights(&request, &Facts { common_name: name, organizations: vec!["system:nodes".into()], dns_names: dns_names.iter().map(|name| (*name).to_owned()).collect(), addresses, ..Facts::default() })
+        };
+        assert_eq!(serving("a", &["a"], 0), [SELF_NODE_SERVER]);
+        for (node, dns_names, addresses) in [("a", &["b"][..], 0), ("a", &["a", "kubernetes.default.svc"], 0), ("a", &["a"], 1), ("a", &[], 1), ("kubernetes.default.svc", &["kubernetes.default.svc"], 0), ("kubernetes", &["kubernetes"], 0), ("localhost", &["localhost"], 0)] {
+            assert!(serving(node, dns_names, addresses).is_empty(), "{node} {dns_names:?} {addresses}");
+        }
 
         assert_eq!(signable(&fresh(API_SERVER_CLIENT), &Facts::default()), Some(MAX_SECONDS));
         assert_eq!(signable(&fresh("example.com/signer"), &Facts::default()), None);
