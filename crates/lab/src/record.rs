@@ -47,7 +47,7 @@ impl Record {
             return Err(LabError::Invalid(format!("--subnet {subnet} is too small: a lab needs a /{PREFIX_MAX} or larger")));
         }
         for (range, by) in USED_INSIDE {
-            if range.parse::<IpNet>().is_ok_and(|range| network::segment::overlap(range, subnet)) {
+            if range.parse::<IpNet>().is_ok_and(|range| range.overlaps(subnet)) {
                 return Err(LabError::Taken { subnet: subnet.to_string(), by: by.to_owned() });
             }
         }

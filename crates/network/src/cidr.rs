@@ -20,6 +20,11 @@ pub struct IpNet {
 }
 
 impl IpNet {
+    /// Whether they share addresses.
+    pub fn overlaps(self, other: Self) -> bool {
+        self.contains(other.address()) || other.contains(self.address())
+    }
+
     /// Host bits are cleared. `None` when the prefix is longer than the address.
     pub fn new(address: IpAddr, prefix: u8) -> Option<Self> {
         let bits = if address.is_ipv4() { 32 } else { 128 };

@@ -3,8 +3,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use crate::link::{self, Link};
@@ -59,14 +57,10 @@ pub fn host_addresses(ignore: &[&str]) -> Result<HostAddresses> {
 
 /// The addresses now, and each time they change. The watching task ends when the last receiver is dropped.
 pub fn watch_host_addresses(ignore: Vec<String>) -> Result<watch::Receiver<HostAddresses>> {
-    const GROUPS: i32 = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR | libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE;
     let read = move || host_addresses(&ignore.iter().map(String::as_str).collect::<Vec<_>>());
     // The ear first, then the look: no change is missed between them.
-    let socket = Socket::with_groups(libc::NETLINK_ROUTE, GROUPS as u32)?;
+    let socket = Socket::of_changes("watch addresses")?;
     let (sender, receiver) = watch::channel(read()?);
-    // SAFETY: the Socket owns its descriptor, gives the same one each time and closes it only when dropped, which is inside the AsyncFd.
-    let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
-    let socket = socket.map_err(|e| crate::NetlinkError::io("watch addresses", e.into()))?;
     tokio::spawn(async move {
         let mut buffer = Vec::new();
         loop {

@@ -47,7 +47,7 @@ pub struct VethPair<'a> {
 }
 
 /// `struct ifinfomsg`.
-fn info(index: u32, flags: u32, change: u32) -> [u8; 16] {
+pub(crate) fn info(index: u32, flags: u32, change: u32) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[4..8].copy_from_slice(&index.to_ne_bytes());
     bytes[8..12].copy_from_slice(&flags.to_ne_bytes());
@@ -55,7 +55,7 @@ fn info(index: u32, flags: u32, change: u32) -> [u8; 16] {
     bytes
 }
 
-const UP: u32 = libc::IFF_UP as u32;
+pub(crate) const UP: u32 = libc::IFF_UP as u32;
 
 /// A link that only carries addresses and routes. A bridge without ports serves where the kernel has no `dummy`.
 pub fn create_holder(socket: &mut Socket, name: &str, mtu: u32) -> Result<()> {

@@ -7,6 +7,9 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
 /// Largest request sent in one piece; an nftables transaction must be one piece.
 pub const SEND_BUFFER_BYTES: usize = 64 << 20;
 /// Room for the answers to one request, errors of a failed transaction included.
@@ -216,6 +219,15 @@ pub struct Socket {
 impl Socket {
     pub fn open(protocol: i32) -> Result<Self> {
         Self::with_groups(protocol, 0)
+    }
+
+    /// One that is told of changes to links, addresses and routes.
+    pub fn of_changes(action: &str) -> Result<AsyncFd<Self>> {
+        const GROUPS: i32 = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR | libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE;
+        let socket = Self::with_groups(libc::NETLINK_ROUTE, GROUPS as u32)?;
+        // SAFETY: the Socket owns its descriptor, gives the same one each time and closes it only when dropped, which is inside the AsyncFd.
+        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+        socket.map_err(|error| NetlinkError::io(action, error.into()))
     }
 
     /// `groups` is the bit mask of the first 32 multicast groups.

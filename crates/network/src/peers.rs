@@ -106,10 +106,6 @@ pub fn tunnel_mac(pod_cidrs: &[IpNet]) -> Mac {
     mac
 }
 
-fn overlaps(a: IpNet, b: IpNet) -> bool {
-    a.contains(b.address()) || b.contains(a.address())
-}
-
 pub fn plan(view: &View<'_>) -> Wanted {
     let mut wanted = Wanted::default();
     let mut taken: Vec<IpNet> = view.pod_cidrs.to_vec();
@@ -119,7 +115,7 @@ pub fn plan(view: &View<'_>) -> Wanted {
             wanted.left_out.push((peer.name.clone(), "no route leads to its addresses"));
             continue;
         }
-        if peer.pod_cidrs.iter().any(|net| taken.iter().any(|other| overlaps(*net, *other))) {
+        if peer.pod_cidrs.iter().any(|net| taken.iter().any(|other| net.overlaps(*other))) {
             wanted.left_out.push((peer.name.clone(), "its pod range is another node's"));
             continue;
         }

@@ -7,14 +7,12 @@ use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
-use crate::cidr::IpNet;
-use crate::link::{self, Link, Mac, VethPair};
+use crate::link::{self, Link, Mac, UP, VethPair, info};
 use crate::netlink::{NetlinkError, Request, Result, Socket};
 use crate::netns;
 use crate::route::octets;
 
 const MTU: u32 = 1500;
-const UP: u32 = libc::IFF_UP as u32;
 
 /// The end of a machine's cable.
 #[derive(Debug, Clone)]
@@ -35,15 +33,6 @@ fn within<T: Send>(namespace: &File, work: impl FnOnce() -> Result<T> + Send) ->
 
 fn must_find(socket: &mut Socket, name: &str) -> Result<Link> {
     link::find(socket, name)?.ok_or_else(|| NetlinkError::io(format!("find link {name}"), std::io::Error::from_raw_os_error(libc::ENODEV)))
-}
-
-/// `struct ifinfomsg`.
-fn info(index: u32, flags: u32, change: u32) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes[4..8].copy_from_slice(&index.to_ne_bytes());
-    bytes[8..12].copy_from_slice(&flags.to_ne_bytes());
-    bytes[12..16].copy_from_slice(&change.to_ne_bytes());
-    bytes
 }
 
 /// An address together with the range that is on the link, as an administrator gives it.
@@ -156,11 +145,6 @@ pub fn set_plugged(namespace: &File, name: &str, plugged: bool) -> Result<()> {
 /// Whether a port's cable is in; `None` when there is no such port.
 pub fn is_plugged(namespace: &File, name: &str) -> Result<Option<bool>> {
     within(namespace, || Ok(link::find(&mut Socket::open(libc::NETLINK_ROUTE)?, name)?.map(|link| link.is_up())))
-}
-
-/// Whether two ranges share addresses.
-pub fn overlap(one: IpNet, other: IpNet) -> bool {
-    one.contains(other.address()) || other.contains(one.address())
 }
 
 /// Takes a port off the bridge and leads it through a pair of links of which the second is on the bridge: what arrives at the first of them, `inner`,

@@ -1,13 +1,9 @@
 //! Word when the ways to other machines may have changed: links, addresses and routes that are not the pod network's own. Nothing polls.
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-use crate::netlink::{Attributes, NetlinkError, Result, Socket, messages};
+use crate::netlink::{Attributes, Result, Socket, messages};
 use crate::route::{PEER_PROTOCOL, PROTOCOL};
-
-const GROUPS: i32 = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR | libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE;
 
 /// Whether a message is about anything but our own doing.
 fn is_foreign(kind: u16, payload: &[u8], own_links: &[String]) -> bool {
@@ -26,11 +22,8 @@ fn is_foreign(kind: u16, payload: &[u8], own_links: &[String]) -> bool {
 
 /// Counts changes. `own_links` are beginnings of names of links to be ignored. The watching task ends when the last receiver is dropped.
 pub fn watch_underlay(own_links: Vec<String>) -> Result<watch::Receiver<u64>> {
-    let socket = Socket::with_groups(libc::NETLINK_ROUTE, GROUPS as u32)?;
+    let socket = Socket::of_changes("watch links")?;
     let (sender, receiver) = watch::channel(0);
-    // SAFETY: the Socket owns its descriptor, gives the same one each time and closes it only when dropped, which is inside the AsyncFd.
-    let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
-    let socket = socket.map_err(|e| NetlinkError::io("watch links", e.into()))?;
     tokio::spawn(async move {
         let mut buffer = Vec::new();
         loop {
