@@ -14,7 +14,7 @@ trap finish EXIT
 trap 'exit 130' INT TERM
 
 stages=("$@")
-[ ${#stages[@]} != 0 ] || stages=(A B B2 D E G H I J K N)
+[ ${#stages[@]} != 0 ] || stages=(A B B2 D E G H I J K)
 lab up --nodes 2 --bare || exit 1
 desk=$TMP.lab/nodes/node1/root/tmp/e2e
 mkdir -p "$desk/stages" "$TMP.lab/nodes/node2/root/tmp/e2e"

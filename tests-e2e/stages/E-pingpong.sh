@@ -14,7 +14,8 @@ RS=$(kubectl get rs -l app=pingpong -o name); kubectl scale "$RS" --replicas 3; 
 retry 40 count 8 pods -l app=pingpong && retry 10 sh -c '[ "$(kubectl logs -l app=pingpong --tail 1 --max-log-requests 10 | wc -l)" -eq 8 ]'
 kubectl create job once --image=alpine -- true && kubectl wait --for=condition=complete job/once --timeout=60s && kubectl delete job once
 ! kubectl run x --image=alpine --replicas=2 2>$TMP/e && grep -q 'unknown flag: --replicas' $TMP/e
-kubectl delete deploy/pingpong && retry 60 gone pods -l app=pingpong
+# ping does not heed SIGTERM: its thirty seconds were seen above.
+kubectl delete deploy/pingpong && kubectl delete pods -l app=pingpong --grace-period=1 --ignore-not-found && retry 60 gone pods -l app=pingpong
 # The lesson's words of 2018, in the classic dialect of our kubectl.
 classic() { KUBECTL_DIALECT=classic coracle kubectl "$@"; }
 classic run pingpong --image alpine ping 8.8.8.8 2>$TMP/e && grep -q DEPRECATED $TMP/e && retry 30 ready deploy pingpong 1
