@@ -133,6 +133,30 @@ fn rule_with_operations(errors: &mut Errors, path: &Path, rule: &Value) {
     }
 }
 
+fn service_path(errors: &mut Errors, path: &Path, url_path: &str) {
+    if matches!(url_path, "" | "/") {
+        return;
+    }
+    if url_path == "//" {
+        errors.invalid(path, url_path, "segment[0] may not be empty");
+        return;
+    }
+    if !url_path.starts_with('/') {
+        errors.invalid(path, url_path, "must start with a '/'");
+    }
+    // As upstream: the first character is not looked at, whatever it is.
+    let steps: String = url_path.chars().skip(1).collect();
+    for (index, step) in steps.strip_suffix('/').unwrap_or(&steps).split('/').enumerate() {
+        if step.is_empty() {
+            errors.invalid(path, url_path, &format!("segment[{index}] may not be empty"));
+            continue;
+        }
+        for wrong in names::dns_subdomain(step) {
+            errors.invalid(path, url_path, &format!("segment[{index}]: {wrong}"));
+        }
+    }
+}
+
 pub(super) fn client_config(errors: &mut Errors, path: &Path, config: &Value) {
     match (child(config, "url").and_then(Value::as_str), child(config, "service")) {
         (Some(_), Some(_)) | (None, None) => errors.required(path, "exactly one of url or service is required"),
@@ -162,21 +186,18 @@ pub(super) fn client_config(errors: &mut Errors, path: &Path, config: &Value) {
         (None, Some(service)) => {
             let path = path.child("service");
             if text(service, "name").is_empty() {
-                errors.required(&path.child("name"), "service name is required");
+                errors.required(&path.child("name"), "");
             }
             if text(service, "namespace").is_empty() {
-                errors.required(&path.child("namespace"), "service namespace is required");
+                errors.required(&path.child("namespace"), "");
             }
             let port = number(service, "port").unwrap_or(0);
             let wrong = names::port_number(port);
             if !wrong.is_empty() {
                 errors.invalid(&path.child("port"), &port, &format!("port is not valid: {}", wrong.join(", ")));
             }
-            if let Some(url_path) = child(service, "path").and_then(Value::as_str)
-                && !url_path.is_empty()
-                && !url_path.starts_with('/')
-            {
-                errors.invalid(&path.child("path"), url_path, "must start with a '/'");
+            if let Some(url_path) = child(service, "path").and_then(Value::as_str) {
+                service_path(errors, &path.child("path"), url_path);
             }
         }
     }

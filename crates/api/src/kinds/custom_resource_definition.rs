@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use base64::Engine;
 use serde_json::{Value, json};
 
 use super::admission::client_config;
@@ -45,6 +46,11 @@ pub static CUSTOM_RESOURCE_DEFINITION: Policy = Policy {
     },
     on_update: |new, _, _| store_version(new),
     check,
+    check_create: |errors, new| {
+        conversion(errors, new, None);
+        approved(errors, new, None);
+        preserving(errors, new, None);
+    },
     check_update: |errors, new, old| {
         if crate::custom::has_condition(old, "Established") {
             for name in ["spec.scope", "spec.names.kind"] {
@@ -54,7 +60,10 @@ pub static CUSTOM_RESOURCE_DEFINITION: Policy = Policy {
         for name in ["spec.group", "spec.names.plural"] {
             errors.immutable(&Path::Root(name), child(new, name), child(old, name));
         }
+        conversion(errors, new, Some(old));
         stored_versions(errors, new);
+        approved(errors, new, Some(old));
+        preserving(errors, new, Some(old));
     },
     check_status: |errors, new, _| {
         stored_versions(errors, new);
@@ -198,19 +207,31 @@ fn check(errors: &mut Errors, object: &Value) {
     }
     resource_names(errors, &names_path, child(spec, "names").unwrap_or(&none));
     shared(errors, &path, list(spec, "versions"));
-    conversion(errors, &path.child("conversion"), spec);
-    let annotation = entry(object, "metadata.annotations", APPROVED_ANNOTATION).unwrap_or_default();
+}
+
+/// A group of the project needs its approval; whoever had none before may go on so.
+fn approved(errors: &mut Errors, new: &Value, old: Option<&Value>) {
+    if !is_protected(text(new, "spec.group")) {
+        return;
+    }
+    let annotation = |object| entry(object, "metadata.annotations", APPROVED_ANNOTATION).unwrap_or_default();
+    let (state, reason) = approval(annotation(new));
+    if old.is_some_and(|old| approval(annotation(old)).0 == state) {
+        return;
+    }
     let at = Path::Root("metadata.annotations");
     let at = at.key(APPROVED_ANNOTATION);
-    if is_protected(group) {
-        match approval(annotation) {
-            (Approval::Missing, reason) => errors.required(&at, &reason),
-            (Approval::Invalid, reason) => errors.invalid(&at, annotation, &reason),
-            _ => {}
-        }
+    match state {
+        Approval::Missing => errors.required(&at, &reason),
+        Approval::Invalid => errors.invalid(&at, annotation(new), &reason),
+        Approval::Approved | Approval::Bypassed => {}
     }
-    if flag(spec, "preserveUnknownFields") {
-        errors.invalid(&path.child("preserveUnknownFields"), &true, "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead");
+}
+
+fn preserving(errors: &mut Errors, new: &Value, old: Option<&Value>) {
+    const FLAG: &str = "spec.preserveUnknownFields";
+    if flag(new, FLAG) && !old.is_some_and(|old| flag(old, FLAG)) {
+        errors.invalid(&Path::Root(FLAG), &true, "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead");
     }
 }
 
@@ -231,7 +252,7 @@ fn versions(errors: &mut Errors, spec: &Path, versions: &[Value]) {
         joined(errors, &path.child("name"), name, name, "");
         deprecation_warning(errors, &path.child("deprecationWarning"), version);
         if !one_for_all("schema") {
-            schema(errors, &path.child("schema"), version);
+            schema(errors, &path.child("schema"), version, child(version, "subresources.status").is_some());
         }
         if !one_for_all("subresources") {
             subresources(errors, &path.child("subresources"), version);
@@ -255,7 +276,8 @@ fn versions(errors: &mut Errors, spec: &Path, versions: &[Value]) {
 fn shared(errors: &mut Errors, spec: &Path, versions: &[Value]) {
     let Some(first) = versions.first() else { return };
     if common(versions, "schema").is_some() {
-        schema(errors, &spec.child("validation"), first);
+        let status = versions.iter().any(|version| child(version, "subresources.status").is_some());
+        schema(errors, &spec.child("validation"), first, status);
     }
     if common(versions, "subresources").is_some() {
         subresources(errors, &spec.child("subresources"), first);
@@ -280,12 +302,19 @@ fn deprecation_warning(errors: &mut Errors, path: &Path, version: &Value) {
     if warning.is_empty() {
         errors.invalid(path, warning, "must not be an empty string");
     }
-    if let Some((at, _)) = warning.char_indices().find(|(_, c)| c.is_control()) {
+    if let Some((at, _)) = warning.char_indices().find(|(_, c)| !is_print(*c)) {
         errors.invalid(path, warning, &format!("must only contain printable UTF-8 characters; non-printable character found at index {at}"));
     }
 }
 
-fn schema(errors: &mut Errors, path: &Path, version: &Value) {
+/// Go's `unicode.IsPrint`: of spaces only the plain one, nothing invisible.
+fn is_print(c: char) -> bool {
+    let invisible = matches!(u32::from(c), 0xad | 0x600..=0x605 | 0x61c | 0x6dd | 0x70f | 0x180e | 0x200b..=0x200f | 0x202a..=0x202e | 0x2060..=0x206f
+        | 0xe000..=0xf8ff | 0xfeff | 0xfff9..=0xfffb | 0xe0000..=0xe007f | 0xf0000..=0x10ffff);
+    !(c.is_control() || invisible || (c.is_whitespace() && c != ' '))
+}
+
+fn schema(errors: &mut Errors, path: &Path, version: &Value, status: bool) {
     const AT_ROOT: &[&str] = &[
         "description", "type", "format", "title", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum", "maxLength", "minLength", "pattern", "maxItems", "minItems", "uniqueItems", "multipleOf",
         "required", "items", "properties", "externalDocs", "example", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-validations",
@@ -293,7 +322,7 @@ fn schema(errors: &mut Errors, path: &Path, version: &Value) {
     let Some(root) = child(version, "schema.openAPIV3Schema") else { return };
     let before = errors.len();
     let path = path.child("openAPIV3Schema");
-    if child(version, "subresources.status").is_some() {
+    if status {
         if !matches!(text(root, "type"), "object" | "") {
             errors.invalid(&path.child("type"), text(root, "type"), "only \"object\" is allowed as the type at the root of the schema if the status subresource is enabled");
         } else if root.as_object().is_some_and(|map| map.keys().any(|key| !AT_ROOT.contains(&key.as_str()) && key != "nullable")) {
@@ -377,7 +406,11 @@ fn selectable_fields(errors: &mut Errors, path: &Path, version: &Value) {
     if fields.is_empty() {
         return;
     }
-    let schema = child(version, "schema.openAPIV3Schema").map(Schema::parse).unwrap_or_default();
+    let Some(schema) = child(version, "schema.openAPIV3Schema").map(Schema::parse) else {
+        // Upstream's words.
+        errors.invalid(path, "", "may only be set when `version.schema.openAPIV3Schema` is not included");
+        return;
+    };
     let mut seen = BTreeSet::new();
     for (index, field) in fields.iter().enumerate() {
         let at = path.index(index);
@@ -387,7 +420,7 @@ fn selectable_fields(errors: &mut Errors, path: &Path, version: &Value) {
             errors.required(&at, "");
             continue;
         }
-        let (names, found) = match definition::field_path(value, &schema) {
+        let (names, found) = match definition::field_path(value, &schema, definition::Brackets::Refused) {
             Ok(found) => found,
             Err(error) => {
                 errors.invalid(&at, value, &format!("is an invalid path: {error}"));
@@ -436,23 +469,39 @@ fn resource_names(errors: &mut Errors, path: &Path, names: &Value) {
     each(errors, "categories");
 }
 
-fn conversion(errors: &mut Errors, path: &Path, spec: &Value) {
-    let webhook = child(spec, "conversion.webhook");
-    match text(spec, "conversion.strategy") {
+fn conversion(errors: &mut Errors, new: &Value, old: Option<&Value>) {
+    const VERSIONS: &str = "spec.conversion.webhook.conversionReviewVersions";
+    const BUNDLE: &str = "spec.conversion.webhook.clientConfig.caBundle";
+    let path = &Path::Root("spec.conversion");
+    let webhook = child(new, "spec.conversion.webhook");
+    let known = |object: &Value| strings(object, VERSIONS).any(|version| REVIEW_VERSIONS.contains(&version));
+    let strategy = text(new, "spec.conversion.strategy");
+    if !matches!(strategy, "" | "None") && flag(new, "spec.preserveUnknownFields") {
+        errors.invalid(&path.child("strategy"), strategy, "must be None if spec.preserveUnknownFields is true");
+    }
+    match strategy {
         "None" => {
-            if child(spec, "conversion.webhook.clientConfig").is_some() {
+            if webhook.is_some_and(|webhook| child(webhook, "clientConfig").is_some()) {
                 errors.forbidden(&path.child("webhookClientConfig"), "should not be set when strategy is not set to Webhook");
             }
-            if webhook.is_some_and(|webhook| !list(webhook, "conversionReviewVersions").is_empty()) {
+            if strings(new, VERSIONS).next().is_some() {
                 errors.forbidden(&path.child("conversionReviewVersions"), "should not be set when strategy is not set to Webhook");
             }
         }
         "Webhook" => {
-            match child(spec, "conversion.webhook.clientConfig") {
-                None => errors.required(&path.child("webhookClientConfig"), "required when strategy is set to Webhook"),
-                Some(config) => client_config(errors, &path.child("webhookClientConfig"), config),
+            let at = path.child("webhookClientConfig");
+            match webhook.and_then(|webhook| child(webhook, "clientConfig")) {
+                None => errors.required(&at, "required when strategy is set to Webhook"),
+                Some(config) => {
+                    client_config(errors, &at, config);
+                    // Until it is established, and where it was wrong already, a definition may carry a broken bundle.
+                    let lenient = old.is_none_or(|old| !crate::custom::has_condition(old, "Established") || (!text(old, BUNDLE).is_empty() && broken_bundle(text(old, BUNDLE))));
+                    if !lenient && !text(new, BUNDLE).is_empty() && broken_bundle(text(new, BUNDLE)) {
+                        errors.invalid(&at.child("caBundle"), text(new, BUNDLE), "unable to load root certificates: unable to parse bytes as PEM block");
+                    }
+                }
             }
-            let versions: Vec<&str> = strings(spec, "conversion.webhook.conversionReviewVersions").collect();
+            let versions: Vec<&str> = strings(new, VERSIONS).collect();
             let at = path.child("conversionReviewVersions");
             if versions.is_empty() {
                 errors.required(&at, "");
@@ -464,7 +513,8 @@ fn conversion(errors: &mut Errors, path: &Path, spec: &Value) {
                         errors.invalid_each(&at.index(index), *version, names::dns1035_label(version));
                     }
                 }
-                if !versions.iter().any(|version| REVIEW_VERSIONS.contains(version)) {
+                let required = old.is_none_or(|old| known(old) || strings(old, VERSIONS).next().is_none());
+                if required && !known(new) {
                     errors.invalid(&at, &Value::from(versions), &format!("must include at least one of {}", REVIEW_VERSIONS.join(", ")));
                 }
             }
@@ -472,6 +522,17 @@ fn conversion(errors: &mut Errors, path: &Path, spec: &Value) {
         "" => errors.required(&path.child("strategy"), ""),
         other => errors.not_supported(&path.child("strategy"), other, &["None", "Webhook"]),
     }
+}
+
+/// Whether there is not one certificate in a bundle (base64 of PEM).
+fn broken_bundle(bundle: &str) -> bool {
+    let pem = base64::engine::general_purpose::STANDARD.decode(bundle).unwrap_or_default();
+    let text = String::from_utf8_lossy(&pem);
+    let body = text.split_once("-----BEGIN CERTIFICATE-----").and_then(|(_, rest)| rest.split_once("-----END CERTIFICATE-----"));
+    body.is_none_or(|(body, _)| {
+        let body: String = body.split_whitespace().collect();
+        base64::engine::general_purpose::STANDARD.decode(body).map_or(true, |der| der.is_empty())
+    })
 }
 
 #[cfg(test)]
@@ -553,6 +614,65 @@ mod tests {
         assert_eq!(approval("https://github.com/kubernetes/kubernetes/pull/1").0, Approval::Approved);
         assert_eq!(approval("unapproved, legacy").0, Approval::Bypassed);
         assert_eq!(approval("x").0, Approval::Invalid);
+    }
+
+    #[test]
+    fn selectable_fields_and_paths() {
+        let schema = json!({"type": "object", "properties": {"metadata": {"type": "object", "properties": {"name": {"type": "string"}}}, "spec": {"type": "object", "properties": {
+            "color": {"type": "string"}, "list": {"type": "array", "items": {"type": "string"}}, "map": {"type": "object", "additionalProperties": {"type": "integer"}}}}}});
+        const AT: &str = "spec.selectableFields";
+        for (paths, wanted) in [
+            (vec![".spec.color", ".spec.map.any"], vec![]),
+            (vec![""], vec!["[0].jsonPath: Required value".to_owned()]),
+            (vec!["spec.color"], vec!["[0].jsonPath: Invalid value: \"spec.color\": is an invalid path: expected [ or . but got: spec".to_owned()]),
+            (vec![".spec['color']"], vec!["[0].jsonPath: Invalid value: \".spec['color']\": is an invalid path: array notation is not allowed".to_owned()]),
+            (vec![".spec."], vec!["[0].jsonPath: Invalid value: \".spec.\": is an invalid path: unexpected end of JSON path".to_owned()]),
+            (vec![".spec.none"], vec!["[0].jsonPath: Invalid value: \".spec.none\": is an invalid path: does not refer to a valid field".to_owned()]),
+            (vec![".spec.color.x"], vec!["[0].jsonPath: Invalid value: \".spec.color.x\": is an invalid path: does not refer to a valid field".to_owned()]),
+            (vec![".metadata.name"], vec!["[0].jsonPath: Invalid value: \".metadata.name\": must not point to fields in metadata".to_owned()]),
+            (vec![".spec.list"], vec!["[0].jsonPath: Invalid value: \".spec.list\": must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed.".to_owned()]),
+            (vec![".spec.color", ".spec.color"], vec!["[1].jsonPath: Duplicate value: \".spec.color\"".to_owned()]),
+        ] {
+            let mut object = definition(schema.clone());
+            object["spec"]["versions"][0]["selectableFields"] = paths.iter().map(|path| json!({"jsonPath": path})).collect();
+            let wanted: Vec<String> = wanted.iter().map(|line| format!("{AT}{line}")).collect();
+            assert_eq!(made(object).1, wanted);
+        }
+        let parsed = Schema::parse(&schema);
+        let at = |path: &str| definition::field_path(path, &parsed, definition::Brackets::Allowed).map(|(names, _)| names);
+        assert_eq!(at(".spec['color']"), Ok(vec!["spec".to_owned(), "color".to_owned()]));
+        assert_eq!(at(".spec.map['it\\'s.one']"), Ok(vec!["spec".to_owned(), "map".to_owned(), "it's.one".to_owned()]));
+        assert_eq!(at(".spec[color]"), Err("expected single quoted string but got color".to_owned()));
+        assert_eq!(at(".spec['color'"), Err("unexpected end of JSON path".to_owned()));
+    }
+
+    /// What was wrong before may stay; what is newly wrong may not come.
+    #[test]
+    fn updates_are_held_against_what_was() {
+        let config = |bundle: &str| json!({"strategy": "Webhook", "webhook": {"clientConfig": {"url": "https://a", "caBundle": bundle}, "conversionReviewVersions": ["v1"]}});
+        let mut old = definition(json!({"type": "object"}));
+        old["metadata"]["name"] = "foos.x.k8s.io".into();
+        old["spec"]["group"] = "x.k8s.io".into();
+        old["spec"]["conversion"] = config("");
+        let (old, wrong) = made(old);
+        assert_eq!(wrong.len(), 1, "a group of the project: {wrong:?}");
+        let update = |change: &dyn Fn(&mut Value), established: bool| {
+            let (mut old, mut new) = (old.clone(), old.clone());
+            change(&mut new);
+            if established {
+                set_condition(&mut old, "Established", "True", "a", "b", "2026-01-01T00:00:00Z");
+            }
+            lines(&crate::kinds::strategy("apiextensions.k8s.io", "customresourcedefinitions").validate_update(&new, &old))
+        };
+        assert_eq!(update(&|_| {}, true), Vec::<String>::new());
+        assert_eq!(update(&|new| new["spec"]["conversion"] = config("eHg="), false), Vec::<String>::new());
+        assert_eq!(
+            update(&|new| new["spec"]["conversion"] = config("eHg="), true),
+            ["spec.conversion.webhookClientConfig.caBundle: Invalid value: \"eHg=\": unable to load root certificates: unable to parse bytes as PEM block"]
+        );
+        let annotated = update(&|new| new["metadata"]["annotations"] = json!({APPROVED_ANNOTATION: "x"}), true);
+        assert!(annotated[0].starts_with("metadata.annotations[api-approved.kubernetes.io]: Invalid value: \"x\": protected groups must have"), "{annotated:?}");
+        assert_eq!(update(&|new| new["spec"]["preserveUnknownFields"] = true.into(), true).len(), 2);
     }
 
     #[test]

@@ -231,38 +231,82 @@ fn rule_words(errors: &mut Errors, path: &Path, schema: &Value, rule: &Value) {
         if breaks(field) {
             errors.invalid(&path.child("fieldPath"), field, "must not contain line breaks");
         }
-        if field_path(field, &Schema::parse(schema)).is_err() {
+        if field_path(field, &Schema::parse(schema), Brackets::Allowed).is_err() {
             errors.invalid(&path.child("fieldPath"), field, "must be a valid path");
         }
     }
 }
 
-/// The schema a path like `.spec.x` or `.spec['a.b']` leads to, and the path's names; Err says what is wrong with it (cel.ValidFieldPath, without array indices).
-pub fn field_path<'a>(path: &str, schema: &'a Schema) -> Result<(Vec<String>, &'a Schema), String> {
+/// Whether `['name']` may stand in a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Brackets {
+    Allowed,
+    Refused,
+}
+
+/// The next token of a path: `.`, `[`, `]`, a text in single quotes, or what stands between these.
+fn token<'a>(rest: &mut &'a str) -> Option<&'a str> {
+    let bytes = rest.as_bytes();
+    let first = *bytes.first()?;
+    let end = match first {
+        b'\'' => (1..bytes.len()).find(|at| bytes[*at] == b'\'' && bytes[at - 1] != b'\\').map_or(bytes.len(), |at| at + 1),
+        b'.' | b'[' | b']' => 1,
+        _ => rest.find(['.', '[', ']']).unwrap_or(bytes.len()),
+    };
+    let (token, after) = rest.split_at(end);
+    *rest = after;
+    Some(token)
+}
+
+/// Go's escapes of a text in single quotes, as far as upstream reads them.
+fn unescaped(quoted: &str) -> Result<String, String> {
+    let mut text = String::with_capacity(quoted.len());
+    let mut chars = quoted.chars();
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            text.push(c);
+            continue;
+        }
+        text.push(match chars.next() {
+            Some('a') => '\x07',
+            Some('b') => '\x08',
+            Some('f') => '\x0c',
+            Some('n') => '\n',
+            Some('r') => '\r',
+            Some('t') => '\t',
+            Some('v') => '\x0b',
+            Some(c @ ('\'' | '"' | '\\')) => c,
+            _ => return Err("invalid string literal: invalid syntax".to_owned()),
+        });
+    }
+    Ok(text)
+}
+
+/// The schema a path like `.spec.x` or `.spec['a.b']` leads to, and the path's names; Err says what is wrong with it (cel.ValidFieldPath).
+pub fn field_path<'a>(path: &str, schema: &'a Schema, brackets: Brackets) -> Result<(Vec<String>, &'a Schema), String> {
+    let end = || "unexpected end of JSON path".to_owned();
     let mut rest = path;
     let (mut names, mut at) = (Vec::new(), schema);
-    if rest.is_empty() {
-        return Err("unexpected end of JSON path".to_owned());
-    }
-    while !rest.is_empty() {
-        let name;
-        if let Some(after) = rest.strip_prefix("['") {
-            let end = after.find("']").ok_or("unterminated quoted name")?;
-            name = &after[..end];
-            rest = &after[end + 2..];
-        } else if let Some(after) = rest.strip_prefix('.') {
-            let end = after.find(['.', '[']).unwrap_or(after.len());
-            name = &after[..end];
-            rest = &after[end..];
-        } else {
-            let shown: String = rest.chars().take(1).collect();
-            return Err(format!("expected [ or . but got: {shown}"));
+    while let Some(start) = token(&mut rest) {
+        let name = match start {
+            "[" if brackets == Brackets::Refused => return Err("array notation is not allowed".to_owned()),
+            "[" => {
+                let quoted = token(&mut rest).ok_or_else(end)?;
+                let inner = quoted.strip_prefix('\'').and_then(|inner| inner.strip_suffix('\''));
+                unescaped(inner.ok_or_else(|| format!("expected single quoted string but got {quoted}"))?)?
+            }
+            "." => token(&mut rest).ok_or_else(end)?.to_owned(),
+            other => return Err(format!("expected [ or . but got: {other}")),
+        };
+        at = at.field(&name).ok_or("does not refer to a valid field")?;
+        names.push(name);
+        if start == "[" {
+            match token(&mut rest) {
+                Some("]") => {}
+                Some(other) => return Err(format!("expected ] but got {other}")),
+                None => return Err(end()),
+            }
         }
-        if name.is_empty() {
-            return Err("unexpected end of JSON path".to_owned());
-        }
-        at = at.field(name).ok_or_else(|| format!("does not refer to a valid field: {name}"))?;
-        names.push(name.to_owned());
     }
     Ok((names, at))
 }

@@ -122,8 +122,8 @@ fn metadata_is_coerced() {
 #[test]
 fn field_paths() {
     let schema = Schema::parse(&object(json!({"spec": object(json!({"a": {"type": "string"}, "b.c": {"type": "integer"}}))})));
-    assert_eq!(definition::field_path(".spec.a", &schema).unwrap().0, ["spec", "a"]);
-    assert_eq!(definition::field_path(".spec['b.c']", &schema).unwrap().0, ["spec", "b.c"]);
-    assert_eq!(definition::field_path(".spec.z", &schema).unwrap_err(), "does not refer to a valid field: z");
-    assert!(definition::field_path("spec", &schema).is_err());
+    assert_eq!(definition::field_path(".spec.a", &schema, definition::Brackets::Allowed).unwrap().0, ["spec", "a"]);
+    assert_eq!(definition::field_path(".spec['b.c']", &schema, definition::Brackets::Allowed).unwrap().0, ["spec", "b.c"]);
+    assert_eq!(definition::field_path(".spec.z", &schema, definition::Brackets::Allowed).unwrap_err(), "does not refer to a valid field");
+    assert!(definition::field_path("spec", &schema, definition::Brackets::Allowed).is_err());
 }

@@ -7,6 +7,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use ::api::schema::ListType;
+use ::api::structural::definition::{Brackets, field_path};
 use ::api::structural::{Additional, Rule, Schema};
 use ::api::validation::{Errors, Path, Raw};
 use ::api::{Cause, Custom};
@@ -88,7 +89,7 @@ impl Ready {
 
 /// `.spec['a']` as a field path below the node: `spec.a`, keys of maps in brackets.
 fn field(path: &str, schema: &Schema) -> String {
-    let Ok((names, _)) = ::api::structural::definition::field_path(path, schema) else { return String::new() };
+    let Ok((names, _)) = field_path(path, schema, Brackets::Allowed) else { return String::new() };
     let mut text = String::new();
     let mut at = Some(schema);
     for name in names {
