@@ -1,13 +1,14 @@
 //! Server-side apply: who manages which field, what an applied configuration changes, and when two managers conflict.
 //!
 //! Mirrors structured-merge-diff's `merge.Updater` and apimachinery's `managedfields`. [`apply`] merges a configuration into an object; [`track`] notes who
-//! changed what when an object was written any other way. Both keep `metadata.managedFields`. What this core leaves out: converting the field sets of managers
-//! that wrote another version of the kind (they are kept as they are), and keeping kubectl's last-applied annotation in step.
+//! changed what when an object was written any other way. Both keep `metadata.managedFields`. What a manager owns who wrote another version of the kind is told in
+//! that version's terms ([`Versions`]). What this core leaves out: keeping kubectl's last-applied annotation in step.
 
 mod element;
 mod managers;
 mod set;
 mod typed;
+mod versions;
 
 use api::{Cause, Reason, Status};
 use serde_json::{Map, Value};
@@ -16,6 +17,7 @@ use managers::{Identity, Managers, Operation};
 pub use set::Set;
 use typed::{Comparison, Node};
 pub use typed::Facts;
+pub use versions::{Form, Versions};
 
 /// Who writes.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +32,8 @@ pub struct Writer<'a> {
     pub now: &'a str,
     /// Top-level fields this way of writing cannot change and so cannot own: `status` for the object itself, `spec` and `metadata` for its status.
     pub reset: &'a [&'a str],
+    /// The kind's other versions; None where there are none.
+    pub versions: Option<&'a dyn Versions>,
 }
 
 /// One field that another manager has.
@@ -114,15 +118,18 @@ pub fn apply<'a>(live: Option<&Value>, config: &Value, facts: impl Into<Facts<'a
     let merged = root.merge(Some(&before), Some(config)).map_err(broken)?.unwrap_or_else(|| before.clone());
     managers.put(me.clone(), writer.api_version, owned, None);
     let after = match &last {
-        Some(last) => prune(&merged, root, &managers, writer.api_version, &last.set()).map_err(broken)?,
+        Some(last) => versions::prune(merged, root, &managers, last, writer).map_err(broken)?,
         None => merged,
     };
-    let changed = root.compare(&before, &after).map_err(broken)?.without(writer.reset);
-    let conflicts = managers.conflicts(&changed, &me, writer.api_version);
+    let mut changes = versions::changes(&mut managers, &before, &after, writer);
+    changes.push((writer.api_version.to_owned(), root.compare(&before, &after).map_err(broken)?.without(writer.reset)));
+    let conflicts: Vec<Conflict> = changes.iter().flat_map(|(version, changed)| managers.conflicts(changed, &me, version)).collect();
     if !force && !conflicts.is_empty() {
         return Err(ApplyError::Conflicts(conflicts));
     }
-    managers.take_from_others(&changed, &me, writer.api_version);
+    for (version, changed) in &changes {
+        managers.take_from_others(changed, &me, version);
+    }
     let same = before == after;
     managers.time(&me, if same { last.and_then(|last| last.time) } else { None }.unwrap_or_else(|| writer.now.to_owned()));
     let mut object = after;
@@ -147,6 +154,10 @@ pub fn track<'a>(old: Option<&Value>, new: &mut Value, facts: impl Into<Facts<'a
     let Ok(changed) = root.compare(before, new) else { return };
     let Comparison { added: mut gained, modified, removed } = changed.without(writer.reset);
     gained.absorb(modified);
+    for (version, mut changed) in versions::changes(&mut managers, before, new, writer) {
+        changed.added.absorb(changed.modified);
+        managers.take_from_everyone(&changed.added, &changed.removed, &version);
+    }
     managers.take_from_everyone(&gained, &removed, writer.api_version);
     managers.gain(Identity::new(writer, Operation::Update), writer.api_version, gained, writer.now);
     managers.cap();
@@ -182,23 +193,6 @@ fn empty(facts: Facts<'_>, like: &Value) -> Value {
         }
     }
     value
-}
-
-/// Takes out what the manager applied last time and nobody owns any more.
-fn prune(merged: &Value, root: Node<'_>, managers: &Managers, api_version: &str, last: &Set) -> Result<Value, String> {
-    if last.is_empty() {
-        return Ok(merged.clone());
-    }
-    let last = root.with_named_fields(last);
-    let whole = root.with_named_fields(&root.field_set(merged)?);
-    let pruned = root.remove(merged, &last);
-    // Back come fields that somebody owns …
-    let left = root.with_named_fields(&root.field_set(&pruned)?);
-    let owned = root.with_named_fields(&managers.union(api_version));
-    let pruned = root.remove(merged, &whole.difference(&left.union(&owned)));
-    // … and fields that were never this manager's.
-    let left = root.with_named_fields(&root.field_set(&pruned)?);
-    Ok(root.remove(merged, &whole.difference(&left).intersection(&last)))
 }
 
 fn exclude(set: &mut Set, fields: &[&str]) {

@@ -79,7 +79,7 @@ pub const STRATEGIC_PATCH: Target = Target {
 
 fn apply(input: &[u8], outcome: &mut Outcome) {
     let Some((live, config)) = both(input) else { return };
-    let writer = |manager: &'static str| Writer { manager, api_version: "v1", subresource: "", now: "2026-01-01T00:00:00Z", reset: &["status"] };
+    let writer = |manager: &'static str| Writer { manager, api_version: "v1", subresource: "", now: "2026-01-01T00:00:00Z", reset: &["status"], versions: None };
     for info in types() {
         let mut tracked = live.clone();
         patch::apply::track(None, &mut tracked, info, &writer("before"));

@@ -85,6 +85,10 @@ impl Owned {
         }
     }
 
+    pub fn api_version(&self) -> &str {
+        &self.api_version
+    }
+
     fn change(&mut self, with: impl FnOnce(&mut Set)) {
         let mut set = match std::mem::replace(&mut self.fields, Fields::Stored(Value::Null)) {
             Fields::Stored(json) => Set::from_json(&json),
@@ -175,6 +179,21 @@ impl Managers {
         if let Some(owned) = self.0.get_mut(identity) {
             owned.time = Some(time);
         }
+    }
+
+    /// The versions that somebody owns fields in, each once.
+    pub fn versions(&self) -> Vec<String> {
+        let mut versions: Vec<String> = Vec::new();
+        for owned in self.0.values() {
+            if !versions.contains(&owned.api_version) {
+                versions.push(owned.api_version.clone());
+            }
+        }
+        versions
+    }
+
+    pub fn forget(&mut self, api_version: &str) {
+        self.0.retain(|_, owned| owned.api_version != api_version);
     }
 
     /// Everything that is owned in one version of the kind.

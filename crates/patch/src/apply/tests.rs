@@ -13,7 +13,7 @@ fn deployment() -> Option<&'static TypeInfo> {
 }
 
 fn by<'a>(manager: &'a str, now: &'a str) -> Writer<'a> {
-    Writer { manager, api_version: "apps/v1", subresource: "", now, reset: &["status"] }
+    Writer { manager, api_version: "apps/v1", subresource: "", now, reset: &["status"], versions: None }
 }
 
 fn config(spec: Value) -> Value {
@@ -178,7 +178,7 @@ fn custom_kinds_merge_by_their_schema() {
         "tags": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
         "whole": {"type": "object", "x-kubernetes-map-type": "atomic", "additionalProperties": {"type": "string"}},
         "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}}}));
-    let writer = |manager: &'static str| Writer { manager, api_version: "example.com/v1", subresource: "", now: "2026-01-01T00:00:00Z", reset: &[] };
+    let writer = |manager: &'static str| Writer { manager, api_version: "example.com/v1", subresource: "", now: "2026-01-01T00:00:00Z", reset: &[], versions: None };
     let config = |spec: Value| json!({"apiVersion": "example.com/v1", "kind": "Foo", "metadata": {"name": "a"}, "spec": spec});
     let facts = Facts::Custom(&schema);
     let first = apply(None, &config(json!({"ports": [{"port": 80, "name": "http"}], "tags": ["a"], "whole": {"x": "1"}, "free": {"deep": {"er": 1}}})), facts, &writer("one"), false).unwrap();
@@ -194,4 +194,57 @@ fn custom_kinds_merge_by_their_schema() {
     assert!(unknown.to_string().ends_with(".spec.nope: field not declared in schema"));
     let gone = apply(Some(&both), &config(json!({})), facts, &writer("one"), false).unwrap();
     assert_eq!(gone["spec"], json!({"ports": [{"port": 443, "name": "https"}], "tags": ["b"]}));
+}
+
+/// v1's `spec.size` is v2's `spec.length`; v0 is gone; v9 is known to a webhook only.
+#[derive(Debug)]
+struct Sizes;
+
+impl Versions for Sizes {
+    fn form(&self, object: &Value, api_version: &str) -> Form<'_> {
+        let (from, to) = match api_version {
+            "example.com/v1" => ("length", "size"),
+            "example.com/v2" => ("size", "length"),
+            "example.com/v0" => return Form::Gone,
+            _ => return Form::Untold,
+        };
+        let mut object = object.clone();
+        object["apiVersion"] = api_version.into();
+        if let Some(spec) = object["spec"].as_object_mut()
+            && let Some(value) = spec.remove(from)
+        {
+            spec.insert(to.to_owned(), value);
+        }
+        Form::Known(object, Facts::None)
+    }
+}
+
+#[test]
+fn managers_of_other_versions_are_told_in_their_terms() {
+    let writer = |manager: &'static str, api_version: &'static str| Writer { manager, api_version, subresource: "", now: NOW, reset: &[], versions: Some(&Sizes) };
+    let object = |version: &str, spec: Value| json!({"apiVersion": format!("example.com/{version}"), "kind": "Foo", "metadata": {"name": "a"}, "spec": spec});
+    let first = apply(None, &object("v1", json!({"size": 1, "keep": "x"})), None, &writer("one", "example.com/v1"), false).unwrap();
+    let Form::Known(mut seen, _) = Sizes.form(&first, "example.com/v2") else { panic!("v2 is known") };
+    // Another manager meets the first one's field under its new name …
+    let refused = apply(Some(&seen), &object("v2", json!({"length": 2})), None, &writer("two", "example.com/v2"), false).unwrap_err();
+    assert_eq!(refused.to_string(), "Apply failed with 1 conflict: conflict with \"one\": .spec.size");
+    // … and takes it, as does who just writes.
+    let forced = apply(Some(&seen), &object("v2", json!({"length": 2})), None, &writer("two", "example.com/v2"), true).unwrap();
+    let kept = json!({"f:spec": {".": {}, "f:keep": {}}});
+    assert_eq!(owned(&forced, "one").unwrap(), kept);
+    let before = seen.clone();
+    seen["spec"]["length"] = 3.into();
+    track(Some(&before), &mut seen, None, &writer("three", "example.com/v2"));
+    assert_eq!((owned(&seen, "one").unwrap(), owned(&seen, "three").unwrap()), (kept, json!({"f:spec": {"f:length": {}}})));
+    // The same applier in the other version drops what it applied under the old name.
+    let dropped = apply(Some(&before), &object("v2", json!({"keep": "x"})), None, &writer("one", "example.com/v2"), false).unwrap();
+    assert_eq!(dropped["spec"], json!({"keep": "x"}));
+    // Owners in a version that is gone are forgotten, in one that cannot be told they stay.
+    let mut old = before.clone();
+    let entry = |manager: &str, version: &str| json!({"manager": manager, "operation": "Update", "apiVersion": format!("example.com/{version}"), "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:keep": {}}}});
+    old["metadata"]["managedFields"] = json!([entry("gone", "v0"), entry("far", "v9")]);
+    let mut new = old.clone();
+    new["spec"]["keep"] = "y".into();
+    track(Some(&old), &mut new, None, &writer("me", "example.com/v2"));
+    assert_eq!((owned(&new, "gone"), owned(&new, "far")), (None, Some(json!({"f:spec": {"f:keep": {}}}))));
 }

@@ -167,7 +167,7 @@ fn merged(target: &Resource, shown: &Value, mut config: Value) -> Result<Value, 
     config["apiVersion"] = target.api_version().into();
     config["kind"] = target.kind.to_string().into();
     let api_version = target.api_version();
-    let writer = Writer { manager: MANAGER, api_version: &api_version, subresource: "", now: "1970-01-01T00:00:00Z", reset: &[] };
+    let writer = Writer { manager: MANAGER, api_version: &api_version, subresource: "", now: "1970-01-01T00:00:00Z", reset: &[], versions: None };
     let mut merged = ::patch::apply::apply(Some(shown), &config, facts(target), &writer, true).map_err(|error| error.status().message)?;
     if let Some(metadata) = merged.get_mut("metadata").and_then(Value::as_object_mut) {
         match owners {

@@ -6,6 +6,7 @@ mod create;
 mod delete;
 mod patches;
 mod update;
+mod versions;
 
 pub use delete::Deleted;
 pub use update::Part;
@@ -76,12 +77,32 @@ pub(crate) fn written(row: &Resource, part: Part) -> (&'static str, &'static [&'
 
 /// Notes in `metadata.managedFields` who changed what (server-side apply's other half).
 pub(crate) fn track(row: &Resource, part: Part, old: Option<&Value>, new: &mut Value, cx: &Context, now: &str) {
-    if cx.applied || special::convert::converts(row) {
+    if cx.applied {
         return;
     }
+    if special::convert::converts(row) {
+        // Who writes a form that is not stored owns its fields, not those they are stored in.
+        let shown = |value: &Value| {
+            let mut value = value.clone();
+            special::convert::show(row, &mut value);
+            value
+        };
+        let (before, mut after) = (old.map(shown), shown(new));
+        note(row, part, before.as_ref(), &mut after, cx, now);
+        match metadata(&mut after).remove("managedFields") {
+            Some(owners) => metadata(new).insert("managedFields".into(), owners),
+            None => metadata(new).remove("managedFields"),
+        };
+        return;
+    }
+    note(row, part, old, new, cx, now);
+}
+
+fn note(row: &Resource, part: Part, old: Option<&Value>, new: &mut Value, cx: &Context, now: &str) {
     let (subresource, reset) = written(row, part);
     let manager = if cx.field_manager.is_empty() { "unknown" } else { &cx.field_manager };
-    let writer = Writer { manager, api_version: &row.api_version(), subresource, now, reset };
+    let versions = versions::KindVersions(row);
+    let writer = Writer { manager, api_version: &row.api_version(), subresource, now, reset, versions: versions.any() };
     ::patch::apply::track(old, new, facts(row), &writer);
 }
 

@@ -7,6 +7,7 @@ use ::patch::apply::Writer;
 use client::PatchKind;
 use serde_json::Value;
 
+use super::versions::KindVersions;
 use super::{Part, facts, metadata, text, written};
 use crate::api::{Api, Context, FieldValidation};
 use crate::decode;
@@ -55,7 +56,8 @@ impl Api {
         }
         let (now, api_version) = (self.now(), row.api_version());
         let (subresource, reset) = written(row, part);
-        let writer = Writer { manager: &cx.field_manager, api_version: &api_version, subresource, now: &now, reset };
+        let versions = KindVersions(row);
+        let writer = Writer { manager: &cx.field_manager, api_version: &api_version, subresource, now: &now, reset, versions: versions.any() };
         let merge = |live: Option<&Value>| -> Result<Value, Status> {
             let merged = ::patch::apply::apply(live, &config, facts(row), &writer, cx.force).map_err(|error| error.status())?;
             decode::shape(row, merged, &[], cx)

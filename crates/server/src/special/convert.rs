@@ -9,6 +9,7 @@ use ::api::{Object, Resource, Status};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use super::autoscalers;
 use crate::custom::conversion;
 use crate::outbound::Outbound;
 
@@ -37,7 +38,7 @@ pub fn to_storage(row: &Resource, value: &mut Value) -> Result<(), Status> {
         }
     } else if is_old_autoscaler(row) {
         map.insert("apiVersion".into(), "autoscaling/v2".into());
-        autoscaler_to_v2(map);
+        autoscalers::to_v2(map);
     }
     Ok(())
 }
@@ -101,7 +102,7 @@ pub fn show(row: &Resource, value: &mut Value) {
             map.insert("reportingController".into(), component);
         }
     } else if is_old_autoscaler(row) {
-        autoscaler_to_v1(map);
+        autoscalers::to_v1(map);
     }
 }
 
@@ -118,36 +119,5 @@ const EVENT_FIELDS: [(&str, &str); 6] = [
 fn rename(map: &mut Map<String, Value>, from: &str, to: &str) {
     if let Some(value) = map.remove(from) {
         map.insert(to.into(), value);
-    }
-}
-
-fn autoscaler_to_v2(map: &mut Map<String, Value>) {
-    if let Some(spec) = map.get_mut("spec").and_then(Value::as_object_mut)
-        && let Some(percent) = spec.remove("targetCPUUtilizationPercentage")
-    {
-        spec.insert("metrics".into(), serde_json::json!([{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": percent}}}]));
-    }
-    if let Some(status) = map.get_mut("status").and_then(Value::as_object_mut)
-        && let Some(percent) = status.remove("currentCPUUtilizationPercentage")
-    {
-        status.insert("currentMetrics".into(), serde_json::json!([{"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": percent}}}]));
-    }
-}
-
-fn autoscaler_to_v1(map: &mut Map<String, Value>) {
-    let cpu = |list: Option<Value>, side: &str| -> Option<Value> {
-        list?.as_array()?.iter().find(|metric| metric.pointer("/resource/name").and_then(Value::as_str) == Some("cpu"))?.pointer(&format!("/resource/{side}/averageUtilization")).cloned()
-    };
-    if let Some(spec) = map.get_mut("spec").and_then(Value::as_object_mut) {
-        spec.remove("behavior");
-        if let Some(percent) = cpu(spec.remove("metrics"), "target") {
-            spec.insert("targetCPUUtilizationPercentage".into(), percent);
-        }
-    }
-    if let Some(status) = map.get_mut("status").and_then(Value::as_object_mut) {
-        status.remove("conditions");
-        if let Some(percent) = cpu(status.remove("currentMetrics"), "current") {
-            status.insert("currentCPUUtilizationPercentage".into(), percent);
-        }
     }
 }

@@ -3,6 +3,7 @@
 //! Everything here is called from the generic registry at named moments; a kind without special needs passes through untouched.
 
 pub mod addresses;
+mod autoscalers;
 pub mod allocation;
 pub mod convert;
 pub mod eviction;

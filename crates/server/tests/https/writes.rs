@@ -114,3 +114,34 @@ async fn what_is_applied_is_all_in_the_schema_and_said_once() {
     let warned = apply("Warn", &twice).await.expect(201);
     assert_eq!((warned.warnings().len(), &warned.json()["data"]["k"]), (1, &serde_json::json!("two")));
 }
+
+/// A manager that wrote another version of the kind keeps and loses its fields in that version's terms.
+#[tokio::test]
+async fn versions_share_their_managers() {
+    const V1: &str = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers";
+    const V2: &str = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers/h";
+    let server = Server::start().await;
+    let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"});
+    let old = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"}, "spec": {"scaleTargetRef": target, "maxReplicas": 3, "targetCPUUtilizationPercentage": 50}});
+    let apply = |manager: &str, force: bool, base: &str| format!("{base}?fieldManager={manager}&force={force}");
+    let made = server.patch(&apply("one", false, &format!("{V1}/h")), "apply-patch+yaml", old.clone()).await.expect(201).json();
+    assert_eq!((&made["apiVersion"], &made["spec"]["targetCPUUtilizationPercentage"]), (&json!("autoscaling/v1"), &json!(50)));
+    let seen = server.get(V2).await.expect(200).json();
+    assert_eq!(seen["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 50);
+    let metric = json!([{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 60}}}]);
+    let new = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"}, "spec": {"metrics": metric}});
+    let refused = server.patch(&apply("two", false, V2), "apply-patch+yaml", new.clone()).await.expect(409);
+    assert_eq!(refused.message(), "Apply failed with 1 conflict: conflict with \"one\": .spec.targetCPUUtilizationPercentage");
+    server.patch(&apply("two", true, V2), "apply-patch+yaml", new).await.expect(200);
+    let now = server.get(&format!("{V1}/h")).await.expect(200).json();
+    assert_eq!(now["spec"]["targetCPUUtilizationPercentage"], 60);
+    let owned = |manager: &str| now["metadata"]["managedFields"].as_array().unwrap().iter().find(|entry| entry["manager"] == manager).unwrap().clone();
+    assert_eq!((&owned("one")["apiVersion"], owned("one")["fieldsV1"]["f:spec"].get("f:targetCPUUtilizationPercentage")), (&json!("autoscaling/v1"), None));
+    assert_eq!((&owned("two")["apiVersion"], &owned("two")["fieldsV1"]["f:spec"]), (&json!("autoscaling/v2"), &json!({"f:metrics": {}})));
+    // Who does not apply owns what he wrote, in the form he wrote it in.
+    let mut change = now.clone();
+    change["spec"]["targetCPUUtilizationPercentage"] = 70.into();
+    let changed = server.call("PUT", &format!("{V1}/h?fieldManager=three"), &[("content-type", "application/json")], change.to_string()).await.expect(200).json();
+    let owners: Vec<&str> = changed["metadata"]["managedFields"].as_array().unwrap().iter().map(|entry| entry["manager"].as_str().unwrap()).collect();
+    assert_eq!(owners, ["one", "three"]);
+}
