@@ -1,4 +1,6 @@
-//! Watch fan-out: many watchers of one collection, and a writer that goes on when all of them have seen its last write.
+//! Watch fan-out: many watchers of one collection, and writers that go on, each, when all of them have seen its last write.
+//!
+//! With one writer this is how long a write takes until everybody has seen it; with several, how many events a second get through.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -7,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use client::HttpClient;
 use client::remote::Lines;
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use http::Method;
 use serde_json::json;
 use tokio::sync::Notify;
@@ -17,23 +19,28 @@ use crate::BenchError;
 use crate::cluster::{Cluster, PATIENCE, send};
 use crate::measure::{Figure, Stopwatch};
 
-const WRITES: usize = 100;
+const WRITES: usize = 300;
+/// The second figure's writers, each with a connection of its own, if there are so many.
+pub const WRITERS: usize = 16;
 /// How much of a watch's last line an error shows.
 const SHOWN_BYTES: usize = 500;
-const NAME: &[u8] = br#""name":"fan-"#;
 
 struct Shared {
+    /// What the names of the written objects begin with, as it stands in their JSON.
+    needle: String,
     /// When each write was answered.
     answered: Vec<OnceLock<Instant>>,
     seen: Vec<AtomicUsize>,
     watchers: usize,
     ready: AtomicUsize,
-    progress: Notify,
+    begin: Notify,
+    /// Each writer's: everybody has seen its last write.
+    told: Vec<Notify>,
 }
 
 /// The number in the object's name.
-fn number(line: &[u8]) -> Option<usize> {
-    let at = memchr::memmem::find(line, NAME)? + NAME.len();
+fn number(line: &[u8], needle: &[u8]) -> Option<usize> {
+    let at = memchr::memmem::find(line, needle)? + needle.len();
     let digits = line[at..].split(|byte| *byte == b'"').next()?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
@@ -45,7 +52,7 @@ async fn watch(client: HttpClient, path: String, shared: Arc<Shared>) -> Result<
     let status = response.status;
     let mut lines = Lines::new(response);
     shared.ready.fetch_add(1, Ordering::AcqRel);
-    shared.progress.notify_one();
+    shared.begin.notify_one();
     let mut last = Bytes::new();
     while latencies.len() < WRITES {
         let line = match lines.next().await {
@@ -54,27 +61,45 @@ async fn watch(client: HttpClient, path: String, shared: Arc<Shared>) -> Result<
             None => return Err(format!("it was closed with status {status}, after {}", String::from_utf8_lossy(&last[..last.len().min(SHOWN_BYTES)]))),
         };
         let now = Instant::now();
-        let Some(number) = number(&line).filter(|number| *number < WRITES) else {
+        let Some(number) = number(&line, shared.needle.as_bytes()).filter(|number| *number < WRITES) else {
             last = line;
             continue;
         };
         // An event may come before the answer to the write.
         latencies.push(shared.answered[number].get().map_or(Duration::ZERO, |at| now.saturating_duration_since(*at)));
         if shared.seen[number].fetch_add(1, Ordering::AcqRel) + 1 == shared.watchers {
-            shared.progress.notify_one();
+            shared.told[number % shared.told.len()].notify_one();
         }
     }
     Ok(latencies)
 }
 
-pub async fn run(cluster: &Cluster, watchers: usize) -> Result<Figure, BenchError> {
+/// One writer's events, until each of its writes has been seen by all.
+async fn write(cluster: &Cluster, collection: &str, shared: &Shared, writer: usize) -> usize {
+    let writers = shared.told.len();
+    let mut failed = 0;
+    for number in (writer..WRITES).step_by(writers) {
+        let body = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("fan-{writers}-{number}")}}).to_string();
+        failed += usize::from(!send(&cluster.clients[writer], Method::POST, collection, "application/json", body.into()).await);
+        let _ = shared.answered[number].set(Instant::now());
+        while shared.seen[number].load(Ordering::Acquire) < shared.watchers {
+            shared.told[writer].notified().await;
+        }
+    }
+    failed
+}
+
+pub async fn run(cluster: &Cluster, watchers: usize, writers: usize) -> Result<Figure, BenchError> {
     let collection = format!("/api/v1/namespaces/{}/secrets", cluster.namespace);
+    let writers = writers.min(cluster.clients.len());
     let shared = Arc::new(Shared {
+        needle: format!(r#""name":"fan-{writers}-"#),
         answered: (0..WRITES).map(|_| OnceLock::new()).collect(),
         seen: (0..WRITES).map(|_| AtomicUsize::new(0)).collect(),
         watchers,
         ready: AtomicUsize::new(0),
-        progress: Notify::new(),
+        begin: Notify::new(),
+        told: (0..writers).map(|_| Notify::new()).collect(),
     });
     // All watchers of a connection in one task: what is measured is the server, so whoever looks on is as cheap as can be.
     let mut tasks = JoinSet::new();
@@ -87,18 +112,10 @@ pub async fn run(cluster: &Cluster, watchers: usize) -> Result<Figure, BenchErro
     }
     let writes = async {
         while shared.ready.load(Ordering::Acquire) < watchers {
-            shared.progress.notified().await;
+            shared.begin.notified().await;
         }
         let stopwatch = Stopwatch::start(&cluster.pids);
-        let mut failed = 0;
-        for number in 0..WRITES {
-            let body = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("fan-{number}")}}).to_string();
-            failed += usize::from(!send(&cluster.clients[0], Method::POST, &collection, "application/json", body.into()).await);
-            let _ = shared.answered[number].set(Instant::now());
-            while shared.seen[number].load(Ordering::Acquire) < watchers {
-                shared.progress.notified().await;
-            }
-        }
+        let failed = join_all((0..writers).map(|writer| write(cluster, &collection, &shared, writer))).await.into_iter().sum();
         (stopwatch, failed)
     };
     let watches = async {
@@ -108,9 +125,10 @@ pub async fn run(cluster: &Cluster, watchers: usize) -> Result<Figure, BenchErro
         }
         Ok::<_, BenchError>(latencies)
     };
+    let name = if writers == 1 { format!("watch events, {watchers} watchers") } else { format!("watch, {watchers} watchers, {writers} writers") };
     let work = async {
         let ((stopwatch, failed), latencies) = tokio::try_join!(async { Ok(writes.await) }, watches)?;
-        Ok::<_, BenchError>(stopwatch.figure(format!("watch events, {watchers} watchers"), &cluster.name, watchers * WRITES, failed, latencies))
+        Ok::<_, BenchError>(stopwatch.figure(name, &cluster.name, watchers * WRITES, failed, latencies))
     };
     let figure = tokio::time::timeout(PATIENCE, work).await.map_err(|_| BenchError::Late(collection.clone()))??;
     send(&cluster.clients[0], Method::DELETE, &collection, "application/json", Bytes::new()).await;
@@ -121,7 +139,9 @@ pub async fn run(cluster: &Cluster, watchers: usize) -> Result<Figure, BenchErro
 mod tests {
     #[test]
     fn finds_the_number() {
-        assert_eq!(super::number(br#"{"type":"ADDED","object":{"metadata":{"name":"fan-17","x":1}}}"#), Some(17));
-        assert_eq!(super::number(br#"{"metadata":{"name":"default-token"}}"#), None);
+        let number = |line| super::number(line, br#""name":"fan-1-"#);
+        assert_eq!(number(br#"{"type":"ADDED","object":{"metadata":{"name":"fan-1-17","x":1}}}"#), Some(17));
+        assert_eq!(number(br#"{"type":"ADDED","object":{"metadata":{"name":"fan-16-17","x":1}}}"#), None);
+        assert_eq!(number(br#"{"metadata":{"name":"default-token"}}"#), None);
     }
 }

@@ -207,7 +207,9 @@ async fn measure(options: &Options, clusters: &[Cluster]) -> Result<Vec<Figure>,
                     Part::Objects => figures.extend(objects::run(cluster, options.objects).await?),
                     Part::Watch => {
                         for watchers in &options.watchers {
-                            figures.push(fanout::run(cluster, *watchers).await?);
+                            for writers in [1, fanout::WRITERS] {
+                                figures.push(fanout::run(cluster, *watchers, writers).await?);
+                            }
                         }
                     }
                     Part::Schedule => figures.extend(schedule::run(cluster, options.nodes, options.pods).await?),

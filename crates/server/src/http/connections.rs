@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use ::api::Status;
@@ -112,7 +113,8 @@ async fn connection(api: Arc<Api>, fronts: Arc<Fronts>, stream: tokio_rustls::se
     builder.http1().timer(TokioTimer::new()).max_buf_size(SEND_BUFFER_BYTES).header_read_timeout(Some(head_timeout));
     builder.http2().timer(TokioTimer::new()).max_header_list_size(MAX_HEAD_BYTES as u32).max_send_buf_size(SEND_BUFFER_BYTES).max_concurrent_streams(MAX_CONCURRENT_STREAMS).initial_stream_window_size(STREAM_WINDOW_BYTES).initial_connection_window_size(STREAM_WINDOW_BYTES * 4);
     let gathers = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(Gathered::new(stream, gathers)), service);
+    let (gathered, sending) = Gathered::new(stream, gathers);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(gathered), service);
     tokio::pin!(connection);
     let patience = tokio::time::sleep(head_timeout);
     tokio::pin!(patience);
@@ -121,7 +123,11 @@ async fn connection(api: Arc<Api>, fronts: Arc<Fronts>, stream: tokio_rustls::se
         tokio::select! {
             ended = std::future::poll_fn(|cx| {
                 lasting.poll(cx);
-                connection.as_mut().poll(cx)
+                let ended = connection.as_mut().poll(cx);
+                match sending.poll(cx) {
+                    Poll::Ready(Err(error)) if ended.is_pending() => Poll::Ready(Err(error.into())),
+                    _ => ended,
+                }
             }) => {
                 if let Err(error) = ended {
                     tracing::debug!(%error, "connection ended");
