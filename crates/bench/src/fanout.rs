@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use client::HttpClient;
 use client::remote::Lines;
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, TryStreamExt};
 use http::Method;
+use memchr::memmem::Finder;
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -27,7 +29,7 @@ const SHOWN_BYTES: usize = 500;
 
 struct Shared {
     /// What the names of the written objects begin with, as it stands in their JSON.
-    needle: String,
+    needle: Finder<'static>,
     /// When each write was answered.
     answered: Vec<OnceLock<Instant>>,
     seen: Vec<AtomicUsize>,
@@ -39,8 +41,8 @@ struct Shared {
 }
 
 /// The number in the object's name.
-fn number(line: &[u8], needle: &[u8]) -> Option<usize> {
-    let at = memchr::memmem::find(line, needle)? + needle.len();
+fn number(line: &[u8], needle: &Finder<'_>) -> Option<usize> {
+    let at = needle.find(line)? + needle.needle().len();
     let digits = line[at..].split(|byte| *byte == b'"').next()?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
@@ -61,7 +63,7 @@ async fn watch(client: HttpClient, path: String, shared: Arc<Shared>) -> Result<
             None => return Err(format!("it was closed with status {status}, after {}", String::from_utf8_lossy(&last[..last.len().min(SHOWN_BYTES)]))),
         };
         let now = Instant::now();
-        let Some(number) = number(&line, shared.needle.as_bytes()).filter(|number| *number < WRITES) else {
+        let Some(number) = number(&line, &shared.needle).filter(|number| *number < WRITES) else {
             last = line;
             continue;
         };
@@ -93,7 +95,7 @@ pub async fn run(cluster: &Cluster, watchers: usize, writers: usize) -> Result<F
     let collection = format!("/api/v1/namespaces/{}/secrets", cluster.namespace);
     let writers = writers.min(cluster.clients.len());
     let shared = Arc::new(Shared {
-        needle: format!(r#""name":"fan-{writers}-"#),
+        needle: Finder::new(&format!(r#""name":"fan-{writers}-"#)).into_owned(),
         answered: (0..WRITES).map(|_| OnceLock::new()).collect(),
         seen: (0..WRITES).map(|_| AtomicUsize::new(0)).collect(),
         watchers,
@@ -108,7 +110,8 @@ pub async fn run(cluster: &Cluster, watchers: usize, writers: usize) -> Result<F
         let count = watchers / connections + usize::from(index < watchers % connections);
         // From whatever the server has: nothing is there yet. To begin with "the newest", a stock API server asks etcd first, and in vain if that is older than 3.4.25.
         let path = format!("{collection}?watch=true&resourceVersion=0");
-        tasks.spawn(try_join_all((0..count).map(|_| watch(client.clone(), path.clone(), shared.clone())).collect::<Vec<_>>()));
+        let watches: FuturesUnordered<_> = (0..count).map(|_| watch(client.clone(), path.clone(), shared.clone())).collect();
+        tasks.spawn(watches.try_collect::<Vec<_>>());
     }
     let writes = async {
         while shared.ready.load(Ordering::Acquire) < watchers {
@@ -137,9 +140,11 @@ pub async fn run(cluster: &Cluster, watchers: usize, writers: usize) -> Result<F
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn finds_the_number() {
-        let number = |line| super::number(line, br#""name":"fan-1-"#);
+        let number = |line: &[u8]| super::number(line, &Finder::new(r#""name":"fan-1-"#));
         assert_eq!(number(br#"{"type":"ADDED","object":{"metadata":{"name":"fan-1-17","x":1}}}"#), Some(17));
         assert_eq!(number(br#"{"type":"ADDED","object":{"metadata":{"name":"fan-16-17","x":1}}}"#), None);
         assert_eq!(number(br#"{"metadata":{"name":"default-token"}}"#), None);

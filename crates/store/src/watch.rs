@@ -25,6 +25,8 @@ const FIRST_NUMBER: u64 = 1 << 63;
 struct Group {
     prefix: Arc<str>,
     run: RwLock<Run>,
+    /// The number of the event that will come next: a thousand watchers who look whether there is something new need not pass the lock one by one.
+    end: AtomicU64,
     /// Already among those to be woken after this batch.
     touched: AtomicBool,
     sleepers: Sleepers,
@@ -78,7 +80,10 @@ impl Hub {
         if !groups.by_prefix.is_empty() {
             for event in events {
                 for group in groups.of(&event.key) {
-                    group.run.write().events.push_back(Arc::clone(event));
+                    let mut run = group.run.write();
+                    run.events.push_back(Arc::clone(event));
+                    group.end.store(run.end(), Ordering::Release);
+                    drop(run);
                     if !group.touched.swap(true, Ordering::Relaxed) {
                         wake.push(Arc::clone(group));
                     }
@@ -114,6 +119,7 @@ impl Hub {
             run.first += run.events.len() as u64 + 1;
             run.events.clear();
             run.complete_from = revision;
+            group.end.store(run.end(), Ordering::Release);
         }
         self.published.store(revision, Ordering::Release);
         Wake(groups.by_prefix.values().map(|(group, _)| Arc::clone(group)).collect())
@@ -140,7 +146,7 @@ impl Hub {
                 let prefix: Arc<str> = prefix.into();
                 let run = Run { events: VecDeque::new(), first: FIRST_NUMBER, complete_from: state.revision() };
                 let group =
-                    Arc::new(Group { prefix: Arc::clone(&prefix), run: RwLock::new(run), touched: AtomicBool::new(false), sleepers: Sleepers::default() });
+                    Arc::new(Group { prefix: Arc::clone(&prefix), run: RwLock::new(run), end: AtomicU64::new(FIRST_NUMBER), touched: AtomicBool::new(false), sleepers: Sleepers::default() });
                 *groups.lengths.entry(prefix.len()).or_default() += 1;
                 groups.by_prefix.insert(prefix, (Arc::clone(&group), 1));
                 group
@@ -179,6 +185,10 @@ impl Wake {
 }
 
 impl Run {
+    fn end(&self) -> u64 {
+        self.first + self.events.len() as u64
+    }
+
     fn replace(&mut self, event: &Arc<Event>) {
         let mut index = self.events.partition_point(|other| other.revision < event.revision);
         while let Some(other) = self.events.get(index).filter(|other| other.revision == event.revision) {
@@ -241,7 +251,7 @@ impl Watch for Cursor {
             if let Some(item) = self.hand_out() {
                 return Some(item);
             }
-            if self.expired {
+            if self.expired || self.next == self.group.end.load(Ordering::Acquire) {
                 return None;
             }
             let run = self.group.run.read();
