@@ -62,6 +62,9 @@ pub struct Details {
     pub causes: Vec<Cause>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_seconds: Option<u32>,
+    /// Sent even with nothing in them, as upstream's `NewGenericServerResponse` does.
+    #[serde(skip)]
+    pub shown: bool,
 }
 
 impl Details {
@@ -129,6 +132,13 @@ impl Status {
         self
     }
 
+    /// What nothing more is known of (`NewGenericServerResponse`).
+    pub fn generic(code: u16, reason: Reason, message: impl Into<String>) -> Self {
+        let mut status = Self::failure(code, reason, message);
+        status.details.shown = true;
+        status
+    }
+
     pub fn success() -> Self {
         Self { status: "Success".into(), ..Self::default() }
     }
@@ -157,7 +167,7 @@ impl Status {
 
     /// No such path.
     pub fn no_route() -> Self {
-        Self::failure(404, Reason::NotFound, "the server could not find the requested resource")
+        Self::generic(404, Reason::NotFound, "the server could not find the requested resource")
     }
 
     pub fn already_exists(group: &str, resource: &str, name: &str) -> Self {

@@ -92,13 +92,14 @@ pub struct GarbageCollector {
 }
 
 fn at(node: &Node) -> At {
+    let key = node.key();
     At {
         group: node.row.group.to_string(),
         version: node.row.version.to_string(),
         plural: node.row.plural.to_string(),
         kind: node.row.kind.to_string(),
-        namespace: node.key.scope().map(str::to_owned),
-        name: node.key.name.to_string(),
+        namespace: key.scope().map(str::to_owned),
+        name: key.name.to_string(),
     }
 }
 

@@ -131,7 +131,10 @@ pub fn apply<'a>(live: Option<&Value>, config: &Value, facts: impl Into<Facts<'a
         managers.take_from_others(changed, &me, version);
     }
     let same = before == after;
-    managers.time(&me, if same { last.and_then(|last| last.time) } else { None }.unwrap_or_else(|| writer.now.to_owned()));
+    // Whoever came to own what was there already has changed nothing at any time.
+    if let Some(time) = if same { last.and_then(|last| last.time) } else { Some(writer.now.to_owned()) } {
+        managers.time(&me, time);
+    }
     let mut object = after;
     managers.write(&mut object);
     Ok(object)
@@ -202,9 +205,17 @@ fn exclude(set: &mut Set, fields: &[&str]) {
 }
 
 /// `default/web; apps/v1, Kind=Deployment`
-fn named(object: &Value) -> String {
+pub fn named(object: &Value) -> String {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or("");
-    format!("{}/{}; {}, Kind={}", text("/metadata/namespace"), text("/metadata/name"), text("/apiVersion"), text("/kind"))
+    format!("{}/{}; {}", text("/metadata/namespace"), text("/metadata/name"), go_kind(object))
+}
+
+/// Kind and version as Go prints them: `apps/v1, Kind=Deployment`, `/v1, Kind=Pod`.
+pub fn go_kind(object: &Value) -> String {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or("");
+    let version = text("/apiVersion");
+    let slash = if version.contains('/') { "" } else { "/" };
+    format!("{slash}{version}, Kind={}", text("/kind"))
 }
 
 #[cfg(test)]

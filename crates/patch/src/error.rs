@@ -55,9 +55,10 @@ impl PatchError {
                 Status::failure(400, Reason::BadRequest, self.to_string())
             }
             Self::TooManyOperations { .. } => Status::failure(413, Reason::RequestEntityTooLarge, format!("Request entity is too large: {self}")),
-            Self::Operation(_) | Self::ListOfLists => Status::failure(422, Reason::Invalid, "the server rejected our request due to an error in our request"),
+            Self::Operation(_) | Self::ListOfLists => Status::generic(422, Reason::Invalid, "the server rejected our request due to an error in our request"),
             Self::Conflict { .. } => Status::failure(409, Reason::Conflict, self.to_string()),
-            _ => Status::failure(500, Reason::InternalError, format!("Internal error occurred: {self}")),
+            // Upstream makes no Status of the others.
+            _ => Status::failure(500, Reason::Unknown, self.to_string()),
         }
     }
 }
@@ -68,7 +69,8 @@ pub(crate) fn go_map(map: &serde_json::Map<String, Value>) -> String {
     format!("map[{}]", entries.join(" "))
 }
 
-pub(crate) fn go_value(value: &Value) -> String {
+/// A value as Go prints it: `map[spec:map[replicas:5]]`.
+pub fn go_value(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".into(),
         Value::String(text) => text.clone(),

@@ -9,7 +9,7 @@ mod json;
 mod merge;
 mod strategic;
 
-pub use error::PatchError;
+pub use error::{PatchError, go_value};
 pub use json::json;
 pub use merge::{merge, merge_diff, three_way_merge};
 pub use strategic::{strategic, three_way, two_way};

@@ -59,6 +59,28 @@ fn read(bytes: &[u8], format: Format) -> Result<Value, String> {
     }
 }
 
+/// A body of a subresource or review, which is decoded where it is handled: an object of whatever kind.
+pub fn body(kind: &str, bytes: &[u8], format: Format) -> Result<Value, Status> {
+    object_of(kind, read(bytes, format).map_err(Status::bad_request)?, bytes)
+}
+
+/// JSON's null is an object without fields; anything else that is none is refused.
+fn object_of(kind: &str, value: Value, bytes: &[u8]) -> Result<Value, Status> {
+    match value {
+        Value::Null => Ok(Value::Object(Map::new())),
+        value @ Value::Object(_) => Ok(value),
+        other => {
+            let into = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+            Err(unrecognized(kind, &format!("couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type {into}", go_type(&other)), bytes))
+        }
+    }
+}
+
+/// A patch's JSON; Err is Go's words.
+pub fn patch(bytes: &[u8]) -> Result<Value, String> {
+    read(bytes, Format::Json).map_err(|why| why.strip_prefix("couldn't get version/kind; json parse error: ").map(str::to_owned).unwrap_or(why))
+}
+
 /// The start of a body that is no object at all, as the refusal shows it (`summarizeData`).
 fn summary(bytes: &[u8]) -> String {
     const SHOWN: usize = 30;
@@ -104,7 +126,7 @@ pub fn applied_once(bytes: &[u8], cx: &Context) -> Result<(), Status> {
 }
 
 /// encoding/json's words for the two mistakes people make.
-fn go_json_error(bytes: &[u8], error: &serde_json::Error) -> String {
+pub(crate) fn go_json_error(bytes: &[u8], error: &serde_json::Error) -> String {
     if error.is_eof() {
         return "unexpected end of JSON input".to_owned();
     }
@@ -128,14 +150,7 @@ pub fn object(row: &Resource, bytes: &[u8], format: Format, cx: &Context) -> Res
         })?;
         return shape(row, value, &[], cx);
     }
-    let value = match read(bytes, format).map_err(|why| unrecognized(&row.kind, &why, bytes))? {
-        Value::Null => Value::Object(Map::new()),
-        value @ Value::Object(_) => value,
-        other => {
-            let into = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
-            return Err(unrecognized(&row.kind, &format!("couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type {into}", go_type(&other)), bytes));
-        }
-    };
+    let value = object_of(&row.kind, read(bytes, format).map_err(|why| unrecognized(&row.kind, &why, bytes))?, bytes)?;
     if row.custom.is_some() && value.get("kind").and_then(Value::as_str).is_none_or(str::is_empty) {
         return Err(unrecognized(&row.kind, &format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(bytes)), bytes));
     }
@@ -267,7 +282,8 @@ fn take_text(map: &mut Map<String, Value>, field: &str) -> Result<String, Status
     }
 }
 
-fn go_type(value: &Value) -> &'static str {
+/// What encoding/json calls a value of that kind.
+pub(crate) fn go_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",

@@ -29,8 +29,33 @@ fn checks(api: &Api) -> Vec<(&'static str, Result<(), String>)> {
     vec![("ping", Ok(())), ("log", Ok(())), ("etcd", Ok(())), ("poststarthook/bootstrap", bootstrapped)]
 }
 
+const ENDPOINTS: [&str; 3] = ["healthz", "livez", "readyz"];
+
+/// Whether the path is that of a health endpoint or of one of its checks.
+pub fn is_asked(path: &str) -> bool {
+    let first = path.trim_start_matches('/').split('/').next().unwrap_or("");
+    ENDPOINTS.contains(&first)
+}
+
+/// Each check by itself: `/readyz/ping`.
+pub fn paths(api: &Api) -> Vec<String> {
+    let names: Vec<&str> = checks(api).into_iter().map(|(name, _)| name).collect();
+    ENDPOINTS.iter().flat_map(|endpoint| names.iter().map(move |name| format!("/{endpoint}/{name}"))).collect()
+}
+
+/// Status code and body; none for a check that is none.
+pub fn answer(api: &Api, path: &str, verbose: bool) -> Option<(u16, String)> {
+    let path = path.strip_prefix('/')?;
+    let Some((endpoint, wanted)) = path.split_once('/') else { return Some(report(api, path, verbose)) };
+    let (_, outcome) = checks(api).into_iter().find(|(name, _)| *name == wanted)?;
+    Some(match outcome {
+        Ok(()) => (200, "ok".into()),
+        Err(why) => (500, format!("internal server error: {endpoint} check {wanted}: {why}\n")),
+    })
+}
+
 /// Status code and body.
-pub fn report(api: &Api, endpoint: &str, verbose: bool) -> (u16, String) {
+fn report(api: &Api, endpoint: &str, verbose: bool) -> (u16, String) {
     let checks = checks(api);
     let failed = checks.iter().any(|(_, outcome)| outcome.is_err());
     if !failed && !verbose {

@@ -249,6 +249,14 @@ pub(crate) fn status_object(status: &Status) -> Result<Arc<Object>, Status> {
 pub(crate) fn delete_options(value: &Value) -> Result<DeleteOptions, Status> {
     let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     let propagation = match (text("/propagationPolicy").as_deref(), value.get("orphanDependents").and_then(Value::as_bool)) {
+        (Some(policy), Some(_)) if !policy.is_empty() => {
+            let cause = ::api::Cause {
+                reason: "FieldValueInvalid".into(),
+                message: format!("Invalid value: {policy:?}: orphanDependents and deletionPropagation cannot be both set"),
+                field: "propagationPolicy".into(),
+            };
+            return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", vec![cause]));
+        }
         (Some("Orphan"), _) | (None, Some(true)) => Some(client::Propagation::Orphan),
         (Some("Foreground"), _) => Some(client::Propagation::Foreground),
         (Some("Background"), _) | (None, Some(false)) => Some(client::Propagation::Background),
@@ -256,7 +264,7 @@ pub(crate) fn delete_options(value: &Value) -> Result<DeleteOptions, Status> {
         (Some(other), _) => {
             let cause = ::api::Cause {
                 reason: "FieldValueNotSupported".into(),
-                message: format!("Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\", \"nil\""),
+                message: format!("Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""),
                 field: "propagationPolicy".into(),
             };
             return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", vec![cause]));

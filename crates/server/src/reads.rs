@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use ::api::selector::{FieldSelector, LabelSelector};
 use ::api::{Cause, Fields, Object, Reason, Resource, Status};
+use base64::alphabet::URL_SAFE;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::{DecodeError, Engine};
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use client::ListOptions;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,7 +18,7 @@ use store::CommitError;
 use crate::api::Api;
 use crate::custom::conversion;
 use crate::registry::policy;
-use crate::special::convert;
+use crate::special::{components, convert};
 
 /// How many keys one step of a selective list reads, so that a page with a selector does not hold everything at once.
 const SELECTIVE_STEP: usize = 2_000;
@@ -102,27 +104,32 @@ struct Continue {
     start: String,
 }
 
+/// As Go's base64.RawURLEncoding reads: it does not look at bits beyond the last byte.
+const TOKENS: GeneralPurpose =
+    GeneralPurpose::new(&URL_SAFE, GeneralPurposeConfig::new().with_encode_padding(false).with_decode_padding_mode(DecodePaddingMode::RequireNone).with_decode_allow_trailing_bits(true));
+
 /// In place of a revision: go on in the present, whatever has changed.
 const INCONSISTENT: i64 = -1;
 
 impl Continue {
     fn encode(revision: i64, start: &str) -> String {
         let token = Self { v: "meta.k8s.io/v1".into(), rv: revision, start: start.into() };
-        URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
+        TOKENS.encode(serde_json::to_vec(&token).unwrap_or_default())
     }
 
     fn decode(text: &str) -> Result<Self, Status> {
         let refused = |why: &str| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
-        let raw = URL_SAFE_NO_PAD.decode(text).map_err(|error| {
+        let raw = TOKENS.decode(text).map_err(|error| {
             let at = match error {
                 DecodeError::InvalidByte(at, _) => at,
                 DecodeError::InvalidLastSymbol { offset, .. } => offset,
-                DecodeError::InvalidLength(length) => length,
+                // The last group's first letter, as Go counts.
+                DecodeError::InvalidLength(length) => length / 4 * 4,
                 DecodeError::InvalidPadding => text.len(),
             };
             refused(&format!("illegal base64 data at input byte {at}"))
         })?;
-        let token: Self = serde_json::from_slice(&raw).map_err(|error| refused(&error.to_string()))?;
+        let token: Self = serde_json::from_slice(&raw).map_err(|error| refused(&crate::decode::go_json_error(&raw, &error)))?;
         if token.v != "meta.k8s.io/v1" {
             return Err(refused(&format!("server does not recognize this encoded version {}", token.v)));
         }
@@ -168,12 +175,19 @@ impl Api {
     }
 
     pub async fn get(&self, row: &Resource, namespace: Option<&str>, name: &str) -> Result<Arc<Object>, Status> {
+        if components::is(row) {
+            return components::one(name);
+        }
         self.fresh().await?;
         convert::shown(&self.outbound, row, self.stored(row, namespace, name)?).await
     }
 
     pub async fn list(&self, row: &Resource, namespace: Option<&str>, options: &ListOptions) -> Result<Listed, Status> {
         let selection = Selection::parse(row, &options.label_selector, &options.field_selector)?;
+        if components::is(row) {
+            let items = components::all().into_iter().filter(|object| selection.matches(row, object)).collect();
+            return Ok(Listed { items, revision: self.store.revision(), continue_token: String::new(), remaining: None });
+        }
         let prefix = row.key_prefix(namespace);
         let wanted = parse_version(&options.resource_version)?;
         // Any state will do for version 0, and a page goes on from where the one before was.

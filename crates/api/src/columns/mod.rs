@@ -106,6 +106,11 @@ pub fn row(resource: &Resource, object: &Value, now: Timestamp, include: Include
 
 /// A whole table. The list's own metadata (resourceVersion, continue) is put in by the caller.
 pub fn table<'a>(resource: &Resource, objects: impl IntoIterator<Item = &'a Value>, now: Timestamp, include: IncludeObject) -> Value {
+    let mut objects: Vec<&Value> = objects.into_iter().collect();
+    if &*resource.plural == "flowschemas" {
+        // In the order in which they are tried (`printFlowSchemaList`); what comes sorted by name stays so.
+        objects.sort_by_key(|object| crate::kinds::json::number(object, "spec.matchingPrecedence"));
+    }
     let rows: Vec<Value> = objects.into_iter().map(|object| row(resource, object, now, include)).collect();
     json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "columnDefinitions": definitions(resource), "rows": rows})
 }

@@ -1,22 +1,50 @@
 //! Who owns what, by uid, and which uids a change makes worth a look.
 
-use std::collections::{BTreeSet, HashMap};
+use std::borrow::Borrow;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use api::{Object, Resource};
 use client::{Change, ObjectKey};
 use plan::garbage::{FOREGROUND, ORPHAN};
 
+/// An object, found by its uid. There is one for everything in the cluster, so it keeps nothing that its object says already.
 #[derive(Clone)]
 pub struct Node {
     pub row: Arc<Resource>,
-    pub key: ObjectKey,
     pub object: Arc<Object>,
 }
 
+impl Node {
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey::of(&self.object)
+    }
+}
+
+impl Borrow<str> for Node {
+    fn borrow(&self) -> &str {
+        &self.object.meta().uid
+    }
+}
+
+impl Hash for Node {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Borrow::<str>::borrow(self).hash(state);
+    }
+}
+
+impl PartialEq for Node {
+    fn eq(&self, other: &Self) -> bool {
+        self.object.meta().uid == other.object.meta().uid
+    }
+}
+
+impl Eq for Node {}
+
 #[derive(Default)]
 pub struct Graph {
-    nodes: HashMap<String, Node>,
+    nodes: HashSet<Node>,
     /// By owner; also owners that are not (yet) there.
     dependents: HashMap<String, BTreeSet<String>>,
 }
@@ -39,7 +67,7 @@ impl Graph {
 
     pub fn with_dependents(&self, uid: &str) -> Option<(Node, Vec<Node>)> {
         let node = self.nodes.get(uid)?.clone();
-        let dependents = self.dependents.get(uid).into_iter().flatten().filter_map(|uid| self.nodes.get(uid).cloned()).collect();
+        let dependents = self.dependents.get(uid).into_iter().flatten().filter_map(|uid| self.nodes.get(uid.as_str()).cloned()).collect();
         Some((node, dependents))
     }
 
@@ -56,21 +84,21 @@ impl Graph {
             self.remove(old, &mut look);
         }
         if let Some(new) = &change.new {
-            self.put(Node { row: row.clone(), key: change.key.clone(), object: new.clone() }, change.old.as_ref().filter(|_| !replaced), &mut look);
+            self.put(Node { row: row.clone(), object: new.clone() }, change.old.as_ref().filter(|_| !replaced), &mut look);
         }
         look
     }
 
     /// A kind is not served any more: what is left of it is out of sight.
     pub fn forget(&mut self, group: &str, plural: &str) {
-        let gone: Vec<Arc<Object>> = self.nodes.values().filter(|node| node.row.group == group && node.row.plural == plural).map(|node| node.object.clone()).collect();
+        let gone: Vec<Arc<Object>> = self.nodes.iter().filter(|node| node.row.group == group && node.row.plural == plural).map(|node| node.object.clone()).collect();
         let mut look = BTreeSet::new();
         gone.iter().for_each(|object| self.remove(object, &mut look));
     }
 
     fn remove(&mut self, object: &Object, look: &mut BTreeSet<String>) {
         let meta = object.meta();
-        self.nodes.remove(&meta.uid);
+        self.nodes.remove(meta.uid.as_str());
         self.unlink(object);
         look.extend(self.dependents.get(&meta.uid).into_iter().flatten().cloned());
         self.waiting_owners(object, look);
@@ -90,7 +118,7 @@ impl Graph {
 
     fn waiting_owners(&self, object: &Object, look: &mut BTreeSet<String>) {
         for owner in &object.meta().owner_references {
-            if self.nodes.get(&owner.uid).is_some_and(|owner| waits(&owner.object)) {
+            if self.nodes.get(owner.uid.as_str()).is_some_and(|owner| waits(&owner.object)) {
                 look.insert(owner.uid.clone());
             }
         }
@@ -106,12 +134,12 @@ impl Graph {
             self.unlink(old);
             self.waiting_owners(old, look);
         }
-        self.nodes.insert(meta.uid.clone(), node);
+        self.nodes.replace(node);
         if owners_changed {
             for owner in &meta.owner_references {
                 self.dependents.entry(owner.uid.clone()).or_default().insert(meta.uid.clone());
                 // Not there (it may only be later in coming), or on its way out.
-                if self.nodes.get(&owner.uid).is_none_or(|owner| waits(&owner.object)) {
+                if self.nodes.get(owner.uid.as_str()).is_none_or(|owner| waits(&owner.object)) {
                     look.insert(meta.uid.clone());
                 }
             }

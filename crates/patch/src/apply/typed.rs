@@ -10,6 +10,7 @@ use api::structural::{Additional, Schema, Type};
 use serde_json::{Map, Value};
 
 use super::element;
+use crate::error::go_value;
 use super::set::Set;
 
 /// Where the facts of a kind come from.
@@ -189,8 +190,8 @@ impl<'a> Node<'a> {
                 }
                 Ok(())
             }
-            (Node::Struct(_) | Node::Map(_) | Node::Custom(..), other) => Err(format!(": expected map, got {other}")),
-            (Node::Keyed(..) | Node::Set | Node::CustomKeyed(_), other) => Err(format!(": expected list, got {other}")),
+            (Node::Struct(_) | Node::Map(_) | Node::Custom(..), other) => Err(format!(": expected map, got &{{{}}}", go_value(other))),
+            (Node::Keyed(..) | Node::Set | Node::CustomKeyed(_), other) => Err(format!(": expected list, got &{{{}}}", go_value(other))),
         }
     }
 

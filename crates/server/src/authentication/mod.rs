@@ -18,6 +18,7 @@ use ::api::Status;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::api::Api;
@@ -67,7 +68,9 @@ impl User {
         let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
         let mut groups: Vec<String> = subject.iter_organization().filter_map(|part| part.as_str().ok()).map(str::to_owned).collect();
         groups.push(AUTHENTICATED.into());
-        Some(Self { name, groups, ..Self::default() })
+        let id = Sha256::digest(der).iter().fold("X509SHA256=".to_owned(), |id, byte| format!("{id}{byte:02x}"));
+        let extra = [("authentication.kubernetes.io/credential-id".to_owned(), vec![id])].into();
+        Some(Self { name, groups, extra, ..Self::default() })
     }
 
     /// Everybody who is somebody is in this group.

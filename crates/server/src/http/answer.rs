@@ -80,7 +80,7 @@ pub fn no_page() -> Answer {
 }
 
 pub fn method_not_allowed() -> Status {
-    Status::failure(405, Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
+    Status::generic(405, Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
 }
 
 /// For HEAD: the head says how long the body would have been.

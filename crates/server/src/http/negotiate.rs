@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use ::api::{Status, cbor, protobuf};
+use ::api::{Reason, Status, cbor, protobuf};
 use http::header::{ACCEPT, USER_AGENT};
 use http::request::Parts;
 
@@ -223,6 +223,22 @@ impl Asked {
     /// For a watch: not everything can be streamed.
     pub fn stream(&self, endpoint: Endpoint) -> Result<Wanted, Status> {
         self.choose(endpoint).filter(|wanted| wanted.media.streams()).ok_or_else(|| Status::not_acceptable(&streams(self.cbor)))
+    }
+
+    /// What go-restful says before anyone negotiates: nothing is named that the route produces. It knows no parameters, and of wildcards only `*/*`.
+    pub fn route(&self, collection: bool) -> Result<(), Status> {
+        if self.accept().is_empty() {
+            return Ok(());
+        }
+        let spoken = |name: &str| name == "*/*" || name.strip_prefix("application/").is_some_and(|subtype| Media::spoken(self.cbor).any(|media| media.subtype() == subtype));
+        if self.accept().split(',').any(|part| spoken(part.split(';').next().unwrap_or("").trim())) {
+            return Ok(());
+        }
+        let mut all = accepted(self.cbor);
+        if collection {
+            all = format!("{all}, {}", streams(self.cbor));
+        }
+        Err(Status::generic(406, Reason::NotAcceptable, format!("406: Not Acceptable\n\nAvailable representations: {all}")))
     }
 
     /// For a status that refuses: none when nothing fits, and it goes out as plain JSON all the same.

@@ -7,9 +7,10 @@ use client::{ListOptions, WatchOptions};
 use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::request::Parts;
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::api::{Context, FieldValidation};
+use crate::decode::go_type;
 use crate::path::Query;
 
 const MAX_FIELD_MANAGER_BYTES: usize = 128;
@@ -91,6 +92,22 @@ pub fn write(cx: &mut Context, query: &Query, parts: &Parts) -> Result<(), Statu
         cx.field_manager = agent.split('/').next().unwrap_or("unknown").chars().take(MAX_FIELD_MANAGER_BYTES).collect();
     }
     Ok(())
+}
+
+/// Whether a body says to be what a DELETE takes.
+pub fn is_delete_options(given: &Value) -> Result<(), Status> {
+    let text = |name: &str| given.get(name).and_then(Value::as_str).unwrap_or("");
+    if !matches!(given, Value::Object(_) | Value::Null) {
+        let into = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+        return Err(Status::bad_request(format!("couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type {into}", go_type(given))));
+    }
+    match text("kind") {
+        "" | "DeleteOptions" => Ok(()),
+        other => {
+            let version = Some(text("apiVersion")).filter(|version| !version.is_empty()).unwrap_or("meta.k8s.io/v1");
+            Err(Status::bad_request(format!("no kind {other:?} is registered for version {version:?} in scheme \"k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27\"")))
+        }
+    }
 }
 
 fn fields(query: &Query, name: Option<&str>) -> String {

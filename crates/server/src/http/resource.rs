@@ -17,7 +17,7 @@ use super::answer::{self, Answer};
 use super::negotiate::{Asked, Endpoint, Media, Shape, Wanted};
 use super::{options, proxy, render, stream};
 use crate::admission;
-use crate::api::{Api, Context};
+use crate::api::{Api, Context, FieldValidation};
 use crate::audit::Record;
 use crate::authentication::User;
 use crate::decode::{self, Format, MAX_BODY_BYTES};
@@ -26,7 +26,7 @@ use crate::encode;
 use crate::local::{delete_options, part, status_object};
 use crate::path::{Query, ResourcePath};
 use crate::reads::Listed;
-use crate::registry::Deleted;
+use crate::registry::{Deleted, unfit};
 use crate::special::{self, reviews, scale};
 
 /// Subresources that are streams to the node's agent, not objects.
@@ -68,6 +68,9 @@ pub async fn handle(api: Arc<Api>, user: Arc<User>, target: ResourcePath, query:
         () if reviews::is_review(&row) => Endpoint::Transient,
         () => Endpoint::BuiltIn,
     };
+    if row.custom.is_none() {
+        asked.route(parts.method == Method::GET && target.name.is_none())?;
+    }
     let watch = target.watch || (query.flag("watch") && target.subresource.is_none());
     let reads = matches!(parts.method, Method::GET | Method::HEAD);
     let wanted = if watch && reads { asked.stream(endpoint)? } else { asked.wanted(endpoint)? };
@@ -129,6 +132,11 @@ fn sent(cx: &Context, object: &Value) {
 impl Call {
     fn name(&self) -> Option<&str> {
         self.target.name.as_deref()
+    }
+
+    /// What goes in.
+    fn kind(&self) -> &str {
+        self.target.subresource.as_deref().and_then(|name| self.row.subresource(name)).map_or(&*self.row.kind, |subresource| &*subresource.kind)
     }
 
     fn namespace(&self) -> Option<&str> {
@@ -194,7 +202,7 @@ impl Call {
             sent(cx, &value);
             self.api.create(&self.row, self.namespace(), value, cx).await?
         } else {
-            let value = decode::parse(bytes, format)?;
+            let value = decode::body(self.kind(), bytes, format)?;
             sent(cx, &value);
             self.api.post(&self.row, self.namespace(), self.name(), self.target.subresource.as_deref(), value, cx).await?
         };
@@ -208,7 +216,7 @@ impl Call {
         let format = Format::of(content_type, self.api.config.cbor)?;
         let existed = self.api.store.get(&self.row.key(self.namespace(), name)).is_some();
         let object = if self.target.subresource.as_deref() == Some("scale") {
-            let value = decode::parse(bytes, format)?;
+            let value = decode::body(self.kind(), bytes, format)?;
             sent(cx, &value);
             self.api.put(&self.row, self.namespace(), name, Some("scale"), value, cx).await?
         } else {
@@ -230,11 +238,23 @@ impl Call {
             Some(PatchKind::Apply) => (PatchKind::Apply, Format::Yaml),
             Some(kind) => (kind, Format::Json),
             None if cbor == Some(media) => (PatchKind::Apply, Format::Cbor),
+            // Built-in kinds are go-restful's, which looks at the type before anyone else does.
+            None if self.row.custom.is_none() => return Err(Status::generic(415, Reason::UnsupportedMediaType, "415: Unsupported Media Type")),
             None => return Err(Status::unsupported_media_type(&offered.by_ref().map(PatchKind::content_type).chain(cbor).collect::<Vec<_>>().join(", "))),
         };
-        let patch = decode::parse(bytes, format)?;
-        if format == Format::Yaml {
-            decode::applied_once(bytes, cx)?;
+        let validation = cx.field_validation;
+        let patch = if format == Format::Json { decode::patch(bytes).map_err(|why| unfit::unread(kind, &why, validation))? } else { decode::parse(bytes, format)? };
+        let patch = unfit::document(kind, patch, validation)?;
+        match format {
+            Format::Yaml => decode::applied_once(bytes, cx)?,
+            Format::Json if validation != FieldValidation::Ignore => {
+                let complaints = unfit::complaints(kind, &patch, bytes);
+                if validation == FieldValidation::Strict && !complaints.is_empty() {
+                    return Err(unfit::invalid(&String::from_utf8_lossy(bytes), &format!("strict decoding error: {}", complaints.join(", "))));
+                }
+                complaints.into_iter().for_each(|text| cx.warn(text));
+            }
+            _ => {}
         }
         if let Some(record) = &cx.record {
             record.request_patch(&patch);
@@ -260,6 +280,7 @@ impl Call {
             given
         } else {
             let given = decode::parse(bytes, Format::of(content_type, self.api.config.cbor)?)?;
+            options::is_delete_options(&given)?;
             sent(cx, &given);
             given
         };

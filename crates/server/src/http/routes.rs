@@ -36,6 +36,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Paths that nobody needs a role for (upstream's `--authorization-always-allow-paths`).
 const PUBLIC: [&str; 3] = ["/healthz", "/livez", "/readyz"];
 
+/// Served whatever the method; so are groups by themselves.
+const ANY_METHOD: [&str; 3] = ["", "/apis", "/openapi/v2"];
+
 pub async fn handle(api: Arc<Api>, presented: Presented, request: http::Request<Incoming>) -> Answer {
     let (parts, body) = request.into_parts();
     let id = api.request_ids.of(&parts.headers);
@@ -156,10 +159,11 @@ async fn answer_to(api: Arc<Api>, user: Arc<User>, found: Route, asked_for: Attr
             if let Some(remote) = aggregator::path_owner(&api, &path) {
                 return aggregator::relay(&api, &remote, &user, parts, body).await;
             }
-            if !matches!(parts.method, Method::GET | Method::HEAD) {
-                return Err(answer::method_not_allowed());
-            }
-            other(&api, &path, &query, &parts, asked)
+            let answer = other(&api, &path, &query, &parts, asked)?;
+            let group = path.strip_prefix("/apis/").is_some_and(|rest| !rest.trim_end_matches('/').contains('/'));
+            // What upstream's plain mux serves does not look at the method; what is not there is not there for any.
+            let any = answer.status() == http::StatusCode::NOT_FOUND || ANY_METHOD.contains(&path.trim_end_matches('/')) || group || health::is_asked(&path);
+            if any || matches!(parts.method, Method::GET | Method::HEAD) { Ok(answer) } else { Err(answer::method_not_allowed()) }
         }
     }
 }
@@ -199,9 +203,8 @@ fn attributes(method: &Method, target: &ResourcePath, query: &Query) -> Attribut
 /// Everything that is no resource.
 fn other(api: &Arc<Api>, path: &str, query: &Query, parts: &Parts, asked: &Asked) -> Result<Answer, Status> {
     let trimmed = path.trim_end_matches('/');
-    if let Some(endpoint) = ["healthz", "livez", "readyz"].into_iter().find(|endpoint| trimmed.strip_prefix('/').is_some_and(|rest| rest == *endpoint || rest.strip_prefix(endpoint).is_some_and(|rest| rest.starts_with('/')))) {
-        let (code, body) = health::report(api, endpoint, query.flag("verbose"));
-        return Ok(answer::text(code, body));
+    if health::is_asked(path) {
+        return Ok(health::answer(api, path, query.flag("verbose")).map_or_else(answer::no_page, |(code, body)| answer::text(code, body)));
     }
     let rows = api.serving.rows();
     let each = || rows.all().iter().map(|row| &**row);
@@ -223,9 +226,13 @@ fn other(api: &Arc<Api>, path: &str, query: &Query, parts: &Parts, asked: &Asked
             let address = format!("{}:{}", api.config.advertise_address, api.config.secure_port);
             found(Some(if core { discovery::core_versions(&address) } else { aggregator::group_list(api, discovery::group_list(each())) }))
         }
-        ["api", version] => found(discovery::resource_list(each(), "", version)),
+        ["api", "v1"] => found(discovery::resource_list(each(), "", "v1")),
+        ["api", _] => Err(Status::no_route()),
         ["apis", group] => found(aggregator::group(api, group, discovery::group(each(), group))),
-        ["apis", group, version] => found(discovery::resource_list(each(), group, version)),
+        ["apis", group, version] => match discovery::resource_list(each(), group, version) {
+            None if discovery::group(each(), group).is_some() => Err(Status::no_route()),
+            list => found(list),
+        },
         ["openapi", rest @ ..] => openapi(api, rest, parts, asked),
         [".well-known", "openid-configuration"] => {
             let mut algorithms: Vec<&str> = service_accounts::keys(&api.config).into_iter().map(PublicKey::algorithm).collect();
@@ -264,7 +271,9 @@ fn openapi(api: &Arc<Api>, rest: &[&str], parts: &Parts, asked: &Asked) -> Resul
 
 fn root_paths(api: &Api) -> Vec<String> {
     let rows = api.serving.rows();
-    let mut paths: Vec<String> = vec!["/.well-known/openid-configuration".into(), "/api".into(), "/apis".into(), "/healthz".into(), "/livez".into(), "/metrics".into(), "/openapi/v2".into(), "/openapi/v3".into(), "/openid/v1/jwks".into(), "/readyz".into(), "/version".into()];
+    let mut paths: Vec<String> = vec!["/.well-known/openid-configuration".into(), "/api".into(), "/apis".into(), "/healthz".into(), "/livez".into(), "/metrics".into(), "/openapi/v2".into(), "/openapi/v3".into(), "/openapi/v3/".into(), "/openid/v1/jwks".into(), "/readyz".into(), "/version".into()];
+    paths.push("/apis/".into());
+    paths.extend(health::paths(api));
     for row in rows.all() {
         if row.group.is_empty() {
             paths.push(format!("/api/{}", row.version));

@@ -46,7 +46,7 @@ impl Api {
             self.propagate(&mut new, options.propagation);
             let decision = self.plan_delete(row, &mut new, &old, options)?;
             if cx.dry_run {
-                return Ok(Deleted::Going(stored));
+                return Ok(if matches!(decision, Step::Remove) { Deleted::Gone(stored) } else { Deleted::Going(stored) });
             }
             let (object, gone) = match decision {
                 Step::Nothing => return Ok(Deleted::Going(special::convert::shown(&self.outbound, row, stored).await?)),
@@ -74,12 +74,12 @@ impl Api {
         if let Some(wanted) = &options.preconditions.uid
             && wanted != uid
         {
-            return Err(Status::conflict(&row.group, &row.plural, name, &format!("the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have been deleted and then recreated")));
+            return Err(Status::conflict(&row.group, &row.kind, name, &format!("the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have been deleted and then recreated")));
         }
         if let Some(wanted) = &options.preconditions.resource_version
             && *wanted != revision.to_string()
         {
-            return Err(Status::conflict(&row.group, &row.plural, name, &format!("the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({revision}). The object might have been modified")));
+            return Err(Status::conflict(&row.group, &row.kind, name, &format!("the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({revision}). The object might have been modified")));
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 mod create;
 mod delete;
 mod patches;
+pub(crate) mod unfit;
 mod update;
 mod versions;
 

@@ -7,8 +7,9 @@ use ::patch::apply::Writer;
 use client::PatchKind;
 use serde_json::Value;
 
+use super::update::check_namespace;
 use super::versions::KindVersions;
-use super::{Part, facts, metadata, text, written};
+use super::{Part, facts, metadata, text, unfit, written};
 use crate::api::{Api, Context, FieldValidation};
 use crate::decode;
 
@@ -22,10 +23,14 @@ impl Api {
             return Err(Status::unsupported_media_type("application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"));
         }
         self.change(row, namespace, name, part, cx, |old| {
-            let mut new = old.clone();
-            apply_patch(row, kind, &mut new, &patch)?;
-            let wanted = decode::shape(row, new, &[], cx)?;
+            let patched = || -> Result<Value, Status> {
+                let mut new = old.clone();
+                apply_patch(row, kind, &mut new, &patch)?;
+                Ok(new)
+            };
+            let wanted = decode::shape(row, patched()?, &[], cx).map_err(|refused| unfit::patched(row, kind, &patch, &patched().unwrap_or_default(), refused))?;
             self.check_name(row, namespace, name, &wanted)?;
+            same_uid(row, name, &wanted, old)?;
             let given = text(&wanted, "/metadata/resourceVersion").to_owned();
             if given == text(old, "/metadata/resourceVersion") && patch.pointer("/metadata/resourceVersion").is_none() {
                 // The patch does not speak of the version, so it pins none.
@@ -39,20 +44,28 @@ impl Api {
     }
 
     /// Server-side apply: what the manager does not mention any more and owns alone is removed.
-    async fn apply(&self, row: &Resource, namespace: Option<&str>, name: &str, part: Part, mut config: Value, cx: &Context) -> Result<Arc<Object>, Status> {
+    async fn apply(&self, row: &Resource, namespace: Option<&str>, name: &str, part: Part, config: Value, cx: &Context) -> Result<Arc<Object>, Status> {
         if cx.field_manager.is_empty() {
             let cause = Cause { reason: "FieldValueRequired".into(), message: "Required value: is required for apply patch".into(), field: "fieldManager".into() };
             return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", vec![cause]));
         }
-        // Only a copy is held against the type: filling in what is left out would make the manager own it.
-        declared(row, name, namespace, &config)?;
-        let given = text(&config, "/metadata/name").to_owned();
-        if !given.is_empty() && given != name {
-            return Err(Status::bad_request(format!("the name of the object ({given}) does not match the name on the URL ({name})")));
+        if text(&config, "/apiVersion") != row.api_version() || text(&config, "/kind") != row.kind {
+            return Err(Status::bad_request(format!("invalid object type: {}", ::patch::apply::go_kind(&config))));
         }
-        metadata(&mut config).insert("name".into(), name.into());
-        if let (true, Some(namespace)) = (row.namespaced(), namespace) {
-            metadata(&mut config).insert("namespace".into(), namespace.into());
+        // Only a copy is held against the type: filling in what is left out would make the manager own it.
+        declared(row, &config)?;
+        if self.store.get(&row.key(namespace, name)).is_none() {
+            self.fresh().await?;
+        }
+        let absent = self.store.get(&row.key(namespace, name)).is_none();
+        if absent || !text(&config, "/metadata/name").is_empty() {
+            self.check_name(row, namespace, name, &config)?;
+        } else {
+            check_namespace(row, namespace, &config)?;
+        }
+        let uid = text(&config, "/metadata/uid");
+        if absent && !uid.is_empty() {
+            return Err(Status::conflict(&row.group, &row.plural, name, &format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found")));
         }
         let (now, api_version) = (self.now(), row.api_version());
         let (subresource, reset) = written(row, part);
@@ -63,10 +76,7 @@ impl Api {
             decode::shape(row, merged, &[], cx)
         };
         let cx = Context { applied: true, ..Context::like(cx) };
-        if self.store.get(&row.key(namespace, name)).is_none() {
-            self.fresh().await?;
-        }
-        if self.store.get(&row.key(namespace, name)).is_none() && part == Part::Main {
+        if absent && part == Part::Main {
             let mut fresh = merge(None)?;
             metadata(&mut fresh).remove("resourceVersion");
             match self.create(row, namespace, fresh, &cx).await {
@@ -76,6 +86,7 @@ impl Api {
         }
         self.change(row, namespace, name, part, &cx, |old| {
             let mut new = merge(Some(old))?;
+            same_uid(row, name, &new, old)?;
             if config.pointer("/metadata/resourceVersion").is_none() {
                 metadata(&mut new).remove("resourceVersion");
             }
@@ -85,9 +96,23 @@ impl Api {
     }
 }
 
+/// A patch pins no uid as PUT does: it tries to change it.
+fn same_uid(row: &Resource, name: &str, new: &Value, old: &Value) -> Result<(), Status> {
+    let given = text(new, "/metadata/uid");
+    if given.is_empty() || given == text(old, "/metadata/uid") {
+        return Ok(());
+    }
+    let cause = Cause { reason: "FieldValueInvalid".into(), message: format!("Invalid value: {given:?}: field is immutable"), field: "metadata.uid".into() };
+    Err(Status::invalid(&row.group, &row.kind, name, vec![cause]))
+}
+
 /// What is applied must be all in the schema, whatever `fieldValidation` says: nobody could own the rest.
-fn declared(row: &Resource, name: &str, namespace: Option<&str>, config: &Value) -> Result<(), Status> {
+fn declared(row: &Resource, config: &Value) -> Result<(), Status> {
     let probe = Context { field_validation: FieldValidation::Warn, ..Context::default() };
+    // What has not its type's shape is told in the words of the merge.
+    if row.custom.is_none() && decode::shape(row, config.clone(), &[], &probe).is_err() {
+        return Ok(());
+    }
     decode::shape(row, config.clone(), &[], &probe)?;
     let unknown: Vec<String> = probe
         .take_warnings()
@@ -100,19 +125,23 @@ fn declared(row: &Resource, name: &str, namespace: Option<&str>, config: &Value)
         [one] => one.clone(),
         more => format!("errors:\n  {}", more.join("\n  ")),
     };
-    let what = format!("{}/{name}; {}, Kind={}", namespace.unwrap_or_default(), row.api_version(), row.kind);
-    Err(Status::failure(500, Reason::Unknown, format!("failed to create typed patch object ({what}): {errors}")))
+    Err(Status::failure(500, Reason::Unknown, format!("failed to create typed patch object ({}): {errors}", ::patch::apply::named(config))))
 }
 
 fn apply_patch(row: &Resource, kind: PatchKind, document: &mut Value, patch: &Value) -> Result<(), Status> {
     match kind {
         PatchKind::Json => ::patch::json(document, patch),
-        PatchKind::Merge if !patch.is_object() => return Err(Status::bad_request("json: cannot unmarshal array into Go value of type map[string]interface {}")),
         PatchKind::Merge => {
             ::patch::merge(document, patch);
             Ok(())
         }
-        PatchKind::Strategic | PatchKind::Apply => ::patch::strategic(document, patch, schema::of(&row.schema)),
+        PatchKind::Strategic | PatchKind::Apply => {
+            let named = ["apiVersion", "kind"].map(|key| document[key].clone());
+            ::patch::strategic(document, patch, schema::of(&row.schema)).map(|()| {
+                // Upstream converts into the type it knows it to be; nobody looks at these.
+                ["apiVersion", "kind"].into_iter().zip(named).for_each(|(key, value)| document[key] = value);
+            })
+        }
     }
     .map_err(|error| error.status())
 }

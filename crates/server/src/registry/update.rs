@@ -39,6 +39,24 @@ fn version(text: &str) -> Result<Option<u64>, Status> {
     }
 }
 
+/// Whoever names a uid means that object and no other of its name.
+fn same_object(row: &Resource, name: &str, new: &Value, old: &Value) -> Result<(), Status> {
+    let (given, known) = (text(new, "/metadata/uid"), text(old, "/metadata/uid"));
+    if !given.is_empty() && given != known {
+        return Err(Status::conflict(&row.group, &row.plural, name, &format!("Precondition failed: UID in precondition: {given}, UID in object meta: {known}")));
+    }
+    Ok(())
+}
+
+/// `rest.EnsureObjectNamespaceMatchesRequestNamespace`.
+pub(super) fn check_namespace(row: &Resource, namespace: Option<&str>, value: &Value) -> Result<(), Status> {
+    let given = text(value, "/metadata/namespace");
+    match namespace.filter(|_| row.namespaced() && !given.is_empty()) {
+        Some(namespace) if given != namespace => Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request")),
+        _ => Ok(()),
+    }
+}
+
 impl Api {
     /// `change` makes the wanted object of the stored one; it is called again when another write came between.
     pub async fn change(&self, row: &Resource, namespace: Option<&str>, name: &str, part: Part, cx: &Context, change: impl Fn(&Value) -> Result<Value, Status>) -> Result<Arc<Object>, Status> {
@@ -56,7 +74,6 @@ impl Api {
             if pinned.is_some_and(|pinned| pinned != stored.resource_version()) {
                 return Err(Status::modified(&row.group, &row.plural, name));
             }
-            self.same_object(row, name, &new, &old)?;
             if part == Part::Main || row.custom.is_some() {
                 policy(row).default(&mut new);
             }
@@ -125,29 +142,18 @@ impl Api {
             let cause = Cause { reason: "FieldValueInvalid".into(), message: "Invalid value: 0: must be specified for an update".into(), field: "metadata.resourceVersion".into() };
             return Err(Status::invalid(&row.group, &row.kind, name, vec![cause]));
         }
-        self.change(row, namespace, name, part, cx, |_| Ok(value.clone())).await
+        self.change(row, namespace, name, part, cx, |old| same_object(row, name, &value, old).map(|()| value.clone())).await
     }
 
     /// The object's own name and namespace are those of the URL (endpoints/handlers `checkName`).
     pub(crate) fn check_name(&self, row: &Resource, namespace: Option<&str>, name: &str, value: &Value) -> Result<(), Status> {
+        check_namespace(row, namespace, value)?;
         let given = text(value, "/metadata/name");
         if given.is_empty() {
             return Err(Status::bad_request(format!("the name of the object ({name} based on URL) was undeterminable: name must be provided")));
         }
         if given != name {
             return Err(Status::bad_request(format!("the name of the object ({given}) does not match the name on the URL ({name})")));
-        }
-        let given = text(value, "/metadata/namespace");
-        match namespace.filter(|_| row.namespaced() && !given.is_empty()) {
-            Some(namespace) if given != namespace => Err(Status::bad_request(format!("the namespace of the object ({given}) does not match the namespace on the request ({namespace})"))),
-            _ => Ok(()),
-        }
-    }
-
-    fn same_object(&self, row: &Resource, name: &str, new: &Value, old: &Value) -> Result<(), Status> {
-        let (given, known) = (text(new, "/metadata/uid"), text(old, "/metadata/uid"));
-        if !given.is_empty() && given != known {
-            return Err(Status::conflict(&row.group, &row.plural, name, &format!("Precondition failed: UID in precondition: {given}, UID in object meta: {known}")));
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 pub mod addresses;
 mod autoscalers;
 pub mod allocation;
+pub mod components;
 pub mod convert;
 pub mod eviction;
 pub mod families;

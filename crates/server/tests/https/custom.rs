@@ -250,17 +250,17 @@ async fn apply_knows_the_schema() {
     let server = Server::start().await;
     establish(&server, definition()).await;
     let apply = async |name: &str, manager: &str, query: &str, body: String| server.call("PATCH", &format!("{CRON_TABS}/{name}?fieldManager={manager}{query}"), &[("content-type", "application/apply-patch+yaml")], body).await;
-    let head = "apiVersion: stable.example.com/v1\nkind: CronTab\n";
-    let made = apply("a", "one", "&fieldValidation=Strict", format!("{head}spec: {{cronSpec: '* * * * *', ports: [{{port: 80, name: http}}]}}")).await.expect(201).json();
+    let head = |name: &str| format!("apiVersion: stable.example.com/v1\nkind: CronTab\nmetadata: {{name: {name}}}\n");
+    let made = apply("a", "one", "&fieldValidation=Strict", format!("{}spec: {{cronSpec: '* * * * *', ports: [{{port: 80, name: http}}]}}", head("a"))).await.expect(201).json();
     assert_eq!(made["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:ports"], json!({"k:{\"port\":80}": {".": {}, "f:name": {}, "f:port": {}}}));
-    let both = apply("a", "two", "", format!("{head}spec: {{ports: [{{port: 443}}]}}")).await.expect(200).json();
+    let both = apply("a", "two", "", format!("{}spec: {{ports: [{{port: 443}}]}}", head("a"))).await.expect(200).json();
     assert_eq!(both["spec"]["ports"].as_array().unwrap().len(), 2);
-    let conflict = apply("a", "two", "", format!("{head}spec: {{cronSpec: '1 * * * *'}}")).await.expect(409);
+    let conflict = apply("a", "two", "", format!("{}spec: {{cronSpec: '1 * * * *'}}", head("a"))).await.expect(409);
     assert_eq!(conflict.message(), "Apply failed with 1 conflict: conflict with \"one\": .spec.cronSpec");
-    let unknown = apply("b", "one", "&fieldValidation=Strict", format!("{head}spec: {{cronSpec: '* * * * *'}}\nunknownField: 1")).await;
+    let unknown = apply("b", "one", "&fieldValidation=Strict", format!("{}spec: {{cronSpec: '* * * * *'}}\nunknownField: 1", head("b"))).await;
     assert!(unknown.message().contains(".unknownField: field not declared in schema"), "{}", unknown.message());
-    let twice = apply("b", "one", "&fieldValidation=Strict", format!("\n{head}spec:\n  cronSpec: '* * * * *'\n  image: a\n  image: b")).await.expect(400);
-    assert!(twice.message().contains("line 7: key \"image\" already set in map"), "{}", twice.message());
+    let twice = apply("b", "one", "&fieldValidation=Strict", format!("\n{}spec:\n  cronSpec: '* * * * *'\n  image: a\n  image: b", head("b"))).await.expect(400);
+    assert!(twice.message().contains("line 8: key \"image\" already set in map"), "{}", twice.message());
 }
 
 #[tokio::test]

@@ -158,15 +158,15 @@ async fn what_is_not_taken_is_told_in_upstreams_words() {
     let all = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
     let reply = server.call("GET", CONFIG_MAPS, &[("accept", "application/cbor")], "").await.expect(406);
     assert_eq!(reply.header("content-type"), "application/json");
-    assert_eq!(reply.message(), format!("only the following media types are accepted: {all}"));
+    let streams = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
+    assert_eq!(reply.message(), format!("406: Not Acceptable\n\nAvailable representations: {all}, {streams}"));
     assert!(reply.body.starts_with(b"{\n  \""), "nothing fits: in lines");
     for kind in ["application/cbor", "text/plain", "text/yaml", "application/json; a", "*/*"] {
         let reply = server.call("POST", CONFIG_MAPS, &[("content-type", kind)], config_map("x").to_string()).await.expect(415);
         assert_eq!(reply.message(), format!("the body of the request was in an unknown format - accepted media types include: {all}"), "{kind}");
     }
     let reply = server.call("PATCH", &format!("{CONFIG_MAPS}/x"), &[("content-type", "application/json")], "{}").await.expect(415);
-    let patches = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
-    assert_eq!(reply.message(), format!("the body of the request was in an unknown format - accepted media types include: {patches}"));
+    assert_eq!(reply.message(), "415: Unsupported Media Type");
     server.call("POST", CONFIG_MAPS, &[("content-type", "Application/JSON; charset=utf-8")], config_map("x").to_string()).await.expect(201);
     server.call("POST", CONFIG_MAPS, &[("content-type", "application/yaml")], "metadata:\n  name: from-yaml\n").await.expect(201);
     for (body, message) in [
@@ -245,6 +245,6 @@ async fn cbor_is_spoken_behind_its_gate() {
     let refused = server.call("POST", CONFIG_MAPS, &[("content-type", "application/cbor")], &[0xa1, 0x41][..]).await.expect(400);
     assert!(refused.message().contains("cbor: unexpected EOF"), "{}", refused.message());
     let refused = server.call("PATCH", &path, &[("content-type", "x")], "").await.expect(415);
-    assert!(refused.message().ends_with("application/apply-patch+yaml, application/apply-patch+cbor"), "{}", refused.message());
+    assert_eq!(refused.message(), "415: Unsupported Media Type");
     server.call("DELETE", &path, &[WANT, ("content-type", "application/cbor")], cbor::encode(&json!({"apiVersion": "v1", "kind": "DeleteOptions"}))).await.expect(200);
 }

@@ -107,7 +107,7 @@ async fn what_is_applied_is_all_in_the_schema_and_said_once() {
     };
     let head = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n";
     let refused = apply("Ignore", &format!("{head}unknown: x\n")).await.expect(500);
-    assert_eq!(refused.message(), "failed to create typed patch object (default/a; v1, Kind=ConfigMap): .unknown: field not declared in schema");
+    assert_eq!(refused.message(), "failed to create typed patch object (/a; /v1, Kind=ConfigMap): .unknown: field not declared in schema");
     let twice = format!("{head}data:\n  k: one\n  k: two\n");
     let refused = apply("Strict", &twice).await.expect(400);
     assert_eq!(refused.message(), "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  line 7: key \"k\" already set in map");
