@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{down, image_commands, kubeadm_host, kubelet, reset, status, store_commands, up};
+use crate::{down, image_commands, kubeadm_host, kubelet, network_commands, reset, status, store_commands, up};
 
 /// A whole Kubernetes you can carry.
 #[derive(Parser)]
@@ -56,6 +56,8 @@ enum Command {
     Image(image_commands::ImageCommand),
     /// Where the cluster's objects are kept: move them into an etcd, and back
     Store(store_commands::StoreCommand),
+    /// The built-in pod network for clusters made with --network=none: manifest
+    Network(network_commands::NetworkCommand),
     /// Several nodes on this machine, with links that can be cut
     Lab(lab::Options),
     /// Measure this or any other Kubernetes
@@ -119,6 +121,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Build(command) => image_commands::build(&command),
         Command::Image(command) => image_commands::run(&command),
         Command::Store(command) => store_commands::run(command),
+        Command::Network(command) => network_commands::run(&command),
         Command::Lab(options) => match lab::run(options) {
             Ok(code) => return ExitCode::from(code),
             Err(error) => Err(error.into()),

@@ -1,20 +1,33 @@
 //! The image store as the node wants it.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use image::{Registry, Store, StoreError};
 use node::{Credentials, ImageError, ImageInfo, Images, RunConfig};
 use sandbox::cri::BoxFuture;
 
+use crate::own_image;
+
 pub struct LocalImages {
     store: Arc<Store>,
     registry: Registry,
+    /// Where the image of this program lies.
+    own: PathBuf,
 }
 
 impl LocalImages {
-    pub fn new(store: Arc<Store>, registry: Registry) -> Self {
-        Self { store, registry }
+    pub fn new(store: Arc<Store>, registry: Registry, own: PathBuf) -> Self {
+        Self { store, registry, own }
+    }
+
+    async fn own(&self) -> Result<ImageInfo, ImageError> {
+        let folder = self.own.clone();
+        match tokio::task::spawn_blocking(move || own_image::make(&folder)).await {
+            Ok(made) => made.map_err(|error| ImageError::Failed(format!("cannot make an image of this program: {error}"))),
+            Err(error) => Err(ImageError::Failed(error.to_string())),
+        }
     }
 }
 
@@ -47,6 +60,9 @@ impl Images for LocalImages {
     fn find<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Option<ImageInfo>, ImageError>> {
         let (store, reference) = (self.store.clone(), reference.to_owned());
         Box::pin(async move {
+            if own_image::is_meant(&reference) {
+                return self.own().await.map(Some);
+            }
             match tokio::task::spawn_blocking(move || store.resolve(&reference)).await {
                 Ok(found) => found.map(|image| image.map(info)).map_err(failed),
                 Err(error) => Err(ImageError::Failed(error.to_string())),
@@ -56,6 +72,9 @@ impl Images for LocalImages {
 
     fn pull<'a>(&'a self, reference: &'a str, credentials: &'a [Credentials]) -> BoxFuture<'a, Result<ImageInfo, ImageError>> {
         Box::pin(async move {
+            if own_image::is_meant(reference) {
+                return self.own().await;
+            }
             let known: Vec<image::Credentials> =
                 credentials.iter().map(|each| image::Credentials { registry: each.registry.clone(), username: each.username.clone(), password: each.password.clone() }).collect();
             self.registry.pull(&self.store, reference, &known).await.map(info).map_err(|error| ImageError::Failed(error.to_string()))

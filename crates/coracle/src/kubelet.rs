@@ -210,11 +210,8 @@ async fn agent(options: &Options, paths: &Paths, started: Instant, stopped: watc
     let address = options.node_ip.or_else(up::own_address).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let kubelet = KubeletConfiguration::load(&options.config)?;
     let cluster_dns = kubelet.cluster_dns.unwrap_or_else(|| up::nth(options.service_cidr, up::DNS_OFFSET));
-    let wanted = MachineConfig { node_name: name.clone(), address, service_cidr: options.service_cidr, pod_network_cidr: options.pod_network_cidr, pod_cidrs, cluster_dns, version: server::GIT_VERSION.to_owned() };
+    let wanted = MachineConfig { node_name: name.clone(), address, service_cidr: options.service_cidr, pod_network_cidr: options.pod_network_cidr, pod_cidrs, cluster_dns, version: server::GIT_VERSION.to_owned(), applied: options.network == "none" };
     let machine = Machine::start(wanted, paths, &client, client.clone(), Arc::new(SystemClock)).await?;
-    if options.network == "none" {
-        machine.node.set_not_ready(Some(up::NO_NETWORK.to_owned()));
-    }
     tracing::info!(milliseconds = started.elapsed().as_millis() as u64, node = %name, "the node is up");
     let serving = Renewal { file: IdentityFile::new(&options.cert_dir, "kubelet-server"), wish: wish(SERVING_SIGNER) };
     let node = machine.node.clone();

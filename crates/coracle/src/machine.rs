@@ -9,7 +9,7 @@ use client::Client;
 use image::{Registry, RegistryOptions, Store};
 use network::IpNet;
 use node::Node;
-use node::networking::{Networking, NetworkingConfig};
+use node::networking::{AppliedConfig, Networking, NetworkingConfig};
 use sandbox::Embedded;
 use sandbox::cri::Runtime;
 
@@ -30,6 +30,8 @@ pub struct MachineConfig {
     pub pod_cidrs: Vec<(IpAddr, u8)>,
     pub cluster_dns: IpAddr,
     pub version: String,
+    /// No network of our own: whichever is applied.
+    pub applied: bool,
 }
 
 /// Ends its tasks when dropped; containers run on.
@@ -57,6 +59,7 @@ pub fn networking_config(config: &MachineConfig, paths: &Paths) -> Result<Networ
         cluster_domain: "cluster.local".to_owned(),
         resolv_conf: "/etc/resolv.conf".into(),
         state_dir: paths.network(),
+        applied: config.applied.then(AppliedConfig::default),
     })
 }
 
@@ -72,7 +75,10 @@ impl Machine {
         let runtime = Embedded::open(runtime_config(paths, networking.pod_network())?).context("cannot open the container runtime")?;
         let sandboxes = runtime.list_pod_sandboxes().await.context("cannot list what already runs")?;
         networking.retain(&sandboxes).await.context("cannot give back addresses")?;
-        tracing::info!(target: "network", addresses = ?networking.pods().gateways(), "the pod network is up");
+        match networking.pods() {
+            Some(pods) => tracing::info!(target: "network", addresses = ?pods.gateways(), "the pod network is up"),
+            None => tracing::info!(target: "network", "pods wait until a pod network is applied, or its plugins give them one"),
+        }
         tracing::info!(target: "dns", addresses = ?networking.dns_addresses(), domain = "cluster.local", "names are answered");
         let store = Arc::new(Store::open(paths.images()).context("cannot open the image store")?);
         let registry = Registry::new(RegistryOptions::default()).context("cannot set up registries")?;
@@ -81,7 +87,12 @@ impl Machine {
         wanted.log_dir = paths.pod_logs();
         wanted.cluster_dns = vec![config.cluster_dns];
         wanted.pod_cidrs = config.pod_cidrs.iter().map(|(base, prefix)| format!("{base}/{prefix}")).collect();
-        let node = Node::start(wanted, agent, Arc::new(runtime), Arc::new(LocalImages::new(store, registry)), clock);
+        let readiness = networking.readiness();
+        wanted.not_ready = readiness.as_ref().and_then(|readiness| readiness.borrow().clone());
+        let node = Node::start(wanted, agent, Arc::new(runtime), Arc::new(LocalImages::new(store, registry, paths.own_image())), clock);
+        if let Some(readiness) = readiness {
+            node.follow_readiness(readiness);
+        }
         Ok(Self { node, _networking: networking })
     }
 }

@@ -17,6 +17,8 @@ mod kubeadm_host;
 mod kubelet;
 mod leader;
 mod machine;
+mod network_commands;
+mod own_image;
 mod paths;
 mod renewal;
 mod reset;

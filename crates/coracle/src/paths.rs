@@ -46,6 +46,11 @@ impl Paths {
         self.data.join("kubelet")
     }
 
+    /// The image of this program itself.
+    pub fn own_image(&self) -> PathBuf {
+        self.data.join("own-image")
+    }
+
     pub fn network(&self) -> PathBuf {
         self.data.join("network")
     }

@@ -75,6 +75,8 @@ pub fn remove(paths: &Paths, pod_network_cidr: (IpAddr, u8), service_cidr: (IpAd
             pod_cidrs: vec![node_range(pod_network_cidr)],
             cluster_dns: crate::up::nth(service_cidr, crate::up::DNS_OFFSET),
             version: String::new(),
+            // Whatever was applied to it goes too.
+            applied: true,
         };
         Networking::reset(&networking_config(&config, paths)?).context("cannot remove the pod network")?;
         println!("removed the pod network");

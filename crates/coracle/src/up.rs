@@ -33,8 +33,6 @@ use crate::{api_server, credentials, detach, down, system};
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// The cluster's DNS is the tenth address of the Services' range, as kubeadm has it.
 pub const DNS_OFFSET: u32 = 10;
-/// What a node without a pod network says of itself, in upstream's words.
-pub const NO_NETWORK: &str = "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: cni plugin not initialized";
 /// Links of the pod network: no way to this machine.
 const OWN_LINKS: [&str; 2] = ["coracle", "cor"];
 
@@ -272,15 +270,12 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
         None
     } else {
         let dns = nth(options.service_cidr, DNS_OFFSET);
-        let config = MachineConfig { node_name: name.clone(), address, service_cidr: options.service_cidr, pod_network_cidr: options.pod_network_cidr, pod_cidrs: vec![node_range(options.pod_network_cidr)], cluster_dns: dns, version: server::GIT_VERSION.to_owned() };
+        let config = MachineConfig { node_name: name.clone(), address, service_cidr: options.service_cidr, pod_network_cidr: options.pod_network_cidr, pod_cidrs: vec![node_range(options.pod_network_cidr)], cluster_dns: dns, version: server::GIT_VERSION.to_owned(), applied: options.network == "none" };
         system::dns_service(&client, dns).await?;
         // What nodes may do is what the agent may do, as if it came from another machine.
         let agent = Client::new(Arc::new(Local::node(api.clone(), &name)), "kubelet");
         let machine = Machine::start(config, &paths, &client, agent, clock.clone()).await?;
         agents.add(&name, machine.node.clone());
-        if options.network == "none" {
-            machine.node.set_not_ready(Some(NO_NETWORK.to_owned()));
-        }
         system::mark_control_plane(&client, &name).await?;
         let identity = credentials.authority.issue(&Pki::Server { name: &format!("system:node:{name}"), groups: &["system:nodes"], dns: std::slice::from_ref(&name), addresses: &[address] }, clock.now().as_second())?;
         match tokio::net::TcpListener::bind(SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), node::KUBELET_PORT)).await {

@@ -118,3 +118,34 @@ fn a_lab_from_up_to_down() {
     assert_eq!(mounts, after);
     assert!(lab.refused(&["down"]).contains("there is no lab in"));
 }
+
+/// The lesson's literal command is what makes the nodes ready, and pods start.
+#[test]
+fn a_network_is_applied() {
+    let lab = Lab::new();
+    let until = |what: &str, wanted: &str| {
+        let mut seen = String::new();
+        for _ in 0..600 {
+            seen = lab.on("node1", what);
+            if seen == wanted {
+                return;
+            }
+            // What is awaited is in the cluster, and its own word for it (`kubectl wait`) needs the objects to be there.
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("{what}: {seen}");
+    };
+    lab.ok(&["up", "--nodes", "2", "--network", "none"]);
+    let ready = r#"kubectl get nodes -o jsonpath='{range .items[*]}{.status.conditions[?(@.type=="Ready")].reason}: {.status.conditions[?(@.type=="Ready")].message}{"\n"}{end}'"#;
+    let waits = "KubeletNotReady: container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: cni plugin not initialized\n";
+    until(ready, &waits.repeat(2));
+    // A pod that nobody schedules, but its author: it waits, and says why.
+    lab.on("node1", r#"kubectl run early --image=coracle.dev/coracle --overrides='{"spec":{"nodeName":"node2","tolerations":[{"operator":"Exists"}]}}' -- network install --to /dev"#);
+    until("kubectl get events -o jsonpath='{.items[?(@.reason==\"NetworkNotReady\")].type}' | cut -c1-7", "Warning");
+    assert_eq!(lab.on("node1", "kubectl get pod early -o jsonpath='{.status.phase}'"), "Pending");
+    let applied = lab.on("node1", r#"kubectl apply -n kube-system -f "https://cloud.weave.works/k8s/net?k8s-version=$(kubectl version | base64 | tr -d '\n')""#);
+    assert_eq!(applied.matches(" created").count(), 6, "{applied}");
+    until(ready, &"KubeletReady: kubelet is posting ready status\n".repeat(2));
+    until("kubectl get pod early -o jsonpath='{.status.phase} {.status.podIP}' | cut -d. -f1,2", "Running 10.244\n");
+    lab.ok(&["down"]);
+}

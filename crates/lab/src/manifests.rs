@@ -1,11 +1,13 @@
 //! What the mirror has in place of the pod networks which the workshop applies.
 //!
-//! Coracle's own pod network is there already, so nothing of it needs to run: the objects have the names, kinds and labels that the lesson shows, no rights, and a
-//! DaemonSet that wants no node. Each says so in an annotation.
+//! The objects have the names, kinds and labels that the lesson shows, and no rights. What the DaemonSet's pods run is Coracle: they ask their nodes for the built-in
+//! pod network, which starts it in a cluster made with `--network=none` and changes nothing in any other. Each object says so in an annotation.
 
 use serde_json::{Value, json};
 
-const NOTE: &str = "From the lab's mirror. Coracle's built-in pod network does this work, so nothing is run and no rights are given.";
+/// Where the pods see the node's folder of CNI configurations.
+const FOLDER_INSIDE: &str = "/host/etc/cni/net.d";
+const NOTE: &str = "From the lab's mirror, in place of what is not here: Coracle's built-in pod network does this work. The pods switch it on where it is not on already; no rights are given.";
 
 fn metadata(name: &str, namespaced: bool) -> Value {
     let mut metadata = json!({"name": name, "labels": {"name": name}, "annotations": {"coracle.dev/note": NOTE}});
@@ -42,9 +44,15 @@ fn daemon_set(name: &str, labels: &Value) -> Value {
                 "spec": {
                     "hostNetwork": true,
                     "serviceAccountName": name,
-                    // No node has this label.
-                    "nodeSelector": {"coracle.dev/pod-network": name},
-                    "containers": [{"name": name, "image": "coracle.dev/builtin-pod-network:latest", "imagePullPolicy": "Never"}]
+                    "automountServiceAccountToken": false,
+                    "priorityClassName": "system-node-critical",
+                    "tolerations": [{"operator": "Exists"}],
+                    // The same as `coracle network manifest` has.
+                    "containers": [{
+                        "name": name, "image": "coracle.dev/coracle", "imagePullPolicy": "IfNotPresent", "args": ["network", "install", "--to", FOLDER_INSIDE],
+                        "resources": {"requests": {"cpu": "1m", "memory": "8Mi"}}, "volumeMounts": [{"name": "configurations", "mountPath": FOLDER_INSIDE}]
+                    }],
+                    "volumes": [{"name": "configurations", "hostPath": {"path": "/etc/cni/net.d", "type": "DirectoryOrCreate"}}]
                 }
             }
         }

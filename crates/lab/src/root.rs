@@ -3,9 +3,9 @@
 //! | what | whose |
 //! |---|---|
 //! | `/var`, `/root`, `/tmp`, `/mnt`, `/media`, `/srv` | the node's, plain folders on its disk: containers' overlays may lie there |
-//! | `/etc`, `/usr/local` | the host's until the node changes it; changes are the node's (an overlay) |
+//! | `/etc`, `/usr/local`, `/opt` | the host's until the node changes it; changes are the node's (an overlay) |
 //! | `/proc`, `/sys`, `/dev`, `/run`, cgroups | the node's, fresh at each start |
-//! | all else: `/usr`, `/lib`, `/home`, `/opt`, … | the host's, to read |
+//! | all else: `/usr`, `/lib`, `/home`, … | the host's, to read |
 //!
 //! Nothing here is mounted where the host could see it, and nothing of the host's can be changed.
 
@@ -22,7 +22,7 @@ use crate::init::Spec;
 use crate::layout::Layout;
 
 /// Folders of the host's root that a node has of its own.
-const OWN: [&str; 11] = ["proc", "sys", "dev", "run", "tmp", "etc", "var", "root", "mnt", "media", "srv"];
+const OWN: [&str; 12] = ["opt", "proc", "sys", "dev", "run", "tmp", "etc", "var", "root", "mnt", "media", "srv"];
 const OWN_FOLDERS: [(&str, u32); 17] = [
     ("proc", 0o555),
     ("sys", 0o555),
@@ -97,6 +97,7 @@ pub fn enter(spec: &Spec, cgroups: &Cgroups) -> Result<()> {
     bind(&root, &root, MsFlags::empty())?;
     hosts_folders(spec, &root)?;
     etc(spec, &root)?;
+    optional(spec, &root)?;
     programs(spec, &root)?;
     home(&root)?;
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
@@ -168,6 +169,13 @@ fn etc(spec: &Spec, root: &Path) -> Result<()> {
     folder(&upper.join("kubernetes"), 0o755)?;
     overlay(spec, "etc", "/etc", &root.join("etc"))?;
     bind(&own, &root.join("etc/kubernetes"), MsFlags::empty())
+}
+
+/// Where others' programs go: network plugins (`/opt/cni/bin`), for one.
+fn optional(spec: &Spec, root: &Path) -> Result<()> {
+    let to = root.join("opt");
+    folder(&to, 0o755)?;
+    if Path::new("/opt").is_dir() { overlay(spec, "opt", "/opt", &to).map(drop) } else { Ok(()) }
 }
 
 /// The authorities whom the host trusts, and the lab's mirror.

@@ -5,6 +5,7 @@
 mod cidr;
 mod conntrack;
 mod dataplane;
+pub mod holder;
 mod host;
 mod hostport;
 mod ipam;

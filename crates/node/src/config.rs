@@ -32,6 +32,8 @@ pub struct Config {
     pub max_pods: u32,
     /// The host's resolver configuration, for `dnsPolicy: Default` and the search path.
     pub resolv_conf: PathBuf,
+    /// Why the node takes no pods at first; [`crate::Node::set_not_ready`] tells of changes.
+    pub not_ready: Option<String>,
 }
 
 impl Config {
@@ -51,6 +53,7 @@ impl Config {
             port: KUBELET_PORT,
             max_pods: MAX_PODS,
             resolv_conf: "/etc/resolv.conf".into(),
+            not_ready: None,
         }
     }
 

@@ -65,8 +65,22 @@ async fn volumes(cx: &Cx) -> bool {
     }
 }
 
+fn waits_for_network(cx: &Cx) -> bool {
+    // Held until it is noted that this pod waits: whoever says that the network is there wakes those that do.
+    let not_ready = cx.node.not_ready.lock();
+    let Some(why) = &*not_ready else { return false };
+    cx.node.events.warning(&cx.about(None), "NetworkNotReady", format!("network is not ready: {why}"));
+    if let Some(at) = cx.after_failure("sandbox") {
+        cx.shared.lock().retry_at.insert(String::new(), at);
+    }
+    true
+}
+
 async fn create_sandbox(cx: &Cx, attempt: u32) -> bool {
     if !volumes(cx).await {
+        return false;
+    }
+    if !pod::host_network(&cx.pod) && waits_for_network(cx) {
         return false;
     }
     let config = sandbox_config::of(cx, attempt);

@@ -2,7 +2,9 @@
 
 mod addresses;
 mod admission;
+pub mod applied;
 mod backoff;
+mod built_in;
 mod channels;
 mod conditions;
 mod config;

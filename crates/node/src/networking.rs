@@ -5,21 +5,28 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ::dns::{BindError, Records, Server, Upstreams};
-use ::network::{Dataplane, DataplaneConfig, DataplaneError, IpNet, PodNet, PodNetConfig, PodNetError, PortMapping, Protocol};
+use ::network::{Dataplane, DataplaneConfig, DataplaneError, IpNet, PodNet, PodNetConfig, PodNetError, holder};
 use client::Client;
-use sandbox::cri::{self, BoxFuture, PodNetwork, PodSandboxConfig};
+use sandbox::cri::{self, BoxFuture, PodNetwork};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+pub use crate::applied::{AppliedConfig, BUILT_IN_CONFIGURATION, BUILT_IN_FILE};
+use crate::applied::{self, Applied};
+use crate::built_in::BuiltIn;
+use crate::names;
+use crate::policy::Policies;
 use crate::proxy::{self, ProxyConfig, local_dns};
 use crate::services::Services;
-use crate::{names, peers};
-use crate::policy::Policies;
 
 const DNS_PORT: u16 = 53;
+/// Where the name server listens while the pod network is another's: on addresses no other machine knows, as node-local caches do.
+const DNS_LINK: &str = "coracle-dns";
+const DNS_ADDRESSES: [IpAddr; 2] = [IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 20, 10)), IpAddr::V6(std::net::Ipv6Addr::new(0xfd63, 0x6f72, 0x6163, 0x6c65, 0, 0, 0, 0xa))];
 
 #[derive(Debug, Clone)]
 pub struct NetworkingConfig {
@@ -35,6 +42,8 @@ pub struct NetworkingConfig {
     /// Names of the rest of the world are asked of the name servers in this file.
     pub resolv_conf: PathBuf,
     pub state_dir: PathBuf,
+    /// Instead of the built-in network, whichever is applied.
+    pub applied: Option<AppliedConfig>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +56,12 @@ pub enum NetworkingError {
     Policy(#[from] ::network::PolicyError),
     #[error(transparent)]
     Dns(#[from] BindError),
+    #[error(transparent)]
+    Cni(#[from] ::cni::CniError),
+    #[error("set up the name server's addresses: {0}")]
+    Holder(#[from] ::network::NetlinkError),
+    #[error("{0}")]
+    Io(std::io::Error),
     #[error("the task setting up the network ended: {0}")]
     Task(#[from] tokio::task::JoinError),
 }
@@ -54,11 +69,15 @@ pub enum NetworkingError {
 /// Ends with its tasks when dropped; pods keep their network and Services their maps.
 pub struct Networking {
     config: NetworkingConfig,
-    pods: Arc<PodNet>,
+    pods: Pods,
     records: Arc<Records>,
-    policies: Policies,
     server: Server,
     tasks: JoinSet<()>,
+}
+
+enum Pods {
+    BuiltIn(BuiltIn),
+    Applied(Arc<Applied>),
 }
 
 impl Networking {
@@ -67,23 +86,42 @@ impl Networking {
     }
 
     async fn opened(config: NetworkingConfig) -> Result<Self, NetworkingError> {
-        let mut pods = PodNetConfig::new(config.pod_cidrs.clone(), config.state_dir.clone());
-        pods.cluster_cidrs = config.cluster_cidrs.clone();
-        pods.service_cidrs = config.service_cidrs.clone();
-        let pods = Arc::new(tokio::task::spawn_blocking(move || PodNet::open(pods)).await??);
-        let policies = Policies::open(&config.node_name, &config.pod_cidrs)?;
+        let (pods, listen_on) = match &config.applied {
+            None => {
+                let built_in = BuiltIn::open(&config).await?;
+                let gateways = built_in.pods().gateways();
+                (Pods::BuiltIn(built_in), gateways)
+            }
+            Some(applied) => {
+                let families: HashSet<bool> = config.cluster_dns.iter().map(IpAddr::is_ipv4).collect();
+                let own: Vec<IpAddr> = DNS_ADDRESSES.into_iter().filter(|address| families.contains(&address.is_ipv4())).collect();
+                holder::hold(DNS_LINK, &own)?;
+                (Pods::Applied(Applied::open(&config, applied).await?), own)
+            }
+        };
         let records = Arc::new(Records::new(&config.cluster_domain));
         records.set_servers(config.cluster_dns.clone());
         // Neither of these may be asked what we do not know: they are us.
-        let own = [pods.gateways(), config.cluster_dns.clone()].concat();
+        let own = [listen_on.clone(), config.cluster_dns.clone()].concat();
         let upstreams = Upstreams::resolv_conf(&config.resolv_conf, own);
-        let server = listen(&pods.gateways(), &records, &upstreams).await?;
-        Ok(Self { config, pods, records, policies, server, tasks: JoinSet::new() })
+        let server = listen(&listen_on, &records, &upstreams).await?;
+        Ok(Self { config, pods, records, server, tasks: JoinSet::new() })
     }
 
     /// What the embedded runtime gives its sandboxes their network by.
     pub fn pod_network(&self) -> Arc<dyn PodNetwork> {
-        Arc::new(BuiltIn(self.pods.clone(), self.policies.clone()))
+        match &self.pods {
+            Pods::BuiltIn(built_in) => Arc::new(built_in.clone()),
+            Pods::Applied(applied) => applied.clone(),
+        }
+    }
+
+    /// Why the node can take no pods, as it changes; `None` if the network is there from the start.
+    pub fn readiness(&self) -> Option<watch::Receiver<Option<String>>> {
+        match &self.pods {
+            Pods::BuiltIn(_) => None,
+            Pods::Applied(applied) => Some(applied.readiness()),
+        }
     }
 
     /// Where the name server listens.
@@ -91,17 +129,22 @@ impl Networking {
         self.server.addresses()
     }
 
-    /// Which sandbox has which address.
-    pub fn pods(&self) -> &Arc<PodNet> {
-        &self.pods
+    /// Which sandbox has which address, if the built-in network is in use.
+    pub fn pods(&self) -> Option<Arc<PodNet>> {
+        match &self.pods {
+            Pods::BuiltIn(built_in) => Some(built_in.pods().clone()),
+            Pods::Applied(applied) => applied.built_in().map(|built_in| built_in.pods().clone()),
+        }
     }
 
     /// Gives back what is held for sandboxes that no longer run: they ended while nobody looked (the machine restarted, say).
     /// Call it before the first new pod.
     pub async fn retain(&self, sandboxes: &[cri::PodSandboxStatus]) -> Result<(), NetworkingError> {
         let alive: HashSet<String> = sandboxes.iter().filter(|s| s.state == cri::SandboxState::Ready).map(|s| s.id.clone()).collect();
-        let pods = self.pods.clone();
-        Ok(tokio::task::spawn_blocking(move || pods.retain(|id| alive.contains(id))).await??)
+        match &self.pods {
+            Pods::BuiltIn(built_in) => built_in.retain(alive).await,
+            Pods::Applied(applied) => applied.retain(alive).await,
+        }
     }
 
     /// Starts following the API's Services, in maps and in names, and its Nodes, in routes to their pods.
@@ -113,8 +156,10 @@ impl Networking {
         let config = ProxyConfig { node_name: self.config.node_name.clone(), fixed };
         self.tasks.spawn(proxy::run(services.clone(), dataplane, config));
         self.tasks.spawn(names::run(services, self.records.clone()));
-        self.tasks.spawn(self.policies.clone().run(client.clone()));
-        self.tasks.spawn(peers::run(client.clone(), self.config.node_name.clone(), self.pods.clone()));
+        match &self.pods {
+            Pods::BuiltIn(built_in) => built_in.follow(client, &mut self.tasks),
+            Pods::Applied(applied) => drop(self.tasks.spawn(applied.clone().run(client.clone()))),
+        }
         Ok(())
     }
 
@@ -122,6 +167,10 @@ impl Networking {
     pub fn reset(config: &NetworkingConfig) -> Result<(), NetworkingError> {
         Dataplane::open(DataplaneConfig { cluster_cidrs: Vec::new(), service_cidrs: Vec::new() })?.reset()?;
         Policies::reset()?;
+        if let Some(applied) = &config.applied {
+            applied::reset(config, applied)?;
+        }
+        holder::release(DNS_LINK)?;
         PodNet::open(PodNetConfig::new(config.pod_cidrs.clone(), config.state_dir.clone()))?.reset()?;
         Ok(())
     }
@@ -136,48 +185,5 @@ async fn listen(addresses: &[IpAddr], records: &Arc<Records>, upstreams: &Upstre
             Server::bind(&on(0), records.clone(), upstreams.clone()).await
         }
         other => other,
-    }
-}
-
-/// [`PodNet`] as the runtime wants it, and the policies of each pod before anything runs in it.
-struct BuiltIn(Arc<PodNet>, Policies);
-
-impl BuiltIn {
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce(&PodNet) -> Result<T, PodNetError> + Send + 'static) -> Result<T, String> {
-        let pods = self.0.clone();
-        match tokio::task::spawn_blocking(move || work(&pods)).await {
-            Ok(result) => result.map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-}
-
-fn port_mapping(port: &cri::PortMapping) -> PortMapping {
-    let protocol = match port.protocol {
-        cri::Protocol::Tcp => Protocol::Tcp,
-        cri::Protocol::Udp => Protocol::Udp,
-        cri::Protocol::Sctp => Protocol::Sctp,
-    };
-    PortMapping { protocol, container_port: port.container_port, host_port: port.host_port, host_ip: port.host_ip }
-}
-
-impl PodNetwork for BuiltIn {
-    fn attach<'a>(&'a self, sandbox_id: &'a str, namespace: &'a Path, config: &'a PodSandboxConfig) -> BoxFuture<'a, Result<Vec<IpAddr>, String>> {
-        let (id, namespace) = (sandbox_id.to_owned(), namespace.to_owned());
-        let ports: Vec<PortMapping> = config.port_mappings.iter().map(port_mapping).collect();
-        Box::pin(async move {
-            let addresses = self.run(move |pods| pods.attach(&id, &namespace, &ports)).await?;
-            self.1.attach(sandbox_id, config, &addresses).await?;
-            Ok(addresses)
-        })
-    }
-
-    fn detach<'a>(&'a self, sandbox_id: &'a str, _: &'a PodSandboxConfig) -> BoxFuture<'a, Result<(), String>> {
-        let id = sandbox_id.to_owned();
-        Box::pin(async move {
-            self.run(move |pods| pods.detach(&id)).await?;
-            self.1.detach(sandbox_id).await;
-            Ok(())
-        })
     }
 }

@@ -11,7 +11,7 @@ use client::{Client, Informer, Recorder};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use sandbox::cri::{DnsConfig, Runtime};
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::AbortHandle;
 
 use crate::config::Config;
@@ -71,7 +71,7 @@ impl Node {
             volumes: Volumes::new(),
             container_id_scheme: format!("{scheme}://"),
             status_changed: Notify::new(),
-            not_ready: Mutex::new(None),
+            not_ready: Mutex::new(config.not_ready.clone()),
             uid: Mutex::default(),
             addresses: Mutex::new(config.node_ips.clone()),
             mirrors: Mutex::default(),
@@ -105,8 +105,32 @@ impl Node {
 
     /// Why the node cannot take pods (no pod network yet), or `None` when it can. Written to the Ready condition at once.
     pub fn set_not_ready(&self, why: Option<String>) {
+        let ready = why.is_none();
         *self.not_ready.lock() = why;
         self.status_changed.notify_one();
+        if ready {
+            // Those that wait for the network need wait no longer.
+            for handle in self.pods.lock().values() {
+                handle.shared.lock().retry_at.remove("");
+                handle.shared.wake.notify_one();
+            }
+        }
+    }
+
+    /// As `readiness` has it, until the node is shut down. Returns at once.
+    pub fn follow_readiness(self: &Arc<Self>, mut readiness: watch::Receiver<Option<String>>) {
+        let node = self.clone();
+        self.own(tokio::spawn(async move {
+            loop {
+                let why = readiness.borrow_and_update().clone();
+                if *node.not_ready.lock() != why {
+                    node.set_not_ready(why);
+                }
+                if readiness.changed().await.is_err() {
+                    return;
+                }
+            }
+        }));
     }
 
     /// The machine's addresses, primary first.

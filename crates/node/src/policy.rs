@@ -3,7 +3,8 @@
 //! Watches: NetworkPolicy; and while there is one, Pod and Namespace. Writes: nothing. [`rules`] says what a policy means, [`engine`] what that makes
 //! of this node's pods (both pure), `network::PolicyTables` tells the kernel. Every change is programmed at once, with whatever else came
 //! meanwhile; nothing is resynced. A new pod is isolated before its first container starts: [`Policies::attach`] is part of giving it its network,
-//! and waits until the policies are known (at most [`KNOWN`]). Until then the tables of a former process go on working.
+//! and before that it waits until the policies are known ([`Policies::known`]): a pod whose policies nobody knows does not start. Until then the tables of a
+//! former process go on working.
 
 pub mod engine;
 pub mod pods;
@@ -32,7 +33,7 @@ pub type Labels = BTreeMap<String, String>;
 /// The pause after the kernel refused a change; what came meanwhile goes with the next try.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How long a new pod waits for the policies to be known. An API server that does not tell this node must not keep all pods from starting.
+/// How long a new pod waits for the policies to be known before an event says so. Then it is tried again: it never starts without them.
 const KNOWN: Duration = Duration::from_secs(10);
 
 /// Cheap to clone.
@@ -144,14 +145,21 @@ impl Policies {
         }
     }
 
-    /// What the sandbox's pod may send and receive is what its policies say, from before this returns.
-    pub async fn attach(&self, sandbox_id: &str, config: &PodSandboxConfig, addresses: &[IpAddr]) -> Result<(), String> {
-        let mut progress = self.0.ready.subscribe();
-        let following = self.0.following.load(Ordering::Relaxed);
-        let ready = following && tokio::time::timeout(KNOWN, progress.wait_for(|ready| *ready)).await.is_ok_and(|ready| ready.is_ok());
-        if following && !ready {
-            tracing::warn!(sandbox_id, "network policies are not known yet, a pod starts without them");
+    /// Waits until the policies are known; nothing to wait for where no API is followed.
+    pub async fn known(&self) -> Result<(), String> {
+        if !self.0.following.load(Ordering::Relaxed) {
+            return Ok(());
         }
+        let mut progress = self.0.ready.subscribe();
+        match tokio::time::timeout(KNOWN, progress.wait_for(|ready| *ready)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(format!("network policies are not known: the API server has not told this node within {} s which there are (it must be allowed to list networkpolicies, pods and namespaces)", KNOWN.as_secs())),
+        }
+    }
+
+    /// What the sandbox's pod may send and receive is what its policies say, from before this returns. After [`Policies::known`].
+    pub async fn attach(&self, sandbox_id: &str, config: &PodSandboxConfig, addresses: &[IpAddr]) -> Result<(), String> {
+        let ready = *self.0.ready.borrow();
         let mut labels = config.labels.clone();
         labels.retain(|key, _| ![LABEL_POD_NAME, LABEL_POD_NAMESPACE, LABEL_POD_UID].contains(&key.as_str()));
         let facts = Facts { uid: config.metadata.uid.clone(), labels, addresses: addresses.to_vec(), ports: Vec::new(), local: true };
@@ -159,7 +167,7 @@ impl Policies {
         let sandbox_id = sandbox_id.to_owned();
         self.with(move |inner| {
             inner.engine.attach(&sandbox_id, &key, facts);
-            // Before the first look at the API, programming would take away what a former process left.
+            // Where no API is followed there is nothing to program.
             if ready { inner.program() } else { Ok(()) }
         })
         .await

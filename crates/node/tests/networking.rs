@@ -44,6 +44,7 @@ fn config(dir: &std::path::Path) -> NetworkingConfig {
         cluster_domain: "cluster.local".into(),
         resolv_conf,
         state_dir: dir.join("network"),
+        applied: None,
     }
 }
 
@@ -149,7 +150,7 @@ async fn scenario() {
 /// The machine restarted: the files are there, the kernel knows nothing, and no pod runs any more.
 async fn restarted() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let owners = |networking: &Networking| networking.pods().addresses().into_values().collect::<Vec<_>>();
+    let owners = |networking: &Networking| networking.pods().expect("built in").addresses().into_values().collect::<Vec<_>>();
     let sandbox = |id: &str, state: &str| -> sandbox::cri::PodSandboxStatus {
         let value = json!({"id": id, "metadata": {"name": id, "namespace": "default", "uid": id, "attempt": 0}, "state": state, "created_at": 0, "ips": [], "network_namespace": null,
             "namespaces": sandbox::cri::NamespaceOptions::default(), "labels": {}, "annotations": {}});

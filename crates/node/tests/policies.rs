@@ -45,6 +45,7 @@ fn config(dir: &std::path::Path) -> NetworkingConfig {
         cluster_domain: "cluster.local".into(),
         resolv_conf: dir.join("resolv.conf"),
         state_dir: dir.join("network"),
+        applied: None,
     }
 }
 
