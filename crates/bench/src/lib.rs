@@ -5,6 +5,7 @@
 mod bound;
 mod cluster;
 mod definitions;
+mod dns;
 mod fanout;
 mod linearizability;
 mod measure;
@@ -64,6 +65,8 @@ impl BenchError {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Part {
+    /// Names of Services, asked over UDP from this machine (needs to be a node)
+    Dns,
     /// ConfigMaps of 1 KiB: create, get, update, patch, list, delete
     Objects,
     /// Watch fan-out
@@ -144,6 +147,9 @@ pub struct Options {
     /// The same for the second cluster
     #[arg(long = "against-pid", value_name = "PID")]
     pub against_pids: Vec<u32>,
+    /// With --only dns: the name server; kube-dns' ClusterIP when left out
+    #[arg(long, value_name = "IP")]
+    pub dns_server: Option<std::net::IpAddr>,
     /// JSON instead of a table
     #[arg(long)]
     pub json: bool,
@@ -204,6 +210,7 @@ async fn measure(options: &Options, clusters: &[Cluster]) -> Result<Vec<Figure>,
         for part in &options.only {
             for cluster in clusters {
                 match part {
+                    Part::Dns => figures.push(dns::run(cluster, options.dns_server).await?),
                     Part::Objects => figures.extend(objects::run(cluster, options.objects).await?),
                     Part::Watch => {
                         for watchers in &options.watchers {

@@ -150,6 +150,34 @@ fn kubectl_main(arguments: Vec<OsString>) -> ExitCode {
     kubectl::main(arguments)
 }
 
+/// One range, or one of each family with the primary one first: `10.244.0.0/16,fd00:10:244::/56`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cidrs(Vec<(IpAddr, u8)>);
+
+impl Cidrs {
+    pub fn primary(&self) -> (IpAddr, u8) {
+        self.0[0]
+    }
+
+    pub fn all(&self) -> &[(IpAddr, u8)] {
+        &self.0
+    }
+
+    pub fn text(&self) -> Vec<String> {
+        self.0.iter().map(|(base, prefix)| format!("{base}/{prefix}")).collect()
+    }
+}
+
+pub fn cidrs(text: &str) -> Result<Cidrs, String> {
+    let all = text.split(',').map(cidr).collect::<Result<Vec<_>, _>>()?;
+    match all.as_slice() {
+        [_] => Ok(Cidrs(all)),
+        [first, second] if first.0.is_ipv4() != second.0.is_ipv4() => Ok(Cidrs(all)),
+        [_, _] => Err("two ranges must be of two families, IPv4 and IPv6".to_owned()),
+        _ => Err("want one range, or one of each family".to_owned()),
+    }
+}
+
 /// A CIDR, `10.244.0.0/16`.
 pub fn cidr(text: &str) -> Result<(IpAddr, u8), String> {
     let (address, prefix) = text.split_once('/').ok_or("want an address and a prefix length, as 10.244.0.0/16")?;
@@ -159,4 +187,19 @@ pub fn cidr(text: &str) -> Result<(IpAddr, u8), String> {
         return Err(format!("prefix length {prefix} is too long"));
     }
     Ok((address, prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_range_or_one_of_each_family() {
+        let shown = |text: &str| cidrs(text).map(|cidrs| cidrs.text().join(" "));
+        assert_eq!(shown("10.244.0.0/16").as_deref(), Ok("10.244.0.0/16"));
+        assert_eq!(shown("fd00::/56,10.0.0.0/8").as_deref(), Ok("fd00::/56 10.0.0.0/8"));
+        for wrong in ["", "10.0.0.0/8,10.1.0.0/16", "10.0.0.0/8,fd00::/56,fd01::/56", "10.0.0.0/33", "x/8"] {
+            assert!(shown(wrong).is_err(), "{wrong}");
+        }
+    }
 }

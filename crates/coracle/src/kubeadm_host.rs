@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use kubeadm::{Agent, ControlPlane, Host};
 use serde_json::{Value, json};
 
-use crate::cli::cidr;
+use crate::cli::{Cidrs, cidrs};
 use crate::paths::Paths;
 use crate::{detach, down, reset, up};
 
@@ -51,10 +51,10 @@ pub fn noted(options: &up::Options) -> Option<Vec<OsString>> {
 }
 
 /// The ranges that were noted.
-fn ranges(paths: &Paths) -> ((IpAddr, u8), (IpAddr, u8)) {
+fn ranges(paths: &Paths) -> Result<(Cidrs, Cidrs), String> {
     let note = note(paths);
-    let of = |key: &str, default: &str| note[key].as_str().and_then(|text| cidr(text).ok()).or_else(|| cidr(default).ok()).unwrap_or((IpAddr::from([0, 0, 0, 0]), 0));
-    (of("podNetworkCidr", POD_NETWORK), of("serviceCidr", SERVICES))
+    let of = |key: &str, default: &str| note[key].as_str().and_then(|text| cidrs(text).ok()).map_or_else(|| cidrs(default), Ok);
+    Ok((of("podNetworkCidr", POD_NETWORK)?, of("serviceCidr", SERVICES)?))
 }
 
 fn words(pairs: &[(&str, &dyn AsRef<std::ffi::OsStr>)]) -> Vec<OsString> {
@@ -66,8 +66,8 @@ impl Host for ThisMachine {
         server::GIT_VERSION
     }
 
-    fn address(&self) -> Option<IpAddr> {
-        up::own_address()
+    fn address(&self, ipv4: bool) -> Option<IpAddr> {
+        up::own_address(ipv4)
     }
 
     fn start_control_plane(&self, what: &ControlPlane) -> Result<(), String> {
@@ -108,17 +108,17 @@ impl Host for ThisMachine {
 
     fn remove(&self, data_dir: &Path) -> Result<(), String> {
         let paths = Paths::new(data_dir);
-        let (pods, services) = ranges(&paths);
-        reset::remove(&paths, pods, services, &[]).map_err(text)
+        let (pods, services) = ranges(&paths)?;
+        reset::remove(&paths, &pods, &services, &[]).map_err(text)
     }
 
     fn undo(&self, data_dir: &Path, before: &[OsString]) -> Result<(), String> {
         let paths = Paths::new(data_dir);
-        let (pods, services) = ranges(&paths);
+        let (pods, services) = ranges(&paths)?;
         // What the log says of the failure would go with the folder.
         let log = std::fs::read_to_string(paths.log_file()).unwrap_or_default();
         log.lines().rev().take(LOG_LINES).collect::<Vec<_>>().into_iter().rev().for_each(|line| eprintln!("{line}"));
-        reset::remove(&paths, pods, services, before).map_err(text)
+        reset::remove(&paths, &pods, &services, before).map_err(text)
     }
 
     fn runs(&self, data_dir: &Path) -> bool {

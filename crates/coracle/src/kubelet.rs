@@ -2,7 +2,7 @@
 //!
 //! Who it is stands in a kubeconfig that `kubeadm join` wrote. It renews its certificates while it runs, and serves the kubelet's API with one the cluster signed.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use pki::Identity;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::cli::{Folder, cidr};
+use crate::cli::{Cidrs, Folder, cidr, cidrs};
 use crate::component_logs::ComponentLogs;
 use crate::machine::{Machine, MachineConfig};
 use crate::paths::Paths;
@@ -47,18 +47,18 @@ pub struct Options {
     /// Name of this machine's node
     #[arg(long, value_name = "NAME")]
     hostname_override: Option<String>,
-    /// Address other machines reach this one by; found by itself when left out
-    #[arg(long, value_name = "IP")]
-    node_ip: Option<IpAddr>,
+    /// Addresses other machines reach this one by, at most one of each family; found by themselves when left out
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    node_ip: Vec<IpAddr>,
     /// Folder of this node's certificates
     #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet/pki")]
     cert_dir: PathBuf,
     /// Addresses of Services
-    #[arg(long, value_name = "CIDR", value_parser = cidr, default_value = "10.96.0.0/12")]
-    service_cidr: (IpAddr, u8),
+    #[arg(long, value_name = "CIDR", value_parser = cidrs, default_value = "10.96.0.0/12")]
+    service_cidr: Cidrs,
     /// Addresses of all pods
-    #[arg(long, value_name = "CIDR", value_parser = cidr, default_value = "10.244.0.0/16")]
-    pod_network_cidr: (IpAddr, u8),
+    #[arg(long, value_name = "CIDR", value_parser = cidrs, default_value = "10.244.0.0/16")]
+    pod_network_cidr: Cidrs,
     /// `none`: the node is not ready until a network is applied
     #[arg(long, value_name = "WHICH", value_parser = ["builtin", "none"], default_value = "builtin")]
     network: String,
@@ -207,10 +207,14 @@ async fn agent(options: &Options, paths: &Paths, started: Instant, stopped: watc
     });
 
     let pod_cidrs = pod_ranges(&client, &name).await;
-    let address = options.node_ip.or_else(up::own_address).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let addresses = up::own_addresses(&options.node_ip, &options.service_cidr);
     let kubelet = KubeletConfiguration::load(&options.config)?;
-    let cluster_dns = kubelet.cluster_dns.unwrap_or_else(|| up::nth(options.service_cidr, up::DNS_OFFSET));
-    let wanted = MachineConfig { node_name: name.clone(), address, service_cidr: options.service_cidr, pod_network_cidr: options.pod_network_cidr, pod_cidrs, cluster_dns, version: server::GIT_VERSION.to_owned(), applied: options.network == "none" };
+    let mut cluster_dns = up::dns_addresses(&options.service_cidr);
+    if let Some(told) = kubelet.cluster_dns {
+        cluster_dns.retain(|address| address.is_ipv4() != told.is_ipv4());
+        cluster_dns.insert(0, told);
+    }
+    let wanted = MachineConfig { node_name: name.clone(), addresses, service_cidrs: options.service_cidr.clone(), pod_network_cidrs: options.pod_network_cidr.clone(), pod_cidrs, cluster_dns, version: server::GIT_VERSION.to_owned(), applied: options.network == "none" };
     let machine = Machine::start(wanted, paths, &client, client.clone(), Arc::new(SystemClock)).await?;
     tracing::info!(milliseconds = started.elapsed().as_millis() as u64, node = %name, "the node is up");
     let serving = Renewal { file: IdentityFile::new(&options.cert_dir, "kubelet-server"), wish: wish(SERVING_SIGNER) };

@@ -13,6 +13,7 @@ use node::networking::{AppliedConfig, Networking, NetworkingConfig};
 use sandbox::Embedded;
 use sandbox::cri::Runtime;
 
+use crate::cli::Cidrs;
 use crate::images::LocalImages;
 use crate::paths::Paths;
 
@@ -23,12 +24,14 @@ const NODE_PREFIX_V6: u8 = 64;
 #[derive(Clone)]
 pub struct MachineConfig {
     pub node_name: String,
-    pub address: IpAddr,
-    pub service_cidr: (IpAddr, u8),
-    pub pod_network_cidr: (IpAddr, u8),
-    /// This node's part of it.
+    /// One of each family that the cluster has, primary first.
+    pub addresses: Vec<IpAddr>,
+    pub service_cidrs: Cidrs,
+    pub pod_network_cidrs: Cidrs,
+    /// This node's part of them.
     pub pod_cidrs: Vec<(IpAddr, u8)>,
-    pub cluster_dns: IpAddr,
+    /// One of each family, primary first.
+    pub cluster_dns: Vec<IpAddr>,
     pub version: String,
     /// No network of our own: whichever is applied.
     pub applied: bool,
@@ -45,17 +48,17 @@ fn net((address, prefix): (IpAddr, u8)) -> Result<IpNet> {
 }
 
 /// The first node's part of the pod network.
-pub fn node_range((address, prefix): (IpAddr, u8)) -> (IpAddr, u8) {
-    (address, prefix.max(if address.is_ipv4() { NODE_PREFIX_V4 } else { NODE_PREFIX_V6 }))
+pub fn node_ranges(cidrs: &Cidrs) -> Vec<(IpAddr, u8)> {
+    cidrs.all().iter().map(|(address, prefix)| (*address, (*prefix).max(if address.is_ipv4() { NODE_PREFIX_V4 } else { NODE_PREFIX_V6 }))).collect()
 }
 
 pub fn networking_config(config: &MachineConfig, paths: &Paths) -> Result<NetworkingConfig> {
     Ok(NetworkingConfig {
         node_name: config.node_name.clone(),
         pod_cidrs: config.pod_cidrs.iter().map(|range| net(*range)).collect::<Result<_>>()?,
-        cluster_cidrs: vec![net(config.pod_network_cidr)?],
-        service_cidrs: vec![net(config.service_cidr)?],
-        cluster_dns: vec![config.cluster_dns],
+        cluster_cidrs: config.pod_network_cidrs.all().iter().map(|range| net(*range)).collect::<Result<_>>()?,
+        service_cidrs: config.service_cidrs.all().iter().map(|range| net(*range)).collect::<Result<_>>()?,
+        cluster_dns: config.cluster_dns.clone(),
         cluster_domain: "cluster.local".to_owned(),
         resolv_conf: "/etc/resolv.conf".into(),
         state_dir: paths.network(),
@@ -83,9 +86,12 @@ impl Machine {
         let store = Arc::new(Store::open(paths.images()).context("cannot open the image store")?);
         let registry = Registry::new(RegistryOptions::default()).context("cannot set up registries")?;
         networking.follow(client).context("cannot program Services")?;
-        let mut wanted = node::Config::new(&config.node_name, config.address, &config.version, paths.kubelet());
+        let primary = config.addresses.first().copied().context("this machine has no address")?;
+        let mut wanted = node::Config::new(&config.node_name, primary, &config.version, paths.kubelet());
+        wanted.node_ips = config.addresses.clone();
         wanted.log_dir = paths.pod_logs();
-        wanted.cluster_dns = vec![config.cluster_dns];
+        // As kubeadm has it: one name server, of the primary family.
+        wanted.cluster_dns = config.cluster_dns.iter().take(1).copied().collect();
         wanted.pod_cidrs = config.pod_cidrs.iter().map(|(base, prefix)| format!("{base}/{prefix}")).collect();
         let readiness = networking.readiness();
         wanted.not_ready = readiness.as_ref().and_then(|readiness| readiness.borrow().clone());

@@ -10,9 +10,9 @@ use clap::Args;
 use node::networking::Networking;
 use sandbox::cri::{BoxFuture, PodNetwork, PodSandboxConfig};
 
-use crate::cli::{Folder, cidr};
+use crate::cli::{Cidrs, Folder, cidrs};
 use crate::down;
-use crate::machine::{MachineConfig, networking_config, node_range, runtime_config};
+use crate::machine::{MachineConfig, networking_config, node_ranges, runtime_config};
 use crate::paths::Paths;
 
 #[derive(Args)]
@@ -20,11 +20,11 @@ pub struct Options {
     #[command(flatten)]
     folder: Folder,
     /// Addresses of pods, as they were given to `up`
-    #[arg(long, value_name = "CIDR", value_parser = cidr, default_value = "10.244.0.0/16")]
-    pod_network_cidr: (IpAddr, u8),
+    #[arg(long, value_name = "CIDR", value_parser = cidrs, default_value = "10.244.0.0/16")]
+    pod_network_cidr: Cidrs,
     /// Addresses of Services, as they were given to `up`
-    #[arg(long, value_name = "CIDR", value_parser = cidr, default_value = "10.96.0.0/12")]
-    service_cidr: (IpAddr, u8),
+    #[arg(long, value_name = "CIDR", value_parser = cidrs, default_value = "10.96.0.0/12")]
+    service_cidr: Cidrs,
 }
 
 /// The runtime's reset gives no network back: all of it goes at once.
@@ -43,7 +43,7 @@ impl PodNetwork for Nothing {
 pub fn run(options: &Options) -> Result<()> {
     let paths = Paths::new(&options.folder.data_dir);
     let by_kubeadm = paths.kubeadm_mark().exists();
-    remove(&paths, options.pod_network_cidr, options.service_cidr, &[])?;
+    remove(&paths, &options.pod_network_cidr, &options.service_cidr, &[])?;
     if by_kubeadm {
         kubeadm::remove_traces();
         println!("removed {} and {}", kubeadm::KUBERNETES_FOLDER, kubeadm::KUBELET_FOLDER);
@@ -52,7 +52,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// Stops what runs and takes away all it made, but for what is to be kept of the data folder.
-pub fn remove(paths: &Paths, pod_network_cidr: (IpAddr, u8), service_cidr: (IpAddr, u8), kept: &[OsString]) -> Result<()> {
+pub fn remove(paths: &Paths, pod_network_cidrs: &Cidrs, service_cidrs: &Cidrs, kept: &[OsString]) -> Result<()> {
     if down::stop(paths)? {
         println!("stopped the cluster");
     }
@@ -69,11 +69,11 @@ pub fn remove(paths: &Paths, pod_network_cidr: (IpAddr, u8), service_cidr: (IpAd
     if paths.network().exists() {
         let config = MachineConfig {
             node_name: String::new(),
-            address: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
-            service_cidr,
-            pod_network_cidr,
-            pod_cidrs: vec![node_range(pod_network_cidr)],
-            cluster_dns: crate::up::nth(service_cidr, crate::up::DNS_OFFSET),
+            addresses: Vec::new(),
+            service_cidrs: service_cidrs.clone(),
+            pod_network_cidrs: pod_network_cidrs.clone(),
+            pod_cidrs: node_ranges(pod_network_cidrs),
+            cluster_dns: crate::up::dns_addresses(service_cidrs),
             version: String::new(),
             // Whatever was applied to it goes too.
             applied: true,

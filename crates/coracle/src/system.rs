@@ -9,8 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use api::Typed as _;
 use api::Status;
-use api::k8s::api::core::v1::{Endpoints, Node, Pod, Service};
+use api::k8s::api::core::v1::{ConfigMap, Endpoints, Node, Pod, Service};
 use api::k8s::api::discovery::v1::EndpointSlice;
+use api::k8s::api::rbac::v1::{Role, RoleBinding};
 use client::{Client, DeleteOptions, Informer, PatchKind, Preconditions};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -35,11 +36,13 @@ fn components() -> [(&'static str, Value); 6] {
 }
 
 /// The `kube-dns` Service at its well-known address.
-pub async fn dns_service(client: &Client, address: IpAddr) -> Result<()> {
+pub async fn dns_service(client: &Client, addresses: &[IpAddr]) -> Result<()> {
+    let families: Vec<&str> = addresses.iter().map(|address| if address.is_ipv4() { "IPv4" } else { "IPv6" }).collect();
+    let policy = if families.len() > 1 { "PreferDualStack" } else { "SingleStack" };
     let service = Service::from_value(&json!({
         "metadata": {"name": "kube-dns", "namespace": NAMESPACE, "labels": {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"},
             "annotations": {"prometheus.io/port": "9153", "prometheus.io/scrape": "true"}},
-        "spec": {"clusterIP": address.to_string(), "selector": {"k8s-app": "kube-dns"}, "ports": [
+        "spec": {"clusterIP": addresses.first(), "clusterIPs": addresses, "ipFamilies": families, "ipFamilyPolicy": policy, "selector": {"k8s-app": "kube-dns"}, "ports": [
             {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},
             {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53},
             {"name": "metrics", "port": 9153, "protocol": "TCP", "targetPort": 9153}]}
@@ -49,6 +52,27 @@ pub async fn dns_service(client: &Client, address: IpAddr) -> Result<()> {
     match services.get("kube-dns").await {
         Err(status) if status.is_not_found() => services.create(&service).await.map(drop).map_err(Into::into),
         found => found.map(drop).map_err(Into::into),
+    }
+}
+
+/// The ConfigMap by which CoreDNS is customized, as kubeadm makes it, and the right of nodes to follow it. What is there already is left as it is.
+pub async fn corefile(client: &Client) -> Result<()> {
+    let (namespace, name) = (node::corefile::NAMESPACE, node::corefile::NAME);
+    let map = json!({"metadata": {"name": name, "namespace": namespace}, "data": {"Corefile": node::corefile::DEFAULT_COREFILE}});
+    made(client.of::<ConfigMap>(Some(namespace)).create(&ConfigMap::from_value(&map)?).await)?;
+    let rules = json!([{"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [name], "verbs": ["get", "list", "watch"]}]);
+    let role = Role::from_value(&json!({"metadata": {"name": "coracle:corefile", "namespace": namespace}, "rules": rules}))?;
+    made(client.of::<Role>(Some(namespace)).create(&role).await)?;
+    let binding = json!({"metadata": {"name": "coracle:corefile", "namespace": namespace},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "coracle:corefile"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:nodes"}]});
+    made(client.of::<RoleBinding>(Some(namespace)).create(&RoleBinding::from_value(&binding)?).await)
+}
+
+fn made<T>(outcome: Result<T, Status>) -> Result<()> {
+    match outcome {
+        Err(status) if !status.is_already_exists() => Err(status.into()),
+        _ => Ok(()),
     }
 }
 

@@ -17,13 +17,13 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::cli::{Folder, cidr};
+use crate::cli::{Cidrs, Folder, cidrs};
 use crate::component_logs::ComponentLogs;
 use crate::agents::{self, Agents};
 use crate::etcd_options::EtcdOptions;
 use crate::credentials::{Credentials, write_private};
 use crate::leader::{self, Election};
-use crate::machine::{Machine, MachineConfig, node_range};
+use crate::machine::{Machine, MachineConfig, node_ranges};
 use crate::tls::{self, Shown};
 use crate::paths::Paths;
 use crate::user_flags::UserFlags;
@@ -52,12 +52,12 @@ pub struct Options {
     /// Port of the API server
     #[arg(long, default_value_t = 6443)]
     secure_port: u16,
-    /// Addresses of Services
-    #[arg(long, value_name = "CIDR", value_parser = cidr, default_value = "10.96.0.0/12")]
-    service_cidr: (IpAddr, u8),
-    /// Addresses of pods
-    #[arg(long, value_name = "CIDR", value_parser = cidr, default_value = "10.244.0.0/16")]
-    pod_network_cidr: (IpAddr, u8),
+    /// Addresses of Services: one range, or one of each family
+    #[arg(long, value_name = "CIDR", value_parser = cidrs, default_value = "10.96.0.0/12")]
+    service_cidr: Cidrs,
+    /// Addresses of pods: one range, or one of each family
+    #[arg(long, value_name = "CIDR", value_parser = cidrs, default_value = "10.244.0.0/16")]
+    pod_network_cidr: Cidrs,
     /// Folder of the certificates; `pki` in the data folder when left out
     #[arg(long, value_name = "DIR")]
     cert_dir: Option<std::path::PathBuf>,
@@ -137,17 +137,31 @@ pub fn node_name(given: &Option<String>) -> String {
     given.clone().unwrap_or_else(|| nix::unistd::gethostname().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_else(|_| "node1".into()))
 }
 
-/// Of this machine, as others reach it.
-pub fn own_address() -> Option<IpAddr> {
-    network::host_addresses(&OWN_LINKS).ok().and_then(|addresses| addresses.primary())
+/// Of this machine, as others reach it: by that family if it can be.
+pub fn own_address(ipv4: bool) -> Option<IpAddr> {
+    let found = network::host_addresses(&OWN_LINKS).ok()?;
+    if ipv4 { found.primary() } else { found.ipv6.map(IpAddr::from).or(found.primary()) }
 }
 
-fn advertise_address(options: &Options) -> IpAddr {
-    options.advertise_address.or_else(own_address).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+/// Of this machine, one of each family that `cidrs` has; `given` are those that are not to be looked for. Never empty.
+pub fn own_addresses(given: &[IpAddr], cidrs: &Cidrs) -> Vec<IpAddr> {
+    let found = network::host_addresses(&OWN_LINKS).unwrap_or_default();
+    let mut own: Vec<IpAddr> = given.to_vec();
+    for (base, _) in cidrs.all() {
+        let of_family = if base.is_ipv4() { found.ipv4.map(IpAddr::from) } else { found.ipv6.map(IpAddr::from) };
+        if !own.iter().any(|address| address.is_ipv4() == base.is_ipv4()) {
+            own.extend(of_family);
+        }
+    }
+    if own.is_empty() {
+        own.push(found.primary().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+    }
+    own
 }
 
-fn cidr_text((address, prefix): (IpAddr, u8)) -> String {
-    format!("{address}/{prefix}")
+/// The addresses of the DNS Service.
+pub fn dns_addresses(service_cidrs: &Cidrs) -> Vec<IpAddr> {
+    service_cidrs.all().iter().map(|range| nth(*range, DNS_OFFSET)).collect()
 }
 
 /// The n-th address of a range.
@@ -180,9 +194,10 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let clock: Arc<dyn api::Clock> = Arc::new(SystemClock);
     let name = node_name(&options.node_name);
-    let address = advertise_address(&options);
+    let addresses = own_addresses(options.advertise_address.as_slice(), &options.service_cidr);
+    let address = addresses[0];
     let dns = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost", &name].map(str::to_owned).to_vec();
-    let mut names = Names { dns, addresses: vec![nth(options.service_cidr, 1), address, IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)] };
+    let mut names = Names { dns, addresses: vec![nth(options.service_cidr.primary(), 1), address, IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)] };
     for name in &options.apiserver_cert_extra_sans {
         match name.parse() {
             Ok(address) => names.addresses.push(address),
@@ -205,7 +220,7 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     config.front_proxy = Some(credentials.front_proxy.clone());
     config.advertise_address = address;
     config.secure_port = options.secure_port;
-    config.service_cidrs = vec![options.service_cidr];
+    config.service_cidrs = options.service_cidr.all().to_vec();
     options.api_server.configure(&mut config, &clock)?;
     let fronts = options.users.configure(&mut config, &credentials.front_proxy.authority_pem)?;
     let chance: server::Chance = Arc::new(|buffer: &mut [u8]| {
@@ -243,7 +258,7 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
         }
     };
     let signer = crate::signer::Signer::of(&credentials.authority)?;
-    let controllers = controllers::Config { cluster_cidrs: vec![cidr_text(options.pod_network_cidr)], root_ca: credentials.authority.identity.certificate_pem.clone(), clock: clock.clone(), signer: Some(Arc::new(signer)) };
+    let controllers = controllers::Config { cluster_cidrs: options.pod_network_cidr.text(), root_ca: credentials.authority.identity.certificate_pem.clone(), clock: clock.clone(), signer: Some(Arc::new(signer)) };
     let control = {
         let client = client.clone();
         move |mut ended: watch::Receiver<bool>| {
@@ -269,15 +284,16 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     let machine = if options.no_node {
         None
     } else {
-        let dns = nth(options.service_cidr, DNS_OFFSET);
-        let config = MachineConfig { node_name: name.clone(), address, service_cidr: options.service_cidr, pod_network_cidr: options.pod_network_cidr, pod_cidrs: vec![node_range(options.pod_network_cidr)], cluster_dns: dns, version: server::GIT_VERSION.to_owned(), applied: options.network == "none" };
-        system::dns_service(&client, dns).await?;
+        let dns = dns_addresses(&options.service_cidr);
+        let config = MachineConfig { node_name: name.clone(), addresses: addresses.clone(), service_cidrs: options.service_cidr.clone(), pod_network_cidrs: options.pod_network_cidr.clone(), pod_cidrs: node_ranges(&options.pod_network_cidr), cluster_dns: dns.clone(), version: server::GIT_VERSION.to_owned(), applied: options.network == "none" };
+        system::dns_service(&client, &dns).await?;
+        system::corefile(&client).await?;
         // What nodes may do is what the agent may do, as if it came from another machine.
         let agent = Client::new(Arc::new(Local::node(api.clone(), &name)), "kubelet");
         let machine = Machine::start(config, &paths, &client, agent, clock.clone()).await?;
         agents.add(&name, machine.node.clone());
         system::mark_control_plane(&client, &name).await?;
-        let identity = credentials.authority.issue(&Pki::Server { name: &format!("system:node:{name}"), groups: &["system:nodes"], dns: std::slice::from_ref(&name), addresses: &[address] }, clock.now().as_second())?;
+        let identity = credentials.authority.issue(&Pki::Server { name: &format!("system:node:{name}"), groups: &["system:nodes"], dns: std::slice::from_ref(&name), addresses: &addresses }, clock.now().as_second())?;
         match tokio::net::TcpListener::bind(SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), node::KUBELET_PORT)).await {
             Ok(listener) => drop(tokio::spawn(node::door::serve(listener, tls::server(Shown::new(&identity)?, Default::default(), &[&authority])?, machine.node.clone(), agents::masters_only(), stopped.clone()))),
             Err(error) => tracing::warn!(%error, port = node::KUBELET_PORT, "the kubelet's port is taken: other machines cannot reach this node's agent"),

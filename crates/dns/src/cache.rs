@@ -48,6 +48,12 @@ pub struct Cache {
 }
 
 impl Cache {
+    /// Of names that are, and of names that are not.
+    pub fn kept(&self) -> (usize, usize) {
+        let denials = self.entries.values().filter(|entry| crate::metrics::is_denial(&entry.message)).count();
+        (self.entries.len() - denials, denials)
+    }
+
     /// The answer and its age in seconds.
     pub fn get(&self, key: &Key, now: Instant) -> Option<(Arc<[u8]>, u32)> {
         let entry = self.entries.get(key).filter(|e| now < e.until)?;

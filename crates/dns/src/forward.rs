@@ -97,6 +97,11 @@ impl Upstreams {
         servers
     }
 
+    /// Answers that are kept: of names that are, and of names that are not.
+    pub fn kept(&self) -> (usize, usize) {
+        self.cache.lock().kept()
+    }
+
     /// The answer without asking, if it is still good. `buffer` then holds it.
     pub fn cached(&self, message: &[u8], question: &Question, buffer: &mut Vec<u8>) -> bool {
         let Some((kept, age)) = self.cache.lock().get(&Key::new(question), Instant::now()) else { return false };

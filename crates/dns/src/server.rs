@@ -1,31 +1,38 @@
 //! The sockets: UDP and TCP on each address, answers from [`Records`] at once, everything else from upstream in a task of its own.
+//!
+//! UDP is answered by threads, not tasks: each has a socket of its own on the port and works through batches ([`crate::udp`]); none is woken by another.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::cache;
-use crate::forward::Upstreams;
+use crate::forward::{ForwardError, Upstreams};
+use crate::metrics::{By, Metrics, Shard, Transport};
 use crate::records::{Outcome, Records};
+use crate::routing::{Route, Routing, Table};
+use crate::udp::{self, Batch};
 use crate::wire::{self, Answer, Code, HEADER, Name, Question, Section, TCP_BYTES_MAX, UDP_BYTES_MAX, UDP_BYTES_MIN, Unreadable, kind};
 
 /// Open TCP connections per address; the next one waits.
 const CONNECTIONS_MAX: usize = 128;
 /// A connection without a question is closed (RFC 7766).
 const IDLE: Duration = Duration::from_secs(10);
-/// Answers sent before other tasks get a turn.
-const BURST: usize = 64;
 /// An ExternalName may lead to another one.
 const ALIASES_MAX: usize = 8;
-/// Tasks that read one UDP socket.
-const READERS: usize = 2;
+/// Threads for the UDP of one address: more processors have better things to do.
+const THREADS_MAX: usize = 4;
+const STACK_BYTES: usize = 256 << 10;
 
 #[derive(Debug, thiserror::Error)]
 #[error("listen for DNS on {address}: {source}")]
@@ -37,80 +44,121 @@ pub struct BindError {
 /// A running name server; it ends when dropped.
 pub struct Server {
     addresses: Vec<SocketAddr>,
+    shared: Arc<Shared>,
     _tasks: JoinSet<()>,
+    threads: Vec<JoinHandle<()>>,
+    /// Closed, it ends the threads.
+    end: Option<io::PipeWriter>,
+}
+
+impl Drop for Server {
+    /// Returns when the port is free: who binds it anew is not to share it with us.
+    fn drop(&mut self) {
+        drop(self.end.take());
+        for thread in self.threads.drain(..) {
+            // One that panicked has said so.
+            let _ = thread.join();
+        }
+    }
 }
 
 struct Shared {
     records: Arc<Records>,
-    upstreams: Upstreams,
+    routing: Routing,
+    metrics: Metrics,
 }
 
 impl Server {
     /// Port 0 is any port, the same for UDP and TCP.
     pub async fn bind(addresses: &[SocketAddr], records: Arc<Records>, forward: Upstreams) -> Result<Self, BindError> {
-        let shared = Arc::new(Shared { records, upstreams: forward });
-        let mut tasks = JoinSet::new();
-        let mut bound = Vec::new();
+        let shared = Arc::new(Shared { records, routing: Routing::new(forward), metrics: Metrics::default() });
+        let (reader, writer) = io::pipe().map_err(|source| BindError { address: ([0; 4], 0).into(), source })?;
+        let mut server = Self { addresses: Vec::new(), shared: shared.clone(), _tasks: JoinSet::new(), threads: Vec::new(), end: Some(writer) };
+        let count = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
         for address in addresses {
             let failed = |source| BindError { address: *address, source };
+            // TCP first: it does not share, so another's server is noticed.
             let listener = TcpListener::bind(address).await.map_err(failed)?;
             let address = listener.local_addr().map_err(failed)?;
-            let socket = Arc::new(UdpSocket::bind(address).await.map_err(failed)?);
-            bound.push(address);
-            for _ in 0..READERS {
-                tasks.spawn(serve_udp(socket.clone(), shared.clone()));
+            server.addresses.push(address);
+            for number in 0..count {
+                let socket = Arc::new(udp::bind(address).map_err(failed)?);
+                let (shared, runtime, end) = (shared.clone(), Handle::current(), OwnedFd::from(reader.try_clone().map_err(failed)?));
+                let thread = std::thread::Builder::new().name(format!("dns-{number}")).stack_size(STACK_BYTES);
+                server.threads.push(thread.spawn(move || serve_udp(&socket, &shared, &runtime, &end)).map_err(failed)?);
             }
-            tasks.spawn(serve_tcp(listener, shared.clone()));
+            server._tasks.spawn(serve_tcp(listener, shared.clone()));
         }
-        Ok(Self { addresses: bound, _tasks: tasks })
+        Ok(server)
     }
 
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
+
+    /// By which it is told where questions about the rest of the world go from now on.
+    pub fn routes(&self) -> impl Fn(Table) + Send + Sync + use<> {
+        let shared = self.shared.clone();
+        move |table| shared.routing.set(table)
+    }
+
+    /// A look at the counters, for whoever serves them.
+    pub fn metrics_text(&self) -> impl Fn() -> String + Send + Sync + use<> {
+        let shared = self.shared.clone();
+        move || shared.metrics.text(shared.routing.kept())
+    }
 }
 
-async fn serve_udp(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
-    let mut message = vec![0; TCP_BYTES_MAX];
-    let mut buffer = Vec::with_capacity(UDP_BYTES_MAX);
+fn serve_udp(socket: &Arc<UdpSocket>, shared: &Arc<Shared>, runtime: &Handle, end: &OwnedFd) {
+    let shard = shared.metrics.shard();
+    let mut batch = Batch::new(UDP_BYTES_MAX);
     loop {
-        if let Err(error) = socket.readable().await {
-            return tracing::error!(%error, "DNS over UDP ended");
-        }
-        for _ in 0..BURST {
-            let (length, client) = match socket.try_recv_from(&mut message) {
-                Ok(received) => received,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // A former answer found nobody (ECONNREFUSED): not ours to mind.
-                Err(_) => continue,
-            };
-            match shared.answer(&message[..length], UDP_BYTES_MIN, &mut buffer) {
-                Now::Silence => {}
-                // A full send buffer loses the answer, as UDP may; the asker asks again.
-                Now::Ready => drop(socket.try_send_to(&buffer, client)),
+        let count = match batch.receive(socket) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => match udp::wait(socket, end.as_fd()) {
+                Ok(true) => continue,
+                Ok(false) => return,
+                Err(error) => return tracing::error!(%error, "DNS over UDP ended"),
+            },
+            // A former answer found nobody (ECONNREFUSED): not ours to mind.
+            Err(_) => continue,
+        };
+        let begun = Instant::now();
+        for i in 0..count {
+            let client = batch.client(i);
+            let (message, buffer) = batch.turn(i);
+            buffer.clear();
+            match shared.answer(message, Transport::Udp, client.is_none_or(|client| client.is_ipv4()), &shard, buffer) {
+                Now::Silence => buffer.clear(),
+                Now::Ready(by) => shard.response(Transport::Udp, by, buffer, begun.elapsed()),
                 Now::Later(later) => {
-                    let (socket, shared, message) = (socket.clone(), shared.clone(), message[..length].to_vec());
-                    tokio::spawn(async move {
-                        let answer = shared.ask(&message, &later).await;
-                        let _ = socket.send_to(&answer, client).await;
+                    buffer.clear();
+                    let Some(client) = client else { continue };
+                    let (socket, shared, shard, message) = (socket.clone(), shared.clone(), shard.clone(), message.to_vec());
+                    runtime.spawn(async move {
+                        let answer = shared.ask(&message, &later, &shard).await;
+                        shard.response(Transport::Udp, By::Forward, &answer, begun.elapsed());
+                        // A full send buffer loses the answer, as UDP may; the asker asks again.
+                        let _ = socket.send_to(&answer, client);
                     });
                 }
             }
         }
-        tokio::task::yield_now().await;
+        batch.send(socket, count);
     }
 }
 
 async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let shard = shared.metrics.shard();
     loop {
         let Ok(permit) = connections.clone().acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let shared = shared.clone();
+            Ok((stream, client)) => {
+                let (shared, shard) = (shared.clone(), shard.clone());
                 tokio::spawn(async move {
                     // How a client ends its connection is its own affair.
-                    let _ = serve_connection(stream, &shared).await;
+                    let _ = serve_connection(stream, client.is_ipv4(), &shared, &shard).await;
                     drop(permit);
                 });
             }
@@ -123,17 +171,22 @@ async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn serve_connection(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
+async fn serve_connection(mut stream: TcpStream, ipv4: bool, shared: &Shared, shard: &Shard) -> io::Result<()> {
     let mut message = Vec::new();
     let mut buffer = Vec::new();
     while let Ok(length) = timeout(IDLE, stream.read_u16()).await {
         message.resize(usize::from(length?), 0);
         timeout(IDLE, stream.read_exact(&mut message)).await??;
-        match shared.answer(&message, TCP_BYTES_MAX, &mut buffer) {
+        let begun = Instant::now();
+        let by = match shared.answer(&message, Transport::Tcp, ipv4, shard, &mut buffer) {
             Now::Silence => return Ok(()),
-            Now::Ready => {}
-            Now::Later(later) => buffer = shared.ask(&message, &later).await,
-        }
+            Now::Ready(by) => by,
+            Now::Later(later) => {
+                buffer = shared.ask(&message, &later, shard).await;
+                By::Forward
+            }
+        };
+        shard.response(Transport::Tcp, by, &buffer, begun.elapsed());
         let framed = [&(buffer.len() as u16).to_be_bytes(), buffer.as_slice()].concat();
         timeout(IDLE, stream.write_all(&framed)).await??;
     }
@@ -143,7 +196,7 @@ async fn serve_connection(mut stream: TcpStream, shared: &Shared) -> io::Result<
 /// What can be said without asking anybody.
 enum Now {
     Silence,
-    Ready,
+    Ready(By),
     Later(Later),
 }
 
@@ -152,26 +205,30 @@ struct Later {
     /// Names the question's leads to, the last not ours.
     aliases: Vec<Vec<u8>>,
     limit: usize,
+    to: Upstreams,
 }
 
 impl Shared {
-    fn answer(&self, message: &[u8], least: usize, buffer: &mut Vec<u8>) -> Now {
+    fn answer(&self, message: &[u8], transport: Transport, ipv4: bool, shard: &Shard, buffer: &mut Vec<u8>) -> Now {
         let question = match wire::read_question(message) {
             Ok(question) => question,
             Err(Unreadable::Ignore) => return Now::Silence,
             Err(Unreadable::Refuse(code)) => {
+                shard.request(transport, ipv4, None, message.len());
                 wire::refuse(buffer, message, code);
-                return Now::Ready;
+                return Now::Ready(By::Nobody);
             }
         };
-        let limit = match question.edns {
-            Some(edns) if least == UDP_BYTES_MIN => edns.udp_bytes.clamp(UDP_BYTES_MIN, UDP_BYTES_MAX),
-            _ => least,
+        shard.request(transport, ipv4, Some(question.kind), message.len());
+        let limit = match (transport, question.edns) {
+            (Transport::Tcp, _) => TCP_BYTES_MAX,
+            (Transport::Udp, Some(edns)) => edns.udp_bytes.clamp(UDP_BYTES_MIN, UDP_BYTES_MAX),
+            (Transport::Udp, None) => UDP_BYTES_MIN,
         };
         let mut answer = Answer::new(buffer, message, &question, limit, Code::NoError);
         if question.edns.is_some_and(|e| e.version != 0) {
             answer.finish(Code::BadVers);
-            return Now::Ready;
+            return Now::Ready(By::Nobody);
         }
         let mut aliases = Vec::new();
         let mut asked = Question { ..question };
@@ -179,7 +236,7 @@ impl Shared {
             match self.records.answer(&asked, &mut answer) {
                 Outcome::Answered => {
                     answer.finish(Code::NoError);
-                    return Now::Ready;
+                    return Now::Ready(By::Kubernetes);
                 }
                 Outcome::Alias(target) if aliases.len() < ALIASES_MAX => {
                     answer.alias(&target, crate::records::TTL_SECONDS);
@@ -191,36 +248,48 @@ impl Shared {
                 Outcome::Alias(_) => {
                     answer.set_code(Code::ServFail);
                     answer.finish(Code::ServFail);
-                    return Now::Ready;
+                    return Now::Ready(By::Kubernetes);
                 }
                 Outcome::Elsewhere => break,
             }
         }
+        let to = match self.routing.of(&asked, &mut answer) {
+            Route::Answered => {
+                answer.finish(Code::NoError);
+                return Now::Ready(By::Hosts);
+            }
+            Route::To(upstreams) => upstreams,
+        };
         if aliases.is_empty() {
             if is_single_label(&question) {
                 // No upstream knows hosts at the root: say so at once rather than wait for it.
                 answer.set_code(Code::NxDomain);
                 answer.finish(Code::NxDomain);
-                return Now::Ready;
+                return Now::Ready(By::Nobody);
             }
-            if self.upstreams.cached(message, &question, buffer) {
+            let kept = to.cached(message, &question, buffer);
+            shard.cache(kept.then_some(buffer.as_slice()));
+            if kept {
                 fit(buffer, message, &question, limit);
-                return Now::Ready;
+                return Now::Ready(By::Cache);
             }
         }
-        Now::Later(Later { question, aliases, limit })
+        Now::Later(Later { question, aliases, limit, to })
     }
 
-    async fn ask(&self, message: &[u8], later: &Later) -> Vec<u8> {
+    async fn ask(&self, message: &[u8], later: &Later, shard: &Shard) -> Vec<u8> {
         let question = &later.question;
         let Some(target) = later.aliases.last() else {
-            return match self.upstreams.ask(message, question).await {
+            return match later.to.ask(message, question).await {
                 Ok(mut answer) => {
                     fit(&mut answer, message, question, later.limit);
                     answer
                 }
                 Err(error) => {
                     tracing::debug!(%error, "forward a DNS question");
+                    if matches!(error, ForwardError::TooMany) {
+                        shard.rejected();
+                    }
                     let mut buffer = Vec::new();
                     Answer::new(&mut buffer, message, question, later.limit, Code::ServFail).finish(Code::ServFail);
                     buffer
@@ -234,7 +303,7 @@ impl Shared {
     async fn ask_alias(&self, message: &[u8], later: &Later, target: &[u8]) -> Vec<u8> {
         let asked = query(message, target, later.question.kind);
         let upstream = match wire::read_question(&asked) {
-            Ok(question) => self.upstreams.ask(&asked, &question).await.ok(),
+            Ok(question) => later.to.ask(&asked, &question).await.ok(),
             Err(_) => None,
         };
         let mut buffer = Vec::new();

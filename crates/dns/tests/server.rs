@@ -256,3 +256,74 @@ async fn nonsense_is_answered_with_an_error_or_not_at_all() {
     }
     assert_eq!(show(&udp(server.addresses()[0], &message("web.default.svc.cluster.local.", RecordType::A, true)).await), "NoError A 10.96.0.7");
 }
+
+#[tokio::test]
+async fn zones_go_where_the_corefile_says() {
+    let (_upstream, upstream_address) = world().await;
+    let server = start(records(), Upstreams::none()).await;
+    let address = server.addresses()[0];
+    let www = message("www.default.svc.test.", RecordType::A, false);
+    assert_eq!(show(&udp(address, &www).await), "ServFail", "nobody to ask");
+    let hosts = [("Printer.office.example".to_owned(), ip("192.0.2.9"))];
+    let zone = |name: &str, to| dns::Zone::new(name, to).expect("zone");
+    server.routes()(vec![zone("", Upstreams::none()).with_hosts(hosts, Some(60)), zone("svc.test.", Upstreams::fixed(vec![upstream_address]))]);
+    for (name, kind, expected) in [
+        ("www.default.svc.test.", RecordType::A, "NoError A 192.0.2.80"),
+        ("PRINTER.office.example.", RecordType::A, "NoError A 192.0.2.9"),
+        ("printer.office.example.", RecordType::AAAA, "NoError"),
+        ("other.office.example.", RecordType::A, "ServFail"),
+        // The cluster's own names are nobody else's.
+        ("web.default.svc.cluster.local.", RecordType::A, "NoError A 10.96.0.7"),
+    ] {
+        assert_eq!(show(&udp(address, &message(name, kind, true)).await), expected, "{name} {kind}");
+    }
+    server.routes()(Vec::new());
+    assert_eq!(show(&udp(address, &www).await), "ServFail", "not from what was kept for another");
+}
+
+async fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("connect");
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.expect("write");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.expect("read");
+    text
+}
+
+#[tokio::test]
+async fn what_is_asked_is_counted_as_coredns_does() {
+    let (_upstream, upstream_address) = world().await;
+    let server = start(records(), Upstreams::fixed(vec![upstream_address])).await;
+    let address = server.addresses()[0];
+    for _ in 0..2 {
+        udp(address, &message("web.default.svc.cluster.local.", RecordType::A, true)).await;
+        udp(address, &message("www.default.svc.test.", RecordType::A, true)).await;
+    }
+    tcp(address, &message("gone.default.svc.cluster.local.", RecordType::AAAA, true)).await;
+    let ready = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let seen = ready.clone();
+    let pages = dns::Pages { metrics: Box::new(server.metrics_text()), ready: Box::new(move || seen.load(std::sync::atomic::Ordering::Relaxed)) };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let at = listener.local_addr().expect("address");
+    tokio::spawn(dns::serve(listener, Arc::new(pages)));
+    let text = get(at, "/metrics").await;
+    assert!(text.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4"), "{text}");
+    let zone = "server=\"dns://:53\",view=\"\",zone=\".\"";
+    for line in [
+        format!("coredns_dns_requests_total{{family=\"1\",proto=\"udp\",{zone},type=\"A\"}} 4"),
+        format!("coredns_dns_requests_total{{family=\"1\",proto=\"tcp\",{zone},type=\"AAAA\"}} 1"),
+        format!("coredns_dns_responses_total{{plugin=\"kubernetes\",rcode=\"NOERROR\",{zone}}} 2"),
+        format!("coredns_dns_responses_total{{plugin=\"kubernetes\",rcode=\"NXDOMAIN\",{zone}}} 1"),
+        format!("coredns_dns_responses_total{{plugin=\"forward\",rcode=\"NOERROR\",{zone}}} 1"),
+        format!("coredns_dns_responses_total{{plugin=\"cache\",rcode=\"NOERROR\",{zone}}} 1"),
+        format!("coredns_dns_request_duration_seconds_count{{{zone}}} 5"),
+        "coredns_cache_hits_total{server=\"dns://:53\",type=\"success\",view=\"\",zones=\".\"} 1".to_owned(),
+        "coredns_cache_entries{server=\"dns://:53\",type=\"success\",view=\"\",zones=\".\"} 1".to_owned(),
+    ] {
+        assert!(text.lines().any(|written| written == line), "{line}\nnot in\n{text}");
+    }
+    assert!(get(at, "/health").await.ends_with("\r\n\r\nOK"));
+    assert!(get(at, "/ready").await.starts_with("HTTP/1.1 503"));
+    ready.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(get(at, "/ready").await.starts_with("HTTP/1.1 200"));
+    assert!(get(at, "/other").await.starts_with("HTTP/1.1 404"));
+}

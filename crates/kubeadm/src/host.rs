@@ -39,8 +39,8 @@ pub struct Agent {
 pub trait Host {
     /// Like `v1.36.2`.
     fn version(&self) -> &str;
-    /// By which others reach this machine.
-    fn address(&self) -> Option<IpAddr>;
+    /// By which others reach this machine, of that family if it has one.
+    fn address(&self, ipv4: bool) -> Option<IpAddr>;
     /// Returns when it answers; it goes on in the background.
     fn start_control_plane(&self, what: &ControlPlane) -> Result<(), String>;
     /// Returns when it has registered its node; it goes on in the background.

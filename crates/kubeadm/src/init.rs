@@ -86,16 +86,26 @@ pub struct Options {
     pub upload_certs: bool,
 }
 
-/// `10.244.0.0/16`, as it was given.
+/// `10.244.0.0/16`, or one of each family: `10.244.0.0/16,fd00:10:244::/56`; as it was given.
 pub fn cidr(text: &str) -> Result<String, String> {
-    let parsed = text.split_once('/').and_then(|(address, bits)| Some((address.parse::<IpAddr>().ok()?, bits.parse::<u8>().ok()?)));
-    match parsed {
-        Some((address, bits)) if bits <= if address.is_ipv4() { 32 } else { 128 } => Ok(text.to_owned()),
-        _ => Err("couldn't parse subnet: invalid CIDR address, want one as 10.244.0.0/16".to_owned()),
+    let family = |text: &str| {
+        let (address, bits) = text.split_once('/')?;
+        let (address, bits) = (address.parse::<IpAddr>().ok()?, bits.parse::<u8>().ok()?);
+        (bits <= if address.is_ipv4() { 32 } else { 128 }).then_some(address.is_ipv4())
+    };
+    match text.split(',').map(family).collect::<Option<Vec<bool>>>().as_deref() {
+        Some([_]) => Ok(text.to_owned()),
+        Some([first, second]) if first != second => Ok(text.to_owned()),
+        Some(_) => Err("expected one (IPv4 or IPv6) CIDR or two CIDRs from each family for dual-stack networking".to_owned()),
+        None => Err("couldn't parse subnet: invalid CIDR address, want one as 10.244.0.0/16".to_owned()),
     }
 }
 
-/// The n-th address of a range.
+fn is_ipv4(ranges: &str) -> bool {
+    nth(ranges, 0).is_none_or(|address| address.is_ipv4())
+}
+
+/// The n-th address of a range; of two, of the first.
 fn nth(range: &str, offset: u128) -> Option<IpAddr> {
     match range.split_once('/')?.0.parse().ok()? {
         IpAddr::V4(base) => Some(IpAddr::V4(u32::from(base).checked_add(u32::try_from(offset).ok()?)?.into())),
@@ -135,7 +145,7 @@ struct Wanted {
 }
 
 fn wanted(options: &Options, host: &dyn Host) -> Result<Wanted, Error> {
-    let address = options.apiserver_advertise_address.or_else(|| host.address()).ok_or_else(|| Error::Hinted {
+    let address = options.apiserver_advertise_address.or_else(|| host.address(is_ipv4(&options.service_cidr))).ok_or_else(|| Error::Hinted {
         message: "couldn't use \"\" as \"apiserver-advertise-address\", must be ipv4 or ipv6 address".into(),
         hint: "this machine has no address but its loopback's; --apiserver-advertise-address names one".into(),
     })?;
@@ -190,7 +200,10 @@ fn checks(wanted: &ControlPlane) -> Vec<Check> {
 /// An address of this machine in a range that is for Services or pods would never be reached.
 fn overlap(wanted: &ControlPlane) -> Option<String> {
     let address = wanted.advertise_address;
-    let (flag, range) = [("--service-cidr", &wanted.service_cidr), ("--pod-network-cidr", &wanted.pod_network_cidr)].into_iter().find(|(_, range)| within(range, address))?;
+    let (flag, range) = [("--service-cidr", &wanted.service_cidr), ("--pod-network-cidr", &wanted.pod_network_cidr)]
+        .into_iter()
+        .flat_map(|(flag, ranges)| ranges.split(',').map(move |range| (flag, range)))
+        .find(|(_, range)| within(range, address))?;
     Some(format!("this machine's address {address} is in {range}, the range of {flag}: nobody could reach it\n\thint: choose another range, or another of this machine's addresses with --apiserver-advertise-address"))
 }
 

@@ -1,6 +1,6 @@
 //! What a lab is: `lab.json`, written once by `up`.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use network::IpNet;
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,9 @@ use crate::mirror;
 
 /// The first node's address in the segment, as in the classrooms of old: 192.168.0.11, …12, …13.
 const FIRST_ADDRESS: u64 = 11;
+/// The segment's other family; its last part counts as the IPv4 addresses do.
+const SEGMENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd6c, 0x6162, 0, 0, 0, 0, 0, 0);
+pub const PREFIX_V6: u8 = 64;
 /// More than a laptop wants; the segment has room.
 pub const NODES_MAX: usize = 50;
 /// A segment needs room for the nodes.
@@ -32,6 +35,20 @@ pub struct Record {
 pub struct NodeRecord {
     pub name: String,
     pub address: Ipv4Addr,
+}
+
+/// The n-th address of the segment: fd6c:6162::1 is the gateway.
+pub fn ipv6(number: u16) -> Ipv6Addr {
+    Ipv6Addr::from_bits(SEGMENT_V6.to_bits() | u128::from(number))
+}
+
+impl NodeRecord {
+    /// Ends as the IPv4 address does: 192.168.0.11 is fd6c:6162::11 as well.
+    pub fn ipv6(&self) -> Ipv6Addr {
+        // Digits as they are read, not as they count.
+        let last = self.address.octets()[3];
+        ipv6(u16::from_str_radix(&last.to_string(), 16).unwrap_or(u16::from(last)))
+    }
 }
 
 impl Record {
@@ -107,6 +124,7 @@ mod tests {
         let of = |name: &str, last| NodeRecord { name: name.into(), address: Ipv4Addr::new(192, 168, 0, last) };
         assert_eq!(record.nodes, [of("node1", 11), of("node2", 12)]);
         assert!(record.hosts().ends_with("192.168.0.11 node1\n192.168.0.12 node2\n"));
+        assert_eq!(record.nodes[0].ipv6().to_string(), "fd6c:6162::11");
         assert_eq!(record.node("node2").unwrap().address, Ipv4Addr::new(192, 168, 0, 12));
         assert_eq!(record.node("node3").unwrap_err().to_string(), "there is no node \"node3\" in this lab\nhint: it has node1, node2");
     }

@@ -3,14 +3,14 @@
 use std::fs::File;
 use std::net::IpAddr;
 
-use network::segment::{self, Port};
+use network::segment::{self, Port, PortAddress};
 use sandbox::cgroup::Cgroups;
 
 use crate::error::{LabError, Result, io};
 use crate::init::{self, Spec};
 use crate::layout::Layout;
 use crate::process::{Process, launch};
-use crate::record::{NodeRecord, Record};
+use crate::record::{self, NodeRecord, Record};
 use crate::{keeper, relay};
 
 pub const BRIDGE: &str = "lab0";
@@ -40,7 +40,9 @@ impl Lab {
             return keeper.namespace("net");
         }
         let namespace = network::netns::create().map_err(io("make a network namespace"))?;
-        segment::create_bridge(&namespace, BRIDGE, self.record.gateway.into(), self.record.prefix, &[IpAddr::from(EVERYBODYS_PING)])?;
+        let mut own = vec![(IpAddr::from(self.record.gateway), self.record.prefix)];
+        own.extend(has_ipv6().then_some((IpAddr::from(record::ipv6(1)), record::PREFIX_V6)));
+        segment::create_bridge(&namespace, BRIDGE, &own, &[IpAddr::from(EVERYBODYS_PING)])?;
         let said = launch("the lab's keeper", &self.layout.folder.join("keeper.log"), Some(&namespace), &[keeper::WORD.to_owned(), self.layout.authority().to_string_lossy().into_owned()])?;
         process_of(&said, "the lab's keeper")?.write(&self.layout.keeper())?;
         Ok(namespace)
@@ -64,13 +66,11 @@ impl Lab {
         let wires = self.wires()?;
         self.unslow(node)?;
         let namespace = network::netns::create().map_err(io("make a network namespace"))?;
-        let port = Port {
-            name: &node.name,
-            machine_link: NODE_LINK,
-            address: node.address.into(),
-            prefix: self.record.prefix,
-            gateway: self.record.gateway.into(),
-        };
+        let mut addresses = vec![PortAddress { address: node.address.into(), prefix: self.record.prefix, gateway: self.record.gateway.into() }];
+        if has_ipv6() {
+            addresses.push(PortAddress { address: node.ipv6().into(), prefix: record::PREFIX_V6, gateway: record::ipv6(1).into() });
+        }
+        let port = Port { name: &node.name, machine_link: NODE_LINK, addresses: &addresses };
         segment::plug_in(&wires, BRIDGE, &namespace, &port)?;
         let spec = Spec {
             name: node.name.clone(),
@@ -157,6 +157,11 @@ impl Lab {
         }
         Ok(())
     }
+}
+
+/// Kernels can be built, and booted, without.
+fn has_ipv6() -> bool {
+    std::path::Path::new("/proc/sys/net/ipv6").exists()
 }
 
 /// `pid 1234`, from what a process said before it was ready.

@@ -21,6 +21,13 @@ pub struct Port<'a> {
     pub name: &'a str,
     /// Of the link in the machine.
     pub machine_link: &'a str,
+    /// At least one; the link's hardware address is made from the first.
+    pub addresses: &'a [PortAddress],
+}
+
+/// A machine's address of one family.
+#[derive(Debug, Clone, Copy)]
+pub struct PortAddress {
     pub address: IpAddr,
     pub prefix: u8,
     /// Where the machine's default route leads.
@@ -40,6 +47,10 @@ fn add_address(request: &mut Request, index: u32, address: IpAddr, prefix: u8) {
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let mut fixed = [family as u8, prefix, 0, libc::RT_SCOPE_UNIVERSE, 0, 0, 0, 0];
     fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+    // Nobody else on the segment can have it: no waiting for duplicates.
+    if !address.is_ipv4() {
+        fixed[2] = libc::IFA_F_NODAD as u8;
+    }
     request.message(libc::RTM_NEWADDR, libc::NLM_F_CREATE | libc::NLM_F_REPLACE | libc::NLM_F_ACK, &fixed, |m| {
         m.bytes(libc::IFA_LOCAL, &octets(address)).bytes(libc::IFA_ADDRESS, &octets(address));
     });
@@ -64,8 +75,8 @@ fn raise_loopback(socket: &mut Socket) -> Result<u32> {
     Ok(lo.index)
 }
 
-/// Makes the bridge with its own address, and gives the namespace further addresses which it answers at.
-pub fn create_bridge(namespace: &File, bridge: &str, address: IpAddr, prefix: u8, further: &[IpAddr]) -> Result<()> {
+/// Makes the bridge with its own addresses, and gives the namespace further addresses which it answers at.
+pub fn create_bridge(namespace: &File, bridge: &str, addresses: &[(IpAddr, u8)], further: &[IpAddr]) -> Result<()> {
     within(namespace, || {
         let mut socket = Socket::open(libc::NETLINK_ROUTE)?;
         let lo = raise_loopback(&mut socket)?;
@@ -79,7 +90,9 @@ pub fn create_bridge(namespace: &File, bridge: &str, address: IpAddr, prefix: u8
         socket.request(&format!("create bridge {bridge}"), &request)?;
         let index = must_find(&mut socket, bridge)?.index;
         let mut request = Request::new();
-        add_address(&mut request, index, address, prefix);
+        for (address, prefix) in addresses {
+            add_address(&mut request, index, *address, *prefix);
+        }
         for address in further {
             add_address(&mut request, lo, *address, if address.is_ipv4() { 32 } else { 128 });
         }
@@ -99,7 +112,8 @@ fn mac(address: IpAddr, first: u8) -> Mac {
 pub fn plug_in(namespace: &File, bridge: &str, machine: &File, port: &Port<'_>) -> Result<()> {
     within(namespace, || {
         let mut socket = Socket::open(libc::NETLINK_ROUTE)?;
-        let pair = VethPair { name: port.name, mac: mac(port.address, 0x06), mtu: MTU, peer_name: port.machine_link, peer_mac: mac(port.address, 0x02), peer_namespace: machine.as_fd() };
+        let first = port.addresses.first().map_or(IpAddr::from([0, 0, 0, 0]), |first| first.address);
+        let pair = VethPair { name: port.name, mac: mac(first, 0x06), mtu: MTU, peer_name: port.machine_link, peer_mac: mac(first, 0x02), peer_namespace: machine.as_fd() };
         // A machine that was switched off a moment ago may have left its end behind: the kernel takes links of dead namespaces away a little later.
         link::delete(&mut socket, port.name)?;
         link::create_veth(&mut socket, &pair)
@@ -111,8 +125,10 @@ pub fn plug_in(namespace: &File, bridge: &str, machine: &File, port: &Port<'_>) 
         let index = must_find(&mut socket, port.machine_link)?.index;
         link::set_up(&mut socket, index)?;
         let mut request = Request::new();
-        add_address(&mut request, index, port.address, port.prefix);
-        add_default_route(&mut request, index, port.gateway);
+        for PortAddress { address, prefix, gateway } in port.addresses {
+            add_address(&mut request, index, *address, *prefix);
+            add_default_route(&mut request, index, *gateway);
+        }
         socket.request("give the machine its address", &request).map(drop)
     })
 }

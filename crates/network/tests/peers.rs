@@ -202,6 +202,36 @@ fn behind_a_router() {
     assert!(!after[2].contains("lookup 67") && !a.show("ip -brief link").contains("coracle-vx"), "{after:?}");
 }
 
+/// Machines that have IPv6 alone: pods of both families reach each other through a tunnel over it.
+#[test]
+fn behind_a_router_of_ipv6_only() {
+    let (near, far, router) = (namespace(), namespace(), namespace());
+    for (machine, name, at, gateway) in [(&near, "near", "2001:db8:1::1", "2001:db8:1::fe"), (&far, "far", "2001:db8:2::1", "2001:db8:2::fe")] {
+        lines(machine, &[format!("ip link add eth0 type veth peer name {name} netns {}", path_of(&router).display()), format!("ip addr add {at}/64 dev eth0 nodad"), "ip link set eth0 up".to_owned()]);
+        lines(&router, &[format!("ip addr add {gateway}/64 dev {name} nodad"), format!("ip link set {name} up")]);
+        lines(machine, &[format!("ip route add default via {gateway}")]);
+    }
+    lines(&router, &["sysctl -qw net.ipv6.conf.all.forwarding=1".to_owned()]);
+    let (a, b) = (node(near, 0, &["2001:db8:1::1"]), node(far, 1, &["2001:db8:2::1"]));
+    a.set_peers(&[&b]);
+    b.set_peers(&[&a]);
+    assert!(a.show("ip -brief link").contains("coracle-vx6") && !a.show("ip -brief link").contains("coracle-vx4"));
+    assert_eq!((a.pods.mtu(), b.pods.mtu()), (1430, 1430));
+    for (from, to) in [(&a, &b), (&b, &a)] {
+        for (address, own) in [(to.pod.v4, from.pod.v4), (to.pod.v6, from.pod.v6)] {
+            assert_eq!(from.pod.tcp(address, 8080), Ok(Answer { server: to.pod.name.clone(), client: own }), "pod to pod");
+            assert!(from.tcp(address, 8080).is_ok(), "node to pod");
+        }
+        assert_eq!(from.pod.tcp(to.peer.addresses[0], 9000), Ok(Answer { server: to.peer.name.clone(), client: from.pod.v6 }), "pod to the other node");
+    }
+    let pod = |node: &Node| {
+        let namespace = netns::create().expect("create network namespace");
+        let addresses = netns::run_in(&node.namespace, || node.pods.attach("large", &path_of(&namespace), &[]).expect("attach")).expect("enter");
+        Pod { name: "large".into(), namespace, v4: addresses[0], v6: addresses[1] }
+    };
+    large(&pod(&a), &pod(&b), 1430);
+}
+
 #[test]
 fn a_restart_and_a_reset() {
     let (a, b, _router) = routed();

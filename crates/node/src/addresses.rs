@@ -11,10 +11,20 @@ use tokio::sync::watch;
 
 use crate::node::Node;
 
-/// What the node is to be known by from now on; `None` to leave it as it is.
-pub fn choose(known: &[IpAddr], seen: &HostAddresses) -> Option<IpAddr> {
+/// What the node is to be known by from now on; `None` to leave it as it is. Who is known by an address of each family, is so afterwards.
+pub fn choose(known: &[IpAddr], seen: &HostAddresses) -> Option<Vec<IpAddr>> {
     let has = |address: &IpAddr| seen.ipv4.map(IpAddr::from) == Some(*address) || seen.ipv6.map(IpAddr::from) == Some(*address) || seen.others.contains(address);
-    if known.first().is_some_and(has) { None } else { seen.primary() }
+    if !known.is_empty() && known.iter().all(has) {
+        return None;
+    }
+    let of_family = |ipv4: bool| if ipv4 { seen.ipv4.map(IpAddr::from) } else { seen.ipv6.map(IpAddr::from) };
+    let chosen: Vec<IpAddr> = match known {
+        [first, second, ..] => [first, second].into_iter().filter_map(|address| if has(address) { Some(*address) } else { of_family(address.is_ipv4()) }).collect(),
+        // Better another family than none.
+        [one] => of_family(one.is_ipv4()).or(seen.primary()).into_iter().collect(),
+        [] => seen.primary().into_iter().collect(),
+    };
+    (!chosen.is_empty() && chosen != known).then_some(chosen)
 }
 
 impl Node {
@@ -24,10 +34,11 @@ impl Node {
         self.own(tokio::spawn(async move {
             while seen.changed().await.is_ok() {
                 let now = choose(&node.addresses(), &seen.borrow_and_update());
-                if let Some(address) = now {
-                    tracing::info!(%address, "the machine has another address");
-                    node.set_addresses(vec![address]);
-                    changed(address);
+                if let Some(addresses) = now {
+                    tracing::info!(?addresses, "the machine has another address");
+                    let primary = addresses.first().copied();
+                    node.set_addresses(addresses);
+                    primary.into_iter().for_each(&changed);
                 }
             }
         }));
@@ -52,7 +63,11 @@ mod tests {
         ];
         for (known, seen, expected) in cases {
             let known: Vec<IpAddr> = known.iter().map(|text| ip(text)).collect();
-            assert_eq!(choose(&known, seen), expected.map(ip), "{known:?}");
+            assert_eq!(choose(&known, seen), expected.map(|text| vec![ip(text)]), "{known:?}");
         }
+        let both = HostAddresses { ipv6: Some("fd00::2".parse().unwrap()), ..seen };
+        assert_eq!(choose(&[ip("10.0.0.2"), ip("fd00::2")], &both), None);
+        assert_eq!(choose(&[ip("fd00::9"), ip("10.0.0.2")], &both), Some(vec![ip("fd00::2"), ip("10.0.0.2")]));
+        assert_eq!(choose(&[ip("fd00::9")], &both), Some(vec![ip("fd00::2")]));
     }
 }

@@ -9,6 +9,7 @@ mod channels;
 mod conditions;
 mod config;
 mod container;
+pub mod corefile;
 mod cx;
 mod dns;
 pub mod door;

@@ -3,24 +3,35 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ::dns::{HeadlessEndpoint, Port, Protocol, Records, ServiceRecords};
 use api::k8s::api::core::v1::Service;
 use api::k8s::api::discovery::v1::EndpointSlice;
 
-use crate::services::{Services, is_headless, is_ready};
+use crate::services::{ServiceKey, Services, is_headless, is_ready};
 
-/// Follows the API until it is dropped.
-pub async fn run(services: Services, records: Arc<Records>) {
+/// Follows the API until it is dropped. `known` becomes true when all names that there are at first have been set.
+pub async fn run(services: Services, records: Arc<Records>, known: Arc<AtomicBool>) {
     let changed = services.changes();
+    services.synced().await;
+    // What is there already: no Service at all is no change either.
+    for key in changed.take() {
+        set(&services, &records, &key);
+    }
+    known.store(true, Ordering::Relaxed);
     loop {
         for key in changed.next().await {
-            let (namespace, name) = &key;
-            match services.get(&key).and_then(|(service, slices)| service_records(&service, &slices)) {
-                Some(wanted) => records.set_service(namespace, name, wanted),
-                None => records.remove_service(namespace, name),
-            }
+            set(&services, &records, &key);
         }
+    }
+}
+
+fn set(services: &Services, records: &Records, key: &ServiceKey) {
+    let (namespace, name) = key;
+    match services.get(key).and_then(|(service, slices)| service_records(&service, &slices)) {
+        Some(wanted) => records.set_service(namespace, name, wanted),
+        None => records.remove_service(namespace, name),
     }
 }
 

@@ -7,8 +7,9 @@ use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use ::dns::{BindError, Records, Server, Upstreams};
+use ::dns::{BindError, METRICS_PORT, Pages, Records, Server, Upstreams};
 use ::network::{Dataplane, DataplaneConfig, DataplaneError, IpNet, PodNet, PodNetConfig, PodNetError, holder};
 use client::Client;
 use sandbox::cri::{self, BoxFuture, PodNetwork};
@@ -18,7 +19,7 @@ use tokio::task::JoinSet;
 pub use crate::applied::{AppliedConfig, BUILT_IN_CONFIGURATION, BUILT_IN_FILE};
 use crate::applied::{self, Applied};
 use crate::built_in::BuiltIn;
-use crate::names;
+use crate::{corefile, names};
 use crate::policy::Policies;
 use crate::proxy::{self, ProxyConfig, local_dns};
 use crate::services::Services;
@@ -72,6 +73,7 @@ pub struct Networking {
     pods: Pods,
     records: Arc<Records>,
     server: Server,
+    upstreams: Upstreams,
     tasks: JoinSet<()>,
 }
 
@@ -105,7 +107,7 @@ impl Networking {
         let own = [listen_on.clone(), config.cluster_dns.clone()].concat();
         let upstreams = Upstreams::resolv_conf(&config.resolv_conf, own);
         let server = listen(&listen_on, &records, &upstreams).await?;
-        Ok(Self { config, pods, records, server, tasks: JoinSet::new() })
+        Ok(Self { config, pods, records, server, upstreams, tasks: JoinSet::new() })
     }
 
     /// What the embedded runtime gives its sandboxes their network by.
@@ -155,7 +157,11 @@ impl Networking {
         let fixed = local_dns(&self.config.cluster_dns, self.server.addresses());
         let config = ProxyConfig { node_name: self.config.node_name.clone(), fixed };
         self.tasks.spawn(proxy::run(services.clone(), dataplane, config));
-        self.tasks.spawn(names::run(services, self.records.clone()));
+        let known = Arc::new(AtomicBool::new(false));
+        self.tasks.spawn(names::run(services, self.records.clone(), known.clone()));
+        self.tasks.spawn(corefile::run(client.clone(), self.upstreams.clone(), self.server.routes()));
+        let pages = Pages { metrics: Box::new(self.server.metrics_text()), ready: Box::new(move || known.load(Ordering::Relaxed)) };
+        self.tasks.spawn(serve_pages(pages));
         match &self.pods {
             Pods::BuiltIn(built_in) => built_in.follow(client, &mut self.tasks),
             Pods::Applied(applied) => drop(self.tasks.spawn(applied.clone().run(client.clone()))),
@@ -173,6 +179,14 @@ impl Networking {
         holder::release(DNS_LINK)?;
         PodNet::open(PodNetConfig::new(config.pod_cidrs.clone(), config.state_dir.clone()))?.reset()?;
         Ok(())
+    }
+}
+
+/// Metrics, health and readiness of the name server, on every address of the node.
+async fn serve_pages(pages: Pages) {
+    match ::dns::listen(METRICS_PORT).await {
+        Ok(listener) => ::dns::serve(listener, Arc::new(pages)).await,
+        Err(error) => tracing::warn!(%error, port = METRICS_PORT, "the name server's metrics are not served"),
     }
 }
 

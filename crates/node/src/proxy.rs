@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use ::dns::METRICS_PORT;
 use ::network::{Dataplane, DataplaneError, Endpoint, Protocol, ServiceChange, ServicePort, ServicePortName};
 use api::k8s::api::core::v1::{self as core, Service};
 use api::k8s::api::discovery::v1::EndpointSlice;
@@ -31,14 +32,18 @@ pub struct ProxyConfig {
 
 /// The cluster's DNS Service, answered by this node's own name server.
 pub fn local_dns(cluster_ips: &[IpAddr], servers: &[SocketAddr]) -> BTreeMap<ServicePortName, ServicePort> {
-    let port = |name: &str, protocol| {
+    let port = |name: &str, protocol, number, at: &dyn Fn(&SocketAddr) -> u16| {
         let (namespace, service) = DNS_SERVICE;
         let name = ServicePortName { namespace: namespace.into(), name: service.into(), port: name.into() };
         // Not a pod of this node that might ask itself, so not `local`.
-        let endpoints = servers.iter().map(|s| Endpoint { address: s.ip(), port: s.port(), local: false }).collect();
-        (name, ServicePort { protocol, port: DNS_PORT, cluster_ips: cluster_ips.to_vec(), endpoints, ..ServicePort::default() })
+        let endpoints = servers.iter().map(|s| Endpoint { address: s.ip(), port: at(s), local: false }).collect();
+        (name, ServicePort { protocol, port: number, cluster_ips: cluster_ips.to_vec(), endpoints, ..ServicePort::default() })
     };
-    BTreeMap::from([port("dns", Protocol::Udp), port("dns-tcp", Protocol::Tcp)])
+    BTreeMap::from([
+        port("dns", Protocol::Udp, DNS_PORT, &SocketAddr::port),
+        port("dns-tcp", Protocol::Tcp, DNS_PORT, &SocketAddr::port),
+        port("metrics", Protocol::Tcp, METRICS_PORT, &|_| METRICS_PORT),
+    ])
 }
 
 /// Follows the API until it is dropped; the tables stay as they are then.

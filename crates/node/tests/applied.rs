@@ -119,6 +119,8 @@ async fn scenario() {
     std::fs::write(configurations.join("20-other.conflist"), r#"{"cniVersion":"1.1.0","name":"other","plugins":[{"type":"two-ends","address":"10.77.0.5"}]}"#).expect("write");
     until(&mut readiness, |why| why.as_deref().is_some_and(|why| why.ends_with(r#"plugin type="two-ends" name="other" failed (status): out of order"#))).await;
     std::fs::remove_file(programs.join("sick")).expect("remove");
+    // Asked again at once when the folder changes; else a little later.
+    std::fs::write(configurations.join("note.txt"), "").expect("write");
     until(&mut readiness, Option::is_none).await;
     let (_first, address) = pod(&networking, "first").await.expect("attach");
     assert_eq!((address, ask(address).as_str()), (ip("10.77.0.5"), "first"));
@@ -152,6 +154,7 @@ async fn scenario() {
     let mut readiness = networking.readiness().expect("readiness");
     std::fs::remove_file(configurations.join(BUILT_IN_FILE)).expect("remove");
     std::fs::remove_file(configurations.join("20-other.conflist")).expect("remove");
+    std::fs::remove_file(configurations.join("note.txt")).expect("remove");
     until(&mut readiness, Option::is_some).await;
     std::fs::write(configurations.join(BUILT_IN_FILE), BUILT_IN_CONFIGURATION).expect("write");
     until(&mut readiness, Option::is_none).await;

@@ -27,11 +27,14 @@ fn run(lab: &Lab, node: &str, words: &[&str]) -> Result<String> {
 }
 
 /// `kubeadm init` on the first node, `kubeadm join` on the others at once. A small cluster: the control plane's node takes pods too.
-pub fn make(lab: &Lab, network: Option<&str>) -> Result<()> {
+/// `flags` are further ones of `kubeadm init`; without a network, nobody waits for the nodes to be ready.
+pub fn make(lab: &Lab, flags: &[String], network: bool) -> Result<()> {
     let Some((first, others)) = lab.record.nodes.split_first() else { return Ok(()) };
-    let (address, network_flag) = (first.address.to_string(), network.map(|network| format!("--network={network}")));
+    // A cluster of the other family is reached by it too.
+    let ipv6 = flags.iter().any(|flag| flag.strip_prefix("--service-cidr=").is_some_and(|range| range.split('/').next().is_some_and(|base| base.contains(':'))));
+    let address = if ipv6 { first.ipv6().to_string() } else { first.address.to_string() };
     let mut words = vec!["kubeadm", "init", "--apiserver-advertise-address", &address];
-    words.extend(network_flag.as_deref());
+    words.extend(flags.iter().map(String::as_str));
     let said = run(lab, &first.name, &words)?;
     let join = join_command(&said).ok_or_else(|| LabError::Invalid(format!("`kubeadm init` on {} named no `kubeadm join`", first.name)))?;
     let join: Vec<&str> = join.iter().map(String::as_str).collect();
@@ -42,7 +45,7 @@ pub fn make(lab: &Lab, network: Option<&str>) -> Result<()> {
     })?;
     // Fails where there is no taint, which is as well.
     let _ = command(lab, &first.name, &["kubectl", "taint", "nodes", &first.name, "node-role.kubernetes.io/control-plane:NoSchedule-"])?.output();
-    if network.is_none() {
+    if network {
         run(lab, &first.name, &["kubectl", "wait", "--for=condition=Ready", "nodes", "--all", READY_TIMEOUT])?;
     }
     Ok(())

@@ -22,6 +22,11 @@ pub struct Options {
     /// `none`: the cluster has no pod network until one is applied, and its nodes are not ready before
     #[arg(long, value_name = "NETWORK", value_parser = ["none"], conflicts_with = "bare")]
     network: Option<String>,
+    /// Addresses of the cluster's pods, and of its Services: one range, or one of each family, as for `kubeadm init`
+    #[arg(long, value_name = "CIDRS", conflicts_with = "bare")]
+    pod_network_cidr: Option<String>,
+    #[arg(long, value_name = "CIDRS", conflicts_with = "bare")]
+    service_cidr: Option<String>,
     /// Addresses of the segment that the nodes are on; node1 is the eleventh
     #[arg(long, value_name = "CIDR", default_value = "192.168.0.0/24")]
     subnet: IpNet,
@@ -55,7 +60,9 @@ pub fn run(layout: Layout, options: &Options) -> Result<()> {
         println!("hint: `coracle lab{folder} shell node1`, and there `kubeadm init --apiserver-advertise-address $(hostname -i)`");
         return Ok(());
     }
-    cluster::make(&lab, options.network.as_deref())?;
+    let flags = [("--network", &options.network), ("--pod-network-cidr", &options.pod_network_cidr), ("--service-cidr", &options.service_cidr)];
+    let flags: Vec<String> = flags.iter().filter_map(|(flag, value)| Some(format!("{flag}={}", value.as_ref()?))).collect();
+    cluster::make(&lab, &flags, options.network.is_none())?;
     match options.network {
         Some(_) => println!("cluster after {:.2} s; its nodes are not ready until a pod network is applied", begun.elapsed().as_secs_f64()),
         None => println!("cluster ready after {:.2} s", begun.elapsed().as_secs_f64()),

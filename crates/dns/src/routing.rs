@@ -1,0 +1,95 @@
+//! Where questions about the rest of the world go: to the name servers of the longest zone that the name is in, or they are answered from a list of hosts.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use crate::forward::Upstreams;
+use crate::wire::{Answer, CLASS_IN, Name, Question, Section, kind, name_from_text};
+
+/// As CoreDNS's `hosts` has it, unless told otherwise.
+const HOSTS_TTL_SECONDS: u32 = 3600;
+
+/// What is done with the names of a zone.
+#[derive(Clone)]
+pub struct Zone {
+    /// Labels, leftmost first; of the root, none.
+    labels: Vec<Vec<u8>>,
+    to: Upstreams,
+    hosts: Arc<BTreeMap<Vec<u8>, Vec<IpAddr>>>,
+    hosts_ttl: u32,
+}
+
+impl Zone {
+    /// `None` when the name is none.
+    pub fn new(name: &str, to: Upstreams) -> Option<Self> {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        name_from_text(&name)?;
+        let labels = name.split('.').filter(|label| !label.is_empty()).map(|label| label.as_bytes().to_vec()).collect();
+        Some(Self { labels, to, hosts: Arc::default(), hosts_ttl: HOSTS_TTL_SECONDS })
+    }
+
+    /// Names (text) with their addresses, answered before anybody is asked.
+    pub fn with_hosts(mut self, hosts: impl IntoIterator<Item = (String, IpAddr)>, ttl: Option<u32>) -> Self {
+        let mut known: BTreeMap<Vec<u8>, Vec<IpAddr>> = BTreeMap::new();
+        for (name, address) in hosts {
+            if let Some(name) = name_from_text(&name.to_ascii_lowercase()) {
+                known.entry(name).or_default().push(address);
+            }
+        }
+        self.hosts = Arc::new(known);
+        self.hosts_ttl = ttl.unwrap_or(HOSTS_TTL_SECONDS);
+        self
+    }
+}
+
+/// Zones in any order. What is in none of them has no upstream.
+pub type Table = Vec<Zone>;
+
+pub enum Route {
+    /// Written.
+    Answered,
+    To(Upstreams),
+}
+
+pub struct Routing(RwLock<Arc<Table>>);
+
+impl Routing {
+    /// Everything to these.
+    pub fn new(to: Upstreams) -> Self {
+        Self(RwLock::new(Arc::new(Zone::new("", to).into_iter().collect())))
+    }
+
+    pub fn set(&self, mut table: Table) {
+        // The first that fits is then the longest.
+        table.sort_by_key(|zone| std::cmp::Reverse(zone.labels.len()));
+        *self.0.write() = Arc::new(table);
+    }
+
+    pub fn of(&self, question: &Question, answer: &mut Answer<'_>) -> Route {
+        let table = self.0.read().clone();
+        let Some(zone) = table.iter().find(|zone| question.name.ends_with(&zone.labels)) else { return Route::To(Upstreams::none()) };
+        if from_hosts(zone, &question.name, question, answer) { Route::Answered } else { Route::To(zone.to.clone()) }
+    }
+
+    /// Kept answers: of names that are, and of names that are not.
+    pub fn kept(&self) -> (usize, usize) {
+        let table = self.0.read().clone();
+        table.iter().map(|zone| zone.to.kept()).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+}
+
+/// A name of the list is answered even when it has no address of the kind that is asked for.
+fn from_hosts(zone: &Zone, name: &Name, question: &Question, answer: &mut Answer<'_>) -> bool {
+    if zone.hosts.is_empty() || question.class != CLASS_IN || !matches!(question.kind, kind::A | kind::AAAA) {
+        return false;
+    }
+    let Some(addresses) = zone.hosts.get(name.wire()) else { return false };
+    answer.authoritative();
+    for address in addresses.iter().filter(|address| address.is_ipv4() == (question.kind == kind::A)) {
+        answer.address(Section::Answer, None, *address, zone.hosts_ttl);
+    }
+    true
+}
