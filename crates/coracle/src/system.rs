@@ -11,8 +11,7 @@ use api::Typed as _;
 use api::Status;
 use api::k8s::api::core::v1::{ConfigMap, Endpoints, Node, Pod, Service};
 use api::k8s::api::discovery::v1::EndpointSlice;
-use api::k8s::api::rbac::v1::{Role, RoleBinding};
-use client::{Client, DeleteOptions, Informer, PatchKind, Preconditions};
+use client::{Body, Client, DeleteOptions, Target, WriteOptions, Informer, PatchKind, Preconditions};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -60,13 +59,17 @@ pub async fn corefile(client: &Client) -> Result<()> {
     let (namespace, name) = (node::corefile::NAMESPACE, node::corefile::NAME);
     let map = json!({"metadata": {"name": name, "namespace": namespace}, "data": {"Corefile": node::corefile::DEFAULT_COREFILE}});
     made(client.of::<ConfigMap>(Some(namespace)).create(&ConfigMap::from_value(&map)?).await)?;
+    let group = "rbac.authorization.k8s.io";
+    let metadata = json!({"name": "coracle:corefile", "namespace": namespace});
     let rules = json!([{"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [name], "verbs": ["get", "list", "watch"]}]);
-    let role = Role::from_value(&json!({"metadata": {"name": "coracle:corefile", "namespace": namespace}, "rules": rules}))?;
-    made(client.of::<Role>(Some(namespace)).create(&role).await)?;
-    let binding = json!({"metadata": {"name": "coracle:corefile", "namespace": namespace},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "coracle:corefile"},
-        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:nodes"}]});
-    made(client.of::<RoleBinding>(Some(namespace)).create(&RoleBinding::from_value(&binding)?).await)
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": rules});
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": metadata,
+        "roleRef": {"apiGroup": group, "kind": "Role", "name": "coracle:corefile"}, "subjects": [{"apiGroup": group, "kind": "Group", "name": "system:nodes"}]});
+    for (plural, object) in [("roles", role), ("rolebindings", binding)] {
+        let target = Target { group: group.into(), version: "v1".into(), plural: plural.into(), namespace: Some(namespace.into()), ..Target::default() };
+        made(client.transport().create(&target, Body::Value(object), &WriteOptions::default()).await)?;
+    }
+    Ok(())
 }
 
 fn made<T>(outcome: Result<T, Status>) -> Result<()> {
