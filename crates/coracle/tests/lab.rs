@@ -119,29 +119,50 @@ fn a_lab_from_up_to_down() {
     assert!(lab.refused(&["down"]).contains("there is no lab in"));
 }
 
+/// What is in the cluster, and whose own word for it (`kubectl wait`) needs the objects to be there: asked for until it is so.
+fn until(lab: &Lab, what: &str, wanted: &str) {
+    let mut seen = String::new();
+    for _ in 0..600 {
+        seen = lab.on("node1", what);
+        if seen == wanted {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    panic!("{what}: {seen}, not {wanted}");
+}
+
+/// Pods of both nodes, Services and names by both families.
+#[test]
+fn a_cluster_of_two_families() {
+    let lab = Lab::new();
+    lab.ok(&["up", "--nodes", "2", "--pod-network-cidr", "fd00:10:244::/56,10.244.0.0/16", "--service-cidr", "fd00:10:96::/112,10.96.0.0/12"]);
+    lab.on("node1", r#"kubectl run far --image=coracle.dev/coracle --overrides='{"spec":{"nodeName":"node2"}}' -- network install --to /dev"#);
+    until(&lab, "kubectl get pod far -o jsonpath='{.status.phase}'", "Running");
+    let addresses = lab.on("node1", "kubectl get pod far -o jsonpath='{.status.podIPs[*].ip}'");
+    assert!(addresses.starts_with("fd00:10:244:1::") && addresses.contains(" 10.244.1."), "{addresses}");
+    for address in addresses.split(' ') {
+        assert!(lab.reaches("node1", address), "{address}");
+    }
+    for (server, name) in [("fd00:10:96::a", "fd00:10:96::1"), ("10.96.0.10", "fd00:10:96::1")] {
+        until(&lab, &format!("busybox nslookup -type=aaaa kubernetes.default.svc.cluster.local {server} | grep -c '^Address: {name}$'"), "1\n");
+    }
+    assert_eq!(lab.on("node2", "curl -sk -o /dev/null -w '%{http_code}' 'https://[fd00:10:96::1]/version'"), "200");
+    lab.ok(&["down"]);
+}
+
 /// The lesson's literal command is what makes the nodes ready, and pods start.
 #[test]
 fn a_network_is_applied() {
     let lab = Lab::new();
-    let until = |what: &str, wanted: &str| {
-        let mut seen = String::new();
-        for _ in 0..600 {
-            seen = lab.on("node1", what);
-            if seen == wanted {
-                return;
-            }
-            // What is awaited is in the cluster, and its own word for it (`kubectl wait`) needs the objects to be there.
-            std::thread::sleep(std::time::Duration::from_millis(100));
-        }
-        panic!("{what}: {seen}");
-    };
+    let until = |what: &str, wanted: &str| until(&lab, what, wanted);
     lab.ok(&["up", "--nodes", "2", "--network", "none"]);
     let ready = r#"kubectl get nodes -o jsonpath='{range .items[*]}{.status.conditions[?(@.type=="Ready")].reason}: {.status.conditions[?(@.type=="Ready")].message}{"\n"}{end}'"#;
     let waits = "KubeletNotReady: container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: cni plugin not initialized\n";
     until(ready, &waits.repeat(2));
     // A pod that nobody schedules, but its author: it waits, and says why.
     lab.on("node1", r#"kubectl run early --image=coracle.dev/coracle --overrides='{"spec":{"nodeName":"node2","tolerations":[{"operator":"Exists"}]}}' -- network install --to /dev"#);
-    until("kubectl get events -o jsonpath='{.items[?(@.reason==\"NetworkNotReady\")].type}' | cut -c1-7", "Warning");
+    until("kubectl get events -o jsonpath='{.items[?(@.reason==\"NetworkNotReady\")].type}' | cut -c1-7", "Warning\n");
     assert_eq!(lab.on("node1", "kubectl get pod early -o jsonpath='{.status.phase}'"), "Pending");
     let applied = lab.on("node1", r#"kubectl apply -n kube-system -f "https://cloud.weave.works/k8s/net?k8s-version=$(kubectl version | base64 | tr -d '\n')""#);
     assert_eq!(applied.matches(" created").count(), 6, "{applied}");
