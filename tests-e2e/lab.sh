@@ -6,7 +6,7 @@ lab() { "$CORACLE" lab --data-dir "$TMP.lab" "$@"; }
 give() { rm -rf "$TMP.lab/nodes/node2/root$1" && mkdir -p "$(dirname "$TMP.lab/nodes/node2/root$1")" && cp -r "$TMP.lab/nodes/node1/root$1" "$TMP.lab/nodes/node2/root$1"; }
 finish() {
   kill "${SERVER:-}" 2>/dev/null
-  for node in node1 node2; do cp "$TMP.lab/nodes/$node/root/var/lib/coracle/coracle.log" "$ARTIFACTS/coracle-lab-$node.log" 2>/dev/null; done
+  for node in node1 node2 node3; do cp "$TMP.lab/nodes/$node/root/var/lib/coracle/coracle.log" "$ARTIFACTS/coracle-lab-$node.log" 2>/dev/null; done
   [ ! -e "$TMP.lab" ] || lab down
   rm -rf "$TMP"
 }
@@ -14,16 +14,14 @@ trap finish EXIT
 trap 'exit 130' INT TERM
 
 stages=("$@")
-[ ${#stages[@]} != 0 ] || stages=(A B B2 D E G H I J K)
-lab up --nodes 2 --bare || exit 1
+[ ${#stages[@]} != 0 ] || stages=(A B B2 D E G H I J K P N M O)
+# The third waits for Black Friday.
+lab up --nodes 3 --bare --images "$IMAGES" || exit 1
 desk=$TMP.lab/nodes/node1/root/tmp/e2e
-mkdir -p "$desk/stages" "$TMP.lab/nodes/node2/root/tmp/e2e"
+mkdir -p "$desk/stages" "$desk/images"
 cp -r "$here/in-lab.sh" "$here/lib.sh" "$here/stages" "$desk"
-for node in node1 node2; do
-  mkdir "$TMP.lab/nodes/$node/root/tmp/e2e/images"
-  cp "$IMAGES"/*.tar "$TMP.lab/nodes/$node/root/tmp/e2e/images"
-done
-cp -r "$IMAGES/worker" "$desk/images"
+# What a learner builds.
+for service in hasher rng webui worker; do cp -r "$IMAGES/$service" "$desk/images"; done
 mkfifo "$desk/asked" "$desk/answered"
 exec 7<>"$desk/asked" 8<>"$desk/answered"
 while read -r asked <&7; do

@@ -74,7 +74,7 @@ host_state >"$TMP/host.before"
 
 if [ -n "$LAB" ]; then shift; . "$here/lab.sh"; exit; fi
 stages=("$@")
-if [ ${#stages[@]} = 0 ]; then for s in "$here"/stages/[!ABN]*.sh; do s=${s##*/}; stages+=("${s%.sh}"); done; fi
+if [ ${#stages[@]} = 0 ]; then for s in "$here"/stages/[!ABMNOP]*.sh; do s=${s##*/}; stages+=("${s%.sh}"); done; fi
 finish() {
   cp "$DATA/coracle.log" "$ARTIFACTS/coracle-e2e.log" 2>/dev/null
   "$CORACLE" reset --data-dir "$DATA" >/dev/null 2>&1

@@ -8,4 +8,3 @@ retry 30 sh -c '[ "$(kubectl get nodes --no-headers | grep -cw Ready)" = 2 ]'
 [ "$(kubectl get nodes -o jsonpath='{range .items[*]}{.metadata.name} {.status.addresses[?(@.type=="InternalIP")].address} {.spec.podCIDR}{"\n"}{end}' | awk 'NF==3' | sort -u -k3 | wc -l)" = 2 ]
 kubectl get no node2 --no-headers | shows -E '^node2 +Ready +<none> '
 kubectl taint nodes node1 node-role.kubernetes.io/control-plane:NoSchedule- >/dev/null 2>&1 || true
-for archive in $IMAGES/*.tar; do node2 coracle image import "$archive" >/dev/null || break; done

@@ -1,8 +1,6 @@
 # Rolling updates: a slower worker, a broken one, back again, and a careful one.
 cp -r $IMAGES/worker $TMP/worker && sed -i 's/WORK_PAUSE=0.1/WORK_PAUSE=1/' $TMP/worker/Dockerfile && grep -q WORK_PAUSE=1 $TMP/worker/Dockerfile
-export TAG=v0.2; coracle build --data-dir $DATA -t $USERNAME/worker:$TAG $TMP/worker >$TMP/build.log
-# There is no registry in here: every node builds.
-[ $NODES = 1 ] || { give $TMP/worker && node2 coracle build -t $USERNAME/worker:$TAG $TMP/worker >$TMP/build.log; }
+export TAG=v0.2; built worker:$TAG $TMP/worker
 kubectl set image deploy worker worker=$USERNAME/worker:$TAG && kubectl rollout status deploy worker --timeout=120s
 retry 60 count 10 pods -l app=worker && between "$(rate "$WEB" 20)" 7.3 9.2
 [ "$(kubectl get rs -l app=worker --no-headers | wc -l)" -eq 2 ]

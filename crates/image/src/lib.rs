@@ -9,6 +9,7 @@ mod compress;
 mod digest;
 pub mod dockerfile;
 mod files;
+pub mod hub;
 mod index;
 mod layer;
 mod oci;

@@ -11,13 +11,13 @@ use crate::{mirror, process};
 /// The first word of its command line.
 pub const WORD: &str = "lab-keeper";
 
-/// The argument: where the mirror's authority is to be written.
+/// The arguments: where the mirror's authority is to be written, and the folder of the lab's images.
 pub fn main(arguments: &[OsString]) -> i32 {
     // Before any thread: all of them leave signals to the descriptor.
     let signals = sandbox::sys::signal_descriptor();
-    let ready = signals.as_ref().map(drop).map_err(|error| format!("wait for signals: {error}")).and_then(|()| match arguments.first() {
-        Some(authority_file) => mirror::start(Path::new(authority_file)),
-        None => Err(format!("{WORD} is started by `coracle lab`")),
+    let ready = signals.as_ref().map(drop).map_err(|error| format!("wait for signals: {error}")).and_then(|()| match arguments {
+        [authority_file, images] => mirror::start(Path::new(authority_file), Path::new(images)),
+        _ => Err(format!("{WORD} is started by `coracle lab`")),
     });
     let failed = ready.is_err();
     if process::say(&ready).is_err() || failed {

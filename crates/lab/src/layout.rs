@@ -1,6 +1,7 @@
 //! Where everything of a lab lies. All of it is below one folder, and in cgroups of one name.
 //!
-//! `lab.json`, `lock`, `keeper.json` (the process that holds the wires), `mirror.crt` (whose certificate the mirror has), `relay-<node>.json` (one that slows a link) and
+//! `lab.json`, `lock`, `keeper.json` (the process that holds the wires), `mirror.crt` (whose certificate the mirror has), `hub/images` (what its registries have),
+//! `relay-<node>.json` (one that slows a link) and
 //! `nodes/<node>/{spec.json,init.json,init.log,root,kubernetes,etc,local}`: what the node is told about itself, its process, its disk, and what it changed of the host's `/etc` and `/usr/local`.
 
 use std::path::{Path, PathBuf};
@@ -26,6 +27,11 @@ impl Layout {
     /// Whom the nodes trust to be the mirror.
     pub fn authority(&self) -> PathBuf {
         self.folder.join("mirror.crt")
+    }
+
+    /// The images of the lab's registries: a store as `coracle image --data-dir …/hub` knows it.
+    pub fn images(&self) -> PathBuf {
+        self.folder.join("hub/images")
     }
 
     pub fn relay(&self, node: &str) -> PathBuf {

@@ -3,6 +3,7 @@
 //! The table of contents of the lab; the page before is its README.
 #![cfg(target_os = "linux")]
 
+mod body;
 mod command;
 mod enter;
 mod error;

@@ -1,29 +1,46 @@
-//! The lab's mirror: the few pages of the Internet that the workshop's literal commands fetch, served inside the lab, offline.
+//! The lab's mirror: the few pages of the Internet that the workshop's literal commands fetch, and the registries that images come from and go to, served inside the
+//! lab, offline.
 //!
-//! Promises: only what is in `PAGES` is answered, anything else is a 404 that says where one is; each page says that it is the mirror's. It is reached by the names
-//! in the nodes' `/etc/hosts`, over HTTPS with a certificate of the lab's own authority, which only the lab's nodes trust: the authority's key is
+//! Promises: only what is in `PAGES` and in the lab's image store is answered, anything else is a 404 that says where one is; each page says that it is the mirror's. It is
+//! reached by the names in the nodes' `/etc/hosts`, over HTTPS with a certificate of the lab's own authority, which only the lab's nodes trust: the authority's key is
 //! in no file and gone as soon as the certificate is made.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use image::Store;
+use image::hub::{Ask, Content, Hub};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
+use crate::body::Body;
 use crate::manifests;
 
-/// Names that lead to the mirror instead of nowhere.
-pub const NAMES: [&str; 3] = ["cloud.weave.works", "raw.githubusercontent.com", "github.com"];
+/// Names that lead to the mirror instead of nowhere: where the workshop's pages are, then registries.
+pub const NAMES: [&str; 9] = [
+    "cloud.weave.works",
+    "raw.githubusercontent.com",
+    "github.com",
+    "registry-1.docker.io",
+    "index.docker.io",
+    "docker.io",
+    "quay.io",
+    "ghcr.io",
+    "registry.k8s.io",
+];
 /// A request's line and headers.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Whoever says nothing for this long is cut off.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
-const CONNECTIONS_MAX: usize = 32;
+/// Nodes fetch many layers at once.
+const CONNECTIONS_MAX: usize = 256;
+/// Of a body that nobody wanted, this much is read, so that the answer is.
+const UNWANTED_BYTES_MAX: u64 = 1 << 30;
 
 /// Host, how the path begins, how it ends, and what is there.
 const PAGES: &[(&str, &str, &str, fn() -> String)] = &[
@@ -33,11 +50,14 @@ const PAGES: &[(&str, &str, &str, fn() -> String)] = &[
 ];
 
 /// Serves from threads of its own; returns when it is listening and `authority_file` says whom to trust.
-pub fn start(authority_file: &Path) -> Result<(), String> {
+pub fn start(authority_file: &Path, images: &Path) -> Result<(), String> {
+    let hub = Store::open(images).and_then(Hub::open).map_err(|error| format!("open the lab's images: {error}"))?;
+    let hub = Arc::new(hub);
     let (authority, tls) = identity()?;
     for (port, tls) in [(80, None), (443, Some(Arc::new(tls)))] {
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).map_err(|error| format!("listen on port {port}: {error}"))?;
-        std::thread::Builder::new().name(format!("mirror-{port}")).spawn(move || accept(&listener, tls.as_ref())).map_err(|error| format!("start the mirror: {error}"))?;
+        let hub = hub.clone();
+        std::thread::Builder::new().name(format!("mirror-{port}")).spawn(move || accept(&listener, tls.as_ref(), &hub)).map_err(|error| format!("start the mirror: {error}"))?;
     }
     std::fs::write(authority_file, authority).map_err(|error| format!("write {}: {error}", authority_file.display()))
 }
@@ -64,17 +84,17 @@ fn identity() -> Result<(String, ServerConfig), String> {
     Ok((authority, tls))
 }
 
-fn accept(listener: &TcpListener, tls: Option<&Arc<ServerConfig>>) {
+fn accept(listener: &TcpListener, tls: Option<&Arc<ServerConfig>>, hub: &Arc<Hub>) {
     let open = Arc::new(AtomicUsize::new(0));
     for stream in listener.incoming().flatten() {
         if open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
             open.fetch_sub(1, Ordering::Relaxed);
             continue;
         }
-        let (tls, count) = (tls.cloned(), open.clone());
+        let (tls, count, hub) = (tls.cloned(), open.clone(), hub.clone());
         let spawned = std::thread::Builder::new().name("mirror".into()).spawn(move || {
             // Whoever asked has gone: nobody is left to tell.
-            let _ = serve(stream, tls);
+            let _ = serve(stream, tls, &hub);
             count.fetch_sub(1, Ordering::Relaxed);
         });
         if spawned.is_err() {
@@ -83,44 +103,99 @@ fn accept(listener: &TcpListener, tls: Option<&Arc<ServerConfig>>) {
     }
 }
 
-fn serve(stream: TcpStream, tls: Option<Arc<ServerConfig>>) -> io::Result<()> {
+fn serve(stream: TcpStream, tls: Option<Arc<ServerConfig>>, hub: &Hub) -> io::Result<()> {
     stream.set_read_timeout(Some(SILENCE_MAX))?;
     stream.set_write_timeout(Some(SILENCE_MAX))?;
     match tls {
         None => {
             let mut stream = stream;
-            answer(&mut stream, false)
+            answer(&mut stream, None)?;
+            stream.shutdown(Shutdown::Write)
         }
         Some(tls) => {
             let mut stream = StreamOwned::new(ServerConnection::new(tls).map_err(io::Error::other)?, stream);
-            answer(&mut stream, true)?;
+            answer(&mut stream, Some(hub))?;
             stream.conn.send_close_notify();
             stream.flush()
         }
     }
 }
 
-fn answer(stream: &mut (impl Read + Write), secure: bool) -> io::Result<()> {
+/// Over HTTPS there is `hub`.
+fn answer(stream: &mut (impl Read + Write), hub: Option<&Hub>) -> io::Result<()> {
     let mut head = Vec::new();
     let mut buffer = [0; 2048];
-    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+    let end = loop {
+        if let Some(end) = head.windows(4).position(|end| end == b"\r\n\r\n") {
+            break end + 4;
+        }
         let length = stream.read(&mut buffer)?;
         if length == 0 || head.len() + length > HEAD_BYTES_MAX {
             return Ok(());
         }
         head.extend_from_slice(&buffer[..length]);
+    };
+    let begun = head.split_off(end);
+    let head = String::from_utf8_lossy(&head);
+    match hub.filter(|_| target(&head).starts_with("/v2")) {
+        Some(hub) => of_hub(stream, &head, begun, hub)?,
+        None => stream.write_all(response(&head, hub.is_some()).as_bytes())?,
     }
-    stream.write_all(response(&String::from_utf8_lossy(&head), secure).as_bytes())?;
     stream.flush()
+}
+
+fn target(head: &str) -> &str {
+    head.split(' ').nth(1).unwrap_or_default()
+}
+
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines().skip(1).find_map(|line| line.split_once(':').filter(|(known, _)| known.eq_ignore_ascii_case(name))).map(|(_, value)| value.trim())
+}
+
+fn host(head: &str) -> &str {
+    header(head, "host").unwrap_or_default().split(':').next().unwrap_or_default()
+}
+
+/// `begun` is what came of the body with the head.
+fn of_hub(stream: &mut (impl Read + Write), head: &str, begun: Vec<u8>, hub: &Hub) -> io::Result<()> {
+    if header(head, "expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue")) {
+        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+        stream.flush()?;
+    }
+    let method = head.split(' ').next().unwrap_or_default();
+    let ask = Ask { method, host: host(head), target: target(head), content_type: header(head, "content-type").unwrap_or_default() };
+    let chunked = header(head, "transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked"));
+    let length = header(head, "content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    let mut body = if chunked { Body::chunked(begun, &mut *stream) } else { Body::of_length(length, begun, &mut *stream) };
+    let reply = hub.answer(&ask, &mut body);
+    io::copy(&mut body.take(UNWANTED_BYTES_MAX), &mut io::sink())?;
+    let mut text = format!("HTTP/1.1 {} {}\r\nServer: coracle-lab-mirror\r\nContent-Length: {}\r\nConnection: close\r\n", reply.status, phrase(reply.status), reply.content.length());
+    for (name, value) in &reply.headers {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    stream.write_all((text + "\r\n").as_bytes())?;
+    match reply.content {
+        _ if method == "HEAD" => Ok(()),
+        Content::Bytes(bytes) => stream.write_all(&bytes),
+        Content::File(mut file, _) => io::copy(&mut file, stream).map(drop),
+    }
+}
+
+fn phrase(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        400 => "Bad Request",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        _ => "Internal Server Error",
+    }
 }
 
 /// The whole response to a request's head.
 fn response(head: &str, secure: bool) -> String {
-    let mut lines = head.lines();
-    let mut words = lines.next().unwrap_or_default().split(' ');
-    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let host = lines.find_map(|line| line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("host"))).map_or("", |(_, host)| host.trim());
-    let host = host.split(':').next().unwrap_or_default();
+    let (method, target, host) = (head.split(' ').next().unwrap_or_default(), target(head), host(head));
     let path = target.split('?').next().unwrap_or_default();
     let page = PAGES.iter().find(|(of, begins, ends, _)| *of == host && path.starts_with(begins) && path.ends_with(ends));
     let (status, kind, more, body) = match page {

@@ -43,7 +43,7 @@ impl Lab {
         let mut own = vec![(IpAddr::from(self.record.gateway), self.record.prefix)];
         own.extend(has_ipv6().then_some((IpAddr::from(record::ipv6(1)), record::PREFIX_V6)));
         segment::create_bridge(&namespace, BRIDGE, &own, &[IpAddr::from(EVERYBODYS_PING)])?;
-        let said = launch("the lab's keeper", &self.layout.folder.join("keeper.log"), Some(&namespace), &[keeper::WORD.to_owned(), self.layout.authority().to_string_lossy().into_owned()])?;
+        let said = launch("the lab's keeper", &self.layout.folder.join("keeper.log"), Some(&namespace), &[keeper::WORD.to_owned(), self.layout.authority().to_string_lossy().into_owned(), self.layout.images().to_string_lossy().into_owned()])?;
         process_of(&said, "the lab's keeper")?.write(&self.layout.keeper())?;
         Ok(namespace)
     }

@@ -66,10 +66,14 @@ pub fn memory_available() -> u64 {
     meminfo(&read("/proc/meminfo"), "MemAvailable").unwrap_or(u64::MAX)
 }
 
-/// Size and free bytes of the file system that holds `path` (or its nearest parent that exists).
+/// Size and free bytes of the file system that holds `path` (or its nearest parent that exists). What is kept for another user counts as neither: upstream counts
+/// it into the size, and a tenth of a size that can never be reached is pressure for ever.
 pub fn disk(path: &Path) -> (u64, u64) {
     let existing = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
-    statvfs(existing).map_or((0, 0), |s| (s.blocks() * s.fragment_size(), s.blocks_available() * s.fragment_size()))
+    statvfs(existing).map_or((0, 0), |s| {
+        let usable = s.blocks().saturating_sub(s.blocks_free()).saturating_add(s.blocks_available());
+        (usable * s.fragment_size(), s.blocks_available() * s.fragment_size())
+    })
 }
 
 /// Process IDs in use and their limit.

@@ -252,12 +252,19 @@ pub async fn keep(node: Arc<Node>, mut written: Value) {
     let mut changes = own.subscribe();
     let mut at = tokio::time::Instant::now();
     let mut owed = false;
+    let mut cordoned = None;
     announce(&node, &Value::Null, &written);
     loop {
         tokio::select! {
             () = node.status_changed.notified() => {}
             change = changes.next() => {
                 let seen = change.new.as_ref().and_then(|object| object.typed::<ApiNode>().ok());
+                if let Some(seen) = &seen {
+                    let now = seen.spec.as_ref().is_some_and(|spec| spec.unschedulable == Some(true));
+                    if cordoned.replace(now).is_some_and(|before| before != now) {
+                        tell(&node, if now { "NodeNotSchedulable" } else { "NodeSchedulable" });
+                    }
+                }
                 if !seen.is_some_and(|seen| contradicts(&seen, &written)) {
                     continue;
                 }
@@ -302,9 +309,13 @@ fn announce(node: &Node, old: &Value, new: &Value) {
         let before = old["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == condition["type"]);
         if before.is_none_or(|b| b["status"] != condition["status"]) {
             let reason = word(condition["type"].as_str().unwrap_or_default(), condition["status"].as_str().unwrap_or_default());
-            node.events.normal(&node.reference(), reason, format!("Node {} status is now: {reason}", node.config.node_name));
+            tell(node, reason);
         }
     }
+}
+
+fn tell(node: &Node, reason: &str) {
+    node.events.normal(&node.reference(), reason, format!("Node {} status is now: {reason}", node.config.node_name));
 }
 
 #[cfg(test)]

@@ -1,8 +1,12 @@
 //! `lab up`: the nodes, and unless they are to be bare, a cluster of them.
 
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
+use image::Store;
 use network::IpNet;
 
 use super::{cluster, power};
@@ -33,6 +37,9 @@ pub struct Options {
     /// Shells have kubectl as it was when the workshop was written: `kubectl run` makes Deployments
     #[arg(long)]
     classic: bool,
+    /// Images that the lab's registries have (docker.io and others, as the nodes see them): archives, or folders with archives in them
+    #[arg(long, value_name = "PATH")]
+    images: Vec<PathBuf>,
 }
 
 pub fn run(layout: Layout, options: &Options) -> Result<()> {
@@ -44,7 +51,7 @@ pub fn run(layout: Layout, options: &Options) -> Result<()> {
     make_folder(&layout)?;
     record.write(&layout)?;
     let lab = Lab { layout, record };
-    if let Err(error) = start_all(&lab) {
+    if let Err(error) = load(&lab.layout, &options.images).and_then(|()| start_all(&lab)) {
         // A lab that did not come to be leaves nothing behind.
         if let Err(undo) = power::take_away(&lab.layout, Some(&lab)) {
             eprintln!("warning: cannot clean up: {undo}");
@@ -68,6 +75,33 @@ pub fn run(layout: Layout, options: &Options) -> Result<()> {
         None => println!("cluster ready after {:.2} s", begun.elapsed().as_secs_f64()),
     }
     println!("hint: `coracle lab{folder} shell node1`, and there `kubectl get nodes`");
+    Ok(())
+}
+
+/// Fills the lab's registries.
+fn load(layout: &Layout, paths: &[PathBuf]) -> Result<()> {
+    let failed = |path: &Path, error: &dyn std::fmt::Display| LabError::Invalid(format!("--images {}: {error}", path.display()));
+    let mut archives = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            archives.push(path.clone());
+            continue;
+        }
+        let entries = std::fs::read_dir(path).map_err(|error| failed(path, &error))?.flatten().map(|entry| entry.path());
+        let before = archives.len();
+        archives.extend(entries.filter(|entry| entry.extension().is_some_and(|extension| extension == "tar")));
+        if archives.len() == before {
+            return Err(failed(path, &"there is no archive (*.tar) in it"));
+        }
+    }
+    if archives.is_empty() {
+        return Ok(());
+    }
+    let store = Store::open(layout.images()).map_err(|error| LabError::Invalid(format!("open the lab's images: {error}")))?;
+    for archive in archives {
+        let file = File::open(&archive).map_err(|error| failed(&archive, &error))?;
+        store.import(BufReader::new(file), None).map_err(|error| failed(&archive, &error))?;
+    }
     Ok(())
 }
 
