@@ -28,7 +28,9 @@ retry 60 whole
 containers() { kubectl get pods -l "$1" --field-selector spec.nodeName=$2 -o jsonpath='{range .items[*]}{.metadata.name} {.metadata.uid} {.status.containerStatuses[0].containerID}{"\n"}{end}' | sort; }
 # How many processes there are of a pod's name, on all nodes.
 processes() { { grep -lzx "$1" /proc/[0-9]*/cmdline; node2 sh -c "grep -lzx $1 /proc/[0-9]*/cmdline"; } 2>/dev/null | wc -l; }
-once() { local n; for n in 0 1 2 3; do [ "$(processes db-$n)" = 1 ] || return 1; done; }
+ones() { local n; for n in 0 1 2 3; do [ "$(processes db-$n)" = 1 ] || return 1; done; }
+# A shell that has forked and not yet become `sleep` is two for an instant.
+once() { retry 10 ones; }
 settled() { whole && once && [ -z "$(kubectl get pods -l 'app in (stay,move,db)' -o jsonpath='{.items[*].metadata.deletionTimestamp}')" ]; }
 settled && [ "$(kubectl get pods -l app=db -o jsonpath='{range .items[*]}{.spec.nodeName}{"\n"}{end}' | sort -u | wc -l)" = 2 ]
 events() { kubectl get events -o jsonpath='{range .items[*]}{.involvedObject.kind}/{.involvedObject.name} {.reason}{"\n"}{end}' --field-selector "$1"; }

@@ -43,7 +43,7 @@ pub fn plan(view: &View, now: Timestamp) -> Plan {
     if view.is_new {
         // By itself: a write that fails, as one does when the range of addresses is assigned at the same time, would take it along, and it is said once.
         plan.push(Op::normal(&about, "RegisteredNode", format!("Node {0} event: Registered Node {0} in Controller", name(node))));
-        plan.look_again(Duration::ZERO);
+        plan.look_again(std::time::Duration::ZERO);
         return plan;
     }
     let silent_at = match view.seen {
