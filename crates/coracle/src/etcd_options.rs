@@ -1,11 +1,18 @@
 //! The flags that name an etcd, as kube-apiserver's, and the store over it.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use kubeadm::{EtcdFacts, ExternalEtcd};
 use store::{Remote, RemoteConfig, Sealing};
+
+const PREFIX: &str = "/registry";
+/// How long an etcd may take to say that it is there.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Args, Clone, Default)]
 pub struct EtcdOptions {
@@ -14,16 +21,16 @@ pub struct EtcdOptions {
     pub etcd_servers: Vec<String>,
     /// The authority of etcd's certificates
     #[arg(long, value_name = "FILE")]
-    etcd_cafile: Option<PathBuf>,
+    pub etcd_cafile: Option<PathBuf>,
     /// The certificate by which etcd knows this cluster
     #[arg(long, value_name = "FILE", requires = "etcd_keyfile")]
-    etcd_certfile: Option<PathBuf>,
+    pub etcd_certfile: Option<PathBuf>,
     /// Its key
     #[arg(long, value_name = "FILE", requires = "etcd_certfile")]
-    etcd_keyfile: Option<PathBuf>,
+    pub etcd_keyfile: Option<PathBuf>,
     /// What every key in etcd starts with
-    #[arg(long, value_name = "PREFIX", default_value = "/registry")]
-    etcd_prefix: String,
+    #[arg(long, value_name = "PREFIX", default_value = PREFIX)]
+    pub etcd_prefix: String,
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -31,6 +38,34 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 impl EtcdOptions {
+    /// The etcd of a cluster that kubeadm made.
+    pub fn of(external: &ExternalEtcd) -> Self {
+        Self {
+            etcd_servers: external.endpoints.clone(),
+            etcd_cafile: external.ca_file.clone(),
+            etcd_certfile: external.cert_file.clone(),
+            etcd_keyfile: external.key_file.clone(),
+            etcd_prefix: PREFIX.to_owned(),
+        }
+    }
+
+    /// The command line that says so again.
+    pub fn words(&self) -> Vec<OsString> {
+        let files = [("--etcd-cafile", &self.etcd_cafile), ("--etcd-certfile", &self.etcd_certfile), ("--etcd-keyfile", &self.etcd_keyfile)];
+        let files = files.into_iter().filter_map(|(flag, file)| Some([OsString::from(flag), file.as_ref()?.into()])).flatten();
+        ["--etcd-servers".into(), self.etcd_servers.join(",").into()].into_iter().chain(files).collect()
+    }
+
+    /// Whether it is there, and holds a cluster.
+    pub async fn ask(&self) -> Result<EtcdFacts> {
+        let client = etcd::Client::new(self.config(Sealing::default())?.client)?;
+        let deadline = tokio::time::Instant::now() + ANSWER_TIMEOUT;
+        let status = client.status(deadline).await?;
+        let prefix = format!("{}/", self.etcd_prefix.trim_end_matches('/')).into_bytes();
+        let range = etcd::Range { end: etcd::after_prefix(&prefix), key: prefix, limit: 1, keys_only: true, ..etcd::Range::default() };
+        Ok(EtcdFacts { version: status.version, in_use: !client.range(&range, deadline).await?.items.is_empty() })
+    }
+
     pub fn is_asked_for(&self) -> bool {
         !self.etcd_servers.is_empty()
     }

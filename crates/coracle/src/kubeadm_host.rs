@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
-use kubeadm::{Agent, ControlPlane, Host};
+use kubeadm::{Agent, ControlPlane, EtcdFacts, ExternalEtcd, Host};
 use serde_json::{Value, json};
 
 use crate::cli::{Cidrs, cidrs};
+use crate::etcd_options::EtcdOptions;
 use crate::paths::Paths;
 use crate::{detach, down, reset, up};
 
@@ -70,6 +71,11 @@ impl Host for ThisMachine {
         up::own_address(ipv4)
     }
 
+    fn ask_etcd(&self, etcd: &ExternalEtcd) -> Result<EtcdFacts, String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+        runtime.block_on(EtcdOptions::of(etcd).ask()).map_err(text)
+    }
+
     fn start_control_plane(&self, what: &ControlPlane) -> Result<(), String> {
         let (address, port) = (what.advertise_address.to_string(), what.secure_port.to_string());
         let mut arguments = vec![OsString::from("up")];
@@ -85,6 +91,9 @@ impl Host for ThisMachine {
         ]));
         if !what.extra_names.is_empty() {
             arguments.extend(words(&[("--apiserver-cert-extra-sans", &what.extra_names.join(","))]));
+        }
+        if let Some(etcd) = &what.etcd {
+            arguments.extend(EtcdOptions::of(etcd).words());
         }
         start(&what.data_dir, arguments, &what.pod_network_cidr, &what.service_cidr)
     }

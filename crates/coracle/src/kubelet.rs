@@ -100,7 +100,7 @@ impl KubeletConfiguration {
 }
 
 /// The node is there before anything runs on it: only then is it given a range for its pods.
-async fn register(client: &Client, name: &str) -> Result<()> {
+pub async fn register(client: &Client, name: &str) -> Result<()> {
     let mut pause = RETRY_PAUSE;
     let node = ApiNode::from_value(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}}}))?;
     loop {
@@ -116,7 +116,7 @@ async fn register(client: &Client, name: &str) -> Result<()> {
 }
 
 /// The range that the control plane gives this node's pods.
-async fn pod_ranges(client: &Client, name: &str) -> Vec<(IpAddr, u8)> {
+pub async fn pod_ranges(client: &Client, name: &str) -> Vec<(IpAddr, u8)> {
     let own = Informer::<ApiNode>::of(client, None).fields(&format!("metadata.name={name}")).start();
     let mut changes = own.subscribe();
     loop {

@@ -21,17 +21,18 @@ const NAMESPACE: &str = "kube-system";
 /// Marks a pod whose containers are tasks of the Coracle process: the node agent leaves it alone.
 pub const COMPONENT: &str = "coracle.dev/component";
 
-/// Component and labels of the thing it stands for.
-fn components() -> [(&'static str, Value); 6] {
+/// Component and labels of the thing it stands for. An etcd of others is no part of this process.
+fn components(external_etcd: bool) -> Vec<(&'static str, Value)> {
     let tier = |component: &str| json!({"component": component, "tier": "control-plane"});
-    [
+    let all = [
         ("etcd", tier("etcd")),
         ("kube-apiserver", tier("kube-apiserver")),
         ("kube-controller-manager", tier("kube-controller-manager")),
         ("kube-scheduler", tier("kube-scheduler")),
         ("kube-proxy", json!({"k8s-app": "kube-proxy"})),
         ("coredns", json!({"k8s-app": "kube-dns"})),
-    ]
+    ];
+    all.into_iter().skip(usize::from(external_etcd)).collect()
 }
 
 /// The `kube-dns` Service at its well-known address.
@@ -105,6 +106,7 @@ pub struct MirrorPods {
     pub logs: ComponentLogs,
     /// `/var/log/pods`.
     pub log_dir: PathBuf,
+    pub external_etcd: bool,
     /// The node's folder of pods: what has a place there is removed by `reset`, its logs as well.
     pub pods_dir: PathBuf,
 }
@@ -112,7 +114,7 @@ pub struct MirrorPods {
 impl MirrorPods {
     /// All of them, each with its component's log. A later start of the process is a restart of their containers.
     pub async fn show(&self) -> Result<()> {
-        for (component, labels) in components() {
+        for (component, labels) in components(self.external_etcd) {
             self.show_one(component, labels).await?;
         }
         Ok(())
@@ -126,7 +128,7 @@ impl MirrorPods {
             let change = changes.next().await;
             let Some(pod) = change.new.as_ref().or(change.old.as_ref()).and_then(|object| object.typed::<Pod>().ok()) else { continue };
             let Some(component) = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(COMPONENT)) else { continue };
-            let Some((component, labels)) = components().into_iter().find(|(name, _)| name == component) else { continue };
+            let Some((component, labels)) = components(self.external_etcd).into_iter().find(|(name, _)| name == component) else { continue };
             let done = if change.new.is_none() {
                 self.show_one(component, labels).await
             } else if node::pod::is_terminating(&pod) {
@@ -191,7 +193,7 @@ pub async fn moved(mirrors: &MirrorPods, address: IpAddr, port: u16) -> Result<(
     *mirrors.address.lock() = address;
     let client = &mirrors.client;
     let pods = client.of::<Pod>(Some(NAMESPACE));
-    for (component, _) in components() {
+    for (component, _) in components(mirrors.external_etcd) {
         pods.patch_status(&format!("{component}-{}", mirrors.node), PatchKind::Merge, json!({"status": addresses(address)})).await?;
     }
     let ports = json!([{"name": "https", "port": port, "protocol": "TCP"}]);

@@ -27,7 +27,7 @@ use crate::machine::{Machine, MachineConfig, node_ranges};
 use crate::tls::{self, Shown};
 use crate::paths::Paths;
 use crate::user_flags::UserFlags;
-use crate::{api_server, credentials, detach, down, system};
+use crate::{api_server, credentials, detach, down, kubelet, system};
 
 /// How long work on threads of its own may take once everything else has stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -285,11 +285,18 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
         None
     } else {
         let dns = dns_addresses(&options.service_cidr);
-        let config = MachineConfig { node_name: name.clone(), addresses: addresses.clone(), service_cidrs: options.service_cidr.clone(), pod_network_cidrs: options.pod_network_cidr.clone(), pod_cidrs: node_ranges(&options.pod_network_cidr), cluster_dns: dns.clone(), version: server::GIT_VERSION.to_owned(), applied: options.network == "none" };
         system::dns_service(&client, &dns).await?;
         system::corefile(&client).await?;
         // What nodes may do is what the agent may do, as if it came from another machine.
         let agent = Client::new(Arc::new(Local::node(api.clone(), &name)), "kubelet");
+        let pod_cidrs = if options.etcd.is_asked_for() {
+            // Other control planes may be nodes too: who gets which range is the cluster's to say.
+            kubelet::register(&agent, &name).await?;
+            kubelet::pod_ranges(&client, &name).await
+        } else {
+            node_ranges(&options.pod_network_cidr)
+        };
+        let config = MachineConfig { node_name: name.clone(), addresses: addresses.clone(), service_cidrs: options.service_cidr.clone(), pod_network_cidrs: options.pod_network_cidr.clone(), pod_cidrs, cluster_dns: dns, version: server::GIT_VERSION.to_owned(), applied: options.network == "none" };
         let machine = Machine::start(config, &paths, &client, agent, clock.clone()).await?;
         agents.add(&name, machine.node.clone());
         system::mark_control_plane(&client, &name).await?;
@@ -306,6 +313,7 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
             logs,
             log_dir: paths.pod_logs(),
             pods_dir: paths.kubelet().join("pods"),
+            external_etcd: options.etcd.is_asked_for(),
         });
         mirrors.show().await?;
         let kept = mirrors.clone();

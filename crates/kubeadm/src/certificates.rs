@@ -16,8 +16,8 @@ pub const KUBELET_CLIENT: &str = "apiserver-kubelet-client";
 pub const FRONT_PROXY_CLIENT: &str = "front-proxy-client";
 pub const API_SERVER: &str = "apiserver";
 pub const CA: &str = "ca";
-const FRONT_PROXY_CA: &str = "front-proxy-ca";
-const TOKEN_KEY: &str = "sa";
+pub const FRONT_PROXY_CA: &str = "front-proxy-ca";
+pub const TOKEN_KEY: &str = "sa";
 
 pub struct AuthorityEntry {
     pub name: &'static str,
@@ -122,14 +122,21 @@ impl PkiFolder {
 
     /// Makes what is missing, ends soon, or does not name the API server as it is called now. `say` is told each.
     pub fn ensure(&self, names: &Names, now: i64, say: &mut dyn FnMut(String)) -> Result<(), Error> {
+        self.ensure_some(names, now, &|_| true, say)
+    }
+
+    /// The same for those that are `wanted` by their names.
+    pub fn ensure_some(&self, names: &Names, now: i64, wanted: &dyn Fn(&str) -> bool, say: &mut dyn FnMut(String)) -> Result<(), Error> {
         for entry in &AUTHORITIES {
-            if self.certificate(entry.name).exists() {
+            if !wanted(entry.name) {
+                // Somebody else's.
+            } else if self.certificate(entry.name).exists() {
                 say(format!("[certs] Using existing {} certificate authority", entry.name));
             } else {
                 say(format!("[certs] Generating {:?} certificate and key", entry.name));
                 self.write(entry.name, &Authority::generate(entry.common_name, now)?.identity)?;
             }
-            for entry in ENTRIES.iter().filter(|leaf| leaf.authority == entry.name) {
+            for entry in ENTRIES.iter().filter(|leaf| leaf.authority == entry.name && wanted(leaf.name)) {
                 let good = |facts: &Certificate| facts.not_after > now + RENEW_BEFORE_SECONDS && facts.not_before <= now && (entry.user.is_some() || names.within(facts));
                 if self.facts(entry.name)?.is_some_and(|facts| good(&facts)) {
                     say(format!("[certs] Using existing {} certificate and key on disk", entry.name));
@@ -143,7 +150,9 @@ impl PkiFolder {
                 }
             }
         }
-        if self.key(TOKEN_KEY).exists() {
+        if !wanted(TOKEN_KEY) {
+            // Somebody else's.
+        } else if self.key(TOKEN_KEY).exists() {
             say("[certs] Using existing sa keys".to_owned());
         } else {
             say(format!("[certs] Generating {TOKEN_KEY:?} key and public key"));

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::files::write_private;
 use crate::host::KUBERNETES_FOLDER;
 use crate::kubeconfig::{Login, kubeconfig};
+use crate::shared_certificates::CertificateKey;
 use crate::tabs::columns;
 
 #[derive(Args, Debug)]
@@ -134,9 +135,7 @@ pub fn run(command: &CertsCommand) -> Result<(), Error> {
             Ok(())
         }
         What::CertificateKey => {
-            let mut random = [0u8; 32];
-            getrandom::fill(&mut random).map_err(|error| Error::Host(format!("the kernel gives no random numbers: {error}")))?;
-            println!("{}", random.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+            println!("{}", CertificateKey::generate()?);
             Ok(())
         }
     }

@@ -25,7 +25,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run this command in order to set up the Kubernetes control plane
-    Init(init::Options),
+    Init(init::InitCommand),
     /// Run this on any machine you wish to join an existing cluster
     Join(join::Options),
     /// Manage bootstrap tokens
@@ -70,7 +70,7 @@ fn version(version: &str, output: Option<Format>) -> String {
 
 fn run(command: Command, host: &dyn Host) -> Result<(), Error> {
     match command {
-        Command::Init(options) => init::run(&options, host),
+        Command::Init(command) => init::run(&command, host),
         Command::Join(options) => join::run(&options, host),
         Command::Token(command) => tokens::run(&command),
         Command::Certs(command) => certs::run(&command),
@@ -142,6 +142,11 @@ mod tests {
             "init",
             "init --apiserver-advertise-address=10.0.0.1 --pod-network-cidr 10.32.0.0/12 --network=none --token abcdef.0123456789abcdef --token-ttl 0 --ignore-preflight-errors=all -v5",
             "init --apiserver-advertise-address 10.0.0.1 --control-plane-endpoint lb:6443 --ignore-preflight-errors Swap,Port-6443 --v=5",
+            "init --etcd-servers https://192.0.2.9:2379 --etcd-cafile a --etcd-certfile b --etcd-keyfile c --upload-certs --control-plane-endpoint lb",
+            "init phase upload-certs --upload-certs",
+            "init phase certs apiserver --apiserver-advertise-address 10.0.0.1",
+            "init phase",
+            "join lb:6443 --token abcdef.0123456789abcdef --control-plane --certificate-key 00000000000000000000000000000000",
             "token create --print-join-command --ttl 2h",
             "token create abcdef.0123456789abcdef --description x",
             "token delete abcdef",

@@ -8,6 +8,23 @@ pub const KUBERNETES_FOLDER: &str = "/etc/kubernetes";
 /// Where the agent's own files are, as upstream's.
 pub const KUBELET_FOLDER: &str = "/var/lib/kubelet";
 
+/// An etcd that the cluster's control planes share, by kubeadm's words for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExternalEtcd {
+    pub endpoints: Vec<String>,
+    pub ca_file: Option<PathBuf>,
+    pub cert_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+}
+
+/// What an etcd says of itself.
+#[derive(Debug, Clone)]
+pub struct EtcdFacts {
+    pub version: String,
+    /// It holds a cluster's objects.
+    pub in_use: bool,
+}
+
 #[derive(Debug, Clone)]
 pub struct ControlPlane {
     pub data_dir: PathBuf,
@@ -21,6 +38,8 @@ pub struct ControlPlane {
     pub extra_names: Vec<String>,
     /// No pod network: somebody else brings one.
     pub no_network: bool,
+    /// Where the objects are; none: in the data folder, on this machine alone.
+    pub etcd: Option<ExternalEtcd>,
 }
 
 #[derive(Debug, Clone)]
@@ -41,6 +60,8 @@ pub trait Host {
     fn version(&self) -> &str;
     /// By which others reach this machine, of that family if it has one.
     fn address(&self, ipv4: bool) -> Option<IpAddr>;
+    /// Asks an etcd whether it is there, and whose.
+    fn ask_etcd(&self, etcd: &ExternalEtcd) -> Result<EtcdFacts, String>;
     /// Returns when it answers; it goes on in the background.
     fn start_control_plane(&self, what: &ControlPlane) -> Result<(), String>;
     /// Returns when it has registered its node; it goes on in the background.

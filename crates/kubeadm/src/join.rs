@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use client::Client;
 use client::kubeconfig::Config;
 use jiff::Timestamp;
-use pki::Identity;
 use serde_json::Value;
 
 use crate::bootstrap_token::BootstrapToken;
@@ -16,11 +16,14 @@ use crate::error::{Error, InPhase};
 use crate::files::{Journal, names_in};
 use crate::host::{Agent, Host, KUBELET_FOLDER, KUBERNETES_FOLDER};
 use crate::identity::IdentityFile;
-use crate::init::{DEFAULT_DATA, KUBELET_PORT, node_name};
+use crate::control_plane::{BIND_PORT, KUBELET_PORT};
+use crate::init::{DEFAULT_DATA, node_name};
+use crate::{join_command, join_control_plane};
 use crate::kubeconfig::{Login, kubeconfig};
 use crate::objects::{ClusterConfiguration, KUBEADM_CONFIG, KUBELET_CONFIG};
 use crate::preflight::{self, Check};
 use crate::rest::{self, CONFIG_MAPS, NODES, connect};
+use crate::shared_certificates::CertificateKey;
 use crate::signing::{CLIENT_SIGNER, Wish, sign};
 
 /// How long the control plane may take to approve and sign.
@@ -55,6 +58,15 @@ pub struct Options {
     /// Create a new control plane instance on this node
     #[arg(long)]
     pub control_plane: bool,
+    /// Use this key to decrypt the certificate secrets uploaded by init
+    #[arg(long, value_name = "KEY")]
+    pub certificate_key: Option<CertificateKey>,
+    /// The IP address the API Server of this node will advertise it's listening on; found by itself when left out
+    #[arg(long, value_name = "IP")]
+    pub apiserver_advertise_address: Option<IpAddr>,
+    /// Port for the API Server of this node to bind to
+    #[arg(long, value_name = "PORT", default_value_t = BIND_PORT)]
+    pub apiserver_bind_port: u16,
     /// Where the node's data are kept
     #[arg(long, value_name = "DIR", default_value = DEFAULT_DATA)]
     pub data_dir: PathBuf,
@@ -68,18 +80,15 @@ pub struct Options {
 
 /// What the options come to.
 #[derive(Debug)]
-struct Wanted {
+pub struct Wanted {
     endpoint: String,
     discovery: BootstrapToken,
     bootstrap: BootstrapToken,
     trust: Trust,
-    node_name: String,
+    pub node_name: String,
 }
 
 fn wanted(options: &Options) -> Result<Wanted, Error> {
-    if options.control_plane {
-        return Err(Error::Hinted { message: "--control-plane is not supported: one API server a cluster, unless they share an etcd".into(), hint: "`coracle up --etcd-servers=…` runs further API servers on one etcd; without --control-plane this machine joins as a worker".into() });
-    }
     let mut endpoint = options.endpoint.clone().ok_or_else(|| Error::Invalid("discovery: Invalid value: \"\": bootstrapToken or file must be set\nhint: kubeadm join 192.0.2.1:6443 --token … --discovery-token-ca-cert-hash sha256:…; `kubeadm token create --print-join-command` on the control-plane node prints the whole line".into()))?;
     if let Some((_, rest)) = endpoint.split_once("://") {
         endpoint = rest.trim_end_matches('/').to_owned();
@@ -131,17 +140,21 @@ impl Files {
 }
 
 /// What the cluster says before this machine is one of its own.
-struct Learned {
-    cluster: ClusterConfiguration,
-    kubelet: String,
-    identity: Identity,
+pub struct Learned {
+    pub ca: String,
+    pub cluster: ClusterConfiguration,
+    /// A KubeletConfiguration, in YAML.
+    pub kubelet: String,
+    /// With the token.
+    pub client: Client,
+    server: String,
 }
 
 fn is_ready(node: &Value) -> bool {
     node.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
 
-async fn learn(cluster: &Cluster, wanted: &Wanted) -> Result<Learned, Error> {
+async fn learn(cluster: Cluster, wanted: &Wanted) -> Result<Learned, Error> {
     let config = Config { server: cluster.server.clone(), certificate_authority: Some(cluster.ca.clone().into_bytes()), token: Some(wanted.bootstrap.to_string()), ..Config::default() };
     let client = connect(&config)?;
     println!("[preflight] Reading configuration from the \"kubeadm-config\" ConfigMap in namespace \"kube-system\"...");
@@ -164,60 +177,36 @@ async fn learn(cluster: &Cluster, wanted: &Wanted) -> Result<Learned, Error> {
     if existing.is_some_and(|node| is_ready(&node)) {
         return Err(Error::Invalid(format!("a Node with name {name:?} and status \"Ready\" already exists in the cluster. You must delete the existing Node or change the name of this new joining Node"))).phase("kubelet-start");
     }
-    println!("[kubelet-start] Waiting for the kubelet to perform the TLS Bootstrap");
-    let wish = Wish { signer: CLIENT_SIGNER, node_name: name.clone(), seconds: None, patience: SIGNING_PATIENCE };
-    let identity = sign(&client, &wish).await.map_err(Error::from).phase("kubelet-start")?;
-    Ok(Learned { cluster: configuration, kubelet, identity })
+    Ok(Learned { ca: cluster.ca, cluster: configuration, kubelet, client, server: cluster.server })
 }
 
-const DONE: &str = "\nThis node has joined the cluster:\n* Certificate signing request was sent to apiserver and a response was received.\n* The Kubelet was informed of the new secure connection details.\n\nRun 'kubectl get nodes' on the control-plane to see this node join the cluster.\n\n";
-
-pub fn run(options: &Options, host: &dyn Host) -> Result<(), Error> {
+/// Checks this machine, finds out whom it deals with, and what the cluster is like.
+fn preflight(options: &Options, wanted: &Wanted, host: &dyn Host) -> Result<Learned, Error> {
     let ignored = preflight::ignored(&options.ignore_preflight_errors);
-    let wanted = wanted(options)?;
     println!("[preflight] Running pre-flight checks");
-    preflight::root(&ignored).phase("preflight")?;
+    preflight::root(&ignored)?;
     let files = Files::new();
     let running = host.runs(&options.data_dir).then(|| format!("a cluster or an agent already runs on this machine with {}\n\thint: `kubeadm reset` takes this machine out of it", options.data_dir.display()));
-    preflight::run(
-        &[
-            Check::FileAvailable(files.kubeconfig.clone()),
-            Check::FileAvailable(files.ca.clone()),
-            Check::PortOpen(KUBELET_PORT),
-            Check::HostName(wanted.node_name.clone()),
-            Check::Found { name: "Coracle", wrong: running },
-        ],
-        &ignored,
-    )
-    .phase("preflight")?;
-    let (cluster, learned) = crate::cli::block_on(async {
-        let found = discovery::discover(&wanted.endpoint, &wanted.discovery, &wanted.trust).await.phase("preflight")?;
-        preflight::run(&[Check::Found { name: "ClockSkew", wrong: found.clock }], &ignored).phase("preflight")?;
-        let learned = learn(&found.cluster, &wanted).await.phase("preflight")?;
-        Ok::<_, Error>((found.cluster, learned))
-    })??;
+    let mut checks = vec![Check::FileAvailable(files.kubeconfig), Check::PortOpen(KUBELET_PORT), Check::HostName(wanted.node_name.clone()), Check::Found { name: "Coracle", wrong: running }];
+    if !options.control_plane {
+        checks.push(Check::FileAvailable(files.ca));
+    }
+    preflight::run(&checks, &ignored)?;
+    crate::cli::block_on(async {
+        let found = discovery::discover(&wanted.endpoint, &wanted.discovery, &wanted.trust).await?;
+        preflight::run(&[Check::Found { name: "ClockSkew", wrong: found.clock }], &ignored)?;
+        learn(found.cluster, wanted).await
+    })?
+}
 
+pub fn run(options: &Options, host: &dyn Host) -> Result<(), Error> {
+    let wanted = wanted(options)?;
+    let learned = preflight(options, &wanted, host).phase("preflight")?;
+    if options.control_plane {
+        return join_control_plane::run(options, &wanted, learned, host);
+    }
     let mut journal = Journal::default();
-    journal.write(&files.ca, cluster.ca.as_bytes())?;
-    println!("[kubelet-start] Writing kubelet configuration to file {:?}", files.config.display().to_string());
-    journal.write(&files.config, learned.kubelet.as_bytes())?;
-    println!("[kubelet-start] Writing kubelet environment file with flags to file {:?}", files.flags.display().to_string());
-    journal.expect(&files.pki);
-    files.identity.store(&learned.identity, Timestamp::now())?;
-    let user = format!("system:node:{}", wanted.node_name);
-    let current = files.identity.current().display().to_string();
-    journal.write(&files.kubeconfig, kubeconfig(&cluster.server, &cluster.ca, &user, &Login::File(&current)).as_bytes())?;
-    let agent = Agent {
-        data_dir: options.data_dir.clone(),
-        kubeconfig: files.kubeconfig.clone(),
-        config: files.config.clone(),
-        node_name: wanted.node_name.clone(),
-        node_ip: options.node_ip,
-        pod_network_cidr: learned.cluster.pod_subnet,
-        service_cidr: learned.cluster.service_subnet,
-        no_network: learned.cluster.no_network,
-    };
-    journal.write(&files.flags, format!("KUBELET_KUBEADM_ARGS=\"--hostname-override={}\"\n", agent.node_name).as_bytes())?;
+    let agent = become_worker(options, &wanted, &learned, &mut journal).phase("kubelet-start")?;
     println!("[kubelet-start] Starting the kubelet");
     let before = names_in(&options.data_dir);
     if let Err(message) = host.start_agent(&agent) {
@@ -227,8 +216,36 @@ pub fn run(options: &Options, host: &dyn Host) -> Result<(), Error> {
         return Err(Error::Host(message)).phase("kubelet-start");
     }
     journal.keep();
-    print!("{DONE}");
+    print!("{}", join_command::JOINED);
     Ok(())
+}
+
+/// A certificate of its own, and its files.
+fn become_worker(options: &Options, wanted: &Wanted, learned: &Learned, journal: &mut Journal) -> Result<Agent, Error> {
+    let files = Files::new();
+    println!("[kubelet-start] Waiting for the kubelet to perform the TLS Bootstrap");
+    let wish = Wish { signer: CLIENT_SIGNER, node_name: wanted.node_name.clone(), seconds: None, patience: SIGNING_PATIENCE };
+    let identity = crate::cli::block_on(sign(&learned.client, &wish))??;
+    journal.write(&files.ca, learned.ca.as_bytes())?;
+    println!("[kubelet-start] Writing kubelet configuration to file {:?}", files.config.display().to_string());
+    journal.write(&files.config, learned.kubelet.as_bytes())?;
+    println!("[kubelet-start] Writing kubelet environment file with flags to file {:?}", files.flags.display().to_string());
+    journal.expect(&files.pki);
+    files.identity.store(&identity, Timestamp::now())?;
+    let user = format!("system:node:{}", wanted.node_name);
+    let current = files.identity.current().display().to_string();
+    journal.write(&files.kubeconfig, kubeconfig(&learned.server, &learned.ca, &user, &Login::File(&current)).as_bytes())?;
+    journal.write(&files.flags, format!("KUBELET_KUBEADM_ARGS=\"--hostname-override={}\"\n", wanted.node_name).as_bytes())?;
+    Ok(Agent {
+        data_dir: options.data_dir.clone(),
+        kubeconfig: files.kubeconfig,
+        config: files.config,
+        node_name: wanted.node_name.clone(),
+        node_ip: options.node_ip,
+        pod_network_cidr: learned.cluster.pod_subnet.clone(),
+        service_cidr: learned.cluster.service_subnet.clone(),
+        no_network: learned.cluster.no_network,
+    })
 }
 
 #[cfg(test)]
@@ -269,7 +286,6 @@ mod tests {
             ("10.0.0.1:6443 --token abcdef --discovery-token-unsafe-skip-ca-verification", "was not of the form"),
             ("10.0.0.1:6443 --token abcdef.0123456789abcdef", "without caCertHashes can be unsafe"),
             ("10.0.0.1:6443 --token abcdef.0123456789abcdef --discovery-token-ca-cert-hash sha256:12", "expected 64 hexadecimal digits"),
-            ("10.0.0.1:6443 --token abcdef.0123456789abcdef --control-plane", "not supported"),
         ] {
             let error = of(line).unwrap_err();
             assert!(error.to_string().contains(part), "{line}: {error}");

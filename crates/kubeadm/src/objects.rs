@@ -6,12 +6,17 @@ use serde_json::{Value, json};
 
 use crate::bootstrap_token::GROUP;
 use crate::certificates::KUBELET_CLIENT_USER;
+use crate::host::ExternalEtcd;
 use crate::rest::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, CONFIG_MAPS, Kind, ROLE_BINDINGS, ROLES};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 const NODES: &str = "system:nodes";
+pub const API_VERSION: &str = "kubeadm.k8s.io/v1beta4";
+/// Where the objects of a cluster with one control plane are.
+const EMBEDDED_STORE: &str = "/var/lib/coracle/store";
 pub const KUBEADM_CONFIG: &str = "kubeadm-config";
 pub const KUBELET_CONFIG: &str = "kubelet-config";
+pub const KUBEADM_CERTS: &str = "kubeadm-certs";
 
 type Object = (Kind, Value);
 
@@ -28,9 +33,9 @@ fn cluster_binding(name: &str, role: &str, subjects: Value) -> Object {
     (CLUSTER_ROLE_BINDINGS, json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name}, "roleRef": role, "subjects": subjects}))
 }
 
-/// Who may read one ConfigMap.
-fn readable(namespace: &str, role: &str, config_map: &str, subjects: Value) -> [Object; 2] {
-    let rules = json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["configmaps"], "resourceNames": [config_map]}]);
+/// Who may read one ConfigMap or Secret.
+fn readable(namespace: &str, role: &str, (resource, name): (&str, &str), subjects: Value) -> [Object; 2] {
+    let rules = json!([{"verbs": ["get"], "apiGroups": [""], "resources": [resource], "resourceNames": [name]}]);
     let meta = json!({"name": role, "namespace": namespace});
     let reference = json!({"apiGroup": RBAC, "kind": "Role", "name": role});
     [
@@ -74,7 +79,7 @@ pub fn bootstrap_rules() -> Vec<Object> {
 pub fn cluster_info(kubeconfig: &str) -> Vec<Object> {
     let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cluster-info", "namespace": "kube-public"}, "data": {"kubeconfig": kubeconfig}});
     let mut all = vec![(CONFIG_MAPS, object)];
-    all.extend(readable("kube-public", "kubeadm:bootstrap-signer-clusterinfo", "cluster-info", json!([subject("User", "system:anonymous")])));
+    all.extend(readable("kube-public", "kubeadm:bootstrap-signer-clusterinfo", ("configmaps", "cluster-info"), json!([subject("User", "system:anonymous")])));
     all
 }
 
@@ -88,17 +93,50 @@ pub struct ClusterConfiguration {
     pub no_network: bool,
     /// Of the API server's certificate.
     pub extra_names: Vec<String>,
+    /// None: the first machine's data folder.
+    pub etcd: Option<ExternalEtcd>,
+}
+
+/// `etcd:` of a ClusterConfiguration.
+fn etcd_value(etcd: Option<&ExternalEtcd>) -> Value {
+    let Some(etcd) = etcd else { return json!({"local": {"dataDir": EMBEDDED_STORE}}) };
+    let mut external = json!({"endpoints": etcd.endpoints});
+    for (key, file) in [("caFile", &etcd.ca_file), ("certFile", &etcd.cert_file), ("keyFile", &etcd.key_file)] {
+        external[key] = file.as_ref().map(|file| file.display().to_string()).unwrap_or_default().into();
+    }
+    json!({"external": external})
+}
+
+/// `etcd.external` of a ClusterConfiguration, if it has one.
+pub fn external_etcd(configuration: &Value) -> Option<ExternalEtcd> {
+    let external = configuration.pointer("/etcd/external")?;
+    let file = |key: &str| external[key].as_str().filter(|text| !text.is_empty()).map(Into::into);
+    let endpoints: Vec<String> = external["endpoints"].as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect();
+    Some(ExternalEtcd { endpoints, ca_file: file("caFile"), cert_file: file("certFile"), key_file: file("keyFile") })
 }
 
 impl ClusterConfiguration {
+    pub fn value(&self) -> Value {
+        let mut value = json!({
+            "apiVersion": API_VERSION, "kind": "ClusterConfiguration",
+            "apiServer": {}, "controllerManager": {}, "dns": {}, "proxy": {}, "scheduler": {},
+            "caCertificateValidityPeriod": "87600h0m0s", "certificateValidityPeriod": "8760h0m0s", "encryptionAlgorithm": "ECDSA-P256",
+            "certificatesDir": "/etc/kubernetes/pki", "clusterName": "kubernetes", "imageRepository": "registry.k8s.io", "kubernetesVersion": self.version,
+            "etcd": etcd_value(self.etcd.as_ref()),
+            "networking": {"dnsDomain": "cluster.local", "podSubnet": self.pod_subnet, "serviceSubnet": self.service_subnet},
+        });
+        if let Some(endpoint) = &self.control_plane_endpoint {
+            value["controlPlaneEndpoint"] = endpoint.as_str().into();
+        }
+        if !self.extra_names.is_empty() {
+            value["apiServer"] = json!({"certSANs": self.extra_names});
+        }
+        value
+    }
+
     pub fn yaml(&self) -> String {
-        let endpoint = self.control_plane_endpoint.as_ref().map(|endpoint| format!("controlPlaneEndpoint: {endpoint}\n")).unwrap_or_default();
-        let names: String = self.extra_names.iter().map(|name| format!("  - {name}\n")).collect();
-        let names = if names.is_empty() { "apiServer: {}\n".to_owned() } else { format!("apiServer:\n  certSANs:\n{names}") };
-        format!(
-            "{names}apiVersion: kubeadm.k8s.io/v1beta4\ncaCertificateValidityPeriod: 87600h0m0s\ncertificateValidityPeriod: 8760h0m0s\ncertificatesDir: /etc/kubernetes/pki\nclusterName: kubernetes\n{endpoint}kind: ClusterConfiguration\nkubernetesVersion: {}\nnetworking:\n  dnsDomain: cluster.local\n  podSubnet: {}\n  serviceSubnet: {}\n",
-            self.version, self.pod_subnet, self.service_subnet
-        )
+        // Maps, lists and texts can always be written.
+        serde_saphyr::to_string(&self.value()).unwrap_or_default()
     }
 
     /// What a joining machine must know of it.
@@ -113,6 +151,7 @@ impl ClusterConfiguration {
             service_subnet: at("/networking/serviceSubnet")?,
             no_network: config_map.pointer("/data/network").and_then(Value::as_str) == Some("none"),
             extra_names: parsed.pointer("/apiServer/certSANs").and_then(Value::as_array).into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect(),
+            etcd: external_etcd(&parsed),
         })
     }
 }
@@ -129,7 +168,7 @@ pub fn kubeadm_config(configuration: &ClusterConfiguration) -> Vec<Object> {
         data["network"] = "none".into();
     }
     let mut all = vec![(CONFIG_MAPS, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": KUBEADM_CONFIG, "namespace": "kube-system"}, "data": data}))];
-    all.extend(readable("kube-system", "kubeadm:nodes-kubeadm-config", KUBEADM_CONFIG, nodes_and_tokens()));
+    all.extend(readable("kube-system", "kubeadm:nodes-kubeadm-config", ("configmaps", KUBEADM_CONFIG), nodes_and_tokens()));
     all
 }
 
@@ -142,8 +181,13 @@ pub fn kubelet_configuration(cluster_dns: &str) -> String {
 
 pub fn kubelet_config(yaml: &str) -> Vec<Object> {
     let mut all = vec![(CONFIG_MAPS, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": KUBELET_CONFIG, "namespace": "kube-system"}, "data": {"kubelet": yaml}}))];
-    all.extend(readable("kube-system", "kubeadm:kubelet-config", KUBELET_CONFIG, nodes_and_tokens()));
+    all.extend(readable("kube-system", "kubeadm:kubelet-config", ("configmaps", KUBELET_CONFIG), nodes_and_tokens()));
     all
+}
+
+/// Who has a token may have the sealed certificates: they are of no use without their key.
+pub fn certificates_readable() -> [Object; 2] {
+    readable("kube-system", "kubeadm:kubeadm-certs", ("secrets", KUBEADM_CERTS), json!([subject("Group", GROUP)]))
 }
 
 #[cfg(test)]
@@ -159,11 +203,12 @@ mod tests {
             service_subnet: "10.96.0.0/12".into(),
             no_network: true,
             extra_names: vec!["lb.example".into()],
+            etcd: Some(ExternalEtcd { endpoints: vec!["https://192.0.2.9:2379".into()], ca_file: Some("/etc/etcd/ca.crt".into()), cert_file: None, key_file: None }),
         };
         for _ in 0..2 {
             let object = &kubeadm_config(&configuration)[0].1;
             assert_eq!(format!("{:?}", ClusterConfiguration::read(object).unwrap()), format!("{configuration:?}"));
-            (configuration.control_plane_endpoint, configuration.no_network, configuration.extra_names) = (None, false, Vec::new());
+            (configuration.control_plane_endpoint, configuration.no_network, configuration.extra_names, configuration.etcd) = (None, false, Vec::new(), None);
         }
         assert!(ClusterConfiguration::read(&json!({"data": {"ClusterConfiguration": "a: ["}})).is_none());
         let parsed: Value = serde_saphyr::from_str(&kubelet_configuration("10.96.0.10")).unwrap();

@@ -25,9 +25,12 @@ pub async fn administrators(client: &Client) -> Result<(), Error> {
     put_all(client, [objects::administrators()]).await.map_err(Error::api("unable to create the kubeadm:cluster-admins ClusterRoleBinding"))
 }
 
-pub async fn configuration(client: &Client, configuration: &ClusterConfiguration, kubelet: &str) -> Result<(), Error> {
+pub async fn configuration(client: &Client, configuration: &ClusterConfiguration) -> Result<(), Error> {
     println!("[upload-config] Storing the configuration used in ConfigMap \"kubeadm-config\" in the \"kube-system\" Namespace");
-    put_all(client, objects::kubeadm_config(configuration)).await.map_err(Error::api("error uploading the kubeadm ClusterConfiguration"))?;
+    put_all(client, objects::kubeadm_config(configuration)).await.map_err(Error::api("error uploading the kubeadm ClusterConfiguration"))
+}
+
+pub async fn kubelet_configuration(client: &Client, kubelet: &str) -> Result<(), Error> {
     println!("[kubelet] Creating a ConfigMap \"kubelet-config\" in namespace kube-system with the configuration for the kubelets in the cluster");
     put_all(client, objects::kubelet_config(kubelet)).await.map_err(Error::api("error creating kubelet configuration ConfigMap"))
 }
@@ -44,8 +47,8 @@ pub fn default_description(description: &str) -> Description {
     Description { usages: vec!["authentication".into(), "signing".into()], groups: vec![GROUP.into()], description: description.into() }
 }
 
-/// `ttl` of nothing is for ever.
-pub async fn token(client: &Client, token: &BootstrapToken, what: &Description, ttl: SignedDuration) -> Result<(), Error> {
+/// `ttl` of nothing is for ever. The Secret that it is.
+pub async fn token(client: &Client, token: &BootstrapToken, what: &Description, ttl: SignedDuration) -> Result<Value, Error> {
     let expires = if ttl.is_zero() { None } else { Timestamp::now().checked_add(ttl).ok() };
     rest::put(client, &SECRETS, token.secret(what, expires)).await.map_err(Error::api("failed to create or update bootstrap token"))
 }

@@ -53,16 +53,16 @@ pub async fn create(client: &Client, kind: &Kind, object: Value) -> Result<Value
     made.value().map_err(Status::internal)
 }
 
-/// Makes it, or brings the one there in line.
-pub async fn put(client: &Client, kind: &Kind, object: Value) -> Result<(), Status> {
+/// Makes it, or brings the one there in line; as it is then.
+pub async fn put(client: &Client, kind: &Kind, object: Value) -> Result<Value, Status> {
     let text = |path: &str| object.pointer(path).and_then(Value::as_str).map(str::to_owned);
     let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
     match create(client, kind, object.clone()).await {
         Err(status) if status.is_already_exists() => {
             let target = kind.target(namespace.as_deref(), name.as_deref());
-            client.transport().patch(&target, PatchKind::Merge, Body::Value(object), &options()).await.map(drop)
+            client.transport().patch(&target, PatchKind::Merge, Body::Value(object), &options()).await?.value().map_err(Status::internal)
         }
-        made => made.map(drop),
+        made => made,
     }
 }
 

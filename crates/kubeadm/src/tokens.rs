@@ -14,9 +14,10 @@ use serde_json::Value;
 use crate::bootstrap_token::{self, BootstrapToken, Description, GROUP, ID_PATTERN, PATTERN, duration, is_id};
 use crate::error::Error;
 use crate::host::KUBERNETES_FOLDER;
-use crate::init::join_command;
+use crate::join_command;
 use crate::publish;
 use crate::rest::{SECRETS, connect};
+use crate::shared_certificates::CertificateKey;
 use crate::tabs::columns;
 
 #[derive(Args, Debug)]
@@ -49,6 +50,9 @@ struct Create {
     /// Instead of printing only the token, print the full 'kubeadm join' flag needed to join the cluster using the token
     #[arg(long)]
     print_join_command: bool,
+    /// When used together with '--print-join-command', print the full 'kubeadm join' flag needed to join the cluster as a control-plane
+    #[arg(long, value_name = "KEY", requires = "print_join_command")]
+    certificate_key: Option<CertificateKey>,
     /// The duration before the token is automatically deleted (e.g. 1s, 2m, 3h). If set to '0', the token will never expire
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "24h0m0s", allow_hyphen_values = true)]
     ttl: SignedDuration,
@@ -87,7 +91,11 @@ async fn create(client: &Client, config: &Config, options: &Create) -> Result<()
     }
     let ca = config.certificate_authority.clone().and_then(|ca| String::from_utf8(ca).ok()).ok_or_else(|| Error::Invalid("failed to get join command: the kubeconfig has no certificate authority".into()))?;
     let endpoint = config.server.trim_start_matches("https://");
-    println!("{}", join_command(endpoint, &token.to_string(), &ca)?.replace("\\\n\t", ""));
+    let mut command = join_command::worker(endpoint, &token.to_string(), &ca)?;
+    if let Some(key) = &options.certificate_key {
+        command = join_command::control_plane(&command, Some(&key.to_string()));
+    }
+    println!("{}", join_command::one_line(&command));
     Ok(())
 }
 

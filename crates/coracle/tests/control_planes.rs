@@ -1,0 +1,59 @@
+//! Three machines of a lab, as root: two control planes on one etcd and a worker, by kubeadm's words; what is refused leaves nothing behind; one of the control planes
+//! stops, and the cluster goes on.
+
+mod machines;
+
+use machines::Lab;
+
+const ETCD: &str = "http://192.168.0.13:2379";
+
+/// The command that follows `before`, in one line.
+fn command(said: &str, before: &str) -> String {
+    let rest = said.split(before).nth(1).unwrap_or_else(|| panic!("{said}"));
+    let lines = rest.trim_start().lines().take_while(|line| !line.trim().is_empty() && !line.starts_with("hint:"));
+    lines.map(|line| line.trim().trim_end_matches('\\')).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn one_of_two_stops() {
+    let lab = Lab::up(3);
+    lab.on("node3", "(etcd --data-dir /var/lib/etcd --listen-client-urls http://0.0.0.0:2379 --advertise-client-urls http://192.168.0.13:2379 >/var/log/etcd.log 2>&1 &); until grep -q 'serving insecure client' /var/log/etcd.log; do :; done");
+    for node in ["node1", "node2", "node3"] {
+        // A name that leads to all API servers.
+        lab.on(node, "printf '192.168.0.11 api\\n192.168.0.12 api\\n' >>/etc/hosts");
+    }
+    lab.refused("node1", "kubeadm init --apiserver-advertise-address 192.168.0.11 --etcd-servers http://192.168.0.13:1", "[ERROR ExternalEtcd]: etcd at http://192.168.0.13:1 does not answer");
+    lab.is_clean("node1");
+    let said = lab.on("node1", &format!("kubeadm init --apiserver-advertise-address 192.168.0.11 --etcd-servers {ETCD} --control-plane-endpoint api --upload-certs"));
+    let join = command(&said, "control-plane nodes running the following command on each as root:");
+    let worker = command(&said, "worker nodes by running the following on each as root:");
+    assert!(join.starts_with("kubeadm join api:6443 ") && join.contains(" --control-plane --certificate-key "), "{said}");
+
+    lab.refused("node2", &format!("kubeadm init --apiserver-advertise-address 192.168.0.12 --etcd-servers {ETCD}"), "holds a cluster's objects already");
+    let keyless = join.split(" --certificate-key").next().expect("a command");
+    lab.refused("node2", keyless, "The certificates that must be shared among control plane instances are provided.");
+    lab.refused("node2", &format!("{keyless} --certificate-key {}", "0".repeat(64)), "error decoding secret data with provided key: cipher: message authentication failed");
+    lab.is_clean("node2");
+    let said = lab.on("node2", &format!("{join} --apiserver-advertise-address 192.168.0.12"));
+    assert!(said.contains("This node has joined the cluster and a new control plane instance was created:"), "{said}");
+    lab.on("node3", &worker);
+    lab.on("node2", "kubectl wait --for=condition=Ready node/node1 node/node2 node/node3 --timeout=120s");
+    assert_eq!(lab.on("node1", "kubectl get endpoints kubernetes -o jsonpath='{.subsets[*].addresses[*].ip}' 2>/dev/null"), "192.168.0.11 192.168.0.12");
+    let ranges = lab.on("node1", "kubectl get nodes -o jsonpath='{.items[*].spec.podCIDR}'");
+    assert_eq!(ranges.split(' ').collect::<std::collections::BTreeSet<_>>().len(), 3, "{ranges}");
+    assert!(lab.on("node1", "kubectl get node node2 -o jsonpath='{.spec.taints[*].key} {.metadata.labels}'").matches("node-role.kubernetes.io/control-plane").count() >= 2);
+    // Each reaches the agents of all: the log of a part of the other one.
+    lab.on("node1", "kubectl logs -n kube-system kube-apiserver-node2 | grep -q .");
+
+    lab.on("node1", "coracle down");
+    // Its place is taken: in the endpoints, and by whoever decides.
+    lab.on("node3", "until [ \"$(curl -sk https://192.168.0.12:6443/healthz)\" = ok ]; do :; done");
+    lab.on("node2", "kubectl wait --for=jsonpath='{.subsets[0].addresses[*].ip}'=192.168.0.12 endpoints/kubernetes --timeout=120s 2>/dev/null");
+    lab.on("node2", "kubectl create deployment after --image=none && kubectl wait --for=jsonpath='{.status.replicas}'=1 deployment/after --timeout=120s");
+    lab.on("node2", "kubectl wait --for=jsonpath='{.spec.nodeName}'=node3 pod -l app=after --timeout=120s");
+    // The worker's agent has found the other one: it tells of the pod.
+    lab.on("node2", "kubectl wait --for=jsonpath='{.status.hostIP}'=192.168.0.13 pod -l app=after --timeout=120s");
+    lab.on("node1", "coracle up --detach");
+    assert_eq!(lab.on("node1", "kubectl get deployment after -o jsonpath='{.status.replicas}'"), "1");
+    lab.on("node2", "kubectl wait --for=jsonpath='{.subsets[0].addresses[0].ip}'=192.168.0.11 endpoints/kubernetes --timeout=120s 2>/dev/null");
+}

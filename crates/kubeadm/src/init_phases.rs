@@ -1,0 +1,177 @@
+//! The phases of `kubeadm init`. Mirrors `cmd/phases/init`, names, order and texts.
+
+use std::time::Instant;
+
+use client::Client;
+use jiff::Timestamp;
+
+use crate::certificates::CA;
+use crate::control_plane::{ADMIN, Etcd, SUPER_ADMIN};
+use crate::error::Error;
+use crate::init::Init;
+use crate::join_command::{self, Shared};
+use crate::kubeconfig::of_cluster;
+use crate::objects::{ClusterConfiguration, KUBEADM_CONFIG};
+use crate::phases::{Phase, wants};
+use crate::preflight;
+use crate::publish;
+use crate::rest::{self, CONFIG_MAPS, connect};
+use crate::shared_certificates::{self, CertificateKey};
+
+const fn phase(name: &'static str, short: &'static str, parts: &'static [&'static str]) -> Phase {
+    Phase { name, short, parts }
+}
+
+pub const PHASES: [Phase; 14] = [
+    phase("preflight", "Run pre-flight checks", &[]),
+    phase("certs", "Certificate generation", &["ca", "apiserver", "apiserver-kubelet-client", "front-proxy-ca", "front-proxy-client", "sa"]),
+    phase("kubeconfig", "Generate all kubeconfig files necessary to establish the control plane and the admin kubeconfig file", &["admin", "super-admin", "kubelet", "controller-manager", "scheduler"]),
+    phase("etcd", "Nothing to write: objects are in the data folder or in an etcd of others", &["local"]),
+    phase("control-plane", "Nothing to write: the control plane is one process, which wait-control-plane starts", &["apiserver", "controller-manager", "scheduler"]),
+    phase("kubelet-start", "Write kubelet settings and (re)start the kubelet", &[]),
+    phase("wait-control-plane", "Wait for the control plane to start", &[]),
+    phase("upload-config", "Upload the kubeadm and kubelet configuration to a ConfigMap", &["kubeadm", "kubelet"]),
+    phase("upload-certs", "Upload certificates to kubeadm-certs", &[]),
+    phase("mark-control-plane", "Mark a node as a control-plane", &[]),
+    phase("bootstrap-token", "Generates bootstrap tokens used to join a node to a cluster", &[]),
+    phase("kubelet-finalize", "Updates settings relevant to the kubelet after TLS bootstrap", &[]),
+    phase("addon", "Install required addons for passing conformance tests", &["coredns", "kube-proxy"]),
+    phase("show-join-command", "Show the join command for control-plane and worker node", &[]),
+];
+
+/// One phase, or only a part of it.
+pub fn run(init: &mut Init<'_>, phase: &str, only: Option<&str>) -> Result<(), Error> {
+    match phase {
+        "preflight" => preflight(init),
+        "certs" => certs(init, only),
+        "kubeconfig" => kubeconfigs(init, only),
+        "kubelet-start" => kubelet_start(init),
+        "wait-control-plane" => wait_control_plane(init),
+        "upload-config" => upload_config(init, only),
+        "upload-certs" => upload_certs(init),
+        "mark-control-plane" => with_client(init, async |init, client| publish::mark_control_plane(&client, &init.what.node_name).await),
+        "bootstrap-token" => bootstrap_token(init),
+        "addon" => {
+            println!("[addons] Applied essential addon: CoreDNS");
+            println!("[addons] Applied essential addon: kube-proxy");
+            Ok(())
+        }
+        "show-join-command" => show_join_command(init),
+        _ => Ok(()),
+    }
+}
+
+/// With whom `--kubeconfig` names, else as the administrator to this machine's own API server.
+fn with_client(init: &mut Init<'_>, work: impl AsyncFnOnce(&mut Init<'_>, Client) -> Result<(), Error>) -> Result<(), Error> {
+    let client = match &init.options.kubeconfig {
+        Some(path) => connect(&client::kubeconfig::Config::load(Some(path))?)?,
+        None => init.what.client(ADMIN)?,
+    };
+    crate::cli::block_on(work(init, client))?
+}
+
+fn preflight(init: &Init<'_>) -> Result<(), Error> {
+    let ignored = preflight::ignored(&init.options.ignore_preflight_errors);
+    preflight::root(&ignored)?;
+    println!("[preflight] Running pre-flight checks");
+    preflight::run(&init.what.checks(init.host, Etcd::Empty), &ignored)
+}
+
+fn certs(init: &mut Init<'_>, only: Option<&str>) -> Result<(), Error> {
+    let pki = init.what.pki();
+    println!("[certs] Using certificateDir folder {:?}", pki.0.display().to_string());
+    init.journal.expect(&pki.0);
+    let wanted = |name: &str| wants("certs", name, only, &init.options.skip_phases);
+    pki.ensure_some(&init.what.names()?, Timestamp::now().as_second(), &wanted, &mut |line| println!("{line}"))
+}
+
+fn kubeconfigs(init: &mut Init<'_>, only: Option<&str>) -> Result<(), Error> {
+    println!("[kubeconfig] Using kubeconfig folder {:?}", crate::host::KUBERNETES_FOLDER);
+    let server = init.server();
+    init.what.write_kubeconfigs(&mut init.journal, &server, only.filter(|only| *only != "all"))
+}
+
+fn kubelet_start(init: &mut Init<'_>) -> Result<(), Error> {
+    let config = init.kubelet_config();
+    println!("[kubelet-start] Writing kubelet configuration to file {:?}", config.display().to_string());
+    init.journal.write(&config, init.kubelet.as_bytes())?;
+    println!("[kubelet-start] Starting the kubelet");
+    Ok(())
+}
+
+fn wait_control_plane(init: &mut Init<'_>) -> Result<(), Error> {
+    println!("[wait-control-plane] Waiting for the control plane: one process, with the kubelet of this node in it");
+    let started = Instant::now();
+    init.start()?;
+    println!("[control-plane-check] kube-apiserver is healthy after {:.3}s", started.elapsed().as_secs_f64());
+    let client = init.what.client(SUPER_ADMIN)?;
+    crate::cli::block_on(publish::administrators(&client))?
+}
+
+fn configuration(init: &Init<'_>) -> ClusterConfiguration {
+    ClusterConfiguration {
+        version: init.host.version().to_owned(),
+        control_plane_endpoint: init.options.control_plane_endpoint.as_ref().map(|_| init.endpoint.clone()),
+        pod_subnet: init.what.pod_network_cidr.clone(),
+        service_subnet: init.what.service_cidr.clone(),
+        no_network: init.what.no_network,
+        extra_names: init.what.extra_names.clone(),
+        etcd: init.what.etcd.clone(),
+    }
+}
+
+fn upload_config(init: &mut Init<'_>, only: Option<&str>) -> Result<(), Error> {
+    with_client(init, async |init, client| {
+        if wants("upload-config", "kubeadm", only, &init.options.skip_phases) {
+            publish::configuration(&client, &configuration(init)).await?;
+        }
+        if wants("upload-config", "kubelet", only, &init.options.skip_phases) {
+            publish::kubelet_configuration(&client, &init.kubelet).await?;
+        }
+        Ok(())
+    })
+}
+
+fn upload_certs(init: &mut Init<'_>) -> Result<(), Error> {
+    if !init.options.upload_certs {
+        println!("[upload-certs] Skipping phase. Please see --upload-certs");
+        return Ok(());
+    }
+    with_client(init, async |init, client| {
+        // The cluster knows best where its objects are; a phase alone is seldom told.
+        let stored = rest::get(&client, &CONFIG_MAPS, Some("kube-system"), KUBEADM_CONFIG).await.map_err(Error::api("unable to fetch the kubeadm-config ConfigMap"))?;
+        let etcd = stored.as_ref().and_then(ClusterConfiguration::read).map_or_else(|| init.what.etcd.clone(), |stored| stored.etcd);
+        let key = match init.certificate_key.clone() {
+            Some(key) => key,
+            None => CertificateKey::generate()?,
+        };
+        shared_certificates::upload(&client, &init.what.pki(), etcd.as_ref(), &key).await?;
+        if !init.options.skip_certificate_key_print {
+            println!("[upload-certs] Using certificate key:\n{key}");
+        }
+        if etcd.is_none() {
+            eprintln!("hint: this cluster's objects are in this machine's data folder, so it can have no second control plane; `kubeadm init --etcd-servers=…` makes one that can.");
+        }
+        init.certificate_key = Some(key);
+        Ok(())
+    })
+}
+
+fn bootstrap_token(init: &mut Init<'_>) -> Result<(), Error> {
+    let ca = init.what.pki().identity(CA)?.certificate_pem;
+    let info = of_cluster(&init.server(), &ca);
+    with_client(init, async |init, client| publish::bootstrap(&client, &init.token, init.options.token_ttl, &info, !init.options.skip_token_print).await)
+}
+
+fn show_join_command(init: &mut Init<'_>) -> Result<(), Error> {
+    let ca = init.what.pki().identity(CA)?.certificate_pem;
+    let withheld = || "<value withheld>".to_owned();
+    let token = if init.options.skip_token_print { withheld() } else { init.token.to_string() };
+    let shared = match (&init.what.etcd, &init.options.control_plane_endpoint, init.options.upload_certs) {
+        (Some(_), Some(_), true) => Shared::Uploaded(init.certificate_key.as_ref().filter(|_| !init.options.skip_certificate_key_print).map_or_else(withheld, ToString::to_string)),
+        (Some(_), Some(_), false) => Shared::ByHand,
+        _ => Shared::Nothing,
+    };
+    print!("{}", join_command::initialized(&join_command::worker(&init.endpoint, &token, &ca)?, &shared, init.what.no_network));
+    Ok(())
+}

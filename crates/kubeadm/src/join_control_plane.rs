@@ -1,0 +1,160 @@
+//! `kubeadm join --control-plane`: one more API server, scheduler and controllers on the etcd that the cluster's control planes share.
+//!
+//! Mirrors `cmd/phases/join` (`preflight.go`, `controlplaneprepare.go`, `controlplanejoin.go`). A cluster whose objects are in one machine's data folder cannot have a second
+//! one: `docs/adr/0017-several-control-planes.md`.
+
+use jiff::Timestamp;
+
+use crate::certificates::{CA, PkiFolder};
+use crate::control_plane::{ADMIN, Etcd, advertised, endpoint};
+use crate::error::{Error, InPhase};
+use crate::files::{Journal, names_in};
+use crate::host::{ControlPlane, Host, KUBELET_FOLDER, KUBERNETES_FOLDER};
+use crate::join::{Learned, Options, Wanted};
+use crate::objects::ClusterConfiguration;
+use crate::{join_command, preflight, publish, shared_certificates};
+
+/// Why this cluster cannot have this machine as a control plane.
+fn obstacle(options: &Options, cluster: &ClusterConfiguration, pki: &PkiFolder) -> Option<Error> {
+    let not_ready = |what: &str| {
+        format!("\nOne or more conditions for hosting a new control plane instance is not satisfied.\n\n{what}\n\nPlease ensure that:\n* The cluster has a stable controlPlaneEndpoint address.\n* The certificates that must be shared among control plane instances are provided.\n\n")
+    };
+    if cluster.etcd.is_none() {
+        return Some(Error::Hinted {
+            message: not_ready("unable to add a new control plane instance to a cluster whose objects are in the data folder of its one control plane (the embedded store)"),
+            hint: "several control planes share an etcd. A new cluster gets it with `kubeadm init --etcd-servers=…` (or etcd.external in --config); this one's objects are moved into an etcd with `coracle store migrate --to etcd` (docs/clusters.md). Without --control-plane this machine joins as a worker".into(),
+        });
+    }
+    if cluster.control_plane_endpoint.is_none() {
+        return Some(Error::Hinted {
+            message: not_ready("unable to add a new control plane instance to a cluster that doesn't have a stable controlPlaneEndpoint address"),
+            hint: "`kubeadm init --control-plane-endpoint NAME` gives it one: a name or address that leads to all API servers".into(),
+        });
+    }
+    if options.certificate_key.is_some() {
+        return None;
+    }
+    let missing = shared_certificates::missing(pki, cluster.etcd.as_ref())?;
+    Some(Error::Hinted { message: not_ready(&missing), hint: "--certificate-key fetches them; `kubeadm init phase upload-certs --upload-certs` on a control plane uploads them and prints the key".into() })
+}
+
+/// What is on this machine, or was just fetched, must be this very cluster's.
+fn check_authority(pki: &PkiFolder, ca: &str) -> Result<(), Error> {
+    let path = pki.certificate(CA).display().to_string();
+    let hashes = |pem: &str| pki::public_key_hash(pem.as_bytes()).map_err(|error| Error::Certificate { path: path.clone(), message: error.to_string() });
+    if hashes(&pki.identity(CA)?.certificate_pem)? == hashes(ca)? {
+        return Ok(());
+    }
+    Err(Error::Hinted { message: format!("{path} is not the authority of the cluster that is joined"), hint: "it is another cluster's: remove it, or bring the right one".into() })
+}
+
+fn instance(options: &Options, wanted: &Wanted, cluster: &ClusterConfiguration, host: &dyn Host) -> Result<ControlPlane, Error> {
+    let mut extra_names = cluster.extra_names.clone();
+    if let Some(text) = &cluster.control_plane_endpoint {
+        let (name, _) = endpoint(text, options.apiserver_bind_port)?;
+        if !extra_names.contains(&name) {
+            extra_names.push(name);
+        }
+    }
+    Ok(ControlPlane {
+        data_dir: options.data_dir.clone(),
+        pki_dir: std::path::Path::new(KUBERNETES_FOLDER).join("pki"),
+        node_name: wanted.node_name.clone(),
+        advertise_address: advertised(options.apiserver_advertise_address.or(options.node_ip), &cluster.service_subnet, host)?,
+        secure_port: options.apiserver_bind_port,
+        pod_network_cidr: cluster.pod_subnet.clone(),
+        service_cidr: cluster.service_subnet.clone(),
+        extra_names,
+        no_network: cluster.no_network,
+        etcd: cluster.etcd.clone(),
+    })
+}
+
+/// The shared certificates, and this machine's own.
+fn prepare(options: &Options, learned: &Learned, what: &ControlPlane, server: &str, journal: &mut Journal) -> Result<(), Error> {
+    let pki = what.pki();
+    journal.expect(&pki.0);
+    if let Some(key) = &options.certificate_key {
+        crate::cli::block_on(shared_certificates::download(&learned.client, &pki, what.etcd.as_ref(), key, journal))??;
+    }
+    check_authority(&pki, &learned.ca)?;
+    println!("[certs] Using certificateDir folder {:?}", pki.0.display().to_string());
+    pki.ensure(&what.names()?, Timestamp::now().as_second(), &mut |line| println!("{line}"))?;
+    println!("[kubeconfig] Generating kubeconfig files");
+    println!("[kubeconfig] Using kubeconfig folder {KUBERNETES_FOLDER:?}");
+    what.write_kubeconfigs(journal, server, None)?;
+    let config = std::path::Path::new(KUBELET_FOLDER).join("config.yaml");
+    println!("[kubelet-start] Writing kubelet configuration to file {:?}", config.display().to_string());
+    journal.write(&config, learned.kubelet.as_bytes())
+}
+
+pub fn run(options: &Options, wanted: &Wanted, learned: Learned, host: &dyn Host) -> Result<(), Error> {
+    let what = instance(options, wanted, &learned.cluster, host).phase("preflight")?;
+    if let Some(error) = obstacle(options, &learned.cluster, &what.pki()) {
+        return Err(error).phase("preflight");
+    }
+    let ignored = preflight::ignored(&options.ignore_preflight_errors);
+    println!("[preflight] Running pre-flight checks before initializing the new control plane instance");
+    let mut journal = Journal::default();
+    // etcd can only be asked with the certificates that the cluster has for it.
+    let local = ControlPlane { etcd: None, ..what.clone() };
+    preflight::run(&local.checks(host, Etcd::InUse), &ignored).phase("preflight")?;
+    let server = format!("https://{}", learned.cluster.control_plane_endpoint.as_deref().unwrap_or_default());
+    prepare(options, &learned, &what, &server, &mut journal).phase("control-plane-prepare")?;
+    println!("[check-etcd] Checking that the etcd cluster is healthy");
+    preflight::run(what.etcd_check(host, Etcd::InUse).as_slice(), &ignored).phase("check-etcd")?;
+    println!("[kubelet-start] Starting the kubelet");
+    let before = names_in(&what.data_dir);
+    let started = host.start_control_plane(&what).map_err(Error::Host).phase("kubelet-start").and_then(|()| {
+        let client = what.client(ADMIN)?;
+        crate::cli::block_on(publish::mark_control_plane(&client, &what.node_name))?.phase("control-plane-join")
+    });
+    if let Err(error) = started {
+        if let Err(message) = host.undo(&what.data_dir, &before) {
+            eprintln!("warning: {message}");
+        }
+        return Err(error);
+    }
+    journal.keep();
+    print!("{}", join_command::joined_control_plane());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::ExternalEtcd;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    #[command(no_binary_name = true)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn what_a_cluster_must_have() {
+        let options = |line: &str| Line::try_parse_from(line.split_whitespace()).unwrap().options;
+        let key = format!("--certificate-key {}", "ab".repeat(32));
+        let mut cluster = ClusterConfiguration {
+            version: "v1.36.2".into(),
+            control_plane_endpoint: Some("lb.example:6443".into()),
+            pod_subnet: "10.244.0.0/16".into(),
+            service_subnet: "10.96.0.0/12".into(),
+            no_network: false,
+            extra_names: Vec::new(),
+            etcd: Some(ExternalEtcd::default()),
+        };
+        let empty = tempfile::tempdir().unwrap();
+        let pki = PkiFolder(empty.path().to_owned());
+        let says = |cluster: &ClusterConfiguration, line: &str| obstacle(&options(line), cluster, &pki).map(|error| error.to_string());
+        assert_eq!(says(&cluster, &key), None);
+        assert!(says(&cluster, "").unwrap().contains("/ca.crt: no such file"));
+        cluster.control_plane_endpoint = None;
+        assert!(says(&cluster, &key).unwrap().contains("doesn't have a stable controlPlaneEndpoint address\n\nPlease ensure that:\n"));
+        cluster.etcd = None;
+        let error = obstacle(&options(&key), &cluster, &pki).unwrap();
+        assert!(error.to_string().contains("(the embedded store)") && error.hint().unwrap().contains("store migrate --to etcd"));
+    }
+}
