@@ -12,7 +12,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -23,6 +25,11 @@ use crate::kubeconfig::Config;
 use crate::tls;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// When the next of a host's addresses is tried too (RFC 8305).
+const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+/// A connection on which requests wait is asked this often whether its other end is there, and given up when it does not answer: as client-go has it.
+const PING_PERIOD: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
 /// Idle HTTP/1.1 connections kept for reuse.
 const MAX_IDLE_CONNECTIONS: usize = 32;
 /// HTTP/2 windows: large lists and watch streams must not wait for window updates.
@@ -161,20 +168,23 @@ impl HttpClient {
     }
 
     async fn tcp(&self) -> Result<TcpStream, HttpError> {
-        let mut last = None;
-        for address in resolver::resolve(&self.inner.host).await? {
-            let address = std::net::SocketAddr::new(address, self.inner.port);
-            match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    let _ = stream.set_nodelay(true);
-                    return Ok(stream);
-                }
-                Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => last = Some(HttpError::Refused { address: address.to_string() }),
-                Ok(Err(error)) => last = Some(HttpError::Connect { address: address.to_string(), cause: format!("connect: {}", go_words(&error)) }),
-                Err(_) => last = Some(HttpError::Connect { address: address.to_string(), cause: "i/o timeout".to_owned() }),
+        let addresses = resolver::resolve(&self.inner.host).await?;
+        let mut waiting = addresses.into_iter().map(|address| std::net::SocketAddr::new(address, self.inner.port));
+        let mut tried = FuturesUnordered::new();
+        let mut last = HttpError::Config("no address to connect to".to_owned());
+        loop {
+            // One that is silent holds up nobody: it may answer yet, while the next is tried.
+            let next = waiting.next();
+            let more = next.is_some();
+            tried.extend(next.map(connect_to));
+            let outcome = if more { tokio::time::timeout(NEXT_ADDRESS_AFTER, tried.next()).await } else { Ok(tried.next().await) };
+            match outcome {
+                Ok(Some(Ok(stream))) => return Ok(stream),
+                Ok(Some(Err(error))) => last = error,
+                Ok(None) => return Err(last),
+                Err(_) => {}
             }
         }
-        Err(last.unwrap_or_else(|| HttpError::Config("no address to connect to".to_owned())))
     }
 
     async fn secure(&self, tcp: TcpStream, config: Arc<rustls::ClientConfig>) -> Result<tokio_rustls::client::TlsStream<TcpStream>, HttpError> {
@@ -218,6 +228,9 @@ impl HttpClient {
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(STREAM_WINDOW_BYTES * 4)
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_PERIOD)
+            .keep_alive_timeout(PING_TIMEOUT)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| HttpError::Http(chain(&error)))?;
@@ -290,6 +303,18 @@ impl HttpClient {
             }
         }
         Err(HttpError::Http("EOF".to_owned()))
+    }
+}
+
+async fn connect_to(address: std::net::SocketAddr) -> Result<TcpStream, HttpError> {
+    match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+        Ok(Ok(stream)) => {
+            let _ = stream.set_nodelay(true);
+            Ok(stream)
+        }
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => Err(HttpError::Refused { address: address.to_string() }),
+        Ok(Err(error)) => Err(HttpError::Connect { address: address.to_string(), cause: format!("connect: {}", go_words(&error)) }),
+        Err(_) => Err(HttpError::Connect { address: address.to_string(), cause: "i/o timeout".to_owned() }),
     }
 }
 

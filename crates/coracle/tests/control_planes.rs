@@ -7,6 +7,10 @@ use machines::Lab;
 
 const ETCD: &str = "http://192.168.0.13:2379";
 
+/// A disk that is almost full is no matter.
+const DEPLOYMENT: &str = r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"after"},"spec":{"replicas":1,"selector":{"matchLabels":{"app":"after"}},"template":{"metadata":{"labels":{"app":"after"}},
+"spec":{"tolerations":[{"key":"node.kubernetes.io/disk-pressure","operator":"Exists"}],"containers":[{"name":"c","image":"none","imagePullPolicy":"Never"}]}}}}"#;
+
 /// The command that follows `before`, in one line.
 fn command(said: &str, before: &str) -> String {
     let rest = said.split(before).nth(1).unwrap_or_else(|| panic!("{said}"));
@@ -47,9 +51,8 @@ fn one_of_two_stops() {
 
     lab.on("node1", "coracle down");
     // Its place is taken: in the endpoints, and by whoever decides.
-    lab.on("node3", "until [ \"$(curl -sk https://192.168.0.12:6443/healthz)\" = ok ]; do :; done");
     lab.on("node2", "kubectl wait --for=jsonpath='{.subsets[0].addresses[*].ip}'=192.168.0.12 endpoints/kubernetes --timeout=120s 2>/dev/null");
-    lab.on("node2", "kubectl create deployment after --image=none && kubectl wait --for=jsonpath='{.status.replicas}'=1 deployment/after --timeout=120s");
+    lab.on("node2", &format!("echo '{DEPLOYMENT}' | kubectl create -f - && kubectl wait --for=jsonpath='{{.status.replicas}}'=1 deployment/after --timeout=120s"));
     lab.on("node2", "kubectl wait --for=jsonpath='{.spec.nodeName}'=node3 pod -l app=after --timeout=120s");
     // The worker's agent has found the other one: it tells of the pod.
     lab.on("node2", "kubectl wait --for=jsonpath='{.status.hostIP}'=192.168.0.13 pod -l app=after --timeout=120s");
