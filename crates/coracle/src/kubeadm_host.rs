@@ -62,6 +62,16 @@ fn words(pairs: &[(&str, &dyn AsRef<std::ffi::OsStr>)]) -> Vec<OsString> {
     pairs.iter().flat_map(|(flag, value)| [OsString::from(flag), value.as_ref().to_owned()]).collect()
 }
 
+/// Of the flags of a configuration file, those that the command has; the others are told.
+fn known(command: &str, flags: &[(String, String)]) -> Vec<OsString> {
+    let known = crate::cli::flags(command);
+    let (there, missing): (Vec<_>, Vec<_>) = flags.iter().partition(|(name, _)| known.contains(name));
+    for (name, _) in missing {
+        eprintln!("hint: --{name} of the configuration file is not known to `coracle {command}` and is left out.");
+    }
+    there.into_iter().map(|(name, value)| OsString::from(format!("--{name}={value}"))).collect()
+}
+
 impl Host for ThisMachine {
     fn version(&self) -> &str {
         server::GIT_VERSION
@@ -88,6 +98,7 @@ impl Host for ThisMachine {
             ("--pod-network-cidr", &what.pod_network_cidr),
             ("--service-cidr", &what.service_cidr),
             ("--network", &if what.no_network { "none" } else { "builtin" }),
+            ("--kubelet-config", &Path::new(kubeadm::KUBELET_FOLDER).join("config.yaml")),
         ]));
         if !what.extra_names.is_empty() {
             arguments.extend(words(&[("--apiserver-cert-extra-sans", &what.extra_names.join(","))]));
@@ -95,6 +106,8 @@ impl Host for ThisMachine {
         if let Some(etcd) = &what.etcd {
             arguments.extend(EtcdOptions::of(etcd).words());
         }
+        arguments.extend(known("up", &what.api_server_args));
+        arguments.extend(known("up", &what.kubelet_args));
         start(&what.data_dir, arguments, &what.pod_network_cidr, &what.service_cidr)
     }
 
@@ -109,6 +122,7 @@ impl Host for ThisMachine {
             ("--service-cidr", &what.service_cidr),
             ("--network", &if what.no_network { "none" } else { "builtin" }),
         ]));
+        arguments.extend(known("kubelet", &what.kubelet_args));
         if let Some(address) = what.node_ip {
             arguments.extend(words(&[("--node-ip", &address.to_string())]));
         }

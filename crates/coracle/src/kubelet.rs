@@ -19,7 +19,8 @@ use pki::Identity;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::cli::{Cidrs, Folder, cidr, cidrs};
+use crate::cli::{Cidrs, Folder, cidr, cidrs, label};
+use crate::kubelet_configuration::KubeletConfiguration;
 use crate::component_logs::ComponentLogs;
 use crate::machine::{Machine, MachineConfig};
 use crate::paths::Paths;
@@ -59,6 +60,12 @@ pub struct Options {
     /// Addresses of all pods
     #[arg(long, value_name = "CIDR", value_parser = cidrs, default_value = "10.244.0.0/16")]
     pod_network_cidr: Cidrs,
+    /// Labels that the node gives itself
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label)]
+    node_labels: Vec<(String, String)>,
+    /// Taints with which the node registers: key=value:effect
+    #[arg(long, value_name = "TAINTS", value_delimiter = ',', value_parser = taint)]
+    register_with_taints: Vec<Value>,
     /// `none`: the node is not ready until a network is applied
     #[arg(long, value_name = "WHICH", value_parser = ["builtin", "none"], default_value = "builtin")]
     network: String,
@@ -82,27 +89,25 @@ pub fn run(options: Options) -> Result<()> {
     up::in_foreground(&logs, serve(options, paths, started))
 }
 
-/// What the agent takes from its configuration file.
-struct KubeletConfiguration {
-    cluster_dns: Option<IpAddr>,
-}
-
-impl KubeletConfiguration {
-    /// A file that is not there says nothing.
-    fn load(path: &std::path::Path) -> Result<Self> {
-        let text = match std::fs::read_to_string(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::from("{}"),
-            text => text.with_context(|| format!("cannot read {}", path.display()))?,
-        };
-        let value: Value = serde_saphyr::from_str(&text).with_context(|| format!("{} is no KubeletConfiguration", path.display()))?;
-        Ok(Self { cluster_dns: value.pointer("/clusterDNS/0").and_then(Value::as_str).and_then(|text| text.parse().ok()) })
+/// `key=value:effect`, the value may be left out.
+fn taint(text: &str) -> Result<Value, String> {
+    let (key, effect) = text.rsplit_once(':').ok_or("want key=value:effect")?;
+    let (key, value) = key.split_once('=').unwrap_or((key, ""));
+    let mut taint = json!({"key": key, "effect": effect});
+    if !value.is_empty() {
+        taint["value"] = value.into();
     }
+    Ok(taint)
 }
 
 /// The node is there before anything runs on it: only then is it given a range for its pods.
-pub async fn register(client: &Client, name: &str) -> Result<()> {
+pub async fn register(client: &Client, name: &str, taints: &[Value]) -> Result<()> {
     let mut pause = RETRY_PAUSE;
-    let node = ApiNode::from_value(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}}}))?;
+    let mut node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}}});
+    if !taints.is_empty() {
+        node["spec"] = json!({"taints": taints});
+    }
+    let node = ApiNode::from_value(&node)?;
     loop {
         match client.of::<ApiNode>(None).create(&node).await {
             Ok(_) => return Ok(()),
@@ -191,7 +196,7 @@ async fn agent(options: &Options, paths: &Paths, started: Instant, stopped: watc
     let (identity, _) = file.load()?;
     let rotating = Arc::new(Rotating::new(transport(&config, &identity)?));
     let client = Client::new(rotating.clone(), "kubelet");
-    register(&client, &name).await?;
+    register(&client, &name, &options.register_with_taints).await?;
     tracing::info!(milliseconds = started.elapsed().as_millis() as u64, node = %name, server = %config.server, "the node is registered");
     detach::say_ready();
 
@@ -214,7 +219,7 @@ async fn agent(options: &Options, paths: &Paths, started: Instant, stopped: watc
         cluster_dns.retain(|address| address.is_ipv4() != told.is_ipv4());
         cluster_dns.insert(0, told);
     }
-    let wanted = MachineConfig { node_name: name.clone(), addresses, service_cidrs: options.service_cidr.clone(), pod_network_cidrs: options.pod_network_cidr.clone(), pod_cidrs, cluster_dns, version: server::GIT_VERSION.to_owned(), applied: options.network == "none" };
+    let wanted = MachineConfig { node_name: name.clone(), addresses, service_cidrs: options.service_cidr.clone(), pod_network_cidrs: options.pod_network_cidr.clone(), pod_cidrs, cluster_dns, version: server::GIT_VERSION.to_owned(), applied: options.network == "none", labels: options.node_labels.iter().cloned().collect(), max_pods: kubelet.max_pods };
     let machine = Machine::start(wanted, paths, &client, client.clone(), Arc::new(SystemClock)).await?;
     tracing::info!(milliseconds = started.elapsed().as_millis() as u64, node = %name, "the node is up");
     let serving = Renewal { file: IdentityFile::new(&options.cert_dir, "kubelet-server"), wish: wish(SERVING_SIGNER) };

@@ -1,5 +1,6 @@
 //! This machine as a node: pod network, container runtime, images, and the agent over them.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -35,6 +36,9 @@ pub struct MachineConfig {
     pub version: String,
     /// No network of our own: whichever is applied.
     pub applied: bool,
+    /// Of the node, beside its own.
+    pub labels: BTreeMap<String, String>,
+    pub max_pods: Option<u32>,
 }
 
 /// Ends its tasks when dropped; containers run on.
@@ -93,6 +97,8 @@ impl Machine {
         // As kubeadm has it: one name server, of the primary family.
         wanted.cluster_dns = config.cluster_dns.iter().take(1).copied().collect();
         wanted.pod_cidrs = config.pod_cidrs.iter().map(|(base, prefix)| format!("{base}/{prefix}")).collect();
+        wanted.labels = config.labels;
+        wanted.max_pods = config.max_pods.unwrap_or(wanted.max_pods);
         let readiness = networking.readiness();
         wanted.not_ready = readiness.as_ref().and_then(|readiness| readiness.borrow().clone());
         let node = Node::start(wanted, agent, Arc::new(runtime), Arc::new(LocalImages::new(store, registry, paths.own_image())), clock);

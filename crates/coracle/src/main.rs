@@ -15,6 +15,7 @@ mod image_commands;
 mod images;
 mod kubeadm_host;
 mod kubelet;
+mod kubelet_configuration;
 mod leader;
 mod machine;
 mod network_commands;

@@ -77,6 +77,8 @@ pub fn remove(paths: &Paths, pod_network_cidrs: &Cidrs, service_cidrs: &Cidrs, k
             version: String::new(),
             // Whatever was applied to it goes too.
             applied: true,
+            labels: Default::default(),
+            max_pods: None,
         };
         Networking::reset(&networking_config(&config, paths)?).context("cannot remove the pod network")?;
         println!("removed the pod network");

@@ -17,7 +17,8 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::cli::{Cidrs, Folder, cidrs};
+use crate::cli::{Cidrs, Folder, cidrs, label};
+use crate::kubelet_configuration::KubeletConfiguration;
 use crate::component_logs::ComponentLogs;
 use crate::agents::{self, Agents};
 use crate::etcd_options::EtcdOptions;
@@ -67,6 +68,12 @@ pub struct Options {
     /// `none`: this machine's node is not ready until a network is applied
     #[arg(long, value_name = "WHICH", value_parser = ["builtin", "none"], default_value = "builtin")]
     network: String,
+    /// Labels that this machine's node gives itself
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label)]
+    node_labels: Vec<(String, String)>,
+    /// A KubeletConfiguration for this machine's node
+    #[arg(long, value_name = "FILE")]
+    kubelet_config: Option<std::path::PathBuf>,
     /// Control plane only: no node on this machine
     #[arg(long)]
     no_node: bool,
@@ -284,6 +291,7 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     let machine = if options.no_node {
         None
     } else {
+        let kubelet = options.kubelet_config.as_deref().map(KubeletConfiguration::load).transpose()?.unwrap_or_default();
         let dns = dns_addresses(&options.service_cidr);
         system::dns_service(&client, &dns).await?;
         system::corefile(&client).await?;
@@ -291,12 +299,12 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
         let agent = Client::new(Arc::new(Local::node(api.clone(), &name)), "kubelet");
         let pod_cidrs = if options.etcd.is_asked_for() {
             // Other control planes may be nodes too: who gets which range is the cluster's to say.
-            kubelet::register(&agent, &name).await?;
+            kubelet::register(&agent, &name, &[]).await?;
             kubelet::pod_ranges(&client, &name).await
         } else {
             node_ranges(&options.pod_network_cidr)
         };
-        let config = MachineConfig { node_name: name.clone(), addresses: addresses.clone(), service_cidrs: options.service_cidr.clone(), pod_network_cidrs: options.pod_network_cidr.clone(), pod_cidrs, cluster_dns: dns, version: server::GIT_VERSION.to_owned(), applied: options.network == "none" };
+        let config = MachineConfig { node_name: name.clone(), addresses: addresses.clone(), service_cidrs: options.service_cidr.clone(), pod_network_cidrs: options.pod_network_cidr.clone(), pod_cidrs, cluster_dns: dns, version: server::GIT_VERSION.to_owned(), applied: options.network == "none", labels: options.node_labels.iter().cloned().collect(), max_pods: kubelet.max_pods };
         let machine = Machine::start(config, &paths, &client, agent, clock.clone()).await?;
         agents.add(&name, machine.node.clone());
         system::mark_control_plane(&client, &name).await?;

@@ -5,11 +5,13 @@ use std::future::Future;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::error::Error;
 use crate::host::Host;
-use crate::{certs, config, init, join, reset, tokens};
+use crate::documents::Document;
+use crate::{certs, completion, config, config_file, init, join, reset, tokens};
 
 /// kubeadm: easily bootstrap a secure Kubernetes cluster
 #[derive(Parser)]
@@ -27,7 +29,7 @@ enum Command {
     /// Run this command in order to set up the Kubernetes control plane
     Init(init::InitCommand),
     /// Run this on any machine you wish to join an existing cluster
-    Join(join::Options),
+    Join(join::JoinCommand),
     /// Manage bootstrap tokens
     Token(tokens::TokenCommand),
     /// Commands related to handling Kubernetes certificates
@@ -38,6 +40,11 @@ enum Command {
     Config(config::ConfigCommand),
     /// Upgrade your cluster smoothly to a newer version with this command
     Upgrade(config::UpgradeCommand),
+    /// Output shell completion code for the specified shell (bash or zsh)
+    Completion {
+        #[arg(value_parser = ["bash", "zsh"])]
+        shell: String,
+    },
     /// Print the version of kubeadm
     Version {
         #[arg(long, short)]
@@ -71,16 +78,17 @@ fn version(version: &str, output: Option<Format>) -> String {
 fn run(command: Command, host: &dyn Host) -> Result<(), Error> {
     match command {
         Command::Init(command) => init::run(&command, host),
-        Command::Join(options) => join::run(&options, host),
+        Command::Join(command) => join::run(&command, host),
         Command::Token(command) => tokens::run(&command),
         Command::Certs(command) => certs::run(&command),
         Command::Reset(options) => reset::run(&options, host),
-        Command::Config(command) => {
-            config::run(&command, host);
-            Ok(())
-        }
+        Command::Config(command) => config::run(&command, host),
         Command::Upgrade(command) => {
             config::upgrade(&command, host);
+            Ok(())
+        }
+        Command::Completion { shell } => {
+            print!("{}", completion::script(&Cli::command(), &shell));
             Ok(())
         }
         Command::Version { output } => {
@@ -88,6 +96,48 @@ fn run(command: Command, host: &dyn Host) -> Result<(), Error> {
             Ok(())
         }
     }
+}
+
+/// Flags that go with a file.
+const BESIDE_CONFIG: [&str; 9] = ["config", "ignore-preflight-errors", "dry-run", "kubeconfig", "node-name", "upload-certs", "v", "data-dir", "network"];
+
+/// Flags that were given beside --config and say what the file says.
+fn mixed(command: &clap::Command, matches: &ArgMatches) -> Vec<String> {
+    let deeper = matches.subcommand().and_then(|(name, matches)| Some(mixed(command.find_subcommand(name)?, matches)));
+    let given = |name: &str| matches.try_contains_id(name).unwrap_or(false) && matches.value_source(name) == Some(ValueSource::CommandLine);
+    let mut found = deeper.unwrap_or_default();
+    if given("config") {
+        let flags = command.get_arguments().filter(|argument| given(argument.get_id().as_str())).filter_map(|argument| argument.get_long());
+        found.extend(flags.filter(|flag| !BESIDE_CONFIG.contains(flag) && !flag.starts_with("skip-")).map(str::to_owned));
+    }
+    found
+}
+
+/// The inner error is for what is understood and makes no sense.
+fn parse(line: impl Iterator<Item = OsString>) -> Result<Result<Cli, Error>, clap::Error> {
+    let mut command = Cli::command();
+    let matches = command.try_get_matches_from_mut(line)?;
+    let mixed = mixed(&command, &matches);
+    let cli = Cli::from_arg_matches(&matches)?;
+    // `config validate --config` and `images list --config` are no such files.
+    if mixed.is_empty() || matches!(cli.command, Command::Config(_)) { Ok(Ok(cli)) } else { Ok(Err(Error::Invalid(format!("can not mix '--config' with arguments [{}]", mixed.join(" "))))) }
+}
+
+/// Whether the documents of a file could be used.
+pub fn check_documents(documents: &[Document]) -> Result<(), Error> {
+    #[derive(Parser)]
+    struct Init {
+        #[command(flatten)]
+        options: init::Options,
+    }
+    #[derive(Parser)]
+    struct Join {
+        #[command(flatten)]
+        options: join::Options,
+    }
+    let unusable = |error: clap::Error| Error::Invalid(error.to_string());
+    config_file::of_init(&mut Init::try_parse_from(["kubeadm"]).map_err(unusable)?.options, documents)?;
+    config_file::of_join(&mut Join::try_parse_from(["kubeadm"]).map_err(unusable)?.options, documents)
 }
 
 /// What cobra says of a line it does not understand.
@@ -107,7 +157,7 @@ fn misunderstood(error: &clap::Error) -> String {
 /// `arguments` without the program's name.
 pub fn main(arguments: Vec<OsString>, host: &dyn Host) -> ExitCode {
     let line = std::iter::once(OsString::from("kubeadm")).chain(arguments);
-    let parsed = match Cli::try_parse_from(line) {
+    let parsed = match parse(line) {
         Ok(parsed) => parsed,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::DisplayVersion) => {
             print!("{error}");
@@ -118,7 +168,8 @@ pub fn main(arguments: Vec<OsString>, host: &dyn Host) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match run(parsed.command, host) {
+    let outcome = parsed.and_then(|parsed| run(parsed.command, host));
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}\nTo see the stack trace of this error execute with --v=5 or higher");
@@ -136,7 +187,6 @@ mod tests {
 
     #[test]
     fn lines() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
         for line in [
             "init",
@@ -147,6 +197,14 @@ mod tests {
             "init phase certs apiserver --apiserver-advertise-address 10.0.0.1",
             "init phase",
             "join lb:6443 --token abcdef.0123456789abcdef --control-plane --certificate-key 00000000000000000000000000000000",
+            "init --config a.yaml --dry-run --upload-certs --ignore-preflight-errors all --skip-phases addon",
+            "join --config a.yaml",
+            "join phase",
+            "config validate --config a.yaml",
+            "config migrate --old-config a --new-config b",
+            "config images list --config a",
+            "config print init-defaults --component-configs KubeletConfiguration",
+            "completion bash",
             "token create --print-join-command --ttl 2h",
             "token create abcdef.0123456789abcdef --description x",
             "token delete abcdef",
@@ -163,6 +221,10 @@ mod tests {
         let says = |line: &str| misunderstood(&Cli::try_parse_from(std::iter::once("kubeadm").chain(line.split(' '))).err().unwrap());
         assert_eq!(says("init --nonsense"), "unknown flag: --nonsense");
         assert_eq!(says("nonsense"), "unknown command \"nonsense\" for \"kubeadm\"");
+        let mixed = |line: &str| parse(std::iter::once("kubeadm").chain(line.split(' ')).map(OsString::from)).unwrap().err().map(|error| error.to_string());
+        assert_eq!(mixed("init --config a --pod-network-cidr 10.0.0.0/8 --token x --dry-run --skip-token-print").as_deref(), Some("can not mix '--config' with arguments [pod-network-cidr token]"));
+        assert_eq!(mixed("init phase certs --config a --service-cidr 10.0.0.0/8").as_deref(), Some("can not mix '--config' with arguments [service-cidr]"));
+        assert_eq!((mixed("init --pod-network-cidr 10.0.0.0/8"), mixed("init --config a --v 5"), mixed("config images list --config a --image-repository b")), (None, None, None));
         assert!(says("init --pod-network-cidr x").contains("invalid CIDR address"), "{}", says("init --pod-network-cidr x"));
         assert_eq!(version("v1.36.2", Some(Format::Short)), "v1.36.2\n");
         assert!(version("v1.36.2", None).starts_with("kubeadm version: &version.Info{Major:\"1\", Minor:\"36\", GitVersion:\"v1.36.2\""));

@@ -40,6 +40,9 @@ pub struct ControlPlane {
     pub no_network: bool,
     /// Where the objects are; none: in the data folder, on this machine alone.
     pub etcd: Option<ExternalEtcd>,
+    /// Further flags of kube-apiserver's and kubelet's, without dashes.
+    pub api_server_args: Vec<(String, String)>,
+    pub kubelet_args: Vec<(String, String)>,
 }
 
 #[derive(Debug, Clone)]
@@ -52,6 +55,7 @@ pub struct Agent {
     pub pod_network_cidr: String,
     pub service_cidr: String,
     pub no_network: bool,
+    pub kubelet_args: Vec<(String, String)>,
 }
 
 /// The machine. Errors are texts for the user.

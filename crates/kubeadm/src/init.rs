@@ -8,9 +8,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use jiff::SignedDuration;
+use serde_json::Value;
 
 use crate::bootstrap_token::{BootstrapToken, duration};
+use crate::config_file::{self, FromFile, overlaid};
 use crate::control_plane::{BIND_PORT, advertised, endpoint, nth};
+use crate::documents;
 use crate::error::{Error, InPhase};
 use crate::files::{Journal, names_in};
 use crate::host::{ControlPlane, ExternalEtcd, Host};
@@ -107,6 +110,15 @@ pub struct Options {
     /// The kubeconfig file to use when talking to the cluster
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+    /// Path to a kubeadm configuration file
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Don't apply any changes; just output what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Of the file.
+    #[arg(skip)]
+    pub file: FromFile,
     /// Taken for upstream's sake: there is one version, this program's
     #[arg(long, value_name = "VERSION")]
     pub kubernetes_version: Option<String>,
@@ -158,6 +170,14 @@ pub fn node_name(given: Option<&String>) -> String {
     given.cloned().unwrap_or_else(|| nix::unistd::gethostname().map(|name| name.to_string_lossy().trim().to_lowercase()).unwrap_or_default())
 }
 
+/// The default, with what a file says otherwise.
+pub fn kubelet_yaml(dns: &str, over: Option<&Value>) -> String {
+    let text = kubelet_configuration(dns);
+    let (Some(over), Ok(mut whole)) = (over, serde_saphyr::from_str::<Value>(&text)) else { return text };
+    overlaid(&mut whole, over);
+    documents::yaml(&whole)
+}
+
 /// A new cluster, as it was asked for, and how far it is.
 pub struct Init<'a> {
     pub options: &'a Options,
@@ -177,7 +197,8 @@ pub struct Init<'a> {
 impl<'a> Init<'a> {
     fn of(options: &'a Options, host: &'a dyn Host) -> Result<Self, Error> {
         let address = advertised(options.apiserver_advertise_address, &options.service_cidr, host)?;
-        let token = match &options.token {
+                let given = options.token.as_ref().or_else(|| options.file.tokens.first()?.token.as_ref());
+        let token = match given {
             Some(text) => text.parse()?,
             None => BootstrapToken::generate()?,
         };
@@ -201,6 +222,8 @@ impl<'a> Init<'a> {
             extra_names,
             no_network: options.network == "none",
             etcd: options.etcd.external(),
+            api_server_args: options.file.api_server_args.clone(),
+            kubelet_args: options.file.kubelet_args.clone(),
         };
         let dns = nth(&what.service_cidr, DNS_OFFSET).map(|address| address.to_string()).unwrap_or_default();
         Ok(Self {
@@ -210,7 +233,7 @@ impl<'a> Init<'a> {
             what,
             token,
             certificate_key: options.certificate_key.clone(),
-            kubelet: kubelet_configuration(&dns),
+            kubelet: kubelet_yaml(&dns, options.file.kubelet.as_ref()),
             journal: Journal::default(),
             before: None,
         })
@@ -240,15 +263,25 @@ impl<'a> Init<'a> {
 
 pub fn run(command: &InitCommand, host: &dyn Host) -> Result<(), Error> {
     match &command.what {
-        None => workflow(&command.options, host),
+        None => workflow(&filled(&command.options)?, host),
         Some(What::Phase { words, options }) => {
             let Some((phase, part)) = phases::find(&PHASES, "init", words)? else { return Ok(()) };
-            let mut init = Init::of(options, host)?;
+            let options = filled(options)?;
+            let mut init = Init::of(&options, host)?;
             init_phases::run(&mut init, phase.name, part).phase(phase.name)?;
             init.journal.keep();
             Ok(())
         }
     }
+}
+
+/// With what the file says.
+fn filled(options: &Options) -> Result<Options, Error> {
+    let mut options = options.clone();
+    if let Some(path) = options.config.clone() {
+        config_file::init(&mut options, &path)?;
+    }
+    Ok(options)
 }
 
 fn workflow(options: &Options, host: &dyn Host) -> Result<(), Error> {
@@ -265,6 +298,9 @@ fn workflow(options: &Options, host: &dyn Host) -> Result<(), Error> {
         return Err(error);
     }
     init.journal.keep();
+    if options.dry_run {
+        println!("[dryrun] Finished dry-running successfully. Above are the resources that would be created");
+    }
     Ok(())
 }
 

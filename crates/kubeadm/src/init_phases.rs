@@ -5,17 +5,22 @@ use std::time::Instant;
 use client::Client;
 use jiff::Timestamp;
 
-use crate::certificates::CA;
+use serde_json::Value;
+
+use crate::bootstrap_token::BootstrapToken;
+use crate::certificates::{AUTHORITIES, CA, CONFIGS, ENTRIES};
 use crate::control_plane::{ADMIN, Etcd, SUPER_ADMIN};
+use crate::documents;
 use crate::error::Error;
+use crate::host::KUBERNETES_FOLDER;
 use crate::init::Init;
 use crate::join_command::{self, Shared};
 use crate::kubeconfig::of_cluster;
-use crate::objects::{ClusterConfiguration, KUBEADM_CONFIG};
+use crate::objects::{self, ClusterConfiguration, KUBEADM_CONFIG};
 use crate::phases::{Phase, wants};
 use crate::preflight;
 use crate::publish;
-use crate::rest::{self, CONFIG_MAPS, connect};
+use crate::rest::{self, CONFIG_MAPS, Kind, connect};
 use crate::shared_certificates::{self, CertificateKey};
 
 const fn phase(name: &'static str, short: &'static str, parts: &'static [&'static str]) -> Phase {
@@ -41,6 +46,9 @@ pub const PHASES: [Phase; 14] = [
 
 /// One phase, or only a part of it.
 pub fn run(init: &mut Init<'_>, phase: &str, only: Option<&str>) -> Result<(), Error> {
+    if init.options.dry_run && phase != "preflight" {
+        return dry_run(init, phase);
+    }
     match phase {
         "preflight" => preflight(init),
         "certs" => certs(init, only),
@@ -49,7 +57,7 @@ pub fn run(init: &mut Init<'_>, phase: &str, only: Option<&str>) -> Result<(), E
         "wait-control-plane" => wait_control_plane(init),
         "upload-config" => upload_config(init, only),
         "upload-certs" => upload_certs(init),
-        "mark-control-plane" => with_client(init, async |init, client| publish::mark_control_plane(&client, &init.what.node_name).await),
+        "mark-control-plane" => with_client(init, async |init, client| publish::mark_control_plane(&client, &init.what.node_name, init.options.file.taints.as_deref()).await),
         "bootstrap-token" => bootstrap_token(init),
         "addon" => {
             println!("[addons] Applied essential addon: CoreDNS");
@@ -59,6 +67,43 @@ pub fn run(init: &mut Init<'_>, phase: &str, only: Option<&str>) -> Result<(), E
         "show-join-command" => show_join_command(init),
         _ => Ok(()),
     }
+}
+
+/// What a phase would do.
+fn dry_run(init: &Init<'_>, phase: &str) -> Result<(), Error> {
+    let shown = |objects: &[(Kind, Value)]| {
+        for (kind, object) in objects {
+            println!("[dryrun] Would perform action CREATE on resource {:?} in API group \"{}/{}\"", kind.2, kind.0, kind.1);
+            println!("[dryrun] Attached object:\n{}", documents::yaml(object).lines().map(|line| format!("\t{line}\n")).collect::<String>().trim_end());
+        }
+    };
+    let (folder, data) = (init.what.pki_dir.display(), init.what.data_dir.display());
+    match phase {
+        "certs" => {
+            let names = init.what.names()?;
+            let addresses: Vec<String> = names.addresses.iter().map(ToString::to_string).collect();
+            println!("[dryrun] Would write certificates and keys to {folder}: {}", ENTRIES.iter().map(|entry| entry.name).chain(AUTHORITIES.iter().map(|entry| entry.name)).chain(["sa"]).collect::<Vec<_>>().join(", "));
+            println!("[dryrun] Would sign the API server's certificate for DNS names [{}] and IPs [{}]", names.dns.join(" "), addresses.join(" "));
+        }
+        "kubeconfig" => println!("[dryrun] Would write {}, kubelet.conf to {:?}, for {}", CONFIGS.iter().map(|entry| entry.file).collect::<Vec<_>>().join(", "), KUBERNETES_FOLDER, init.server()),
+        "kubelet-start" => println!("[dryrun] Would write file {:?} with content:\n{}", init.kubelet_config().display().to_string(), init.kubelet.lines().map(|line| format!("\t{line}\n")).collect::<String>().trim_end()),
+        "wait-control-plane" => {
+            println!("[dryrun] Would start the control plane with its data in {data}, and wait for it at {}", init.what.own_endpoint());
+            shown(&[objects::administrators()]);
+        }
+        "upload-config" => {
+            shown(&objects::kubeadm_config(&configuration(init)));
+            shown(&objects::kubelet_config(&init.kubelet));
+        }
+        "upload-certs" if init.options.upload_certs => println!("[dryrun] Would upload the control plane's certificates to the Secret \"kubeadm-certs\" in the \"kube-system\" Namespace"),
+        "mark-control-plane" => println!("[dryrun] Would mark the node {} as control-plane", init.what.node_name),
+        "bootstrap-token" => {
+            println!("[dryrun] Would create the bootstrap token {}", if init.options.skip_token_print { "<value withheld>".to_owned() } else { init.token.to_string() });
+            shown(&objects::bootstrap_rules());
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// With whom `--kubeconfig` names, else as the administrator to this machine's own API server.
@@ -117,6 +162,7 @@ fn configuration(init: &Init<'_>) -> ClusterConfiguration {
         no_network: init.what.no_network,
         extra_names: init.what.extra_names.clone(),
         etcd: init.what.etcd.clone(),
+        api_server_args: init.what.api_server_args.clone(),
     }
 }
 
@@ -160,7 +206,15 @@ fn upload_certs(init: &mut Init<'_>) -> Result<(), Error> {
 fn bootstrap_token(init: &mut Init<'_>) -> Result<(), Error> {
     let ca = init.what.pki().identity(CA)?.certificate_pem;
     let info = of_cluster(&init.server(), &ca);
-    with_client(init, async |init, client| publish::bootstrap(&client, &init.token, init.options.token_ttl, &info, !init.options.skip_token_print).await)
+    let first = init.options.file.tokens.first().cloned().unwrap_or_default();
+    let more = init.options.file.tokens.iter().skip(1).map(|wish| Ok((wish.token.as_ref().map_or_else(BootstrapToken::generate, |text| text.parse())?, wish.clone()))).collect::<Result<Vec<_>, Error>>()?;
+    with_client(init, async |init, client| {
+        publish::bootstrap(&client, &init.token, first.ttl.unwrap_or(init.options.token_ttl), &first, &info, !init.options.skip_token_print).await?;
+        for (token, wish) in more {
+            publish::token(&client, &token, &publish::description(&wish, ""), wish.ttl.unwrap_or(init.options.token_ttl)).await?;
+        }
+        Ok(())
+    })
 }
 
 fn show_join_command(init: &mut Init<'_>) -> Result<(), Error> {

@@ -4,13 +4,14 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use client::Client;
 use client::kubeconfig::Config;
 use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::bootstrap_token::BootstrapToken;
+use crate::config_file::{self, FromFile};
 use crate::discovery::{self, Cluster, Trust};
 use crate::error::{Error, InPhase};
 use crate::files::{Journal, names_in};
@@ -21,6 +22,7 @@ use crate::init::{DEFAULT_DATA, node_name};
 use crate::{join_command, join_control_plane};
 use crate::kubeconfig::{Login, kubeconfig};
 use crate::objects::{ClusterConfiguration, KUBEADM_CONFIG, KUBELET_CONFIG};
+use crate::phases::{self, Phase};
 use crate::preflight::{self, Check};
 use crate::rest::{self, CONFIG_MAPS, NODES, connect};
 use crate::shared_certificates::CertificateKey;
@@ -28,6 +30,23 @@ use crate::signing::{CLIENT_SIGNER, Wish, sign};
 
 /// How long the control plane may take to approve and sign.
 const SIGNING_PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Args, Debug)]
+pub struct JoinCommand {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(Subcommand, Debug)]
+enum What {
+    /// Use this command to invoke single phase of the "join" workflow
+    Phase {
+        #[arg(value_name = "PHASE", num_args = 0..=2)]
+        words: Vec<String>,
+    },
+}
 
 #[derive(Args, Debug, Clone)]
 pub struct Options {
@@ -73,6 +92,21 @@ pub struct Options {
     /// Checks whose errors will be shown as warnings; 'all' ignores errors from all checks
     #[arg(long, value_name = "CHECKS", value_delimiter = ',')]
     pub ignore_preflight_errors: Vec<String>,
+    /// For file-based discovery, a kubeconfig from which to load cluster information
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["discovery_token", "discovery_token_ca_cert_hash"])]
+    pub discovery_file: Option<PathBuf>,
+    /// Path to a kubeadm configuration file
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Don't apply any changes; just output what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Phases to be skipped
+    #[arg(long, value_name = "PHASES", value_delimiter = ',')]
+    pub skip_phases: Vec<String>,
+    /// Of the file.
+    #[arg(skip)]
+    pub file: FromFile,
     /// Taken for upstream's sake: the container runtime is built in
     #[arg(long, value_name = "SOCKET")]
     pub cri_socket: Option<String>,
@@ -89,6 +123,14 @@ pub struct Wanted {
 }
 
 fn wanted(options: &Options) -> Result<Wanted, Error> {
+    let token = |given: &Option<String>, what: &str| -> Result<BootstrapToken, Error> {
+        let text = given.as_ref().or(options.token.as_ref()).ok_or_else(|| Error::Invalid(format!("{what}: Invalid value: \"\": the bootstrap token is invalid\nhint: --token; `kubeadm token create` on the control-plane node makes one")))?;
+        text.trim().parse()
+    };
+    if let Some(path) = &options.discovery_file {
+        let bootstrap = token(&options.tls_bootstrap_token, "discovery.tlsBootstrapToken")?;
+        return Ok(Wanted { endpoint: String::new(), discovery: bootstrap.clone(), bootstrap, trust: Trust::File(path.clone()), node_name: node_name(options.node_name.as_ref()) });
+    }
     let mut endpoint = options.endpoint.clone().ok_or_else(|| Error::Invalid("discovery: Invalid value: \"\": bootstrapToken or file must be set\nhint: kubeadm join 192.0.2.1:6443 --token … --discovery-token-ca-cert-hash sha256:…; `kubeadm token create --print-join-command` on the control-plane node prints the whole line".into()))?;
     if let Some((_, rest)) = endpoint.split_once("://") {
         endpoint = rest.trim_end_matches('/').to_owned();
@@ -97,10 +139,6 @@ fn wanted(options: &Options) -> Result<Wanted, Error> {
     if !valid {
         return Err(Error::Invalid(format!("discovery.bootstrapToken.apiServerEndpoint: Invalid value: {endpoint:?}: address {endpoint}: missing port in address\nhint: the API server's port belongs to it, as in {endpoint}:6443")));
     }
-    let token = |given: &Option<String>, what: &str| -> Result<BootstrapToken, Error> {
-        let text = given.as_ref().or(options.token.as_ref()).ok_or_else(|| Error::Invalid(format!("{what}: Invalid value: \"\": the bootstrap token is invalid\nhint: --token; `kubeadm token create` on the control-plane node makes one")))?;
-        text.trim().parse()
-    };
     let pins = &options.discovery_token_ca_cert_hash;
     pins.iter().try_for_each(|pin| discovery::valid_pin(pin))?;
     let trust = match (pins.is_empty(), options.discovery_token_unsafe_skip_ca_verification) {
@@ -199,11 +237,44 @@ fn preflight(options: &Options, wanted: &Wanted, host: &dyn Host) -> Result<Lear
     })?
 }
 
-pub fn run(options: &Options, host: &dyn Host) -> Result<(), Error> {
+/// Its phases, by upstream's names.
+pub const PHASES: [Phase; 6] = [
+    Phase { name: "preflight", short: "Run join pre-flight checks", parts: &[] },
+    Phase { name: "control-plane-prepare", short: "Prepare the machine for serving a control plane", parts: &["download-certs", "certs", "kubeconfig", "control-plane"] },
+    Phase { name: "check-etcd", short: "Check etcd health for control-plane join", parts: &[] },
+    Phase { name: "kubelet-start", short: "Write kubelet settings, certificates and (re)start the kubelet", parts: &[] },
+    Phase { name: "control-plane-join", short: "Join a machine as a control plane instance", parts: &["mark-control-plane"] },
+    Phase { name: "wait-control-plane", short: "Wait for the control plane to start", parts: &[] },
+];
+
+pub fn run(command: &JoinCommand, host: &dyn Host) -> Result<(), Error> {
+    if let Some(What::Phase { words }) = &command.what {
+        return match phases::find(&PHASES, "join", words)? {
+            Some((phase, _)) => Err(Error::Invalid(format!("phase {} is run by `kubeadm join` only, as a whole\nhint: `kubeadm join --skip-phases` leaves out preflight", phase.name))),
+            None => Ok(()),
+        };
+    }
+    let mut options = command.options.clone();
+    if let Some(path) = options.config.clone() {
+        config_file::join(&mut options, &path)?;
+    }
+    phases::known(&PHASES, &options.skip_phases)?;
+    if options.skip_phases.iter().any(|name| name == "preflight") {
+        // What it finds out is needed all the same.
+        options.ignore_preflight_errors.push("all".into());
+    }
+    join(&options, host)
+}
+
+fn join(options: &Options, host: &dyn Host) -> Result<(), Error> {
     let wanted = wanted(options)?;
     let learned = preflight(options, &wanted, host).phase("preflight")?;
     if options.control_plane {
         return join_control_plane::run(options, &wanted, learned, host);
+    }
+    if options.dry_run {
+        println!("[dryrun] Would get a certificate for the node {} and write it to {KUBELET_FOLDER:?}, write kubelet.conf to {KUBERNETES_FOLDER:?}, and start the kubelet", wanted.node_name);
+        return Ok(());
     }
     let mut journal = Journal::default();
     let agent = become_worker(options, &wanted, &learned, &mut journal).phase("kubelet-start")?;
@@ -218,6 +289,17 @@ pub fn run(options: &Options, host: &dyn Host) -> Result<(), Error> {
     journal.keep();
     print!("{}", join_command::JOINED);
     Ok(())
+}
+
+/// Flags of the file, and its taints as one.
+fn kubelet_args(options: &Options) -> Vec<(String, String)> {
+    let mut all: Vec<_> = options.file.kubelet_args.iter().filter(|(name, _)| name != "node-ip").cloned().collect();
+    let text = |taint: &Value, key: &str| taint[key].as_str().unwrap_or_default().to_owned();
+    let taints: Vec<String> = options.file.taints.iter().flatten().map(|taint| format!("{}={}:{}", text(taint, "key"), text(taint, "value"), text(taint, "effect"))).collect();
+    if !taints.is_empty() {
+        all.push(("register-with-taints".into(), taints.join(",")));
+    }
+    all
 }
 
 /// A certificate of its own, and its files.
@@ -245,6 +327,7 @@ fn become_worker(options: &Options, wanted: &Wanted, learned: &Learned, journal:
         pod_network_cidr: learned.cluster.pod_subnet.clone(),
         service_cidr: learned.cluster.service_subnet.clone(),
         no_network: learned.cluster.no_network,
+        kubelet_args: kubelet_args(options),
     })
 }
 

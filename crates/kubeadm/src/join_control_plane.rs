@@ -67,6 +67,8 @@ fn instance(options: &Options, wanted: &Wanted, cluster: &ClusterConfiguration, 
         extra_names,
         no_network: cluster.no_network,
         etcd: cluster.etcd.clone(),
+        api_server_args: cluster.api_server_args.clone(),
+        kubelet_args: options.file.kubelet_args.clone(),
     })
 }
 
@@ -94,6 +96,10 @@ pub fn run(options: &Options, wanted: &Wanted, learned: Learned, host: &dyn Host
         return Err(error).phase("preflight");
     }
     let ignored = preflight::ignored(&options.ignore_preflight_errors);
+    if options.dry_run {
+        println!("[dryrun] Would fetch the shared certificates to {:?}, write kubeconfigs to {KUBERNETES_FOLDER:?}, start the control plane of {} at {}", what.pki_dir.display().to_string(), what.node_name, what.own_endpoint());
+        return Ok(());
+    }
     println!("[preflight] Running pre-flight checks before initializing the new control plane instance");
     let mut journal = Journal::default();
     // etcd can only be asked with the certificates that the cluster has for it.
@@ -107,7 +113,7 @@ pub fn run(options: &Options, wanted: &Wanted, learned: Learned, host: &dyn Host
     let before = names_in(&what.data_dir);
     let started = host.start_control_plane(&what).map_err(Error::Host).phase("kubelet-start").and_then(|()| {
         let client = what.client(ADMIN)?;
-        crate::cli::block_on(publish::mark_control_plane(&client, &what.node_name))?.phase("control-plane-join")
+        crate::cli::block_on(publish::mark_control_plane(&client, &what.node_name, options.file.taints.as_deref()))?.phase("control-plane-join")
     });
     if let Err(error) = started {
         if let Err(message) = host.undo(&what.data_dir, &before) {
@@ -145,6 +151,7 @@ mod tests {
             no_network: false,
             extra_names: Vec::new(),
             etcd: Some(ExternalEtcd::default()),
+            api_server_args: Vec::new(),
         };
         let empty = tempfile::tempdir().unwrap();
         let pki = PkiFolder(empty.path().to_owned());

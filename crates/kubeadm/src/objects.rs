@@ -95,6 +95,8 @@ pub struct ClusterConfiguration {
     pub extra_names: Vec<String>,
     /// None: the first machine's data folder.
     pub etcd: Option<ExternalEtcd>,
+    /// `apiServer.extraArgs`.
+    pub api_server_args: Vec<(String, String)>,
 }
 
 /// `etcd:` of a ClusterConfiguration.
@@ -129,7 +131,10 @@ impl ClusterConfiguration {
             value["controlPlaneEndpoint"] = endpoint.as_str().into();
         }
         if !self.extra_names.is_empty() {
-            value["apiServer"] = json!({"certSANs": self.extra_names});
+            value["apiServer"]["certSANs"] = json!(self.extra_names);
+        }
+        if !self.api_server_args.is_empty() {
+            value["apiServer"]["extraArgs"] = self.api_server_args.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
         }
         value
     }
@@ -152,6 +157,13 @@ impl ClusterConfiguration {
             no_network: config_map.pointer("/data/network").and_then(Value::as_str) == Some("none"),
             extra_names: parsed.pointer("/apiServer/certSANs").and_then(Value::as_array).into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect(),
             etcd: external_etcd(&parsed),
+            api_server_args: parsed
+                .pointer("/apiServer/extraArgs")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .filter_map(|argument| Some((argument["name"].as_str()?.to_owned(), argument["value"].as_str()?.to_owned())))
+                .collect(),
         })
     }
 }
@@ -204,11 +216,12 @@ mod tests {
             no_network: true,
             extra_names: vec!["lb.example".into()],
             etcd: Some(ExternalEtcd { endpoints: vec!["https://192.0.2.9:2379".into()], ca_file: Some("/etc/etcd/ca.crt".into()), cert_file: None, key_file: None }),
+            api_server_args: vec![("audit-log-path".into(), "-".into())],
         };
         for _ in 0..2 {
             let object = &kubeadm_config(&configuration)[0].1;
             assert_eq!(format!("{:?}", ClusterConfiguration::read(object).unwrap()), format!("{configuration:?}"));
-            (configuration.control_plane_endpoint, configuration.no_network, configuration.extra_names, configuration.etcd) = (None, false, Vec::new(), None);
+            (configuration.control_plane_endpoint, configuration.no_network, configuration.extra_names, configuration.etcd, configuration.api_server_args) = (None, false, Vec::new(), None, Vec::new());
         }
         assert!(ClusterConfiguration::read(&json!({"data": {"ClusterConfiguration": "a: ["}})).is_none());
         let parsed: Value = serde_saphyr::from_str(&kubelet_configuration("10.96.0.10")).unwrap();
