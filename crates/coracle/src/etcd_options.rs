@@ -12,7 +12,7 @@ use store::{Remote, RemoteConfig, Sealing};
 
 const PREFIX: &str = "/registry";
 /// How long an etcd may take to say that it is there.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[derive(Args, Clone, Default)]
 pub struct EtcdOptions {
