@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use rustls::crypto::CryptoProvider;
 use rustls::{SupportedCipherSuite, SupportedProtocolVersion};
-use server::{Audit, Encryption, EventRateLimit, LogOptions};
+use server::{Audit, AuditWebhookMode, AuditWebhookOptions, Backends, Encryption, EventRateLimit, LogFormat, LogOptions};
 
 #[derive(Args, Clone)]
 #[command(next_help_heading = "API server")]
@@ -26,7 +26,7 @@ pub struct ApiServerOptions {
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "1m0s")]
     request_timeout: Duration,
     /// What is audited (an audit.k8s.io/v1 Policy); without it nothing is
-    #[arg(long, value_name = "FILE", requires = "audit_log_path")]
+    #[arg(long, value_name = "FILE")]
     audit_policy_file: Option<PathBuf>,
     /// Where audit events are written, a line each; - is the standard output
     #[arg(long, value_name = "FILE")]
@@ -40,9 +40,45 @@ pub struct ApiServerOptions {
     /// Size in megabytes at which the audit log is rotated; 0: 100
     #[arg(long, value_name = "MEGABYTES", default_value_t = 0)]
     audit_log_maxsize: u64,
+    /// How audit events are written: json, or legacy for one line of text
+    #[arg(long, value_name = "FORMAT", default_value = "json", value_parser = ["json", "legacy"])]
+    audit_log_format: String,
+    /// What happens when an event cannot be written: blocking (it is counted) or blocking-strict (the request is refused); batch is as blocking
+    #[arg(long, value_name = "MODE", default_value = "blocking", value_parser = ["batch", "blocking", "blocking-strict"])]
+    audit_log_mode: String,
+    /// Kubeconfig of a webhook that audit events are sent to
+    #[arg(long, value_name = "FILE")]
+    audit_webhook_config_file: Option<PathBuf>,
+    /// How it is sent events: batch, blocking or blocking-strict
+    #[arg(long, value_name = "MODE", default_value = "batch", value_parser = ["batch", "blocking", "blocking-strict"])]
+    audit_webhook_mode: String,
+    /// What is waited before it is tried again for the first time
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10s")]
+    audit_webhook_initial_backoff: Duration,
+    /// Events that may wait to be sent; further ones are lost
+    #[arg(long, value_name = "COUNT", default_value_t = 10000)]
+    audit_webhook_batch_buffer_size: usize,
+    /// Events that are sent at once, at most
+    #[arg(long, value_name = "COUNT", default_value_t = 400)]
+    audit_webhook_batch_max_size: usize,
+    /// How long events wait for others
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s")]
+    audit_webhook_batch_max_wait: Duration,
+    /// Whether there is a limit of batches a second
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    audit_webhook_batch_throttle_enable: bool,
+    /// Batches a second
+    #[arg(long, value_name = "QPS", default_value_t = 10.0)]
+    audit_webhook_batch_throttle_qps: f64,
+    /// Batches at once, when none were sent for a while
+    #[arg(long, value_name = "COUNT", default_value_t = 15)]
+    audit_webhook_batch_throttle_burst: u32,
     /// How values are sealed where they are stored (an EncryptionConfiguration); the file is followed
     #[arg(long, value_name = "FILE")]
     encryption_provider_config: Option<PathBuf>,
+    /// Whether that file is read again when it changes
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    encryption_provider_config_automatic_reload: bool,
     /// Configuration of admission plugins (an AdmissionConfiguration): EventRateLimit
     #[arg(long, value_name = "FILE")]
     admission_control_config_file: Option<PathBuf>,
@@ -62,7 +98,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 impl ApiServerOptions {
     /// What the store is to seal its values with.
     pub fn encryption(&self) -> Result<Option<Arc<Encryption>>> {
-        self.encryption_provider_config.as_deref().map(Encryption::open).transpose().map_err(Into::into)
+        let encryption = self.encryption_provider_config.as_deref().map(Encryption::open).transpose()?;
+        if let Some(encryption) = &encryption {
+            encryption.follow(self.encryption_provider_config_automatic_reload);
+        }
+        Ok(encryption)
     }
 
     pub fn configure(&self, config: &mut server::Config, clock: &Arc<dyn api::Clock>) -> Result<()> {
@@ -73,19 +113,42 @@ impl ApiServerOptions {
         config.max_mutating_requests_in_flight = self.max_mutating_requests_inflight;
         config.priority_and_fairness = self.enable_priority_and_fairness;
         config.request_timeout = self.request_timeout;
-        config.audit = match (&self.audit_policy_file, &self.audit_log_path) {
-            (Some(policy), Some(path)) => {
-                let options = LogOptions { path: path.clone(), max_age_days: self.audit_log_maxage, max_backups: self.audit_log_maxbackup, max_size_megabytes: self.audit_log_maxsize };
-                Some(Audit::open(policy, options, clock.clone()).context("cannot audit")?)
-            }
+        let backends = self.audit_backends()?;
+        config.audit = match &self.audit_policy_file {
+            Some(_) if backends.log.is_none() && backends.webhook.is_none() => bail!("--audit-policy-file needs --audit-log-path or --audit-webhook-config-file"),
+            Some(policy) => Some(Audit::open(policy, backends, clock.clone()).context("cannot audit")?),
             // As upstream: where to without what is no audit.
-            _ => None,
+            None => None,
         };
         config.event_rate_limit = match &self.admission_control_config_file {
             Some(file) => EventRateLimit::open(file)?.map(Arc::new),
             None => None,
         };
         Ok(())
+    }
+
+    fn audit_backends(&self) -> Result<Backends> {
+        let log = self.audit_log_path.as_ref().map(|path| LogOptions {
+            path: path.clone(),
+            max_age_days: self.audit_log_maxage,
+            max_backups: self.audit_log_maxbackup,
+            max_size_megabytes: self.audit_log_maxsize,
+            format: if self.audit_log_format == "legacy" { LogFormat::Legacy } else { LogFormat::Json },
+            strict: self.audit_log_mode == "blocking-strict",
+        });
+        let webhook = |file: &PathBuf| -> Result<AuditWebhookOptions> {
+            Ok(AuditWebhookOptions {
+                hook: crate::user_flags::connect_file(file)?,
+                mode: AuditWebhookMode::named(&self.audit_webhook_mode).unwrap_or(AuditWebhookMode::Batch),
+                initial_backoff: self.audit_webhook_initial_backoff,
+                buffer_size: self.audit_webhook_batch_buffer_size,
+                max_batch_size: self.audit_webhook_batch_max_size,
+                max_batch_wait: self.audit_webhook_batch_max_wait,
+                throttle_qps: self.audit_webhook_batch_throttle_enable.then_some(self.audit_webhook_batch_throttle_qps),
+                throttle_burst: self.audit_webhook_batch_throttle_burst,
+            })
+        };
+        Ok(Backends { log, webhook: self.audit_webhook_config_file.as_ref().map(webhook).transpose()? })
     }
 
     /// Which TLS the API server speaks.

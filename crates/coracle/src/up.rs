@@ -229,6 +229,7 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     config.secure_port = options.secure_port;
     config.service_cidrs = options.service_cidr.all().to_vec();
     options.api_server.configure(&mut config, &clock)?;
+    config.encryption = encryption.clone();
     let fronts = options.users.configure(&mut config, &credentials.front_proxy.authority_pem)?;
     let chance: server::Chance = Arc::new(|buffer: &mut [u8]| {
         // The kernel's random numbers cannot fail once the machine is up.

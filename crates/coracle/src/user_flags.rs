@@ -1,6 +1,7 @@
 //! The API server's flags, called as upstream's: how users are known, what they may do, which plugins are asked.
 //!
-//! https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/ . Files are read once, at the start.
+//! https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/ . Files are read at the start; --authentication-config and
+//! --authorization-config again when they change.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{ArgAction, Args};
 use jiff::SignedDuration;
-use server::{AuthorizationMode, AuthorizationWebhook, Hook, HookCredentials, Issuer, IssuerConfig, OidcFlags, Plugins, PublicKey, RequestHeader, StaticTokens, TokenWebhook, WebhookConfig};
+use server::{AuthorizationMode, AuthorizationWebhook, Followed, Hook, HookCredentials, Issuer, IssuerConfig, OidcFlags, Plugins, PublicKey, ReloadMetrics, Reloaded, RequestHeader, StaticTokens, TokenWebhook, WebhookConfig};
 
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(30);
 const TOKEN_TTL_SECONDS: i64 = 120;
@@ -152,7 +153,7 @@ fn connect(path: &str) -> Result<Hook, String> {
     Hook::at(&config.server, config.certificate_authority.unwrap_or_default(), credentials).map_err(|error| error.to_string())
 }
 
-fn connect_file(path: &Path) -> Result<Hook> {
+pub fn connect_file(path: &Path) -> Result<Hook> {
     connect(&path.to_string_lossy()).map_err(anyhow::Error::msg).with_context(|| format!("cannot use {}", path.display()))
 }
 
@@ -161,6 +162,21 @@ impl UserFlags {
     pub fn configure(&self, config: &mut server::Config, front_authority: &str) -> Result<String> {
         config.plugins = Plugins::new(&self.enable_admission_plugins, &self.disable_admission_plugins)?;
         config.authorization = self.authorization()?;
+        if let Some(file) = &self.authorization_config {
+            let nodes_or_roles = |modes: &[AuthorizationMode]| (modes.iter().any(|mode| matches!(mode, AuthorizationMode::Node)), modes.iter().any(|mode| matches!(mode, AuthorizationMode::Rbac)));
+            let (had_nodes, had_roles) = nodes_or_roles(&config.authorization);
+            let parse: server::Parse = Box::new(move |content| {
+                let modes = server::parse_authorization_configuration(content, &connect).map_err(|error| error.to_string())?;
+                let (nodes, roles) = nodes_or_roles(&modes);
+                for (name, had, has) in [("Node", had_nodes, nodes), ("RBAC", had_roles, roles)] {
+                    if has && !had {
+                        return Err(format!("authorizer type {name} is not allowed if it was not enabled at initial server startup"));
+                    }
+                }
+                Ok(Reloaded::Authorization(modes))
+            });
+            config.followed.push(Arc::new(Followed { path: file.clone(), first: read(file)?, parse, metrics: ReloadMetrics::authorization() }));
+        }
         config.cbor = cbor(&self.feature_gates)?;
         if let Some((first, others)) = self.service_account_issuer.split_first() {
             config.service_account_issuer = first.clone();
@@ -200,11 +216,19 @@ impl UserFlags {
         }
         let mut issuers = Vec::new();
         if let Some(file) = &self.authentication_config {
-            let (found, anonymous) = server::parse_authentication_configuration(&read(file)?).with_context(|| format!("cannot use {}", file.display()))?;
+            let first = read(file)?;
+            let (found, anonymous) = server::parse_authentication_configuration(&first).with_context(|| format!("cannot use {}", file.display()))?;
             issuers = found;
+            let unsaid = authentication.anonymous.clone();
             if let Some(anonymous) = anonymous {
                 authentication.anonymous = anonymous;
             }
+            let parse: server::Parse = Box::new(move |content| {
+                let (issuers, anonymous) = server::parse_authentication_configuration(content).map_err(|error| error.to_string())?;
+                let issuers = issuers.into_iter().map(Issuer::new).map(Arc::new).collect();
+                Ok(Reloaded::Authentication { issuers, anonymous: anonymous.unwrap_or_else(|| unsaid.clone()) })
+            });
+            config.followed.push(Arc::new(Followed { path: file.clone(), first, parse, metrics: ReloadMetrics::authentication() }));
         } else if !self.oidc_issuer_url.is_empty() {
             issuers.push(IssuerConfig::of_flags(&OidcFlags {
                 issuer_url: self.oidc_issuer_url.clone(),

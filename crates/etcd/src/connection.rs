@@ -65,6 +65,8 @@ pub struct Connection {
     sender: http2::SendRequest<Messages>,
     origin: Arc<str>,
     pub id: u64,
+    /// The other side is an etcd.
+    etcd: bool,
 }
 
 impl Connection {
@@ -92,21 +94,17 @@ impl Connection {
                 }
                 None => Box::new(tcp),
             };
-            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .initial_stream_window_size(WINDOW_BYTES)
-                .initial_connection_window_size(WINDOW_BYTES)
-                .keep_alive_interval(KEEP_ALIVE_INTERVAL)
-                .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-                .handshake(TokioIo::new(io))
-                .await
-                .map_err(|error| failed(chain(&error)))?;
-            // What breaks it is told to those who wait for answers.
-            tokio::spawn(async move { drop(connection.await) });
+            let sender = speak(io).await.map_err(|error| failed(chain(&error)))?;
             let scheme = if endpoint.secure { "https" } else { "http" };
-            return Ok(Self { sender, origin: format!("{scheme}://{authority}").into(), id });
+            return Ok(Self { sender, origin: format!("{scheme}://{authority}").into(), id, etcd: true });
         }
         Err(last)
+    }
+
+    /// Over a stream that is open already: to whoever speaks gRPC. `origin` is what requests name.
+    pub async fn over(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, origin: &str) -> Result<Self, Error> {
+        let sender = speak(Box::new(io)).await.map_err(|error| Error::Connect(chain(&error)))?;
+        Ok(Self { sender, origin: origin.into(), id: 0, etcd: false })
     }
 
     pub fn is_closed(&self) -> bool {
@@ -131,7 +129,9 @@ impl Connection {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(TE, HeaderValue::from_static("trailers"));
         // A member that has lost its leader says so instead of keeping us waiting for what the others know.
-        headers.insert("hasleader", HeaderValue::from_static("true"));
+        if self.etcd {
+            headers.insert("hasleader", HeaderValue::from_static("true"));
+        }
         let response = sender.send_request(request).await.map_err(|error| self.broken(&error))?;
         if response.status() != StatusCode::OK {
             return Err(Error::Broken(format!("{}: HTTP status {}", self.origin, response.status())));
@@ -162,6 +162,20 @@ impl Connection {
     pub fn broken(&self, error: &hyper::Error) -> Error {
         Error::Broken(format!("{}: {}", self.origin, chain(error)))
     }
+}
+
+async fn speak(io: Box<dyn Stream>) -> Result<http2::SendRequest<Messages>, hyper::Error> {
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .handshake(TokioIo::new(io))
+        .await?;
+    // What breaks it is told to those who wait for answers.
+    tokio::spawn(async move { drop(connection.await) });
+    Ok(sender)
 }
 
 /// A whole message out of the buffer, if it is there.

@@ -30,6 +30,28 @@ impl Code {
             other => Self::Other(other),
         }
     }
+
+    /// As Go's gRPC calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InvalidArgument => "InvalidArgument",
+            Self::DeadlineExceeded => "DeadlineExceeded",
+            Self::NotFound => "NotFound",
+            Self::PermissionDenied => "PermissionDenied",
+            Self::ResourceExhausted => "ResourceExhausted",
+            Self::FailedPrecondition => "FailedPrecondition",
+            Self::OutOfRange => "OutOfRange",
+            Self::Unavailable => "Unavailable",
+            Self::Unauthenticated => "Unauthenticated",
+            Self::Other(1) => "Canceled",
+            Self::Other(6) => "AlreadyExists",
+            Self::Other(10) => "Aborted",
+            Self::Other(12) => "Unimplemented",
+            Self::Other(13) => "Internal",
+            Self::Other(15) => "DataLoss",
+            Self::Other(_) => "Unknown",
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -5,6 +5,7 @@ mod body;
 mod client;
 mod connection;
 mod error;
+pub mod grpc;
 mod messages;
 mod tls;
 mod watch;

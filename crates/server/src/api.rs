@@ -1,5 +1,6 @@
 //! What every request shares: the store, the clock, chance, the rows that are served, and who asks.
 
+use arc_swap::ArcSwap;
 use client::BoxFuture;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -12,12 +13,14 @@ use store::Store;
 use crate::admission::{EventRateLimit, Follower, Plugins};
 use crate::aggregator::{Aggregator, FrontProxy};
 use crate::audit::{Audit, Ids, Record};
-use crate::authentication::{AuthenticationConfig, User};
+use crate::authentication::{Anonymous, AuthenticationConfig, Issuer, User};
 use crate::authorization::{AuthorizationMode, Authorizer};
 use crate::encoded::Encoded;
+use crate::encryption::Encryption;
 use crate::flow_control::{self, FlowControl};
 use crate::nodes::Dial;
 use crate::outbound::Outbound;
+use crate::reload::Followed;
 use crate::rows::Serving;
 use crate::special::allocation::Allocations;
 use crate::tokens::TokenKey;
@@ -51,6 +54,10 @@ pub struct Config {
     pub request_timeout: Duration,
     /// None: nothing is audited.
     pub audit: Option<Arc<Audit>>,
+    /// What the store seals its values with: told of in metrics and health.
+    pub encryption: Option<Arc<Encryption>>,
+    /// Configurations that are read again when they change.
+    pub followed: Vec<Arc<Followed>>,
     pub event_rate_limit: Option<Arc<EventRateLimit>>,
     /// How long a client may take to send a request's head, the first one included.
     pub head_timeout: Duration,
@@ -80,6 +87,8 @@ impl Config {
             priority_and_fairness: true,
             request_timeout: REQUEST_TIMEOUT,
             audit: None,
+            encryption: None,
+            followed: Vec::new(),
             event_rate_limit: None,
             head_timeout: HEAD_TIMEOUT,
             authentication: AuthenticationConfig::default(),
@@ -111,6 +120,8 @@ pub struct Api {
     pub(crate) config: Config,
     pub(crate) serving: Serving,
     pub(crate) authorizer: Arc<Authorizer>,
+    /// Who may be nobody, and the OIDC issuers: both may change while the server runs.
+    pub(crate) reloadable: ArcSwap<(Anonymous, Vec<Arc<Issuer>>)>,
     pub(crate) allocations: Allocations,
     pub(crate) nodes: Arc<dyn Dial>,
     pub(crate) encoded: Encoded,
@@ -195,7 +206,11 @@ impl Api {
         let outbound = Arc::new(Outbound::new(store.clone()));
         let (flow_control, request_ids) = (FlowControl::new(&config), Ids::new(&chance));
         let authorizer = Arc::new(Authorizer::new(config.authorization.clone(), outbound.clone(), clock.clone()));
-        let api = Arc::new(Self { store, clock, chance, config, serving: Serving::built_in(), authorizer, allocations, nodes, encoded: Encoded::default(), quota_turns: Default::default(), outbound, admission: Follower::default(), aggregator: Aggregator::default(), flow_control, request_ids });
+        if let Some(audit) = &config.audit {
+            audit.attach(&outbound);
+        }
+        let reloadable = ArcSwap::from_pointee((config.authentication.anonymous.clone(), config.authentication.issuers.clone()));
+        let api = Arc::new(Self { reloadable, store, clock, chance, config, serving: Serving::built_in(), authorizer, allocations, nodes, encoded: Encoded::default(), quota_turns: Default::default(), outbound, admission: Follower::default(), aggregator: Aggregator::default(), flow_control, request_ids });
         crate::custom::load(&api);
         crate::bootstrap::run(&api).await.map_err(OpenError::Bootstrap)?;
         Ok(api)

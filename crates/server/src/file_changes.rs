@@ -30,6 +30,11 @@ impl FileChanges {
         Ok(Self { path: path.into(), events, content })
     }
 
+    /// What it says, as it was read last.
+    pub fn content(&self) -> &[u8] {
+        &self.content
+    }
+
     /// Waits until the file says something else; false when nobody can tell any more. Cancel-safe.
     pub async fn next(&mut self) -> bool {
         loop {

@@ -26,7 +26,11 @@ pub fn version(api: &Api) -> Value {
 /// The checks of `/readyz`, with why each one fails.
 fn checks(api: &Api) -> Vec<(&'static str, Result<(), String>)> {
     let bootstrapped = if api.store.get("/registry/namespaces/default").is_some() { Ok(()) } else { Err("the first objects are not there yet".to_owned()) };
-    vec![("ping", Ok(())), ("log", Ok(())), ("etcd", Ok(())), ("poststarthook/bootstrap", bootstrapped)]
+    let mut checks = vec![("ping", Ok(())), ("log", Ok(())), ("etcd", Ok(())), ("poststarthook/bootstrap", bootstrapped)];
+    if let Some(encryption) = api.config.encryption.as_ref().filter(|encryption| encryption.has_kms()) {
+        checks.push(("kms-providers", encryption.health()));
+    }
+    checks
 }
 
 const ENDPOINTS: [&str; 3] = ["healthz", "livez", "readyz"];
@@ -84,6 +88,16 @@ pub fn metrics(api: &Api) -> String {
         }
     }
     text.push_str(&api.flow_control.metrics());
+    if let Some(audit) = &api.config.audit {
+        audit.text(&mut text);
+    }
+    if let Some(encryption) = &api.config.encryption {
+        encryption.metrics.text(&mut text);
+    }
+    for followed in &api.config.followed {
+        followed.metrics.text(&mut text);
+    }
+    api.outbound.metrics.text(&mut text);
     text.push_str(&format!("# HELP coracle_store_revision The newest revision of the key space.\n# TYPE coracle_store_revision counter\ncoracle_store_revision {}\n", api.store.revision()));
     text
 }

@@ -25,6 +25,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::api::GIT_VERSION;
+use crate::webhook_metrics::WebhookMetrics;
 
 /// No answer of a webhook is larger.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
@@ -34,6 +35,10 @@ const IDLE_MAX: usize = 8;
 /// How many endpoints of a Service are tried before giving up.
 const ENDPOINTS_MAX: usize = 3;
 const HTTPS: u16 = 443;
+/// Upstream's DefaultRetryBackoff of webhooks.
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_FACTOR: f64 = 1.5;
+const RETRY_ATTEMPTS: u32 = 5;
 
 /// Where a webhook is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,11 +172,12 @@ struct Kept {
 pub struct Outbound {
     store: Arc<dyn Store>,
     kept: Mutex<HashMap<Key, Kept>>,
+    pub metrics: WebhookMetrics,
 }
 
 impl Outbound {
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, kept: Mutex::default() }
+        Self { store, kept: Mutex::default(), metrics: WebhookMetrics::default() }
     }
 
     /// Sends `body` and waits for the whole answer, `timeout` in all.
@@ -183,6 +189,26 @@ impl Outbound {
             Ok(done) => done.map_err(failed),
             Err(_) => Err(failed("context deadline exceeded".to_owned())),
         }
+    }
+
+    /// As [`Self::post`], again where upstream tries again (`DefaultShouldRetry`): a broken connection, a server that is at fault, late or too busy.
+    pub async fn post_again(&self, hook: &Hook, body: &Value, timeout: Duration) -> Result<Reply, OutboundError> {
+        let until = tokio::time::Instant::now() + timeout;
+        let mut pause = RETRY_FIRST;
+        for _ in 1..RETRY_ATTEMPTS {
+            let outcome = self.post(hook, body, timeout).await;
+            let again = match &outcome {
+                Ok(reply) => matches!(reply.status, 429 | 500 | 504),
+                Err(OutboundError::Call { cause, .. }) => cause == "EOF" || cause.contains("connection reset"),
+                Err(OutboundError::Config(_)) => false,
+            };
+            if !again || tokio::time::Instant::now() + pause >= until {
+                return outcome;
+            }
+            tokio::time::sleep(pause).await;
+            pause = pause.mul_f64(RETRY_FACTOR);
+        }
+        self.post(hook, body, timeout).await
     }
 
     /// Asks for the document at `hook`'s address.

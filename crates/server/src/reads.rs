@@ -3,6 +3,7 @@
 //! Semantics of resourceVersion and resourceVersionMatch: https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::api::selector::{FieldSelector, LabelSelector};
 use ::api::{Cause, Fields, Object, Reason, Resource, Status};
@@ -13,7 +14,7 @@ use base64::{DecodeError, Engine};
 use client::ListOptions;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use store::CommitError;
+use store::{CommitError, WatchItem};
 
 use crate::api::Api;
 use crate::custom::conversion;
@@ -22,6 +23,11 @@ use crate::special::{components, convert};
 
 /// How many keys one step of a selective list reads, so that a page with a selector does not hold everything at once.
 const SELECTIVE_STEP: usize = 2_000;
+
+/// Upstream's cacher: for so long a revision is waited for.
+const BLOCK_TIMEOUT: Duration = Duration::from_secs(3);
+/// Below this everything lies.
+const EVERYTHING: &str = "/registry/";
 
 /// Which objects of a collection a request is about.
 pub struct Selection {
@@ -174,6 +180,21 @@ impl Api {
         })
     }
 
+    /// Waits until reads can see `version`, for as long as upstream does.
+    pub(crate) async fn reached(&self, version: u64) -> Result<(), Status> {
+        if version > self.store.revision() {
+            self.fresh().await?;
+        }
+        if version > self.store.revision()
+            && let Ok(mut news) = self.store.watch(EVERYTHING, self.store.revision())
+        {
+            let coming = async { while self.store.revision() < version && matches!(news.next().await, Some(WatchItem::Event(_) | WatchItem::Progress(_))) {} };
+            // Whether it has come is looked at below.
+            let _ = tokio::time::timeout(BLOCK_TIMEOUT, coming).await;
+        }
+        if version > self.store.revision() { Err(too_large(version, self.store.revision())) } else { Ok(()) }
+    }
+
     pub async fn get(&self, row: &Resource, namespace: Option<&str>, name: &str) -> Result<Arc<Object>, Status> {
         if components::is(row) {
             return components::one(name);
@@ -193,6 +214,9 @@ impl Api {
         // Any state will do for version 0, and a page goes on from where the one before was.
         if options.continue_token.is_empty() && wanted.is_none_or(|version| version > self.store.revision()) {
             self.fresh().await?;
+        }
+        if let Some(version) = wanted.filter(|_| options.continue_token.is_empty() && options.resource_version_match != "Exact") {
+            self.reached(version).await?;
         }
         let (at, mut after) = self.starting_point(&prefix, options, wanted)?;
         let limit = options.limit;

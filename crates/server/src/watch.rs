@@ -14,7 +14,7 @@ use crate::api::Api;
 use crate::custom::conversion;
 use crate::flow_control::Watched;
 use crate::outbound::Outbound;
-use crate::reads::{Selection, parse_version, too_large};
+use crate::reads::{Selection, parse_version};
 use crate::special::convert;
 
 #[derive(Debug, Clone)]
@@ -65,17 +65,12 @@ impl Api {
         let from = match version {
             // From now on, or from wherever it suits.
             None | Some(0) if options.send_initial_events == Some(false) => self.store.revision(),
-            Some(version) if version > 0 && options.send_initial_events != Some(true) => {
-                if version > self.store.revision() {
-                    // Another API server may be ahead of this one.
-                    self.fresh().await?;
-                }
-                if version > self.store.revision() {
-                    return Err(too_large(version, self.store.revision()));
-                }
-                version
-            }
+            // Of one that has not come yet, as upstream: the stream begins, and says nothing before that.
+            Some(version) if version > 0 && options.send_initial_events != Some(true) => version,
             _ => {
+                if let Some(version) = version {
+                    self.reached(version).await?;
+                }
                 let listed = self.list(&row, namespace, &ListOptions { label_selector: options.label_selector.clone(), field_selector: fields, ..ListOptions::default() }).await?;
                 initial.extend(listed.items.into_iter().map(Change::Added));
                 // Also when it was not asked for: upstream's default for a watch that names no version.
@@ -86,7 +81,7 @@ impl Api {
             }
         };
         let watched = self.flow_control.watchers.register(&row.prefix, namespace);
-        let source = match self.store.watch(&prefix, from) {
+        let source = match self.store.watch(&prefix, from.min(self.store.revision())) {
             Ok(source) => Some(source),
             Err(compacted) => {
                 // As upstream's cacher: what is wrong with the revision is told in the stream, not in its place.
@@ -170,8 +165,9 @@ impl Watching {
     /// An item of the store as a change, if it is one for this client. One that needs a webhook is set aside.
     fn take(&mut self, item: WatchItem) -> Option<Change> {
         let event = match item {
+            WatchItem::Event(event) if event.object.resource_version() <= self.from => return None,
             WatchItem::Event(event) => event,
-            WatchItem::Progress(revision) => return self.bookmarks.then_some(Change::Bookmark { revision, initial_end: false }),
+            WatchItem::Progress(revision) => return (self.bookmarks && revision >= self.from).then_some(Change::Bookmark { revision, initial_end: false }),
             WatchItem::Expired(compacted) => return Some(self.failed(too_old(compacted))),
         };
         // One that is far behind reads an archive; what it decodes is its own.

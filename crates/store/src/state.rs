@@ -218,6 +218,10 @@ impl State {
         self.range(prefix, None).count()
     }
 
+    pub fn count_at_most(&self, prefix: &str, most: usize) -> usize {
+        self.range(prefix, None).take(most).count()
+    }
+
     pub fn list(&self, prefix: &str, at: Option<Revision>, start_after: Option<&str>, limit: usize) -> Result<Page, Compacted> {
         if let Some(asked) = at
             && asked < self.oldest

@@ -135,6 +135,8 @@ pub trait Store: Send + Sync + 'static {
     fn list(&self, prefix: &str, at: Option<Revision>, start_after: Option<&str>, limit: usize) -> Result<Page, Compacted>;
     /// How many keys start with `prefix`, now.
     fn count(&self, prefix: &str) -> usize;
+    /// The same, but no more than `most` are looked at.
+    fn count_at_most(&self, prefix: &str, most: usize) -> usize;
 
     /// Durable when it resolves: a group-committed fsync has returned. For a delete the result is the last object (with the delete's revision).
     fn commit(&self, write: Write) -> BoxFuture<'_, Result<Arc<Object>, CommitError>>;

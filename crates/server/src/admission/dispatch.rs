@@ -72,7 +72,7 @@ pub async fn mutate(api: &Api, index: &Index, asked: &Asked<'_>, mut object: Opt
         if !hook.wanted(api, asked, target, &shown)? {
             continue;
         }
-        match hook.call(api, asked, target, shown.object.as_ref(), shown.old.as_ref(), true).await {
+        match hook.counted(api, asked, target, shown.object.as_ref(), shown.old.as_ref(), true).await {
             Ok(None) => {}
             Ok(Some(patch)) if patch.as_array().is_some_and(Vec::is_empty) => {}
             Ok(Some(patch)) => {
@@ -137,7 +137,7 @@ pub async fn validate(api: &Api, index: &Index, asked: &Asked<'_>, object: Optio
         }
     }
     let outcomes = join_all(calls.iter().map(|(hook, target, shown)| async move {
-        match hook.call(api, asked, target.row(asked), shown.object.as_ref(), shown.old.as_ref(), false).await {
+        match hook.counted(api, asked, target.row(asked), shown.object.as_ref(), shown.old.as_ref(), false).await {
             Ok(_) => Ok(()),
             Err(refusal) => hook.settle(refusal),
         }

@@ -2,7 +2,7 @@
 //!
 //! Mirrors k8s.io/apiserver/pkg/admission/plugin/webhook: texts word for word, clients match on them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::api::{Reason, Resource, Status};
 use serde_json::Value;
@@ -13,6 +13,7 @@ use super::review;
 use super::rules::Selection;
 use crate::api::Api;
 use crate::outbound::Hook;
+use crate::webhook_metrics::{Call, Rejection};
 
 const DEFAULT_TIMEOUT_SECONDS: u64 = 10;
 /// No more of an answer that is no review is told.
@@ -62,6 +63,21 @@ impl Webhook {
     /// The refusal of a webhook that could not be asked.
     pub fn failed(&self, why: &str) -> Status {
         Status::internal(format!("failed calling webhook {:?}: {why}", self.name))
+    }
+
+    /// Asks, and counts how it went.
+    pub async fn counted(&self, api: &Api, asked: &Asked<'_>, target: &Resource, object: Option<&Value>, old: Option<&Value>, mutating: bool) -> Result<Option<Value>, Refusal> {
+        let begun = Instant::now();
+        let outcome = self.call(api, asked, target, object, old, mutating).await;
+        let call = Call { name: &self.name, kind: if mutating { "admit" } else { "validating" }, operation: asked.operation.as_str() };
+        let (code, rejection) = match &outcome {
+            Ok(_) => (200, None),
+            Err(Refusal::Calling(why)) => (self.failed(why).code, Some(Rejection::Calling)),
+            Err(Refusal::Status(status)) => (status.code, Some(Rejection::No)),
+        };
+        let ignored = self.lenient && matches!(outcome, Err(Refusal::Calling(_)));
+        api.outbound.metrics.admission(&call, begun.elapsed(), code, rejection, ignored);
+        outcome
     }
 
     /// Asks. The patch of a mutating one, if it wants something changed.

@@ -8,8 +8,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use ::api::validation::go_quote;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use serde_json::Value;
 
 const MEGABYTE: u64 = 1024 * 1024;
 /// Lumberjack's, when no size is given.
@@ -19,6 +21,15 @@ const STAMP: &str = "%Y-%m-%dT%H-%M-%S%.3f";
 const MODE: u32 = 0o600;
 
 /// `--audit-log-path`, `--audit-log-maxage`, `--audit-log-maxbackup`, `--audit-log-maxsize`; 0 is no limit, but of the size.
+/// `--audit-log-format`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    #[default]
+    Json,
+    /// One line of text.
+    Legacy,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogOptions {
     /// `-` is the standard output.
@@ -26,6 +37,9 @@ pub struct LogOptions {
     pub max_age_days: u64,
     pub max_backups: usize,
     pub max_size_megabytes: u64,
+    pub format: LogFormat,
+    /// `--audit-log-mode=blocking-strict`: a request whose arrival cannot be written is refused.
+    pub strict: bool,
 }
 
 enum Target {
@@ -59,8 +73,21 @@ impl Log {
         Ok(Self { options, limit, target })
     }
 
+    pub fn is_strict(&self) -> bool {
+        self.options.strict
+    }
+
+    pub fn event(&mut self, event: &Value, now: Timestamp) -> io::Result<()> {
+        let mut line = match self.options.format {
+            LogFormat::Json => event.to_string(),
+            LogFormat::Legacy => legacy(event),
+        };
+        line.push('\n');
+        self.write(line.as_bytes(), now)
+    }
+
     /// `line` ends with its newline.
-    pub fn write(&mut self, line: &[u8], now: Timestamp) -> io::Result<()> {
+    fn write(&mut self, line: &[u8], now: Timestamp) -> io::Result<()> {
         let too_large = matches!(&self.target, Target::File { size, .. } if *size > 0 && *size + line.len() as u64 > self.limit);
         if too_large {
             self.rotate(now)?;
@@ -86,6 +113,36 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// What upstream's `EventString` makes of an event.
+fn legacy(event: &Value) -> String {
+    let at = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or("");
+    let or = |text: &str, instead: &str| if text.is_empty() { instead.to_owned() } else { text.to_owned() };
+    let list = |pointer: &str| event.pointer(pointer).and_then(Value::as_array).map(|all| all.iter().filter_map(Value::as_str).map(go_quote).collect::<Vec<_>>().join(","));
+    let (user, groups) = match at("/user/username") {
+        "" => ("<none>".to_owned(), "<none>".to_owned()),
+        name => (name.to_owned(), or(&list("/user/groups").unwrap_or_default(), "<none>")),
+    };
+    let impersonated = event.get("impersonatedUser").is_some();
+    let as_user = if impersonated { at("/impersonatedUser/username").to_owned() } else { "<self>".to_owned() };
+    let as_groups = list("/impersonatedUser/groups").unwrap_or_else(|| "<lookup>".to_owned());
+    let response = event.pointer("/responseStatus/code").map_or_else(|| "<deferred>".to_owned(), Value::to_string);
+    format!(
+        "{} AUDIT: id={} stage={} ip={} method={} user={} groups={} as={} asgroups={} user-agent={} namespace={} uri={} response=\"{response}\"",
+        at("/requestReceivedTimestamp"),
+        go_quote(at("/auditID")),
+        go_quote(at("/stage")),
+        go_quote(&or(at("/sourceIPs/0"), "<unknown>")),
+        go_quote(at("/verb")),
+        go_quote(&user),
+        go_quote(&groups),
+        go_quote(&as_user),
+        go_quote(&as_groups),
+        go_quote(at("/userAgent")),
+        go_quote(&or(at("/objectRef/namespace"), "<none>")),
+        go_quote(at("/requestURI")),
+    )
 }
 
 fn names(path: &Path) -> (String, String) {
@@ -139,6 +196,16 @@ mod tests {
         let mut log = Log::open(LogOptions { path: path.clone(), ..LogOptions::default() }).unwrap();
         log.write(b"y\n", Timestamp::from_second(1_700_000_100).unwrap()).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().len(), line.len() as u64 + 2);
+    }
+
+    #[test]
+    fn one_line_of_text() {
+        let event = serde_json::json!({"auditID": "i", "stage": "ResponseComplete", "sourceIPs": ["192.0.2.1"], "verb": "get", "user": {"username": "bob", "groups": ["a", "b"]}, "userAgent": "k",
+            "objectRef": {"namespace": "n"}, "requestURI": "/api", "responseStatus": {"code": 200}, "requestReceivedTimestamp": "2026-01-01T00:00:00.000001Z"});
+        assert_eq!(
+            legacy(&event),
+            r#"2026-01-01T00:00:00.000001Z AUDIT: id="i" stage="ResponseComplete" ip="192.0.2.1" method="get" user="bob" groups="\"a\",\"b\"" as="<self>" asgroups="<lookup>" user-agent="k" namespace="n" uri="/api" response="200""#
+        );
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The audit log: who did what, as the policy says, in the words of `audit.k8s.io/v1`.
 //!
-//! Mirrors kube-apiserver's `--audit-policy-file` and `--audit-log-path`. Every answer bears an `Audit-ID`, audited or not. Without a policy a request pays for that id only.
+//! Mirrors kube-apiserver's `--audit-policy-file`, `--audit-log-…` and `--audit-webhook-…`. Every answer bears an `Audit-ID`, audited or not. Without a policy a request pays for that id only.
 
 mod log;
+mod metrics;
 mod policy;
 mod record;
+mod webhook;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,13 +21,19 @@ use parking_lot::Mutex;
 use crate::authentication::User;
 use crate::authorization::Attributes;
 use crate::decode;
+use crate::outbound::Outbound;
 use log::Log;
+use metrics::AuditMetrics;
 use policy::{Level, Policy};
 use record::Received;
+use serde_json::Value;
+use tokio::sync::watch;
+use webhook::{Delivery, Webhook};
 
-pub use log::LogOptions;
+pub use log::{LogFormat, LogOptions};
 pub use policy::Stage;
 pub use record::{Completed, Record, reference};
+pub use webhook::{Mode as AuditWebhookMode, WebhookOptions as AuditWebhookOptions};
 
 pub const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// A client's own id is no longer.
@@ -41,43 +49,91 @@ pub enum AuditError {
     Log { path: PathBuf, error: std::io::Error },
 }
 
+/// Where events go: into a file, to a webhook, or both.
+#[derive(Default)]
+pub struct Backends {
+    pub log: Option<LogOptions>,
+    pub webhook: Option<AuditWebhookOptions>,
+}
+
 /// A policy and where its events go.
 pub struct Audit {
     policy: Policy,
-    log: Mutex<Log>,
+    log: Option<Mutex<Log>>,
+    webhook: Option<Arc<Webhook>>,
     clock: Arc<dyn Clock>,
-    /// Events that could not be written.
-    pub lost: AtomicU64,
-    pub written: AtomicU64,
+    pub(crate) metrics: Arc<AuditMetrics>,
+}
+
+/// What became of an event so far.
+#[derive(Default)]
+struct Taken {
+    /// A backend that must not fail did.
+    failed: bool,
+    delivery: Option<Delivery>,
 }
 
 impl Audit {
-    pub fn open(policy_file: &Path, options: LogOptions, clock: Arc<dyn Clock>) -> Result<Arc<Self>, AuditError> {
+    pub fn open(policy_file: &Path, backends: Backends, clock: Arc<dyn Clock>) -> Result<Arc<Self>, AuditError> {
         let text = std::fs::read_to_string(policy_file).map_err(|error| AuditError::Read { path: policy_file.into(), error })?;
         let parsed = decode::yaml(&text).and_then(|value| Policy::of(&value));
         let policy = parsed.map_err(|why| AuditError::Policy { path: policy_file.into(), why })?;
-        let path = options.path.clone();
-        let log = Log::open(options).map_err(|error| AuditError::Log { path, error })?;
-        Ok(Arc::new(Self { policy, log: Mutex::new(log), clock, lost: AtomicU64::new(0), written: AtomicU64::new(0) }))
+        let metrics = Arc::new(AuditMetrics::default());
+        let log = backends.log.map(|options| {
+            let path = options.path.clone();
+            Log::open(options).map_err(|error| AuditError::Log { path, error })
+        });
+        let log = log.transpose()?.map(Mutex::new);
+        let webhook = backends.webhook.map(|options| Webhook::new(options, metrics.clone()));
+        Ok(Arc::new(Self { policy, log, webhook, clock, metrics }))
+    }
+
+    /// From here on the webhook can be called.
+    pub(crate) fn attach(&self, outbound: &Arc<Outbound>) {
+        if let Some(webhook) = &self.webhook {
+            webhook.attach(outbound.clone());
+        }
+    }
+
+    /// Sends what waits for the webhook, until `shutdown`.
+    pub(crate) fn run(&self, shutdown: watch::Receiver<bool>) {
+        if let Some(webhook) = &self.webhook {
+            tokio::spawn(webhook.clone().run(shutdown));
+        }
+    }
+
+    pub(crate) fn text(&self, out: &mut String) {
+        self.metrics.text(out);
+    }
+
+    fn is_strict(&self) -> bool {
+        self.webhook.as_ref().is_some_and(|webhook| webhook.is_strict())
     }
 
     fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    fn write(&self, line: String, now: Timestamp) {
-        match self.log.lock().write(line.as_bytes(), now) {
-            Ok(()) => drop(self.written.fetch_add(1, Ordering::Relaxed)),
-            Err(error) => {
-                self.lost.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(%error, "an audit event is lost: the log cannot be written");
+    fn write(&self, event: &Value, now: Timestamp) -> Taken {
+        let mut taken = Taken::default();
+        self.metrics.event();
+        if let Some(log) = &self.log {
+            let mut log = log.lock();
+            if let Err(error) = log.event(event, now) {
+                taken.failed = log.is_strict();
+                self.metrics.dropped("log", 1, &error.to_string());
             }
         }
+        if let Some(webhook) = &self.webhook {
+            taken.delivery = webhook.take(event.clone());
+        }
+        taken
     }
 
     /// A record of a request, when the policy wants one. Nothing of it is written yet.
     pub fn begin(self: &Arc<Self>, id: &str, uri: &str, asked: &Attributes, version: &str, user: &User, peer: Option<std::net::IpAddr>, headers: &HeaderMap) -> Option<Arc<Record>> {
         let decision = self.policy.decide(user, asked);
+        self.metrics.level(decision.level.as_str());
         if decision.level == Level::None {
             return None;
         }

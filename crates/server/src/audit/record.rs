@@ -3,6 +3,7 @@
 //! Mirrors apiserver/pkg/audit/request.go and context.go.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ::api::{Status, protobuf};
 use jiff::Timestamp;
@@ -12,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::Audit;
 use super::policy::{Decision, Level, Stage};
+use super::webhook::Delivery;
 use crate::authentication::{User, user_info};
 use crate::registry::text;
 
@@ -39,6 +41,9 @@ pub struct Record {
     audit: Arc<Audit>,
     decision: Decision,
     event: Mutex<Value>,
+    /// What the request has to wait for.
+    deliveries: Mutex<Vec<Delivery>>,
+    failed: AtomicBool,
 }
 
 impl Record {
@@ -60,7 +65,7 @@ impl Record {
         if let Some(object) = received.object {
             event["objectRef"] = object;
         }
-        Arc::new(Self { audit, decision, event: Mutex::new(event) })
+        Arc::new(Self { audit, decision, event: Mutex::new(event), deliveries: Mutex::default(), failed: AtomicBool::new(false) })
     }
 
     /// Whether requests' bodies are written down.
@@ -156,10 +161,24 @@ impl Record {
         let mut event = self.event.lock();
         event["stage"] = stage.as_str().into();
         event["stageTimestamp"] = micro_time(now).into();
-        let mut line = event.to_string();
-        line.push('\n');
-        drop(event);
-        self.audit.write(line, now);
+        let taken = self.audit.write(&event, now);
+        self.deliveries.lock().extend(taken.delivery);
+        self.failed.fetch_or(taken.failed, Ordering::Relaxed);
+    }
+
+    /// Waits until those who are to be waited for have the events; false: the request is not to go on.
+    pub async fn delivered(&self) -> bool {
+        let deliveries = std::mem::take(&mut *self.deliveries.lock());
+        let mut all = true;
+        for delivery in deliveries {
+            all &= delivery.await.unwrap_or(false);
+        }
+        let refused = self.failed.load(Ordering::Relaxed) || (!all && self.audit.is_strict());
+        !refused
+    }
+
+    pub fn rejected(&self) {
+        self.audit.metrics.rejected();
     }
 }
 

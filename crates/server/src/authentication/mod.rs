@@ -171,7 +171,9 @@ impl Api {
                 }
             };
         }
-        if !config.anonymous.enabled || !(config.anonymous.paths.is_empty() || config.anonymous.paths.iter().any(|known| known == path)) {
+        let reloadable = self.reloadable.load();
+        let anonymous = &reloadable.0;
+        if !anonymous.enabled || !(anonymous.paths.is_empty() || anonymous.paths.iter().any(|known| known == path)) {
             return Err(Status::unauthorized());
         }
         Ok(Arc::new(User::anonymous()))
@@ -202,7 +204,7 @@ impl Api {
             return plain(user);
         }
         if !own.is_empty() {
-            for issuer in &config.issuers {
+            for issuer in &self.reloadable.load_full().1 {
                 match issuer.authenticate(&self.outbound, now, token).await {
                     Ok(None) => {}
                     Ok(Some(user)) => return plain(user),

@@ -46,7 +46,7 @@ impl TokenWebhook {
             return Ok(answer.clone());
         }
         let review = json!({"kind": "TokenReview", "apiVersion": format!("authentication.k8s.io/{}", self.version), "metadata": {"creationTimestamp": null}, "spec": {"token": token, "audiences": audiences}});
-        let reply = outbound.post(&self.hook, &review, TIMEOUT).await.map_err(|error| format!("webhook token authenticator failed: {error}"))?;
+        let reply = outbound.post_again(&self.hook, &review, TIMEOUT).await.map_err(|error| format!("webhook token authenticator failed: {error}"))?;
         if !(200..300).contains(&reply.status) {
             return Err(format!("webhook token authenticator failed: the server responded with the status code {}", reply.status));
         }

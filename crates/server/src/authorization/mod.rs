@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use ::api::selector::FieldTerm;
 use ::api::{Clock, Resource, Status};
+use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use serde_json::Value;
 use store::Store;
@@ -91,7 +92,7 @@ impl Decision {
 }
 
 pub struct Authorizer {
-    modes: Vec<AuthorizationMode>,
+    modes: ArcSwap<Vec<AuthorizationMode>>,
     outbound: Arc<Outbound>,
     clock: Arc<dyn Clock>,
     roles: rbac::Roles,
@@ -100,7 +101,12 @@ pub struct Authorizer {
 
 impl Authorizer {
     pub fn new(modes: Vec<AuthorizationMode>, outbound: Arc<Outbound>, clock: Arc<dyn Clock>) -> Self {
-        Self { modes, outbound, clock, roles: rbac::Roles::default(), nodes: node::NodeAuthorizer::default() }
+        Self { modes: ArcSwap::from_pointee(modes), outbound, clock, roles: rbac::Roles::default(), nodes: node::NodeAuthorizer::default() }
+    }
+
+    /// From now on these are asked.
+    pub fn ask(&self, modes: Vec<AuthorizationMode>) {
+        self.modes.store(Arc::new(modes));
     }
 
     /// A write of `row` has happened.
@@ -116,7 +122,7 @@ impl Authorizer {
     /// As [`Self::resolve`], for those who cannot wait: expressions, and what plugins ask beside the request.
     pub fn decide(&self, store: &dyn Store, user: &User, asked: &Attributes) -> Decision {
         let resolved = self.resolve(store, user, asked);
-        if !self.modes.iter().any(|mode| matches!(mode, AuthorizationMode::Webhook(_))) {
+        if !self.modes.load().iter().any(|mode| matches!(mode, AuthorizationMode::Webhook(_))) {
             // Nothing in it waits.
             return resolved.now_or_never().unwrap_or_default();
         }
@@ -132,7 +138,7 @@ impl Authorizer {
             return Decision::allow("");
         }
         let mut reasons = Vec::new();
-        for mode in &self.modes {
+        for mode in self.modes.load_full().iter() {
             let decision = match mode {
                 AuthorizationMode::Node => self.nodes.decide(store, user, asked),
                 AuthorizationMode::Rbac => self.roles.decide(store, user, asked),
@@ -159,7 +165,7 @@ impl Authorizer {
         let everything = || (vec![rbac::Rule::everything().shown()], vec![rbac::Rule::every_path().shown()]);
         let (mut resources, mut paths) = if user.is_master() { everything() } else { (Vec::new(), Vec::new()) };
         let mut incomplete = None;
-        for mode in &self.modes {
+        for mode in self.modes.load().iter() {
             let (more_resources, more_paths) = match mode {
                 AuthorizationMode::Node => {
                     if node::identity(user).is_some() {

@@ -3,7 +3,7 @@
 //! Mirrors apiserver/plugin/pkg/authorizer/webhook: https://kubernetes.io/docs/reference/access-authn-authz/webhook/
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cel::{Activation, Budget, Program, Value as Cel};
 use jiff::{SignedDuration, Timestamp};
@@ -58,11 +58,18 @@ impl AuthorizationWebhook {
             return decision.clone();
         }
         let review = json!({"kind": "SubjectAccessReview", "apiVersion": format!("authorization.k8s.io/{}", self.config.version), "metadata": {"creationTimestamp": null}, "spec": shown(spec, &self.config.version), "status": {"allowed": false}});
-        let answer = match outbound.post(&self.config.hook, &review, self.config.timeout).await {
+        let begun = Instant::now();
+        let answer = match outbound.post_again(&self.config.hook, &review, self.config.timeout).await {
             Ok(reply) if (200..300).contains(&reply.status) => serde_json::from_slice::<Value>(&reply.body).map_err(|error| error.to_string()),
             Ok(reply) => Err(format!("the server responded with the status code {}", reply.status)),
             Err(error) => Err(error.to_string()),
         };
+        let result = match &answer {
+            Ok(_) => "success",
+            Err(why) if why.ends_with("context deadline exceeded") => "timeout",
+            Err(_) => "error",
+        };
+        outbound.metrics.authorization(&self.config.name, result, begun.elapsed(), answer.is_err() && !self.config.fails_closed);
         let decision = match answer {
             Ok(answer) => judge(&answer),
             Err(why) => return self.failed(&why),

@@ -2,7 +2,7 @@
 //!
 //! Mirrors apiserver/conversion/webhook_converter.go: same order and number of objects, same kind and name, metadata kept but for labels and annotations.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::api::{Custom, Status};
 use serde_json::{Map, Value, json};
@@ -14,37 +14,53 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Versions of ConversionReview that are spoken; the definition's order decides.
 const SPOKEN: [&str; 2] = ["v1", "v1beta1"];
 
+/// Upstream's names of what goes wrong.
+const CALL: &str = "conversion_webhook_call_failure";
+const MALFORMED: &str = "conversion_webhook_malformed_response_failure";
+const PARTIAL: &str = "conversion_webhook_partial_response_failure";
+const INVALID: &str = "conversion_webhook_invalid_converted_object_failure";
+
 pub async fn convert(outbound: &Outbound, custom: &Custom, target: &str, objects: Vec<Value>) -> Result<Vec<Value>, Status> {
-    let definition = custom.definition().value().map_err(Status::internal)?;
+    let begun = Instant::now();
+    let from = objects.first().map(|object| text(object, "/apiVersion").to_owned()).unwrap_or_default();
+    let outcome = asked(outbound, custom, target, objects).await;
+    let version = |api_version: &str| api_version.rsplit('/').next().unwrap_or("").to_owned();
+    let definition = &custom.definition().meta().name;
+    outbound.metrics.conversion(definition, &version(&from), &version(target), begun.elapsed(), outcome.as_ref().err().map(|(failure, _)| *failure));
+    outcome.map_err(|(_, status)| status)
+}
+
+async fn asked(outbound: &Outbound, custom: &Custom, target: &str, objects: Vec<Value>) -> Result<Vec<Value>, (&'static str, Status)> {
+    let definition = custom.definition().value().map_err(|error| (CALL, Status::internal(error)))?;
     let kind = text(&definition, "/spec/names/kind").to_owned();
     let from = objects.first().map(|object| text(object, "/apiVersion").to_owned()).unwrap_or_default();
-    let failed = |why: String| Status::internal(format!("conversion webhook for {from}, Kind={kind} failed: {why}"));
+    let failed = |failure: &'static str, why: String| (failure, Status::internal(format!("conversion webhook for {from}, Kind={kind} failed: {why}")));
     let none = Value::Null;
     let webhook = definition.pointer("/spec/conversion/webhook").unwrap_or(&none);
-    let hook = Hook::from_json(webhook.get("clientConfig").unwrap_or(&none)).map_err(|error| failed(error.to_string()))?;
+    let hook = Hook::from_json(webhook.get("clientConfig").unwrap_or(&none)).map_err(|error| failed(CALL, error.to_string()))?;
     let versions = webhook.get("conversionReviewVersions").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-    let version = versions.into_iter().find(|version| SPOKEN.contains(version)).ok_or_else(|| failed("does not support known ConversionReview versions".to_owned()))?;
+    let version = versions.into_iter().find(|version| SPOKEN.contains(version)).ok_or_else(|| failed(CALL, "does not support known ConversionReview versions".to_owned()))?;
     let uid = review_uid(&objects, outbound);
     let review = json!({
         "apiVersion": format!("apiextensions.k8s.io/{version}"),
         "kind": "ConversionReview",
         "request": {"uid": uid, "desiredAPIVersion": target, "objects": objects},
     });
-    let reply = outbound.post(&hook, &review, TIMEOUT).await.map_err(|error| failed(error.to_string()))?;
+    let reply = outbound.post(&hook, &review, TIMEOUT).await.map_err(|error| failed(CALL, error.to_string()))?;
     if reply.status != 200 {
-        return Err(failed(format!("the server responded with the status code {} but did not return more information", reply.status)));
+        return Err(failed(CALL, format!("the server responded with the status code {} but did not return more information", reply.status)));
     }
-    let answer: Value = serde_json::from_slice(&reply.body).map_err(|error| failed(format!("invalid response: {error}")))?;
-    let response = checked(&answer, version, &uid).map_err(failed)?;
+    let answer: Value = serde_json::from_slice(&reply.body).map_err(|error| failed(MALFORMED, format!("invalid response: {error}")))?;
+    let response = checked(&answer, version, &uid).map_err(|why| failed(MALFORMED, why))?;
     let converted = response.get("convertedObjects").and_then(Value::as_array).cloned().unwrap_or_default();
     if converted.len() != objects.len() {
-        return Err(failed(format!("webhook returned {} objects, expected {}", converted.len(), objects.len())));
+        return Err(failed(PARTIAL, format!("webhook returned {} objects, expected {}", converted.len(), objects.len())));
     }
     objects
         .iter()
         .zip(converted)
         .enumerate()
-        .map(|(index, (original, converted))| restored(original, converted, target).map_err(|why| failed(format!("invalid converted object at index {index}: {why}"))))
+        .map(|(index, (original, converted))| restored(original, converted, target).map_err(|why| failed(INVALID, format!("invalid converted object at index {index}: {why}"))))
         .collect()
 }
 

@@ -2,11 +2,15 @@
 //!
 //! Mirrors apiserver/pkg/apis/apiserver/validation/validation_encryption.go and server/options/encryptionconfig, words included. Pure.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::ciphers::Algorithm;
+use super::kms::KmsConfig;
+use crate::duration::go_duration;
 use crate::registry::text;
 
 /// What stands before every sealed value.
@@ -23,6 +27,8 @@ pub enum Provider {
     Identity,
     /// The first key seals.
     Keyed(Algorithm, Vec<Key>),
+    /// A plugin keeps the keys.
+    Kms(KmsConfig),
 }
 
 /// A group and a resource, either of which may be `*`.
@@ -82,11 +88,27 @@ impl Rules {
             }
             rules.push(Rule { resources, providers });
         }
+        let mut names: Vec<&str> = Vec::new();
+        for (index, rule) in rules.iter().enumerate() {
+            for (at, provider) in rule.providers.iter().enumerate() {
+                let Provider::Kms(config) = provider else { continue };
+                if names.contains(&config.name.as_str()) {
+                    let name = &config.name;
+                    errors.push(format!("resources[{index}].providers[{at}].kms.name: Invalid value: {name:?}: duplicate KMS provider name {name}, names must be unique"));
+                }
+                names.push(&config.name);
+            }
+        }
         match errors.as_slice() {
             [] => Ok(Self(rules)),
             [one] => Err(one.clone()),
             several => Err(format!("[{}]", several.join(", "))),
         }
+    }
+
+    /// The services that are named.
+    pub fn kms(&self) -> impl Iterator<Item = &KmsConfig> {
+        self.0.iter().flat_map(|rule| &rule.providers).filter_map(|provider| if let Provider::Kms(config) = provider { Some(config) } else { None })
     }
 
     /// Who seals a resource: its own rule, else its group's, else everything's; of equals the first.
@@ -141,8 +163,7 @@ fn provider(given: &Value, path: &str, errors: &mut Vec<String>) -> Option<Provi
     match named.as_slice() {
         [] => errors.push(format!("{path}: Invalid value: provider does not contain any of the expected providers: KMS, AESGCM, AESCBC, Secretbox, Identity")),
         ["identity"] => return Some(Provider::Identity),
-        // Refused rather than passed over: what is meant to be sealed must not lie open.
-        ["kms"] => errors.push(format!("{path}.kms: Forbidden: KMS providers are not supported here; use aesgcm, aescbc or secretbox")),
+        ["kms"] => return kms(&given["kms"], &format!("{path}.kms"), errors).map(Provider::Kms),
         [field] => {
             let algorithm = [Algorithm::Cbc, Algorithm::Gcm, Algorithm::Secretbox].into_iter().find(|algorithm| algorithm.field() == *field)?;
             return Some(Provider::Keyed(algorithm, keys(&given[*field], algorithm, &format!("{path}.{field}.keys"), errors)));
@@ -150,6 +171,53 @@ fn provider(given: &Value, path: &str, errors: &mut Vec<String>) -> Option<Provi
         _ => errors.push(format!("{path}: Invalid value: more than one provider specified in a single element, should split into different list elements")),
     }
     None
+}
+
+/// What a KMS may take, when nobody says.
+const KMS_TIMEOUT: Duration = Duration::from_secs(3);
+
+fn kms(given: &Value, path: &str, errors: &mut Vec<String>) -> Option<KmsConfig> {
+    let before = errors.len();
+    let (name, endpoint) = (text(given, "/name"), text(given, "/endpoint"));
+    if name.is_empty() {
+        errors.push(format!("{path}.name: Required value: name is a mandatory field for a provider"));
+    }
+    if name.contains(':') {
+        errors.push(format!("{path}.name: Invalid value: {name:?}: invalid KMS provider name {name}, must not contain ':'"));
+    }
+    let timeout = match text(given, "/timeout") {
+        "" => Some(KMS_TIMEOUT),
+        given => go_duration(given).filter(|timeout| !timeout.is_zero()),
+    };
+    if timeout.is_none() {
+        errors.push(format!("{path}.timeout: Invalid value: {:?}: timeout should be a positive value", text(given, "/timeout")));
+    }
+    let socket = match endpoint.split_once("://") {
+        _ if endpoint.is_empty() => {
+            errors.push(format!("{path}.endpoint: Invalid value: \"\": endpoint is a mandatory field for a kms"));
+            None
+        }
+        Some(("unix", socket)) => Some(socket),
+        other => {
+            let scheme = other.map_or("", |(scheme, _)| scheme);
+            errors.push(format!("{path}.endpoint: Invalid value: {endpoint:?}: unsupported scheme {scheme:?} for KMS provider, only unix is supported"));
+            None
+        }
+    };
+    match text(given, "/apiVersion") {
+        "v2" => {}
+        // Refused rather than passed over: what is meant to be sealed must not lie open.
+        "v1" | "" => errors.push(format!("{path}.apiVersion: Forbidden: version v1 of KMS plugins is not supported here; use v2")),
+        other => errors.push(format!("{path}.apiVersion: Invalid value: {other:?}: unsupported apiVersion apiVersion for KMS provider, only v1 and v2 are supported")),
+    }
+    if let Some(size) = given.get("cachesize").filter(|size| !size.is_null()) {
+        errors.push(format!("{path}.cachesize: Invalid value: {size}: cachesize is not supported in v2"));
+    }
+    match (socket, timeout) {
+        // An abstract socket is written with an @.
+        (Some(socket), Some(timeout)) if errors.len() == before => Some(KmsConfig { name: name.to_owned(), socket: socket.into(), timeout }),
+        _ => None,
+    }
 }
 
 fn keys(given: &Value, algorithm: Algorithm, path: &str, errors: &mut Vec<String>) -> Vec<Key> {
@@ -206,7 +274,9 @@ mod tests {
             (json!([of(&["pods.*"])]), "resources[0].resources[0]: Invalid value: \"pods.*\": encrypting the same resource across groups is not supported"),
             (json!([of(&["*.*"]), of(&["secrets"])]), "resource \"secrets\" is masked by earlier rule \"*.*\""),
             (json!([{"resources": ["secrets"], "providers": [{"identity": {}, "aesgcm": {}}]}]), "resources[0].providers[0]: Invalid value: more than one provider specified in a single element, should split into different list elements"),
-            (json!([{"resources": ["secrets"], "providers": [{"kms": {"name": "k"}}]}]), "resources[0].providers[0].kms: Forbidden: KMS providers are not supported here; use aesgcm, aescbc or secretbox"),
+            (json!([{"resources": ["secrets"], "providers": [{"kms": {"name": "k", "apiVersion": "v2"}}]}]), "resources[0].providers[0].kms.endpoint: Invalid value: \"\": endpoint is a mandatory field for a kms"),
+            (json!([{"resources": ["secrets"], "providers": [{"kms": {"name": "k:", "apiVersion": "v2", "endpoint": "tcp://x"}}]}]), "[resources[0].providers[0].kms.name: Invalid value: \"k:\": invalid KMS provider name k:, must not contain ':', resources[0].providers[0].kms.endpoint: Invalid value: \"tcp://x\": unsupported scheme \"tcp\" for KMS provider, only unix is supported]"),
+            (json!([{"resources": ["secrets"], "providers": [{"kms": {"name": "k", "apiVersion": "v2", "endpoint": "unix:///x"}}, {"kms": {"name": "k", "apiVersion": "v2", "endpoint": "unix:///y"}}]}]), "resources[0].providers[1].kms.name: Invalid value: \"k\": duplicate KMS provider name k, names must be unique"),
             (json!([{"resources": ["secrets"], "providers": [{"secretbox": {"keys": []}}]}]), "resources[0].providers[0].secretbox.keys: Required value: at least one keys is required"),
             (key("*"), "resources[0].providers[0].aescbc.keys[0].secret: Invalid value: \"REDACTED\": secrets must be base64 encoded"),
             (key("c2hvcnQ="), "resources[0].providers[0].aescbc.keys[0].secret: Invalid value: \"REDACTED\": secret is not of the expected length, got 5, expected one of [16 24 32]"),

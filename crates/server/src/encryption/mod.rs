@@ -5,11 +5,15 @@
 
 mod ciphers;
 mod config;
+mod envelope;
+mod kms;
+mod metrics;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -21,6 +25,8 @@ use crate::decode;
 use crate::file_changes::FileChanges;
 use ciphers::{seal, unseal};
 use config::{Provider, Rules, SEALED};
+use kms::Kms;
+use metrics::EncryptionMetrics;
 
 #[derive(Debug, thiserror::Error)]
 pub enum EncryptionError {
@@ -33,27 +39,80 @@ pub enum EncryptionError {
 /// What a file says of encryption. Given to the store that is to seal its values.
 pub struct Encryption {
     path: PathBuf,
-    rules: ArcSwap<Rules>,
+    loaded: ArcSwap<Loaded>,
     /// What the file said when it was opened.
     first: Vec<u8>,
     /// Where a built-in kind lies, and what it is.
     places: HashMap<Box<str>, (Box<str>, Box<str>)>,
-    pub reloads: AtomicU64,
-    pub failed_reloads: AtomicU64,
+    /// `--encryption-provider-config-automatic-reload`
+    follows: AtomicBool,
+    pub(crate) metrics: Arc<EncryptionMetrics>,
 }
 
-fn load(path: &Path) -> Result<(Rules, String), EncryptionError> {
+/// The rules, and the services they name.
+struct Loaded {
+    rules: Rules,
+    kms: BTreeMap<String, Arc<Kms>>,
+}
+
+/// Services that are as they were are gone on with.
+fn load(path: &Path, before: Option<&Loaded>, metrics: &Arc<EncryptionMetrics>) -> Result<(Loaded, String), EncryptionError> {
     let text = std::fs::read_to_string(path).map_err(|error| EncryptionError::Read { path: path.into(), error })?;
-    let rules = decode::yaml(&text).and_then(|config| Rules::of(&config)).map_err(|why| EncryptionError::Config { path: path.into(), why })?;
-    Ok((rules, text))
+    let wrong = |why: String| EncryptionError::Config { path: path.into(), why };
+    let rules = decode::yaml(&text).and_then(|config| Rules::of(&config)).map_err(wrong)?;
+    let mut kms = BTreeMap::new();
+    for wanted in rules.kms() {
+        let known = before.and_then(|before| before.kms.get(&wanted.name)).filter(|known| known.config == *wanted).cloned();
+        let service = match known {
+            Some(known) => known,
+            None => Kms::open(wanted.clone(), metrics.clone()).map_err(wrong)?,
+        };
+        kms.insert(wanted.name.clone(), service);
+    }
+    Ok((Loaded { rules, kms }, text))
 }
 
 impl Encryption {
     pub fn open(path: &Path) -> Result<Arc<Self>, EncryptionError> {
         let rows = ::api::table::table().rows();
         let places = rows.iter().map(|row| ((&*row.prefix).into(), ((&*row.group).into(), (&*row.plural).into()))).collect();
-        let (rules, text) = load(path)?;
-        Ok(Arc::new(Self { path: path.into(), rules: ArcSwap::from_pointee(rules), first: text.into_bytes(), places, reloads: AtomicU64::new(0), failed_reloads: AtomicU64::new(0) }))
+        let metrics = Arc::new(EncryptionMetrics::default());
+        let (loaded, text) = load(path, None, &metrics)?;
+        metrics.reloads.begin(text.as_bytes());
+        Ok(Arc::new(Self { path: path.into(), loaded: ArcSwap::from_pointee(loaded), first: text.into_bytes(), places, follows: AtomicBool::new(true), metrics }))
+    }
+
+    /// Whether the file is read again when it changes.
+    pub fn follow(&self, follows: bool) {
+        self.follows.store(follows, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_kms(&self) -> bool {
+        !self.loaded.load().kms.is_empty()
+    }
+
+    /// Whether the services are well.
+    pub(crate) fn health(&self) -> Result<(), String> {
+        let ill: Vec<String> = self.loaded.load().kms.values().filter_map(|kms| kms.ill()).collect();
+        match ill.as_slice() {
+            [] => Ok(()),
+            [one] => Err(one.clone()),
+            more => Err(format!("[{}]", more.join(", "))),
+        }
+    }
+
+    /// Asks the services how they are and which key is theirs now, without waiting for the next time.
+    pub fn poll(&self) {
+        for kms in self.loaded.load().kms.values() {
+            kms.poll();
+        }
+    }
+
+    /// What has been counted, as `/metrics` has it.
+    pub fn metrics(&self) -> String {
+        let mut text = String::new();
+        self.metrics.text(&mut text);
+        text
     }
 
     /// Group and resource of what lies at `key`.
@@ -69,39 +128,91 @@ impl Encryption {
     }
 }
 
+/// What stands before a value that a service sealed.
+fn kms_prefix(name: &str) -> String {
+    format!("{SEALED}kms:v2:{name}:")
+}
+
 impl Transform for Encryption {
     fn seal(&self, key: &str, plain: &[u8]) -> Result<Option<Bytes>, TransformError> {
-        let rules = self.rules.load();
+        let begun = Instant::now();
+        let loaded = self.loaded.load();
         let (group, resource) = self.resource(key);
-        let Some(Provider::Keyed(algorithm, keys)) = rules.providers(group, resource).and_then(<[Provider]>::first) else { return Ok(None) };
+        let Some(first) = loaded.rules.providers(group, resource).and_then(<[Provider]>::first) else { return Ok(None) };
+        let (prefix, outcome) = match first {
+            Provider::Identity => return Ok(None),
+            Provider::Keyed(algorithm, _) => (algorithm.prefix().to_owned(), first.seal_keyed(key, plain)),
+            Provider::Kms(config) => {
+                let prefix = kms_prefix(&config.name);
+                let sealed = loaded.kms.get(&config.name).ok_or_else(|| "there is no such KMS provider".to_owned()).and_then(|kms| kms.seal(key.as_bytes(), plain));
+                let outcome = sealed.map(|sealed| Some(Bytes::from([prefix.as_bytes(), &sealed].concat()))).map_err(TransformError);
+                (prefix, outcome)
+            }
+        };
+        self.metrics.transformed(&qualified(group, resource), "to_storage", &prefix, begun.elapsed(), outcome.is_ok());
+        outcome
+    }
+
+    fn unseal(&self, key: &str, stored: &[u8]) -> Result<Unsealed, TransformError> {
+        let begun = Instant::now();
+        let (group, resource) = self.resource(key);
+        let (prefix, outcome) = self.unsealed(key, stored);
+        // What lies open is not counted: it is nobody's transformation.
+        if !prefix.is_empty() || outcome.is_err() {
+            self.metrics.transformed(&qualified(group, resource), "from_storage", if prefix.is_empty() { "unknown" } else { &prefix }, begun.elapsed(), outcome.is_ok());
+        }
+        outcome
+    }
+}
+
+/// `deployments.apps`
+fn qualified(group: &str, resource: &str) -> String {
+    if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") }
+}
+
+impl Provider {
+    fn seal_keyed(&self, key: &str, plain: &[u8]) -> Result<Option<Bytes>, TransformError> {
+        let Self::Keyed(algorithm, keys) = self else { return Ok(None) };
         let Some(first) = keys.first() else { return Err(TransformError("there is no key to seal with".into())) };
         let sealed = seal(*algorithm, &first.secret, key.as_bytes(), plain).map_err(|error| TransformError(error.to_string()))?;
         Ok(Some([algorithm.prefix().as_bytes(), first.name.as_bytes(), b":", &sealed].concat().into()))
     }
+}
 
-    fn unseal(&self, key: &str, stored: &[u8]) -> Result<Unsealed, TransformError> {
-        let rules = self.rules.load();
+impl Encryption {
+    /// The prefix of whoever sealed it, and what it was.
+    fn unsealed(&self, key: &str, stored: &[u8]) -> (String, Result<Unsealed, TransformError>) {
+        let loaded = self.loaded.load();
         let (group, resource) = self.resource(key);
         let sealed = stored.starts_with(SEALED.as_bytes());
-        let Some(providers) = rules.providers(group, resource) else {
-            return if sealed { Err(TransformError("identity transformer tried to read encrypted data".into())) } else { Ok(Unsealed::as_it_is(false)) };
+        let nobody = |outcome| (String::new(), outcome);
+        let Some(providers) = loaded.rules.providers(group, resource) else {
+            return nobody(if sealed { Err(TransformError("identity transformer tried to read encrypted data".into())) } else { Ok(Unsealed::as_it_is(false)) });
         };
         for (place, provider) in providers.iter().enumerate() {
             match provider {
-                Provider::Identity if !sealed => return Ok(Unsealed::as_it_is(place > 0)),
+                Provider::Identity if !sealed => return nobody(Ok(Unsealed::as_it_is(place > 0))),
                 Provider::Identity => {}
+                Provider::Kms(config) => {
+                    let prefix = kms_prefix(&config.name);
+                    let Some(rest) = stored.strip_prefix(prefix.as_bytes()) else { continue };
+                    let plain = loaded.kms.get(&config.name).ok_or_else(|| "there is no such KMS provider".to_owned()).and_then(|kms| kms.unseal(key.as_bytes(), rest));
+                    let outcome = plain.map(|(plain, stale)| Unsealed { plain: Some(plain.into()), stale: stale || place > 0 }).map_err(TransformError);
+                    return (prefix, outcome);
+                }
                 Provider::Keyed(algorithm, keys) => {
                     let Some(rest) = stored.strip_prefix(algorithm.prefix().as_bytes()) else { continue };
                     for (at, known) in keys.iter().enumerate() {
                         let Some(data) = rest.strip_prefix(known.name.as_bytes()).and_then(|rest| rest.strip_prefix(b":")) else { continue };
-                        let plain = unseal(*algorithm, &known.secret, key.as_bytes(), data).map_err(|error| TransformError(error.to_string()))?;
-                        return Ok(Unsealed { plain: Some(plain.into()), stale: place > 0 || at > 0 });
+                        let plain = unseal(*algorithm, &known.secret, key.as_bytes(), data).map_err(|error| TransformError(error.to_string()));
+                        return (algorithm.prefix().to_owned(), plain.map(|plain| Unsealed { plain: Some(plain.into()), stale: place > 0 || at > 0 }));
                     }
-                    return Err(TransformError(format!("no matching key was found for the provided {} transformer", if algorithm.field() == "secretbox" { "Secretbox" } else { "AES" })));
+                    let missing = format!("no matching key was found for the provided {} transformer", if algorithm.field() == "secretbox" { "Secretbox" } else { "AES" });
+                    return (algorithm.prefix().to_owned(), Err(TransformError(missing)));
                 }
             }
         }
-        Err(TransformError("no matching prefix found".into()))
+        nobody(Err(TransformError("no matching prefix found".into())))
     }
 }
 
@@ -111,6 +222,9 @@ pub fn follow_encryption(encryption: Arc<Encryption>, store: Arc<dyn Store>, shu
 }
 
 async fn follow(encryption: Arc<Encryption>, store: Arc<dyn Store>, mut shutdown: watch::Receiver<bool>) {
+    if !encryption.follows.load(Ordering::Relaxed) {
+        return;
+    }
     let mut changes = match FileChanges::of(&encryption.path, encryption.first.clone()) {
         Ok(changes) => changes,
         Err(error) => return tracing::warn!(%error, file = %encryption.path.display(), "the encryption provider config is not followed: it counts from the next start"),
@@ -120,17 +234,21 @@ async fn follow(encryption: Arc<Encryption>, store: Arc<dyn Store>, mut shutdown
             changed = changes.next() => if !changed { return },
             _ = shutdown.wait_for(|stop| *stop) => return,
         }
-        match load(&encryption.path) {
-            Ok((rules, _)) => {
-                encryption.rules.store(Arc::new(rules));
-                encryption.reloads.fetch_add(1, Ordering::Relaxed);
+        // A service that is new is asked at once, which may take its time.
+        let again = encryption.clone();
+        let read = tokio::task::spawn_blocking(move || load(&again.path, Some(&again.loaded.load()), &again.metrics)).await;
+        let Ok(read) = read else { return };
+        match read {
+            Ok((loaded, text)) => {
+                encryption.loaded.store(Arc::new(loaded));
+                encryption.metrics.reloads.read(Some(text.as_bytes()));
                 tracing::info!(file = %encryption.path.display(), "the encryption provider config was read again");
                 if let Err(error) = store.reseal().await {
                     tracing::warn!(%error, "what is stored could not be sealed anew");
                 }
             }
             Err(error) => {
-                encryption.failed_reloads.fetch_add(1, Ordering::Relaxed);
+                encryption.metrics.reloads.read(None);
                 tracing::error!(%error, "the encryption provider config stays as it was");
             }
         }

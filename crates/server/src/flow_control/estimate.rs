@@ -1,7 +1,7 @@
 //! How much work a request is, before it is done: seats for lists by how many objects they look at, for writes by how many watch.
 //!
 //! Mirrors apiserver/pkg/util/flowcontrol/request (list_work_estimator.go by objects, mutating_work_estimator.go), with this difference: everything is read from memory here,
-//! so a page counts as what it holds and a namespace as what lies in it.
+//! so a page counts as what it holds and a namespace as what lies in it. What lies there is counted only as far as it makes a difference.
 
 use super::queues::Work;
 use crate::api::Api;
@@ -11,6 +11,8 @@ use crate::path::{Query, ResourcePath};
 const OBJECTS_PER_SEAT: usize = 100;
 const WATCHES_PER_SEAT: usize = 10;
 const MAX_LIST_SEATS: usize = 10;
+/// More objects need no more seats: they are not counted.
+const COUNTED_MAX: usize = OBJECTS_PER_SEAT * MAX_LIST_SEATS + 1;
 const MAX_WRITE_SEATS: usize = 10;
 /// What telling the watchers of one seat takes.
 const EVENT_SECONDS: f64 = 0.005;
@@ -39,7 +41,7 @@ pub fn work(api: &Api, request: &Request<'_>, max_seats: usize) -> Work {
             }
             let selects = !query.text("fieldSelector").is_empty() || !query.text("labelSelector").is_empty();
             let limit = query.text("limit").parse().ok().filter(|limit| *limit > 0 && !selects);
-            Work::of(list_seats(api.store.count(&row.key_prefix(namespace)), limit, max_seats))
+            Work::of(list_seats(api.store.count_at_most(&row.key_prefix(namespace), COUNTED_MAX), limit, max_seats))
         }
         // A token makes no event.
         "create" if target.plural == "serviceaccounts" && target.subresource.as_deref() == Some("token") => Work::of(1),

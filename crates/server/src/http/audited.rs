@@ -22,10 +22,15 @@ use crate::authorization::{self, Attributes};
 use crate::flow_control::Kind;
 use crate::path::Route;
 
-pub fn begin(api: &Api, id: &str, parts: &Parts, found: &Route, asked: &Attributes, user: &User) -> Option<Arc<Record>> {
-    let record = record(api, id, parts, found, asked, user)?;
+/// Err: the audit log is to have every request, and does not take this one.
+pub async fn begin(api: &Api, id: &str, parts: &Parts, found: &Route, asked: &Attributes, user: &User) -> Result<Option<Arc<Record>>, Status> {
+    let Some(record) = record(api, id, parts, found, asked, user) else { return Ok(None) };
     record.stage(Stage::RequestReceived);
-    Some(record)
+    if !record.delivered().await {
+        record.rejected();
+        return Err(Status::internal("failed to store audit event"));
+    }
+    Ok(Some(record))
 }
 
 /// Somebody who could not say who they are: rules for users are not for them (`WithFailedAuthenticationAudit`).
@@ -74,6 +79,7 @@ pub async fn complete(record: Arc<Record>, kind: Kind, asked: &Asked, serving: i
     if kind != Kind::Ordinary {
         record.answered(code, None);
         record.stage(Stage::ResponseStarted);
+        record.delivered().await;
         return held::until_sent(answer, Completed(record));
     }
     // A failure says why, at any level.
@@ -83,6 +89,7 @@ pub async fn complete(record: Arc<Record>, kind: Kind, asked: &Asked, serving: i
             return held::until_sent(answer, Completed(record));
         }
         record.stage(Stage::ResponseComplete);
+        record.delivered().await;
         return answer;
     }
     let (parts, body) = answer.into_parts();
@@ -92,5 +99,6 @@ pub async fn complete(record: Arc<Record>, kind: Kind, asked: &Asked, serving: i
     };
     record.answered(code, Some(&bytes));
     record.stage(Stage::ResponseComplete);
+    record.delivered().await;
     Answer::from_parts(parts, answer::full(bytes))
 }

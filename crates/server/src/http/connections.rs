@@ -23,7 +23,7 @@ use super::streams::{Lasting, Streams};
 use super::{answer, routes};
 use crate::api::Api;
 use crate::authentication::Fronts;
-use crate::{admission, aggregation, aggregator, compaction, custom, flow_control, peers};
+use crate::{admission, aggregation, aggregator, compaction, custom, flow_control, peers, reload};
 
 /// A client has this long to finish the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,6 +57,12 @@ async fn run(api: Arc<Api>, config: ServeConfig, mut shutdown: watch::Receiver<b
     tokio::spawn(custom::run(api.clone(), shutdown.clone()));
     tokio::spawn(flow_control::run(api.clone(), shutdown.clone()));
     tokio::spawn(peers::run(api.clone(), shutdown.clone()));
+    for followed in &api.config.followed {
+        tokio::spawn(reload::run(api.clone(), followed.clone(), shutdown.clone()));
+    }
+    if let Some(audit) = &api.config.audit {
+        audit.run(shutdown.clone());
+    }
     loop {
         let accepted = tokio::select! {
             accepted = config.listener.accept() => accepted,

@@ -85,7 +85,7 @@ async fn route(api: Arc<Api>, presented: Presented, id: &str, mut parts: Parts, 
     let authenticated = api.authenticate(&presented, &parts.headers, parts.uri.path()).await;
     let user = authenticated.inspect_err(|status| audited::unknown(&api, id, &parts, &found, &asked_for, status))?;
     let kind = kind(&asked_for);
-    let Some(record) = audited::begin(&api, id, &parts, &found, &asked_for, &user) else {
+    let Some(record) = audited::begin(&api, id, &parts, &found, &asked_for, &user).await? else {
         return serve(api, user, found, asked_for, kind, parts, query, asked, body).await;
     };
     parts.extensions.insert(record.clone());

@@ -17,9 +17,8 @@ pub fn is(row: &Resource) -> bool {
 
 fn status(name: &str) -> Arc<Object> {
     let value = json!({"apiVersion": "v1", "kind": "ComponentStatus", "metadata": {"name": name}, "conditions": [{"type": "Healthy", "status": "True", "message": "ok"}]});
-    let mut bytes = Vec::new();
-    encode::write(&mut bytes, &value);
-    Arc::new(Object::new(bytes.into(), 0))
+    // As what is stored, its head first: lists are spliced of that.
+    Arc::new(Object::new(encode::at_rest(&value), 0))
 }
 
 pub fn all() -> Vec<Arc<Object>> {

@@ -3,8 +3,8 @@
 //! Everything here is called from the generic registry at named moments; a kind without special needs passes through untouched.
 
 pub mod addresses;
-mod autoscalers;
 pub mod allocation;
+mod autoscalers;
 pub mod components;
 pub mod convert;
 pub mod eviction;

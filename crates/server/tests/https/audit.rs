@@ -2,11 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use server::{Audit, LogOptions};
+use server::{Audit, AuditWebhookMode, AuditWebhookOptions, Backends, Hook, LogOptions};
 
 use crate::harness::{CONFIG_MAPS, PODS, Server, config_map, pod};
+use crate::listener::Listener;
 
 struct Audited {
     server: Server,
@@ -19,7 +21,7 @@ impl Audited {
         let file = folder.path().join("policy.yaml");
         std::fs::write(&file, format!("apiVersion: audit.k8s.io/v1\nkind: Policy\n{policy}")).unwrap();
         let options = LogOptions { path: folder.path().join("audit.log"), ..LogOptions::default() };
-        let audit = Audit::open(&file, options, Arc::new(api::world::SystemClock)).unwrap();
+        let audit = Audit::open(&file, Backends { log: Some(options), webhook: None }, Arc::new(api::world::SystemClock)).unwrap();
         Self { server: Server::start_with(|config| config.audit = Some(audit)).await, folder }
     }
 
@@ -142,7 +144,7 @@ async fn what_admission_notes() {
 #[tokio::test]
 async fn a_policy_that_says_nothing_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let open = |file: &Path| Audit::open(file, LogOptions { path: "-".into(), ..LogOptions::default() }, Arc::new(api::world::SystemClock)).map(drop).unwrap_err().to_string();
+    let open = |file: &Path| Audit::open(file, Backends { log: Some(LogOptions { path: "-".into(), ..LogOptions::default() }), webhook: None }, Arc::new(api::world::SystemClock)).map(drop).unwrap_err().to_string();
     let file = folder.path().join("policy.yaml");
     assert!(open(&file).starts_with("failed to read file path"));
     std::fs::write(&file, "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: []\n").unwrap();
@@ -169,4 +171,75 @@ async fn who_cannot_say_who_they_are() {
     let events = audited.events();
     let refused = events.iter().find(|event| event["responseStatus"]["code"] == 401).expect("the refusal");
     assert_eq!((&refused["stage"], &refused["responseStatus"]["message"]), (&json!("ResponseStarted"), &json!("Authentication failed, attempted: bearer")));
+}
+
+fn webhook(client: &Value, mode: AuditWebhookMode, max_batch_size: usize) -> AuditWebhookOptions {
+    AuditWebhookOptions {
+        hook: Hook::from_json(client).unwrap(),
+        mode,
+        initial_backoff: Duration::from_millis(1),
+        buffer_size: 1,
+        max_batch_size,
+        max_batch_wait: Duration::from_secs(3600),
+        throttle_qps: None,
+        throttle_burst: 1,
+    }
+}
+
+/// A server whose every request goes to a webhook.
+async fn sending(options: AuditWebhookOptions) -> Server {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("policy.yaml");
+    std::fs::write(&file, "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- {level: None, nonResourceURLs: [/metrics]}\n- {level: Metadata}\n").unwrap();
+    let audit = Audit::open(&file, Backends { log: None, webhook: Some(options) }, Arc::new(api::world::SystemClock)).unwrap();
+    Server::start_with(|config| config.audit = Some(audit)).await
+}
+
+async fn counted(server: &Server, line: &str) -> bool {
+    String::from_utf8(server.get("/metrics").await.expect(200).body.to_vec()).unwrap().lines().any(|known| known.starts_with(line))
+}
+
+#[tokio::test]
+async fn a_webhook_has_every_event_before_the_answer() {
+    let listener = Listener::start(|_, _| Some(json!({}))).await;
+    let server = sending(webhook(&listener.client("/audit"), AuditWebhookMode::BlockingStrict, 1)).await;
+    server.post(CONFIG_MAPS, config_map("a")).await.expect(201);
+    let asked = listener.asked.lock().clone();
+    assert_eq!(asked.iter().map(|(_, list)| (list["kind"].as_str().unwrap(), list["apiVersion"].as_str().unwrap(), list["items"][0]["stage"].as_str().unwrap())).collect::<Vec<_>>(), [("EventList", "audit.k8s.io/v1", "RequestReceived"), ("EventList", "audit.k8s.io/v1", "ResponseComplete")]);
+    assert!(counted(&server, "apiserver_audit_event_total 2").await && counted(&server, "apiserver_audit_level_total{level=\"Metadata\"} 1").await);
+}
+
+#[tokio::test]
+async fn a_request_that_must_be_audited_and_cannot_is_refused() {
+    // Nobody listens there.
+    let strict = webhook(&json!({"url": "https://127.0.0.1:1/audit"}), AuditWebhookMode::BlockingStrict, 1);
+    let lenient = AuditWebhookOptions { mode: AuditWebhookMode::Blocking, ..strict.clone() };
+    let server = sending(strict).await;
+    let refused = server.post(CONFIG_MAPS, config_map("a")).await.expect(500);
+    assert!(refused.message().ends_with("failed to store audit event"), "{}", refused.message());
+    assert!(server.store.get("/registry/configmaps/default/a").is_none());
+    assert!(counted(&server, "apiserver_audit_requests_rejected_total 1").await && counted(&server, "apiserver_audit_error_total{plugin=\"webhook\"} 1").await);
+    let server = sending(lenient).await;
+    server.post(CONFIG_MAPS, config_map("a")).await.expect(201);
+    assert!(counted(&server, "apiserver_audit_error_total{plugin=\"webhook\"} 2").await);
+}
+
+#[tokio::test]
+async fn events_are_sent_together_and_what_does_not_fit_is_lost() {
+    let listener = Listener::start(|path, _| (path == "/audit").then(|| json!({}))).await;
+    let options = AuditWebhookOptions { buffer_size: 100, ..webhook(&listener.client("/audit"), AuditWebhookMode::Batch, 4) };
+    let server = sending(options).await;
+    server.post(CONFIG_MAPS, config_map("a")).await.expect(201);
+    server.get(&format!("{CONFIG_MAPS}/a")).await.expect(200);
+    while listener.asked.lock().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let asked = listener.asked.lock().clone();
+    assert_eq!((asked.len(), asked[0].1["items"].as_array().unwrap().len()), (1, 4));
+    // One that never answers: what waits has an end, requests do not wait.
+    let server = sending(webhook(&listener.client("/silent"), AuditWebhookMode::Batch, 1)).await;
+    for _ in 0..20 {
+        server.get(CONFIG_MAPS).await.expect(200);
+    }
+    assert!(counted(&server, "apiserver_audit_error_total{plugin=\"webhook\"} ").await);
 }

@@ -114,6 +114,8 @@ async fn a_webhook_converts_both_ways() {
         assert_eq!(format!("{} {}", event["type"].as_str().unwrap(), event["object"]["metadata"]["name"].as_str().unwrap()), wanted);
         assert_eq!(event["object"]["apiVersion"], "stable.example.com/v2");
     }
+    let metrics = String::from_utf8(server.get("/metrics").await.body.to_vec()).unwrap();
+    assert!(metrics.contains(r#"apiserver_crd_conversion_webhook_duration_seconds_count{crd_name="crontabs.stable.example.com",from_version="v1",to_version="v2",succeeded="true"}"#), "{metrics}");
     let selected = server.get(&format!("{V2}?fieldSelector=spec.host=example.com")).await.expect(200).json();
     assert_eq!(selected["items"].as_array().unwrap().len(), 1);
 }

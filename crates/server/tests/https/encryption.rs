@@ -10,11 +10,11 @@ use tokio::sync::watch;
 
 use crate::harness::{CONFIG_MAPS, Server, config_map};
 
-const SECRETS: &str = "/api/v1/namespaces/default/secrets";
+pub const SECRETS: &str = "/api/v1/namespaces/default/secrets";
 const KEY1: &str = "{name: key1, secret: MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=}";
 const KEY2: &str = "{name: key2, secret: ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=}";
 
-fn write(file: &Path, providers: &str) {
+pub fn write(file: &Path, providers: &str) {
     let text = format!("apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n  providers:\n{providers}");
     // As an administrator's tools do: the file is whole at any moment.
     let beside = file.with_extension("new");
@@ -22,7 +22,7 @@ fn write(file: &Path, providers: &str) {
     std::fs::rename(beside, file).unwrap();
 }
 
-async fn open(folder: &Path, encryption: Option<&Arc<Encryption>>) -> Result<Arc<dyn Store>, String> {
+pub async fn open(folder: &Path, encryption: Option<&Arc<Encryption>>) -> Result<Arc<dyn Store>, String> {
     let mut config = store::Config::new(folder.join("store"));
     if let Some(encryption) = encryption {
         config.sealing = Sealing::with(encryption.clone());
@@ -38,16 +38,16 @@ async fn open(folder: &Path, encryption: Option<&Arc<Encryption>>) -> Result<Arc
 }
 
 /// Whether any file of the store holds these bytes.
-fn holds(folder: &Path, wanted: &[u8]) -> bool {
+pub fn holds(folder: &Path, wanted: &[u8]) -> bool {
     std::fs::read_dir(folder.join("store")).unwrap().any(|entry| std::fs::read(entry.unwrap().path()).is_ok_and(|bytes| bytes.windows(wanted.len()).any(|window| window == wanted)))
 }
 
-fn secret(name: &str) -> Value {
+pub fn secret(name: &str) -> Value {
     json!({"metadata": {"name": name}, "stringData": {"password": "correct-horse-battery"}})
 }
 
 // What `correct-horse-battery` is in base64: the way it would lie open.
-const OPEN: &[u8] = b"Y29ycmVjdC1ob3JzZS1iYXR0ZXJ5";
+pub const OPEN: &[u8] = b"Y29ycmVjdC1ob3JzZS1iYXR0ZXJ5";
 
 #[tokio::test]
 async fn secrets_lie_sealed_and_are_read_by_whoever_may() {
@@ -101,7 +101,7 @@ async fn another_key_seals_everything_anew_while_the_server_runs() {
     }
     // A file that is wrong changes nothing.
     write(&file, "  - kms: {name: k}\n");
-    while encryption.failed_reloads.load(std::sync::atomic::Ordering::Relaxed) == 0 {
+    while !encryption.metrics().contains("apiserver_encryption_config_controller_automatic_reloads_total{status=\"failure\"") {
         tokio::task::yield_now().await;
     }
     server.post(SECRETS, secret("b")).await.expect(201);

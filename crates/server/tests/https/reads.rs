@@ -70,8 +70,21 @@ async fn revisions_choose_what_is_read() {
     ] {
         assert_eq!(names(&server.get(&format!("{CONFIG_MAPS}{query}")).await.expect(200).json()).len(), want, "{query}");
     }
+    let components = server.get("/api/v1/componentstatuses").await.expect(200).json();
+    let names: Vec<&str> = components["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect();
+    assert_eq!((names, &components["items"][1]["conditions"]), (vec!["controller-manager", "etcd-0", "scheduler"], &json!([{"type": "Healthy", "status": "True", "message": "ok"}])));
+    server.get("/api/v1/componentstatuses/scheduler").await.expect(200);
+    server.get("/api/v1/componentstatuses/nobody").await.expect(404);
     let too_new = server.get(&format!("{CONFIG_MAPS}?resourceVersion=999999")).await.expect(504).json();
-    assert_eq!(too_new["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");
+    assert_eq!((&too_new["details"]["causes"][0]["reason"], &too_new["details"]["retryAfterSeconds"]), (&json!("ResourceVersionTooLarge"), &json!(1)));
+    // A watch of what is to come begins, and says nothing that is before it.
+    let future = server.store.revision() + 2;
+    let mut events = server.watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={future}")).await;
+    for name in ["c", "d", "e"] {
+        server.post(CONFIG_MAPS, config_map(name)).await.expect(201);
+    }
+    let first = events.next().await.unwrap();
+    assert!(first["object"]["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap() > future, "{first}");
 }
 
 #[tokio::test]

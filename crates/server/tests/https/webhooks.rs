@@ -78,6 +78,14 @@ async fn refusals_of_every_verb() {
     assert_eq!((&last["operation"], &last["object"], &last["oldObject"]["metadata"]["name"], &last["options"]["kind"]), (&json!("DELETE"), &Value::Null, &json!("a"), &json!("DeleteOptions")));
     // One after the other: one connection.
     assert_eq!(listener.connections(), 1);
+    let metrics = String::from_utf8(server.get("/metrics").await.body.to_vec()).unwrap();
+    for line in [
+        r#"apiserver_admission_webhook_rejection_count{name="deny.example.com",type="validating",operation="CREATE",error_type="no_error",rejection_code="403"} 1"#,
+        r#"apiserver_admission_webhook_request_total{name="deny.example.com",type="validating",operation="CREATE",code="200",rejected="false"} 1"#,
+        r#"apiserver_admission_webhook_admission_duration_seconds_count{name="deny.example.com",type="validating",operation="CREATE",rejected="true"} 1"#,
+    ] {
+        assert!(metrics.contains(line), "{line} is not in {metrics}");
+    }
 }
 
 #[tokio::test]

@@ -124,6 +124,10 @@ impl Store for Remote {
         self.inner.shared.state.read().count(prefix)
     }
 
+    fn count_at_most(&self, prefix: &str, most: usize) -> usize {
+        self.inner.shared.state.read().count_at_most(prefix, most)
+    }
+
     /// The write is on its way when this returns, whether or not the future is waited for.
     fn commit(&self, write: Write) -> BoxFuture<'_, Outcome> {
         self.spawn(self.inner.clone().commit(write))

@@ -1,0 +1,137 @@
+//! Configurations that are read again while the server runs: AuthenticationConfiguration and AuthorizationConfiguration.
+//!
+//! Mirrors kube-apiserver's reloading of `--authentication-config` and `--authorization-config`: a file that is wrong changes nothing, and is told in the log and by
+//! `apiserver_…_config_controller_automatic_reloads_total{status="failure"}`. Encryption at rest follows its own file (`encryption/`).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::api::Api;
+use crate::authentication::{Anonymous, Issuer};
+use crate::authorization::AuthorizationMode;
+use crate::file_changes::FileChanges;
+use crate::metrics::{Counters, Gauges, hash};
+
+/// What a file says.
+pub enum Reloaded {
+    Authentication { issuers: Vec<Arc<Issuer>>, anonymous: Anonymous },
+    Authorization(Vec<AuthorizationMode>),
+}
+
+pub type Parse = Box<dyn Fn(&[u8]) -> Result<Reloaded, String> + Send + Sync>;
+
+/// A file, what it said at the start, and how it is read.
+pub struct Followed {
+    pub path: PathBuf,
+    pub first: Vec<u8>,
+    pub parse: Parse,
+    pub metrics: ReloadMetrics,
+}
+
+/// How often a configuration was read again, how it went, and which one counts.
+pub struct ReloadMetrics {
+    total: Counters,
+    last: Gauges,
+    info: Gauges,
+}
+
+/// Which of several API servers says so; there is no identity here but this.
+pub const SERVER: &str = "coracle";
+const STATUS: &[&str] = &["status", "apiserver_id_hash"];
+const INFO: &[&str] = &["apiserver_id_hash", "hash"];
+
+macro_rules! metrics {
+    ($what:literal, $total:literal, $last:literal) => {
+        Self {
+            total: Counters::new(concat!("apiserver_", $what, "_config_controller_automatic_reloads_total"), $total, STATUS),
+            last: Gauges::new(concat!("apiserver_", $what, "_config_controller_automatic_reload_last_timestamp_seconds"), $last, STATUS),
+            info: Gauges::new(concat!("apiserver_", $what, "_config_controller_last_config_info"), "Information about the last applied configuration with hash as label, split by apiserver identity.", INFO),
+        }
+    };
+}
+
+impl ReloadMetrics {
+    pub fn authentication() -> Self {
+        metrics!(
+            "authentication",
+            "Total number of automatic reloads of authentication configuration split by status and apiserver identity.",
+            "Timestamp of the last automatic reload of authentication configuration split by status and apiserver identity."
+        )
+    }
+
+    pub fn authorization() -> Self {
+        metrics!(
+            "authorization",
+            "Total number of automatic reloads of authorization configuration split by status and apiserver identity.",
+            "Timestamp of the last automatic reload of authorization configuration split by status and apiserver identity."
+        )
+    }
+
+    pub fn encryption() -> Self {
+        metrics!(
+            "encryption",
+            "Total number of reload successes and failures of encryption configuration split by apiserver identity.",
+            "Timestamp of the last successful or failed automatic reload of encryption configuration split by apiserver identity."
+        )
+    }
+
+    /// What counts from now on, without having been read again.
+    pub fn begin(&self, content: &[u8]) {
+        self.info.only(&[&hash(SERVER.as_bytes()), &hash(content)], 1.0);
+    }
+
+    /// `Some`: the content that counts now.
+    pub fn read(&self, outcome: Option<&[u8]>) {
+        let status = if outcome.is_some() { "success" } else { "failure" };
+        let server = hash(SERVER.as_bytes());
+        self.total.add(&[status, &server], 1);
+        self.last.now(&[status, &server]);
+        if let Some(content) = outcome {
+            self.begin(content);
+        }
+    }
+
+    pub fn text(&self, out: &mut String) {
+        self.total.text(out);
+        self.last.text(out);
+        self.info.text(out);
+    }
+}
+
+impl Api {
+    fn take(&self, reloaded: Reloaded) {
+        match reloaded {
+            Reloaded::Authentication { issuers, anonymous } => self.reloadable.store(Arc::new((anonymous, issuers))),
+            Reloaded::Authorization(modes) => self.authorizer.ask(modes),
+        }
+    }
+}
+
+/// Follows one file until `shutdown` becomes true or its sender is gone.
+pub async fn run(api: Arc<Api>, followed: Arc<Followed>, mut shutdown: watch::Receiver<bool>) {
+    let file = followed.path.display().to_string();
+    followed.metrics.begin(&followed.first);
+    let mut changes = match FileChanges::of(&followed.path, followed.first.clone()) {
+        Ok(changes) => changes,
+        Err(error) => return tracing::warn!(%error, file, "a configuration is not followed: it counts from the next start"),
+    };
+    loop {
+        tokio::select! {
+            changed = changes.next() => if !changed { return },
+            _ = shutdown.wait_for(|stop| *stop) => return,
+        }
+        match (followed.parse)(changes.content()) {
+            Ok(reloaded) => {
+                api.take(reloaded);
+                followed.metrics.read(Some(changes.content()));
+                tracing::info!(file, "a configuration was read again");
+            }
+            Err(error) => {
+                followed.metrics.read(None);
+                tracing::error!(error, file, "a configuration stays as it was");
+            }
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Configurations that change while the server runs.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use server::{Followed, Issuer, ReloadMetrics, Reloaded, parse_authentication_configuration, parse_authorization_configuration};
+
+use crate::harness::{CONFIG_MAPS, Server};
+
+fn write(file: &Path, text: &str) {
+    let beside = file.with_extension("new");
+    std::fs::write(&beside, text).unwrap();
+    std::fs::rename(beside, file).unwrap();
+}
+
+async fn metric(server: &Server, line: &str) -> bool {
+    String::from_utf8(server.get("/metrics").await.expect(200).body.to_vec()).unwrap().lines().any(|known| known.starts_with(line))
+}
+
+#[tokio::test]
+async fn who_is_asked_what_users_may_do() {
+    const HEAD: &str = "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthorizationConfiguration\nauthorizers:\n";
+    const RELOADS: &str = "apiserver_authorization_config_controller_automatic_reloads_total";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("authorization.yaml");
+    let first = format!("{HEAD}- {{type: AlwaysAllow, name: all}}\n");
+    write(&file, &first);
+    let parse = |content: &[u8]| parse_authorization_configuration(content, &|_: &str| Err("no webhooks".to_owned())).map_err(|error| error.to_string());
+    let modes = parse(first.as_bytes()).unwrap();
+    let followed = Followed { path: file.clone(), first: first.into_bytes(), parse: Box::new(move |content| parse(content).map(Reloaded::Authorization)), metrics: ReloadMetrics::authorization() };
+    let server = Server::start_with(|config| {
+        config.authorization = modes;
+        config.followed.push(Arc::new(followed));
+    })
+    .await;
+    let jane = [("impersonate-user", "jane")];
+    server.call("GET", CONFIG_MAPS, &jane, "").await.expect(200);
+    write(&file, &format!("{HEAD}- {{type: RBAC, name: roles}}\n"));
+    while server.call("GET", CONFIG_MAPS, &jane, "").await.code != 403 {
+        tokio::task::yield_now().await;
+    }
+    assert!(metric(&server, &format!("{RELOADS}{{status=\"success\"")).await);
+    // A file that is wrong changes nothing.
+    write(&file, &format!("{HEAD}- {{type: Oracle, name: o}}\n"));
+    while !metric(&server, &format!("{RELOADS}{{status=\"failure\"")).await {
+        tokio::task::yield_now().await;
+    }
+    server.call("GET", CONFIG_MAPS, &jane, "").await.expect(403);
+}
+
+#[tokio::test]
+async fn who_may_be_nobody() {
+    const HEAD: &str = "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\n";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("authentication.yaml");
+    let first = format!("{HEAD}anonymous: {{enabled: true}}\n");
+    write(&file, &first);
+    let parse: server::Parse = Box::new(|content| {
+        let (issuers, anonymous) = parse_authentication_configuration(content).map_err(|error| error.to_string())?;
+        Ok(Reloaded::Authentication { issuers: issuers.into_iter().map(Issuer::new).map(Arc::new).collect(), anonymous: anonymous.unwrap() })
+    });
+    let followed = Followed { path: file.clone(), first: first.into_bytes(), parse, metrics: ReloadMetrics::authentication() };
+    let server = Server::start_with(|config| config.followed.push(Arc::new(followed))).await;
+    let nobody = [("anonymous", "yes")];
+    server.call("GET", "/healthz", &nobody, "").await.expect(200);
+    write(&file, &format!("{HEAD}anonymous: {{enabled: false}}\n"));
+    while server.call("GET", "/healthz", &nobody, "").await.code != 401 {
+        tokio::task::yield_now().await;
+    }
+    assert!(metric(&server, "apiserver_authentication_config_controller_automatic_reloads_total{status=\"success\"").await);
+}
