@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 /// Where the pods see the node's folder of CNI configurations.
 const FOLDER_INSIDE: &str = "/host/etc/cni/net.d";
-const NOTE: &str = "From the lab's mirror, in place of what is not here: Coracle's built-in pod network does this work. The pods switch it on where it is not on already; no rights are given.";
+const NOTE: &str = "From the lab's mirror. In place of what is not here, Coracle's built-in pod network does this work. The pods switch it on where it is not on already; no rights are given.";
 
 fn metadata(name: &str, namespaced: bool) -> Value {
     let mut metadata = json!({"name": name, "labels": {"name": name}, "annotations": {"coracle.dev/note": NOTE}});
