@@ -49,9 +49,9 @@ events involvedObject.name=node2 | shows 'Node/node2 NodeReady'
 
 # Of three packets one is lost, each way: slow, but nothing is given up, and what is asked for comes to be.
 lab slow node2 --loss 30%
-kubectl patch deployment stay -p '{"spec":{"replicas":6,"template":{"spec":{"nodeSelector":{"kubernetes.io/hostname":"node2"}}}}}' && retry 180 ready deploy stay 6
-retry 60 kubectl exec deploy/stay --request-timeout=20s -- true
-lab heal && retry 60 is_ready node2 && kubectl scale deploy/stay --replicas=4 && retry 60 settled
+pods Deployment far 2 '[]' | sed 's/^      containers:/      nodeSelector: {kubernetes.io\/hostname: node2}\n      containers:/' | kubectl apply -f - && retry 300 ready deploy far 2
+retry 120 kubectl exec deploy/far --request-timeout=20s -- true
+lab heal && retry 90 is_ready node2 && retry 60 settled && ready deploy far 2 && kubectl delete deploy/far && retry 60 gone pods -l app=far
 
 # The power of node2 fails and comes back: the same pods, with new containers, each once.
 containers app=db node2 >$TMP/db; [ -s $TMP/db ]
@@ -101,5 +101,5 @@ retry 60 count 4 pods -l app=move
 kubectl drain node2 --ignore-daemonsets --delete-emptydir-data --timeout=120s >$TMP/drain.log; local drained=$?; touch $TMP/drained; wait $WATCHER; [ $drained = 0 ] && awk '$1<3{bad=1} END{exit bad||NR<3}' $TMP/available
 [ -z "$(kubectl get pods --field-selector spec.nodeName=node2 -o name)" ] && kubectl get node node2 --no-headers | shows 'Ready,SchedulingDisabled' && retry 10 eval 'events involvedObject.name=node2 | shows NodeNotSchedulable'
 kubectl uncordon node2 && kubectl delete pdb/move && retry 60 ready deploy move 4 && retry 10 eval 'events involvedObject.name=node2 | shows NodeSchedulable'
-kubectl patch deployment stay -p '{"spec":{"template":{"spec":{"nodeSelector":null}}}}' >/dev/null && retry 60 settled
+retry 60 settled
 kubectl delete -f $TMP/faults.yaml && retry 60 gone pods -l 'app in (stay,move,db)'

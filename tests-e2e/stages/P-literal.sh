@@ -14,4 +14,4 @@ classic get deploy/rng -o yaml --export >$TMP/rng.yml 2>/dev/null && sed -i 's/k
 classic apply -f $TMP/rng.yml --validate=false && retry 60 sh -c "[ \"\$(kubectl -n literal get ds rng -o jsonpath='{.status.desiredNumberScheduled}/{.status.numberReady}')\" = $NODES/$NODES ]"
 [ "$(classic get deploy,ds -o name | grep -c rng)" = 2 ] && retry 10 sh -c "[ \"\$(kubectl -n literal logs -l run=rng --tail 1 | grep -c 'GET /32')\" = $((NODES + 1)) ]"
 for kind in OnFailure:job Never:pod; do classic run once-${kind#*:} --image=alpine --restart=${kind%:*} -- true 2>/dev/null && classic get ${kind#*:}/once-${kind#*:} >/dev/null || break; done; classic run tick --image=alpine --restart=OnFailure --schedule='*/1 * * * *' -- date 2>/dev/null && classic get cronjob tick
-kubectl delete namespace literal
+kubectl delete namespace literal --wait=false
