@@ -76,6 +76,12 @@ fn a_lab_from_up_to_down() {
     assert_eq!(lab.run(&["shell", "node1", "--", "sh", "-c", "exit 7"]).status.code(), Some(7));
     assert_eq!(lab.run(&["shell", "node1", "--", "no-such-program"]).status.code(), Some(127));
 
+    // What is built on one node is there for all, by the names of registries.
+    lab.on("node1", "mkdir /tmp/app && cd /tmp/app && echo hello >hello && printf 'FROM scratch\nCOPY hello /\n' >Dockerfile && coracle build -t me/app:v1 . && coracle image push me/app:v1");
+    lab.on("node2", "coracle image pull me/app:v1");
+    assert!(lab.on("node2", "coracle image list").contains("me/app"));
+    assert!(lab.on("node2", "coracle image pull me/app:v2 2>&1 || true").contains("not found"));
+
     // What the workshop fetches is there, over HTTPS; nothing else is.
     assert!(lab.on("node1", "curl -fsS --max-time 30 'https://cloud.weave.works/k8s/net?k8s-version=x'").contains("\"weave-net\""));
     assert!(lab.on("node1", "curl -sS --max-time 30 https://github.com/nobody/nothing").contains("mirror of a Coracle lab"));
