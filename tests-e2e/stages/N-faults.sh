@@ -99,7 +99,7 @@ kubectl create poddisruptionbudget move --selector=app=move --min-available=3 &&
 retry 60 count 4 pods -l app=move
 (while [ ! -e $TMP/drained ]; do kubectl get deploy move -o jsonpath='{.status.availableReplicas}{"\n"}'; done) >$TMP/available & WATCHER=$!
 kubectl drain node2 --ignore-daemonsets --delete-emptydir-data --timeout=120s >$TMP/drain.log; local drained=$?; touch $TMP/drained; wait $WATCHER; [ $drained = 0 ] && awk '$1<3{bad=1} END{exit bad||NR<3}' $TMP/available
-[ -z "$(kubectl get pods --field-selector spec.nodeName=node2 -o name)" ] && kubectl get node node2 --no-headers | shows 'Ready,SchedulingDisabled' && retry 10 eval 'events involvedObject.name=node2 | shows NodeNotSchedulable'
+[ -z "$(kubectl get pods -l 'app in (stay,move,db)' --field-selector spec.nodeName=node2 -o name)" ] && kubectl get node node2 --no-headers | shows 'Ready,SchedulingDisabled' && retry 10 eval 'events involvedObject.name=node2 | shows NodeNotSchedulable'
 kubectl uncordon node2 && kubectl delete pdb/move && retry 60 ready deploy move 4 && retry 10 eval 'events involvedObject.name=node2 | shows NodeSchedulable'
 retry 60 settled
 kubectl delete -f $TMP/faults.yaml && retry 60 gone pods -l 'app in (stay,move,db)'
