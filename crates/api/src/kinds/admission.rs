@@ -306,6 +306,12 @@ fn check_policy(errors: &mut Errors, object: &Value, list_name: &str) {
     if items.is_empty() && (list_name == "mutations" || list(spec, "auditAnnotations").is_empty()) {
         let why = if list_name == "mutations" { "mutations must contain at least one item" } else { "validations or auditAnnotations must contain at least one item" };
         errors.required(&list_path, why);
+        if list_name == "validations" {
+            errors.required(&path.child("auditAnnotations"), why);
+        }
+    }
+    if list_name == "mutations" && text(spec, "reinvocationPolicy").is_empty() {
+        errors.required(&path.child("reinvocationPolicy"), "");
     }
     for (index, item) in items.iter().enumerate() {
         let path = list_path.index(index);
@@ -357,7 +363,7 @@ fn check_binding(errors: &mut Errors, object: &Value, validating: bool) {
         let actions: Vec<&str> = strings(object, "spec.validationActions").collect();
         let field = path.child("validationActions");
         if actions.is_empty() {
-            errors.required(&field, "");
+            errors.required(&field, "at least one validation action is required");
         }
         for (index, action) in actions.iter().enumerate().filter(|(_, action)| !matches!(**action, "Audit" | "Deny" | "Warn")) {
             errors.not_supported(&field.index(index), *action, &["Audit", "Deny", "Warn"]);

@@ -74,8 +74,7 @@ fn check(errors: &mut Errors, object: &Value) {
             errors.invalid(&Path::Root("spec.selector"), &Raw("{}"), "empty selector is invalid for daemonset");
         }
     } else if child(object, "spec.selector").is_none() {
-        let labels = child(object, "spec.template.metadata.labels").cloned().unwrap_or(Value::Null);
-        errors.invalid(&Path::Root("spec.template.metadata.labels"), &labels, "`selector` does not match template `labels`");
+        workload::parsed_selector(errors, object, "");
     }
     workload::template(errors, object, "DaemonSet");
     workload::spec_not_negative(errors, object, &["minReadySeconds"]);

@@ -141,6 +141,7 @@ mod tests {
                 vec![
                     "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
                     "spec.selector: Required value",
+                    "spec.template.metadata.labels: Invalid value: null: `selector` does not match template `labels`",
                     "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"",
                 ],
             ),

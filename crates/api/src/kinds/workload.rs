@@ -57,12 +57,14 @@ pub fn selector_immutable(errors: &mut Errors, new: &Value, old: &Value) {
     }
 }
 
+const UNSELECTED: &str = "`selector` does not match template `labels`";
+
 /// The template's labels must be selected.
 pub fn selector_matches_template(errors: &mut Errors, object: &Value, selector: &LabelSelector) {
     let none = Value::Null;
     let labels = child(object, "spec.template.metadata.labels").unwrap_or(&none);
     if !selector.matches(labels) {
-        errors.invalid(&Path::Root("spec.template.metadata.labels"), labels, "`selector` does not match template `labels`");
+        errors.invalid(&Path::Root("spec.template.metadata.labels"), labels, UNSELECTED);
     }
 }
 
@@ -91,9 +93,13 @@ pub fn running_template(errors: &mut Errors, template: &Value, kind: &str) {
     }
 }
 
-/// The selector of the spec, if it can be read; an error is noted otherwise.
+/// The selector of the spec, if it can be read; an error is noted otherwise. None at all selects nothing, so not the template either.
 pub fn parsed_selector(errors: &mut Errors, object: &Value, detail: &str) -> Option<LabelSelector> {
-    let selector = child(object, "spec.selector")?;
+    let Some(selector) = child(object, "spec.selector") else {
+        let labels = child(object, "spec.template.metadata.labels").cloned().unwrap_or(Value::Null);
+        errors.invalid(&Path::Root("spec.template.metadata.labels"), &labels, UNSELECTED);
+        return None;
+    };
     match LabelSelector::from_json(selector) {
         Ok(parsed) => Some(parsed),
         Err(_) => {

@@ -153,7 +153,16 @@ impl Call {
             status.message = format!("{} not allowed while custom resource definition is terminating", verb.as_str());
             return Err(status);
         }
-        if self.target.subresource.is_some() || self.row.allows(verb) { Ok(()) } else { Err(Status::method_not_supported(&self.row.group, &self.row.plural, verb.as_str())) }
+        let allowed = match &self.target.subresource {
+            Some(name) => self.row.subresource(name).is_some_and(|subresource| subresource.verbs.contains(&verb)),
+            None => self.row.allows(verb),
+        };
+        if allowed || self.row.custom.is_some() {
+            return Ok(());
+        }
+        // A path at which nothing is served does not exist.
+        let served = [Verb::Get, Verb::Update, Verb::Patch, Verb::Delete].into_iter().any(|verb| self.row.allows(verb));
+        Err(if self.name().is_some() && self.target.subresource.is_none() && !served { Status::no_route() } else { answer::method_not_allowed() })
     }
 
     async fn dispatch(&self, method: &Method, content_type: Option<&str>, body: &mut Option<Incoming>, cx: &Context) -> Result<Answer, Status> {
@@ -285,6 +294,9 @@ impl Call {
             given
         };
         let mut options = delete_options(&given)?;
+        if let Some(text) = special::delete_warning(&self.row).filter(|_| options.propagation.is_none()) {
+            cx.warn(text);
+        }
         options.dry_run |= cx.dry_run;
         let dry = Context { record: cx.record.clone(), ..Context::of(cx.user.clone()).dry(options.dry_run) };
         let Some(name) = name else {

@@ -43,7 +43,7 @@ impl Api {
             special::before_delete(self, row, &old)?;
             let mut new = old.clone();
             special::prepare_delete(self, row, &mut new);
-            self.propagate(&mut new, options.propagation);
+            self.propagate(&mut new, options.propagation.or_else(|| by_default(row, &old)));
             let decision = self.plan_delete(row, &mut new, &old, options)?;
             if cx.dry_run {
                 return Ok(if matches!(decision, Step::Remove) { Deleted::Gone(stored) } else { Deleted::Going(stored) });
@@ -156,6 +156,13 @@ impl Api {
             }
         }
     }
+}
+
+/// Kinds whose dependents stay unless somebody says otherwise, for the sake of clients from before there was a garbage collector
+/// (`DefaultGarbageCollectionPolicy`); finalizers that are there have said so.
+fn by_default(row: &Resource, old: &Value) -> Option<Propagation> {
+    let named = old.pointer("/metadata/finalizers").and_then(Value::as_array).is_some_and(|list| list.iter().any(|name| name == ORPHAN || name == FOREGROUND));
+    (special::orphans_by_default(row) && !named).then_some(Propagation::Orphan)
 }
 
 enum Step {

@@ -101,6 +101,12 @@ pub fn show(row: &Resource, value: &mut Value) {
         if let Some(component) = map.remove("reportingComponent") {
             map.insert("reportingController".into(), component);
         }
+        // Here they are left out when there is nothing in them.
+        for name in ["reportingController", "reportingInstance"] {
+            if map.get(name).and_then(Value::as_str) == Some("") {
+                map.remove(name);
+            }
+        }
     } else if is_old_autoscaler(row) {
         autoscalers::to_v1(map);
     }

@@ -152,6 +152,17 @@ pub fn warns_on_update(row: &Resource) -> bool {
     !is(row, "", "pods")
 }
 
+/// See `registry/delete.rs`.
+pub fn orphans_by_default(row: &Resource) -> bool {
+    is(row, "batch", "jobs") || is(row, "", "replicationcontrollers")
+}
+
+/// What is said to those who delete without saying what becomes of dependents.
+pub fn delete_warning(row: &Resource) -> Option<&'static str> {
+    const JOBS: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
+    is(row, "batch", "jobs").then_some(JOBS)
+}
+
 /// APIs upstream has announced the end of, for whoever asks anything of them: `prerelease-lifecycle-gen`'s words.
 pub fn deprecation(row: &Resource) -> Option<&str> {
     if let Some(custom) = &row.custom {

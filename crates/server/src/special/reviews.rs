@@ -61,15 +61,20 @@ impl Api {
                 json!({"userInfo": user_info(&cx.user)})
             }
             "tokenreviews" => self.token_review(&value).await?,
-            "selfsubjectaccessreviews" => self.access(&cx.user.clone(), value.get("spec").unwrap_or(&Value::Null), row, &value).await?,
+            "selfsubjectaccessreviews" => {
+                self.well_formed(row, &value, false)?;
+                self.access(&cx.user.clone(), value.get("spec").unwrap_or(&Value::Null)).await?
+            }
             "subjectaccessreviews" | "localsubjectaccessreviews" => {
                 let spec = value.get("spec").cloned().unwrap_or_default();
                 if row.plural == "localsubjectaccessreviews" && text(&spec, "/resourceAttributes/namespace") != namespace.unwrap_or("") {
                     return Err(Status::bad_request(format!("spec.resourceAttributes.namespace must match namespace: {}", namespace.unwrap_or(""))));
                 }
                 let groups = spec.get("groups").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+                let anybody = text(&spec, "/user").is_empty() && spec.get("groups").and_then(Value::as_array).is_none_or(Vec::is_empty);
+                self.well_formed(row, &value, anybody)?;
                 let user = User { name: text(&spec, "/user").to_owned(), uid: text(&spec, "/uid").to_owned(), groups, extra: extra(&spec) };
-                self.access(&user, &spec, row, &value).await?
+                self.access(&user, &spec).await?
             }
             "selfsubjectrulesreviews" => {
                 let namespace = text(&value, "/spec/namespace");
@@ -106,10 +111,33 @@ impl Api {
         })
     }
 
-    async fn access(&self, user: &User, spec: &Value, row: &Resource, value: &Value) -> Result<Value, Status> {
+    /// What upstream's validation says of access reviews, whose kind it does not know by then. `nobody`: it should name someone and does not.
+    fn well_formed(&self, row: &Resource, value: &Value, nobody: bool) -> Result<(), Status> {
+        let cause = |field: &str, message: String| ::api::Cause { reason: "FieldValueInvalid".into(), message: format!("Invalid value: {message}"), field: field.into() };
+        let given = |name: &str| value.pointer(&format!("/spec/{name}")).is_some_and(|part| !part.is_null());
+        let mut causes = Vec::new();
+        if given("resourceAttributes") == given("nonResourceAttributes") {
+            let field = if given("resourceAttributes") { "spec.nonResourceAttributes" } else { "spec.resourceAttributes" };
+            let why = if given("resourceAttributes") { "cannot be specified in combination with resourceAttributes" } else { "exactly one of nonResourceAttributes or resourceAttributes must be specified" };
+            let shown = if given("resourceAttributes") { value.pointer("/spec/nonResourceAttributes").cloned().unwrap_or_default().to_string() } else { "null".to_owned() };
+            causes.push(cause(field, format!("{shown}: {why}")));
+        }
+        if nobody {
+            causes.push(cause("spec.user", "\"\": at least one of user or group must be specified".into()));
+        }
+        // A local review's own namespace is where it is asked.
+        let meta: serde_json::Map<String, Value> =
+            value.get("metadata").and_then(Value::as_object).into_iter().flatten().filter(|(name, value)| !value.is_null() && !matches!(name.as_str(), "managedFields" | "creationTimestamp" | "namespace")).map(|(name, value)| (name.clone(), value.clone())).collect();
+        if !meta.is_empty() {
+            causes.push(cause("metadata", format!("{}: must be empty", Value::Object(meta))));
+        }
+        if causes.is_empty() { Ok(()) } else { Err(Status::invalid(&row.group, "", "", causes)) }
+    }
+
+    async fn access(&self, user: &User, spec: &Value) -> Result<Value, Status> {
         let (resource, path) = (spec.get("resourceAttributes"), spec.get("nonResourceAttributes"));
         let asked = match (resource, path) {
-            (Some(resource), None) => Attributes {
+            (Some(resource), _) => Attributes {
                 verb: text(resource, "/verb").into(),
                 group: text(resource, "/group").into(),
                 resource: text(resource, "/resource").into(),
@@ -120,14 +148,9 @@ impl Api {
                 fields: requirements(resource),
                 path: String::new(),
             },
-            (None, Some(path)) => Attributes { verb: text(path, "/verb").into(), path: text(path, "/path").into(), ..Attributes::default() },
-            _ => {
-                let cause = ::api::Cause {
-                    reason: "FieldValueInvalid".into(),
-                    message: "Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified".into(),
-                    field: "spec.resourceAttributes".into(),
-                };
-                return Err(Status::invalid(&row.group, &row.kind, text(value, "/metadata/name"), vec![cause]));
+            (None, path) => {
+                let path = path.unwrap_or(&Value::Null);
+                Attributes { verb: text(path, "/verb").into(), path: text(path, "/path").into(), ..Attributes::default() }
             }
         };
         let decision = self.authorizer.resolve(&*self.store, user, &asked).await;

@@ -108,6 +108,13 @@ async fn paths_that_lead_nowhere() {
         ("POST", "/api/v1/namespaces/nope/configmaps", 404, "namespaces \"nope\" not found"),
         ("POST", "/api/v1/namespaces/default/foos", 404, "the server could not find the requested resource"),
         ("GET", "/api/v1/namespaces/default/nodes/x", 404, "the server could not find the requested resource"),
+        ("GET", "/api/v1/namespaces/default/bindings/x", 404, "the server could not find the requested resource"),
+        ("GET", "/api/v1/namespaces/default/bindings", 405, "the server does not allow this method on the requested resource"),
+        ("GET", "/api/v1/namespaces/default/pods/x/eviction", 405, "the server does not allow this method on the requested resource"),
+        ("PATCH", "/api/v1/namespaces/default/pods/x/binding", 405, "the server does not allow this method on the requested resource"),
+        ("POST", "/api/v1/namespaces/default/pods/x/status", 405, "the server does not allow this method on the requested resource"),
+        ("DELETE", "/api/v1/componentstatuses/etcd-0", 405, "the server does not allow this method on the requested resource"),
+        ("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", 422, ".authorization.k8s.io \"\" is invalid: [spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified, spec.user: Invalid value: \"\": at least one of user or group must be specified, metadata: Invalid value: {\"name\":\"a\"}: must be empty]"),
     ] {
         let reply = server.call(method, path, &[("content-type", JSON)], r#"{"metadata":{"name":"a"}}"#).await;
         assert_eq!((reply.code, reply.message().as_str()), (code, words), "{method} {path}");

@@ -145,3 +145,18 @@ async fn versions_share_their_managers() {
     let owners: Vec<&str> = changed["metadata"]["managedFields"].as_array().unwrap().iter().map(|entry| entry["manager"].as_str().unwrap()).collect();
     assert_eq!(owners, ["one", "three"]);
 }
+
+#[tokio::test]
+async fn jobs_leave_their_pods_unless_told_otherwise() {
+    let server = Server::start().await;
+    let jobs = "/apis/batch/v1/namespaces/default/jobs";
+    let job = |name: &str| json!({"metadata": {"name": name}, "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}});
+    for name in ["kept", "gone"] {
+        server.post(jobs, job(name)).await.expect(201);
+    }
+    let going = server.call("DELETE", &format!("{jobs}/kept"), &[], "").await.expect(200);
+    assert_eq!(going.json()["metadata"]["finalizers"], json!(["orphan"]));
+    assert!(going.warnings()[0].contains("child pods are preserved by default when jobs are deleted"), "{:?}", going.warnings());
+    let gone = server.call("DELETE", &format!("{jobs}/gone?propagationPolicy=Background"), &[], "").await.expect(200);
+    assert!(gone.json()["status"] == "Success" && gone.warnings().is_empty(), "{:?}", gone.warnings());
+}
