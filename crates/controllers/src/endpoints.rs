@@ -4,18 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::Status;
-use api::k8s::api::core::v1::{Pod, Service};
+use api::k8s::api::core::v1::{Node, Pod, Service};
 use client::{BoxFuture, ObjectKey, Queue};
 use jiff::Timestamp;
 use plan::Plan;
+use plan::endpoints::hints::{self, Wanted, ZONE};
 use plan::endpoints::{legacy, mirror, slices};
 use plan::meta;
 use plan::replicaset::Failure;
 
 use crate::informers::{Informers, itself};
 use crate::runner::Controller;
-
-const ZONE: &str = "topology.kubernetes.io/zone";
 
 pub struct EndpointSlices(pub Arc<Informers>);
 pub struct LegacyEndpoints(pub Arc<Informers>);
@@ -75,6 +74,17 @@ impl EndpointSlices {
                 }
             }
         });
+        // Any node counts for the shares of the zones.
+        let (services, all) = (self.0.services.cache().clone(), queue.clone());
+        self.0.nodes.on_change(move |change| {
+            let capacity = |object: &Option<Arc<api::Object>>| object.as_ref().and_then(|object| object.typed::<Node>().ok()).map(|node| hints::capacity(&node));
+            if capacity(&change.old) == capacity(&change.new) {
+                return;
+            }
+            for service in services.list().iter().filter(|service| hints::wanted(service) == Wanted::Auto) {
+                all.add(ObjectKey::new(meta::namespace(service.as_ref()), meta::name(service.as_ref())));
+            }
+        });
         queue
     }
 
@@ -90,7 +100,8 @@ impl EndpointSlices {
             .iter()
             .filter_map(|node| Some((node.meta().name.clone(), node.meta().labels.get(ZONE)?.clone())))
             .collect::<HashMap<_, _>>();
-        Some(slices::View { pods: pods_of(&self.0, &service), slices, zones, service })
+        let shares = (hints::wanted(&service) == Wanted::Auto).then(|| hints::shares(self.0.nodes.cache().list().iter().map(AsRef::as_ref))).flatten();
+        Some(slices::View { pods: pods_of(&self.0, &service), slices, zones, shares, service })
     }
 }
 

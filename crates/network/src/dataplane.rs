@@ -8,25 +8,23 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::chain::Chain;
 use crate::cidr::IpNet;
 use crate::conntrack;
+use crate::firewall::Firewall;
 use crate::netlink::{NetlinkError, Socket};
-use crate::nft::{self, Data, Element, Family, Field, Holds, Hook, SetSpec, TRANSACTION_BYTES_MAX, Transaction};
-use crate::rule::{Load, Register, Rule};
-use crate::service::{Chain, Entry, Frontend, Protocol, ServiceChange, ServicePort, ServicePortName, Set, Value};
+use crate::nft::{self, Data, Element, Family, TRANSACTION_BYTES_MAX, Transaction};
+use crate::service::{Frontend, Protocol, ServiceChange, ServicePort, ServicePortName, Set, Value};
 use crate::sticky::Sticky;
+use crate::tables::{self, HAIRPIN};
 
-/// kube-proxy's bit of the packet mark: "leaves with the node's source address".
-const MASQUERADE_MARK: u32 = 0x4000;
 const TABLE: &str = "coracle";
-const HAIRPIN: &str = "hairpin";
-const REJECT: &str = "reject";
 /// The smallest piece tried when the kernel refuses a large transaction for its size.
 const PIECE_BYTES_MIN: usize = 64 << 10;
 
 #[derive(Debug, Clone)]
 pub struct DataplaneConfig {
-    /// The pod ranges of the whole cluster: traffic from elsewhere to a Service gets the node's source address.
+    /// Where pods are: traffic from elsewhere to a Service gets the node's source address, and `externalTrafficPolicy: Local` is not for pods.
     pub cluster_cidrs: Vec<IpNet>,
     /// What is sent to an unused address or port of these is refused at once.
     pub service_cidrs: Vec<IpNet>,
@@ -40,6 +38,24 @@ pub enum DataplaneError {
 
 type Result<T, E = DataplaneError> = std::result::Result<T, E>;
 
+/// What a port has for itself alone, in one family.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Own {
+    sticky: Sticky,
+    firewall: Firewall,
+}
+
+impl Own {
+    fn of(name: &ServicePortName, port: Option<&ServicePort>, family: Family) -> Self {
+        Self { sticky: Sticky::of(name, port, family), firewall: Firewall::of(port, family) }
+    }
+
+    fn write(&self, before: &Self, name: &ServicePortName, family: Family, transaction: &mut Transaction, config: &DataplaneConfig) {
+        self.sticky.write(&before.sticky, name, family, transaction, |t, chain| tables::write_entry(config, t, family, chain));
+        self.firewall.write(&before.firewall, name, family, transaction);
+    }
+}
+
 /// The elements to add and delete in one family.
 #[derive(Default)]
 struct Diff {
@@ -49,13 +65,13 @@ struct Diff {
     hairpin_deletes: BTreeSet<IpAddr>,
     /// UDP frontends whose tracked flows need a look.
     stale: conntrack::Allowed,
-    /// Ports whose session affinity changes: from, to.
-    sticky: BTreeMap<ServicePortName, (Sticky, Sticky)>,
+    /// Ports whose chains of their own change: from, to.
+    own: BTreeMap<ServicePortName, (Own, Own)>,
 }
 
 impl Diff {
     fn is_empty(&self) -> bool {
-        self.adds.is_empty() && self.deletes.is_empty() && self.sticky.is_empty() && self.hairpin_adds.is_empty() && self.hairpin_deletes.is_empty()
+        self.adds.is_empty() && self.deletes.is_empty() && self.own.is_empty() && self.hairpin_adds.is_empty() && self.hairpin_deletes.is_empty()
     }
 
     fn remove(&mut self, key: (Set, Vec<u8>)) {
@@ -102,6 +118,11 @@ impl Dataplane {
             chains: HashSet::new(),
             clean: false,
         })
+    }
+
+    /// As the API calls them.
+    pub fn families(&self) -> Vec<&'static str> {
+        self.families.iter().map(|family| if *family == Family::Ipv4 { "IPv4" } else { "IPv6" }).collect()
     }
 
     pub fn programmed(&self) -> &BTreeMap<ServicePortName, ServicePort> {
@@ -167,7 +188,7 @@ impl Dataplane {
         let mut port = port;
         let old = self.programmed.remove(&name);
         if let (Some(port), old) = (&mut port, &old) {
-            port.keep_places(old.as_ref().map_or(&[], |old| &old.endpoints));
+            port.keep_places(old.as_ref());
         }
         if old == port && !self.contested.contains(&name) {
             self.programmed.extend(old.map(|old| (name, old)));
@@ -191,9 +212,9 @@ impl Dataplane {
             }
             let after = port.as_ref().map(|p| p.elements(&name, *family, |f| self.owners.get(f) == Some(&name))).unwrap_or_default();
             diff_elements(diff, before, after, &comment);
-            let (from, to) = (Sticky::of(&name, old.as_ref(), *family), Sticky::of(&name, port.as_ref(), *family));
+            let (from, to) = (Own::of(&name, old.as_ref(), *family), Own::of(&name, port.as_ref(), *family));
             if from != to {
-                diff.sticky.entry(name.clone()).or_insert_with(|| (from, Sticky::default())).1 = to;
+                diff.own.entry(name.clone()).or_insert_with(|| (from, Own::default())).1 = to;
             }
             self.count_hairpins(*family, diff, old.as_ref(), port.as_ref());
             self.look_for_stale(*family, diff, &name, lost, old.as_ref(), port.as_ref());
@@ -203,7 +224,7 @@ impl Dataplane {
 
     fn count_hairpins(&mut self, family: Family, diff: &mut Diff, old: Option<&ServicePort>, new: Option<&ServicePort>) {
         let local = |port: Option<&ServicePort>| -> BTreeSet<IpAddr> {
-            let endpoints = port.into_iter().flat_map(|p| &p.endpoints);
+            let endpoints = port.into_iter().flat_map(ServicePort::reachable);
             endpoints.filter(|e| e.local && Family::of(e.address) == family).map(|e| e.address).collect()
         };
         let (old, new) = (local(old), local(new));
@@ -236,22 +257,21 @@ impl Dataplane {
         old: Option<&ServicePort>,
         new: Option<&ServicePort>,
     ) {
-        let gone = old.into_iter().flat_map(|p| &p.endpoints).filter(|e| !new.is_some_and(|n| n.endpoints.contains(e)));
-        let none_gone = gone.filter(|e| Family::of(e.address) == family).count() == 0;
         if old.or(new).is_none_or(|p| p.protocol != Protocol::Udp) {
             return;
         }
-        let was_empty = old.is_none_or(|p| p.endpoints.is_empty());
-        if none_gone && !was_empty && new.is_some() {
+        let flows = |port: Option<&ServicePort>| port.map(|p| p.may_flow_to(family)).unwrap_or_default();
+        let (before, now) = (flows(old), flows(new));
+        // What was sent while there was nobody went on untranslated, and would for as long as its sender keeps its port.
+        if before.is_subset(&now) && !before.is_empty() && new.is_some() {
             return;
         }
         for frontend in lost {
             diff.stale.entry(frontend).or_default();
         }
-        for (frontend, entry) in new.iter().flat_map(|p| p.frontends(family)) {
+        for (frontend, _) in new.iter().flat_map(|p| p.frontends(family)) {
             if self.owners.get(&frontend) == Some(name) {
-                let endpoints = new.map(|p| p.endpoints(family, entry)).unwrap_or_default();
-                diff.stale.insert(frontend, endpoints.iter().map(|e| (e.address, e.port)).collect());
+                diff.stale.insert(frontend, now.clone());
             }
         }
     }
@@ -275,17 +295,17 @@ impl Dataplane {
         diff: &Diff,
     ) -> Result<(), NetlinkError> {
         let mut transaction = Transaction::new(family, TABLE);
-        for set in SETS {
+        for set in Set::ALL {
             let keys: Vec<&[u8]> = diff.deletes.iter().filter(|(s, _)| *s == set).map(|(_, key)| key.as_slice()).collect();
             transaction.delete_elements(set.name(), keys);
         }
         let keys: Vec<Vec<u8>> = diff.hairpin_deletes.iter().map(hairpin_key).collect();
         transaction.delete_elements(HAIRPIN, keys.iter().map(Vec::as_slice));
-        for (name, (from, to)) in &diff.sticky {
-            to.write(from, name, family, &mut transaction, |t, chain| write_mark(config, t, family, chain));
+        for (name, (from, to)) in &diff.own {
+            to.write(from, name, family, &mut transaction, config);
         }
         add_chains(config, &mut transaction, chains, family, diff.adds.values().map(|(value, _)| value));
-        for set in SETS {
+        for set in Set::ALL {
             let elements: Vec<_> =
                 diff.adds.iter().filter(|((s, _), _)| *s == set).map(|((_, key), (value, comment))| (key, data(value), comment)).collect();
             transaction.add_elements(set.name(), elements.iter().map(|(key, data, comment)| Element { key, data, comment: comment_for(set, comment) }));
@@ -317,7 +337,7 @@ impl Dataplane {
         let mut transaction = Transaction::new(family, TABLE);
         transaction.add_table();
         transaction.delete_table();
-        write_table(&self.config, &mut transaction, family);
+        tables::write_table(&self.config, &mut transaction, family);
         let mut elements: BTreeMap<Set, Vec<(Vec<u8>, Value, Arc<str>)>> = BTreeMap::new();
         for (name, port) in &self.programmed {
             let comment: Arc<str> = name.to_string().into();
@@ -325,9 +345,8 @@ impl Dataplane {
                 elements.entry(set).or_default().push((key, value, comment.clone()));
             }
         }
-        for (name, port) in self.programmed.iter().filter(|(_, port)| port.session_affinity.is_some()) {
-            let sticky = Sticky::of(name, Some(port), family);
-            sticky.write(&Sticky::default(), name, family, &mut transaction, |t, chain| write_mark(&self.config, t, family, chain));
+        for (name, port) in &self.programmed {
+            Own::of(name, Some(port), family).write(&Own::default(), name, family, &mut transaction, &self.config);
         }
         add_chains(&self.config, &mut transaction, &mut self.chains, family, elements.values().flatten().map(|(_, value, _)| value));
         let commit_if_full = |transaction: &mut Transaction, netfilter: &mut Socket| {
@@ -353,8 +372,6 @@ impl Dataplane {
     }
 }
 
-const SETS: [Set; 6] = [Set::Services, Set::Endpoints, Set::NodePorts, Set::NodePortEndpoints, Set::EmptyServices, Set::EmptyNodePorts];
-
 /// The name of the Service once per frontend is enough to read the maps by.
 fn comment_for(set: Set, comment: &Arc<str>) -> Option<&str> {
     (!matches!(set, Set::Endpoints | Set::NodePortEndpoints)).then_some(comment)
@@ -366,7 +383,6 @@ fn hairpin_key(address: &IpAddr) -> Vec<u8> {
 
 fn data(value: &Value) -> Data {
     match value {
-        Value::Nothing => Data::None,
         Value::Endpoint(value) => Data::Value(value.clone()),
         Value::Goto(chain) => Data::Goto(chain.to_string()),
     }
@@ -400,92 +416,12 @@ fn add_chains<'a>(
     values: impl Iterator<Item = &'a Value>,
 ) {
     for value in values {
-        if let Value::Goto(chain @ Chain::Pick { .. }) = value
-            && chains.insert((family, *chain))
-        {
-            write_chain(config, transaction, family, *chain);
+        let Value::Goto(chain) = value else { continue };
+        for chain in tables::with_its_targets(*chain) {
+            if chains.insert((family, chain)) {
+                tables::write_chain(config, transaction, family, chain);
+            }
         }
     }
 }
 
-/// The registers of a rule that picks an endpoint: a key from word 0 on, what is found from word 10 on.
-const KEY: Register = Register::word(0);
-const FOUND: Register = Register::word(10);
-
-/// What a frontend's chain begins with: whether the node stands in for the client.
-fn write_mark(config: &DataplaneConfig, transaction: &mut Transaction, family: Family, chain: Chain) {
-    let (Chain::Pick { entry, .. } | Chain::Sticky { entry, .. }) = chain;
-    let rule = match entry {
-        // Whoever is no pod may have no way back but through this node.
-        Entry::Cluster => {
-            let pods = config.cluster_cidrs.iter().filter(|net| net.is_ipv4() == (family == Family::Ipv4));
-            pods.fold(Rule::new(), |rule, net| rule.in_net(Load::Source(family), *net, false))
-        }
-        Entry::External | Entry::NodePort => Rule::new(),
-        // The node itself may have used 127.0.0.1.
-        Entry::ExternalLocal | Entry::NodePortLocal => Rule::new().source_is_local(),
-    };
-    transaction.add_rule(&chain.to_string(), rule.set_mark(MASQUERADE_MARK));
-}
-
-fn write_chain(config: &DataplaneConfig, transaction: &mut Transaction, family: Family, chain: Chain) {
-    let Chain::Pick { entry, endpoints } = chain else { return };
-    let name = chain.to_string();
-    transaction.add_chain(&name, None);
-    write_mark(config, transaction, family, chain);
-    let pick = [Load::Destination(family), Load::Protocol, Load::DestinationPort, Load::Random(endpoints)];
-    let (pick, map) = if entry.is_node_port() { (&pick[1..], Set::NodePortEndpoints) } else { (&pick[..], Set::Endpoints) };
-    transaction.add_rule(&name, Rule::new().key(KEY, pick).map(map.name(), KEY, FOUND).dnat(family, FOUND));
-}
-
-fn write_table(config: &DataplaneConfig, transaction: &mut Transaction, family: Family) {
-    use Field::{Mark, Port, Protocol};
-    let address = Field::address(family);
-    let by_address = [address, Protocol, Port];
-    let by_port = [Protocol, Port];
-    let endpoint = [address, Port];
-    transaction.add_table();
-    transaction.add_set(SetSpec { name: Set::Services.name(), key: &by_address, holds: Holds::Verdict, dynamic: None });
-    transaction.add_set(SetSpec { name: Set::Endpoints.name(), key: &[address, Protocol, Port, Mark], holds: Holds::Data(&endpoint), dynamic: None });
-    transaction.add_set(SetSpec { name: Set::NodePorts.name(), key: &by_port, holds: Holds::Verdict, dynamic: None });
-    transaction.add_set(SetSpec { name: Set::NodePortEndpoints.name(), key: &[Protocol, Port, Mark], holds: Holds::Data(&endpoint), dynamic: None });
-    transaction.add_set(SetSpec { name: Set::EmptyServices.name(), key: &by_address, holds: Holds::Nothing, dynamic: None });
-    transaction.add_set(SetSpec { name: Set::EmptyNodePorts.name(), key: &by_port, holds: Holds::Nothing, dynamic: None });
-    transaction.add_set(SetSpec { name: HAIRPIN, key: &[address, address], holds: Holds::Nothing, dynamic: None });
-
-    let to_service = [Load::Destination(family), Load::Protocol, Load::DestinationPort];
-    let to_port = [Load::Protocol, Load::DestinationPort];
-    for (name, number) in [("prerouting", libc::NF_INET_PRE_ROUTING), ("output", libc::NF_INET_LOCAL_OUT)] {
-        transaction.add_chain(name, Some(Hook { kind: "nat", number, priority: -100 }));
-        transaction.add_rule(name, Rule::new().key(KEY, &to_service).verdict_map(Set::Services.name(), KEY));
-        let mut rule = Rule::new();
-        if family == Family::Ipv6 {
-            // The kernel does not route from ::1 to another link: leave [::1] to whoever listens there.
-            rule = IpNet::new(IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]), 128).into_iter().fold(rule, |r, net| r.in_net(Load::Destination(family), net, false));
-        }
-        transaction.add_rule(name, rule.destination_is_local().key(KEY, &to_port).verdict_map(Set::NodePorts.name(), KEY));
-    }
-    let name = "postrouting";
-    transaction.add_chain(name, Some(Hook { kind: "nat", number: libc::NF_INET_POST_ROUTING, priority: 100 }));
-    transaction.add_rule(name, Rule::new().take_mark(MASQUERADE_MARK).masquerade());
-    // A pod that reached itself through a Service must see another source, or it would answer itself directly.
-    let pair = [Load::Source(family), Load::Destination(family)];
-    transaction.add_rule(name, Rule::new().key(KEY, &pair).lookup(HAIRPIN, KEY).masquerade());
-
-    transaction.add_chain(REJECT, None);
-    transaction.add_rule(REJECT, Rule::new().protocol(crate::service::Protocol::Tcp.number()).reset());
-    transaction.add_rule(REJECT, Rule::new().port_unreachable(family));
-    let filter = |number| Some(Hook { kind: "filter", number, priority: 0 });
-    for (name, number) in [("filter-forward", libc::NF_INET_FORWARD), ("filter-output", libc::NF_INET_LOCAL_OUT), ("filter-input", libc::NF_INET_LOCAL_IN)] {
-        transaction.add_chain(name, filter(number));
-        transaction.add_rule(name, Rule::new().new_flow().key(KEY, &to_service).lookup(Set::EmptyServices.name(), KEY).go(REJECT));
-        if number == libc::NF_INET_LOCAL_IN {
-            let rule = Rule::new().new_flow().destination_is_local().key(KEY, &to_port);
-            transaction.add_rule(name, rule.lookup(Set::EmptyNodePorts.name(), KEY).go(REJECT));
-            continue;
-        }
-        for net in config.service_cidrs.iter().filter(|net| net.is_ipv4() == (family == Family::Ipv4)) {
-            transaction.add_rule(name, Rule::new().new_flow().in_net(Load::Destination(family), *net, true).go(REJECT));
-        }
-    }
-}

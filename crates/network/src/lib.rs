@@ -2,9 +2,11 @@
 //!
 //! The table of contents of the network; the page before is its README.
 
+mod chain;
 mod cidr;
 mod conntrack;
 mod dataplane;
+mod firewall;
 pub mod holder;
 mod host;
 mod hostport;
@@ -26,6 +28,7 @@ pub mod segment;
 mod service;
 mod sticky;
 mod sysctl;
+mod tables;
 mod underlay;
 
 pub use cidr::{IpNet, ParseError};

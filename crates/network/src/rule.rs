@@ -54,8 +54,8 @@ pub enum Load {
     Destination(Family),
     Protocol,
     DestinationPort,
-    /// A random number below the modulus.
-    Random(u32),
+    /// One of so many numbers from the first on, by chance.
+    Random { first: u32, many: u32 },
 }
 
 impl Load {
@@ -128,8 +128,8 @@ impl Rule {
             Load::Destination(family) => self.payload(to, 1, destination_offset(family), family.address_bytes() as u32),
             Load::Protocol => self.meta(to, libc::NFT_META_L4PROTO),
             Load::DestinationPort => self.payload(to, 2, 2, 2),
-            Load::Random(modulus) => self.push("numgen", move |m| {
-                m.be32(1, to.0).be32(2, modulus).be32(3, 1).be32(4, 0);
+            Load::Random { first, many } => self.push("numgen", move |m| {
+                m.be32(1, to.0).be32(2, many).be32(3, 1).be32(4, first);
             }),
         }
     }
@@ -295,7 +295,7 @@ impl Rule {
     /// Continues once in so many times.
     pub fn once_in(self, times: u32) -> Self {
         let register = Register::word(0);
-        self.load(register, Load::Random(times)).compare(register, true, &[0; 4])
+        self.load(register, Load::Random { first: 0, many: times }).compare(register, true, &[0; 4])
     }
 
     /// Changes the destination to this address and port.

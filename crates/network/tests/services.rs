@@ -106,6 +106,7 @@ fn node_ports() {
         assert_ne!(seen, ip(OUTSIDE_V4), "the node stands in, so that the answer comes back through it");
 
         port.external_local = true;
+        port.local_endpoints = port.endpoints.clone();
         dataplane.apply([(name("web"), Some(port.clone()))]).expect("apply");
         let seen = outside.tcp(ip(NODE_V4), 30001).expect("an answer").client;
         assert_eq!(seen, ip(OUTSIDE_V4), "externalTrafficPolicy Local keeps the source");
@@ -113,6 +114,7 @@ fn node_ports() {
 
         port.external_ips = vec![ip("203.0.113.5")];
         port.endpoints.clear();
+        port.local_endpoints.clear();
         dataplane.apply([(name("web"), Some(port))]).expect("apply");
         assert_eq!(outside.tcp(ip(NODE_V4), 30001), Err(ErrorKind::ConnectionRefused));
         assert_eq!(tcp(ip(NODE_V6), 30001), Err(ErrorKind::ConnectionRefused));

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ::dns::{BindError, METRICS_PORT, Pages, Records, Server, Upstreams};
 use ::network::{Dataplane, DataplaneConfig, DataplaneError, IpNet, PodNet, PodNetConfig, PodNetError, holder};
-use client::Client;
+use api::k8s::api::core::v1::Node;
+use client::{Client, Informer};
 use sandbox::cri::{self, BoxFuture, PodNetwork};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -152,11 +153,14 @@ impl Networking {
     /// Starts following the API's Services, in maps and in names, and its Nodes, in routes to their pods.
     pub fn follow(&mut self, client: &Client) -> Result<(), NetworkingError> {
         let services = Services::watch(client);
-        let config = DataplaneConfig { cluster_cidrs: self.config.cluster_cidrs.clone(), service_cidrs: self.config.service_cidrs.clone() };
+        let own = Informer::<Node>::of(client, None).fields(&format!("metadata.name={}", self.config.node_name)).start();
+        // Own pods are pods, also when this node's range is outside of what is said to be the cluster's.
+        let cluster_cidrs = [self.config.cluster_cidrs.as_slice(), self.config.pod_cidrs.as_slice()].concat();
+        let config = DataplaneConfig { cluster_cidrs: outermost(cluster_cidrs), service_cidrs: self.config.service_cidrs.clone() };
         let dataplane = Dataplane::open(config)?;
         let fixed = local_dns(&self.config.cluster_dns, self.server.addresses());
         let config = ProxyConfig { node_name: self.config.node_name.clone(), fixed };
-        self.tasks.spawn(proxy::run(services.clone(), dataplane, config));
+        self.tasks.spawn(proxy::run(client.clone(), services.clone(), own, dataplane, config));
         let known = Arc::new(AtomicBool::new(false));
         self.tasks.spawn(names::run(services, self.records.clone(), known.clone()));
         self.tasks.spawn(corefile::run(client.clone(), self.upstreams.clone(), self.server.routes()));
@@ -188,6 +192,18 @@ async fn serve_pages(pages: Pages) {
         Ok(listener) => ::dns::serve(listener, Arc::new(pages)).await,
         Err(error) => tracing::warn!(%error, port = METRICS_PORT, "the name server's metrics are not served"),
     }
+}
+
+/// The ranges that are in no other: each is one more comparison for a packet.
+fn outermost(mut nets: Vec<IpNet>) -> Vec<IpNet> {
+    nets.sort();
+    let mut kept: Vec<IpNet> = Vec::new();
+    for net in nets {
+        if !kept.iter().any(|other| other.contains(net.address())) {
+            kept.push(net);
+        }
+    }
+    kept
 }
 
 /// On port 53 if it is free. It need not be: pods are led to whichever it is.

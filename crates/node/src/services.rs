@@ -57,6 +57,11 @@ impl Services {
         changed
     }
 
+    /// All there are.
+    pub fn keys(&self) -> Vec<ServiceKey> {
+        self.services.cache().keys().into_iter().map(|key| (key.namespace.to_string(), key.name.to_string())).collect()
+    }
+
     pub fn get(&self, key: &ServiceKey) -> Option<(Arc<Service>, Vec<Arc<EndpointSlice>>)> {
         let service = self.services.cache().get(&key.0, &key.1)?;
         Some((service, self.slices.cache().list_by(BY_SERVICE, &index_value(key.clone()))))

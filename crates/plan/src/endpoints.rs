@@ -1,5 +1,6 @@
 //! Which pods stand behind a Service: EndpointSlices, and the older Endpoints.
 
+pub mod hints;
 pub mod legacy;
 pub mod mirror;
 pub mod slices;

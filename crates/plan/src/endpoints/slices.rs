@@ -11,6 +11,7 @@ use api::k8s::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, E
 use api::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use api::world::rfc3339;
 
+use super::hints::{self, Wanted};
 use super::{
     HEADLESS, LAST_CHANGE, address, eligible, families, has_selector, headless, hostname, ports, publishes_not_ready, target, target_port, trigger,
 };
@@ -32,6 +33,8 @@ pub struct View {
     pub slices: Vec<Arc<EndpointSlice>>,
     /// Node name to zone.
     pub zones: HashMap<String, String>,
+    /// Which part of the CPUs each zone has, see [`hints::shares`]; asked only of Services with `topology-mode: Auto`.
+    pub shares: Option<BTreeMap<String, f64>>,
 }
 
 /// The slices that belong to a Service and are ours.
@@ -100,7 +103,7 @@ fn endpoint(view: &View, pod: &Pod, ip: &str) -> Endpoint {
     let service = view.service.as_ref();
     let (serving, terminating) = (pods::ready(pod), deleting(pod));
     let node = Some(pods::node(pod)).filter(|node| !node.is_empty());
-    Endpoint {
+    let mut endpoint = Endpoint {
         addresses: vec![ip.to_owned()],
         conditions: Some(EndpointConditions {
             ready: Some(publishes_not_ready(service) || (serving && !terminating)),
@@ -112,6 +115,24 @@ fn endpoint(view: &View, pod: &Pod, ip: &str) -> Endpoint {
         target_ref: Some(target(pod)),
         zone: node.and_then(|node| view.zones.get(node).cloned()),
         ..Endpoint::default()
+    };
+    endpoint.hints = hints::close(&endpoint, hints::wanted(service));
+    endpoint
+}
+
+/// The hints that endpoints have only together, and an event when they begin or cannot be.
+fn topology(view: &View, family: &str, slices: &[&Arc<EndpointSlice>], groups: &mut [Group], plan: &mut Plan) {
+    let service = view.service.as_ref();
+    let old = || slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+    if hints::wanted(service) != Wanted::Auto {
+        return;
+    }
+    let before: HashMap<&str, &str> = old().filter_map(|endpoint| Some((identity(endpoint), hints::hinted_zone(endpoint)?))).collect();
+    let mut endpoints: Vec<&mut Endpoint> = groups.iter_mut().flat_map(|group| &mut group.endpoints).collect();
+    match hints::auto(&mut endpoints, view.shares.as_ref(), |endpoint| before.get(identity(endpoint)).map(|zone| (*zone).to_owned())) {
+        Ok(()) if !before.is_empty() => {}
+        Ok(()) => plan.push(Op::normal(&reference(service), "TopologyAwareHintsEnabled", format!("{}, addressType: {family}", hints::ENABLED))),
+        Err(why) => plan.push(Op::warning(&reference(service), "TopologyAwareHintsDisabled", format!("{why}, addressType: {family}"))),
     }
 }
 
@@ -122,7 +143,8 @@ fn identity(endpoint: &Endpoint) -> &str {
 
 fn reconcile(view: &View, family: &str, slices: &[&Arc<EndpointSlice>], plan: &mut Plan) {
     let (mut left, mut writes): (Vec<&Arc<EndpointSlice>>, Vec<Op>) = (slices.to_vec(), Vec::new());
-    let groups = groups(view, family);
+    let mut groups = groups(view, family);
+    topology(view, family, slices, &mut groups, plan);
     let mut creations = Vec::new();
     let mut kept_any = false;
     for group in groups {
@@ -253,7 +275,7 @@ mod tests {
 
     /// Plans, applies, and shows the slices there are then.
     fn apply(service: Arc<Service>, pods: Vec<Arc<Pod>>, slices: Vec<Arc<EndpointSlice>>) -> (Vec<Arc<EndpointSlice>>, usize) {
-        let view = View { service, pods, slices: slices.clone(), zones: HashMap::from([("n1".into(), "z".into())]) };
+        let view = View { service, pods, slices: slices.clone(), zones: HashMap::from([("n1".into(), "z".into())]), shares: None };
         let plan = plan(&view);
         let mut next: BTreeMap<String, Arc<EndpointSlice>> = slices.into_iter().map(|slice| (name(slice.as_ref()).to_owned(), slice)).collect();
         for op in &plan.ops {
@@ -308,7 +330,36 @@ mod tests {
         );
         assert_eq!(json["endpoints"][0]["zone"], "z");
         assert_eq!(json["endpoints"][0]["targetRef"]["name"], "p1");
+        assert!(json["endpoints"][0].get("hints").is_none());
         assert_eq!(json["ports"][0], json!({"name": "", "port": 8080, "protocol": "TCP"}));
+    }
+
+    #[test]
+    fn hints_come_and_go() {
+        let hints = |slices: &[Arc<EndpointSlice>]| crate::op::value(slices[0].as_ref())["endpoints"][0].get("hints").cloned();
+        let pods = || vec![pod(1, "")];
+        let (slices, _) = apply(service(json!({"trafficDistribution": "PreferSameNode"})), pods(), Vec::new());
+        assert_eq!(hints(&slices), Some(json!({"forZones": [{"name": "z"}], "forNodes": [{"name": "n1"}]})));
+        let (slices, ops) = apply(service(json!({"trafficDistribution": "PreferClose"})), pods(), slices);
+        assert_eq!((hints(&slices), ops), (Some(json!({"forZones": [{"name": "z"}]})), 1));
+        let (slices, ops) = apply(service(json!({})), pods(), slices);
+        assert_eq!((hints(&slices), ops), (None, 1));
+    }
+
+    #[test]
+    fn zones_share_by_their_nodes() {
+        let mut object = crate::op::value(service(json!({})).as_ref());
+        object["metadata"]["annotations"] = json!({"service.kubernetes.io/topology-mode": "Auto"});
+        let service: Arc<Service> = Arc::new(serde_json::from_value(object).unwrap());
+        let zones = HashMap::from([("n1".into(), "a".into())]);
+        let view = |shares| View { service: service.clone(), pods: vec![pod(1, ""), pod(2, "")], slices: Vec::new(), zones: zones.clone(), shares };
+        let shown = plan(&view(None)).to_string();
+        assert!(shown.contains("allocatable CPU or zone not specified on one or more nodes, addressType: IPv4"), "{shown}");
+        let plan = plan(&view(Some(BTreeMap::from([("a".into(), 0.5), ("b".into(), 0.5)]))));
+        assert!(plan.to_string().contains("Topology Aware Hints has been enabled, addressType: IPv4"), "{plan}");
+        let Some(Op::Create { object, .. }) = plan.ops.last() else { panic!("{plan}") };
+        let zones: Vec<&Value> = object["endpoints"].as_array().unwrap().iter().map(|endpoint| &endpoint["hints"]["forZones"][0]["name"]).collect();
+        assert_eq!(zones, ["b", "a"]);
     }
 
     #[test]
