@@ -14,6 +14,7 @@ mod pods;
 mod process;
 mod report;
 mod schedule;
+mod services;
 mod start;
 
 use std::path::PathBuf;
@@ -85,6 +86,8 @@ pub enum Part {
     Linear,
     /// A fresh `coracle up` of this program in a folder of its own, on this host's network: to readyz, node Ready, DNS in a pod (needs --image-archive; no cluster)
     Start,
+    /// Services in network namespaces on this machine: what programming them costs, and what packets through them cost (needs root; no cluster)
+    Services,
 }
 
 /// Measures any Kubernetes through its API; removes what it made
@@ -135,6 +138,12 @@ pub struct Options {
     /// With --only start: the API server's port
     #[arg(long, default_value_t = 16443)]
     pub start_port: u16,
+    /// With --only services: numbers of Services
+    #[arg(long, value_delimiter = ',', default_values_t = [10, 10_000])]
+    pub services: Vec<u32>,
+    /// With --only services: a command for the node's namespace, to be measured in turns with ours; it gets the number as $SERVICES
+    #[arg(long, value_name = "COMMAND")]
+    pub in_node: Option<String>,
     /// Pods started one at a time
     #[arg(long, default_value_t = 20)]
     pub starts: usize,
@@ -168,11 +177,14 @@ pub fn run(options: Options) -> BoxFuture<'static, Result<(), BenchError>> {
 
 /// Measures, and gives what is to be printed.
 pub async fn report(options: Options) -> Result<String, BenchError> {
-    let (starts, parts): (Vec<Part>, Vec<Part>) = options.only.iter().partition(|part| **part == Part::Start);
-    if !starts.is_empty() {
+    // Those that need no cluster.
+    let (alone, parts): (Vec<Part>, Vec<Part>) = options.only.iter().partition(|part| matches!(part, Part::Start | Part::Services));
+    if !alone.is_empty() {
         let mut figures = Vec::new();
         for _ in 0..options.rounds.max(1) {
-            figures.extend(start::run(&options).await?);
+            for part in &alone {
+                figures.extend(if *part == Part::Start { start::run(&options).await? } else { services::run(&options).await? });
+            }
         }
         let figures = crate::report::medians(figures);
         if parts.is_empty() {
@@ -225,7 +237,7 @@ async fn measure(options: &Options, clusters: &[Cluster]) -> Result<Vec<Figure>,
                     Part::Linear => figures.push(linearizability::run(cluster, options).await?),
                     Part::Bound => figures.push(bound::run(cluster, options.pods).await?),
                     // Before any cluster was opened.
-                    Part::Start => {}
+                    Part::Start | Part::Services => {}
                     Part::Deployment => figures.extend(pods::deployment(cluster, &options.image, options.replicas).await?),
                 }
             }

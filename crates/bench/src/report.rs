@@ -17,7 +17,7 @@ pub fn table(figures: &[Figure], first: &str) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "{:<36}{:<11}{:>9}{:>9}{:>9.0}{:>10.2}{:>10.2}{:>10.2}{:>14}{:>8}",
+            "{:<36}{:<11}{:>9}{:>9}{:>9.0}{:>10.3}{:>10.3}{:>10.3}{:>14}{:>8}",
             figure.what, figure.cluster, figure.count, figure.failed, figure.per_second, figure.p50_ms, figure.p99_ms, figure.max_ms, cpu, ratio
         );
         if let Some(idle) = figure.idle {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use api::Typed as _;
 use api::k8s::api::core::v1::Node as ApiNode;
+use api::Clock as _;
 use api::world::SystemClock;
 use clap::Args;
 use client::kubeconfig::Config;
@@ -26,7 +27,7 @@ use crate::machine::{Machine, MachineConfig};
 use crate::paths::Paths;
 use crate::renewal::{Renewal, SIGNING_PATIENCE};
 use crate::tls::{self, Shown};
-use crate::{agents, detach, down, up};
+use crate::{agents, detach, down, system, up};
 
 /// Between attempts to reach the API server.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -86,7 +87,7 @@ pub fn run(options: Options) -> Result<()> {
         return Ok(());
     }
     let logs = ComponentLogs::default();
-    up::in_foreground(&logs, serve(options, paths, started))
+    up::in_foreground(&logs, serve(options, paths, started, logs.clone()))
 }
 
 /// `key=value:effect`, the value may be left out.
@@ -161,12 +162,33 @@ fn transport(config: &Config, identity: &Identity) -> Result<Arc<HttpTransport>>
     Ok(Arc::new(HttpTransport::new(HttpClient::new(&config, "kubelet")?)))
 }
 
-async fn serve(options: Options, paths: Paths, started: Instant) -> Result<()> {
+/// What runs here of the cluster's own parts shows in `kube-system`, as on the first machine.
+fn show_mirrors(client: &Client, name: &str, address: IpAddr, paths: &Paths, logs: ComponentLogs) {
+    let mirrors = system::MirrorPods {
+        client: client.clone(),
+        node: name.to_owned(),
+        parts: system::JOINED,
+        external_etcd: false,
+        address: parking_lot::Mutex::new(address),
+        since: api::world::rfc3339(SystemClock.now()),
+        logs,
+        log_dir: paths.pod_logs(),
+        pods_dir: paths.kubelet().join("pods"),
+    };
+    tokio::spawn(async move {
+        match mirrors.show().await {
+            Ok(()) => mirrors.keep().await,
+            Err(error) => tracing::warn!(error = %format_args!("{error:#}"), "this node's part of the cluster does not show in kube-system"),
+        }
+    });
+}
+
+async fn serve(options: Options, paths: Paths, started: Instant, logs: ComponentLogs) -> Result<()> {
     let held = down::hold(&paths)?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let (stop, stopped) = watch::channel(false);
-    let work = agent(&options, &paths, started, stopped);
+    let work = agent(&options, &paths, started, logs, stopped);
     tokio::pin!(work);
     // A stop while starting is a stop too.
     let machine = tokio::select! {
@@ -188,7 +210,7 @@ async fn serve(options: Options, paths: Paths, started: Instant) -> Result<()> {
     Ok(())
 }
 
-async fn agent(options: &Options, paths: &Paths, started: Instant, stopped: watch::Receiver<bool>) -> Result<Machine> {
+async fn agent(options: &Options, paths: &Paths, started: Instant, logs: ComponentLogs, stopped: watch::Receiver<bool>) -> Result<Machine> {
     let name = up::node_name(&options.hostname_override);
     let config = Config::load(Some(&options.kubeconfig)).context("this machine has not joined a cluster\nhint: `kubeadm join`")?;
     let authority = config.certificate_authority.clone().and_then(|pem| String::from_utf8(pem).ok()).context("the kubeconfig names no certificate authority")?;
@@ -222,6 +244,7 @@ async fn agent(options: &Options, paths: &Paths, started: Instant, stopped: watc
     let wanted = MachineConfig { node_name: name.clone(), addresses, service_cidrs: options.service_cidr.clone(), pod_network_cidrs: options.pod_network_cidr.clone(), pod_cidrs, cluster_dns, version: server::GIT_VERSION.to_owned(), applied: options.network == "none", labels: options.node_labels.iter().cloned().collect(), max_pods: kubelet.max_pods };
     let machine = Machine::start(wanted, paths, &client, client.clone(), Arc::new(SystemClock)).await?;
     tracing::info!(milliseconds = started.elapsed().as_millis() as u64, node = %name, "the node is up");
+    show_mirrors(&client, &name, address, paths, logs);
     let serving = Renewal { file: IdentityFile::new(&options.cert_dir, "kubelet-server"), wish: wish(SERVING_SIGNER) };
     let node = machine.node.clone();
     tokio::spawn(async move {

@@ -35,6 +35,11 @@ fn components(external_etcd: bool) -> Vec<(&'static str, Value)> {
     all.into_iter().skip(usize::from(external_etcd)).collect()
 }
 
+/// What the machine of the control plane runs.
+pub const CONTROL_PLANE: &[&str] = &["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "coredns"];
+/// What a machine that joined runs of it.
+pub const JOINED: &[&str] = &["kube-proxy"];
+
 /// The `kube-dns` Service at its well-known address.
 pub async fn dns_service(client: &Client, addresses: &[IpAddr]) -> Result<()> {
     let families: Vec<&str> = addresses.iter().map(|address| if address.is_ipv4() { "IPv4" } else { "IPv6" }).collect();
@@ -101,6 +106,8 @@ pub async fn mark_control_plane(client: &Client, name: &str) -> Result<()> {
 pub struct MirrorPods {
     pub client: Client,
     pub node: String,
+    /// Which of the components: [`CONTROL_PLANE`] or [`JOINED`].
+    pub parts: &'static [&'static str],
     pub address: Mutex<IpAddr>,
     pub since: String,
     pub logs: ComponentLogs,
@@ -112,9 +119,14 @@ pub struct MirrorPods {
 }
 
 impl MirrorPods {
+    fn components(&self) -> impl Iterator<Item = (&'static str, Value)> {
+        let parts = self.parts;
+        components(self.external_etcd).into_iter().filter(move |(name, _)| parts.contains(name))
+    }
+
     /// All of them, each with its component's log. A later start of the process is a restart of their containers.
     pub async fn show(&self) -> Result<()> {
-        for (component, labels) in components(self.external_etcd) {
+        for (component, labels) in self.components() {
             self.show_one(component, labels).await?;
         }
         Ok(())
@@ -128,7 +140,7 @@ impl MirrorPods {
             let change = changes.next().await;
             let Some(pod) = change.new.as_ref().or(change.old.as_ref()).and_then(|object| object.typed::<Pod>().ok()) else { continue };
             let Some(component) = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(COMPONENT)) else { continue };
-            let Some((component, labels)) = components(self.external_etcd).into_iter().find(|(name, _)| name == component) else { continue };
+            let Some((component, labels)) = self.components().find(|(name, _)| name == component) else { continue };
             let done = if change.new.is_none() {
                 self.show_one(component, labels).await
             } else if node::pod::is_terminating(&pod) {
@@ -149,11 +161,16 @@ impl MirrorPods {
         let (node, now) = (&self.node, &self.since);
         let address = *self.address.lock();
         let name = format!("{component}-{node}");
+        // It goes with its node, and a node may make no other.
+        let owner = match self.client.of::<Node>(None).get(node).await {
+            Ok(found) => json!([{"apiVersion": "v1", "kind": "Node", "name": node, "uid": found.metadata.uid, "controller": true}]),
+            Err(_) => json!([]),
+        };
         let pod = Pod::from_value(&json!({
-            "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels, "annotations": {"kubernetes.io/config.mirror": "coracle", "kubernetes.io/config.source": "coracle", (COMPONENT): component}},
+            "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels, "ownerReferences": owner, "annotations": {"kubernetes.io/config.mirror": "coracle", "kubernetes.io/config.source": "coracle", (COMPONENT): component}},
             "spec": {"nodeName": node, "hostNetwork": true, "priorityClassName": "system-node-critical", "restartPolicy": "Always", "enableServiceLinks": false,
                 "tolerations": [{"operator": "Exists"}],
-                "containers": [{"name": component, "image": "coracle", "imagePullPolicy": "Never", "command": ["coracle", "up"]}]}
+                "containers": [{"name": component, "image": "coracle", "imagePullPolicy": "Never", "command": ["coracle", if self.parts == JOINED { "kubelet" } else { "up" }]}]}
         }))?;
         let pod = match pods.create(&pod).await {
             Err(status) if status.is_already_exists() => pods.get(&name).await?,
@@ -193,7 +210,7 @@ pub async fn moved(mirrors: &MirrorPods, address: IpAddr, port: u16) -> Result<(
     *mirrors.address.lock() = address;
     let client = &mirrors.client;
     let pods = client.of::<Pod>(Some(NAMESPACE));
-    for (component, _) in components(mirrors.external_etcd) {
+    for (component, _) in mirrors.components() {
         pods.patch_status(&format!("{component}-{}", mirrors.node), PatchKind::Merge, json!({"status": addresses(address)})).await?;
     }
     let ports = json!([{"name": "https", "port": port, "protocol": "TCP"}]);

@@ -317,6 +317,7 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
         let mirrors = Arc::new(system::MirrorPods {
             client: client.clone(),
             node: name.clone(),
+            parts: system::CONTROL_PLANE,
             address: parking_lot::Mutex::new(address),
             since: api::world::rfc3339(clock.now()),
             logs,

@@ -139,6 +139,9 @@ async fn fill(api: &Api, row: &Resource, service: &mut Value, held_addresses: &[
     if wants_node_ports(service) {
         fill_ports(api, row, service, held_ports, taking).await?;
     }
+    if kind(service) == "LoadBalancer" && text(service, "/spec/externalTrafficPolicy") == "Local" {
+        fill_health_port(api, row, service, held_ports, taking).await?;
+    }
     Ok(())
 }
 
@@ -273,19 +276,24 @@ async fn fill_ports(api: &Api, row: &Resource, service: &mut Value, held: &[u16]
         seen.push((chosen, protocol, number));
         map.insert("nodePort".into(), chosen.into());
     }
+    spec_of(service).insert("ports".into(), list.into());
+    Ok(())
+}
+
+/// The port on which load balancers ask each node whether it has endpoints; also where the ports of the Service have no node ports.
+async fn fill_health_port(api: &Api, row: &Resource, service: &mut Value, held: &[u16], taking: &mut Taking) -> Result<(), Status> {
+    let owner = Owner::of(service);
     let asked = service.pointer("/spec/healthCheckNodePort").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0);
-    let mut chosen = None;
-    if let Some(asked) = asked.filter(|port| !held.contains(port)) {
-        let outcome = if seen.iter().any(|(known, ..)| *known == asked) { Err(Refused::Taken) } else { node_ports::take(api, asked, owner, taking.dry_run).await? };
-        taking.taken.extend(outcome.map_err(|refused| invalid(row, service, "spec.healthCheckNodePort", format!("Invalid value: {asked}: {}", port_refusal(api, &refused))))?);
+    let Some(asked) = asked else {
+        let port = any_port(api, owner, &ports(service), taking).await?;
+        spec_of(service).insert("healthCheckNodePort".into(), port.into());
+        return Ok(());
+    };
+    if held.contains(&asked) {
+        return Ok(());
     }
-    if asked.is_none() && kind(service) == "LoadBalancer" && text(service, "/spec/externalTrafficPolicy") == "Local" {
-        chosen = Some(any_port(api, owner, &wanted, taking).await?);
-    }
-    let spec = spec_of(service);
-    spec.insert("ports".into(), list.into());
-    if let Some(port) = chosen {
-        spec.insert("healthCheckNodePort".into(), port.into());
-    }
+    let mut node_ports = service.pointer("/spec/ports").and_then(Value::as_array).into_iter().flatten().filter_map(|port| port.get("nodePort")?.as_u64());
+    let outcome = if node_ports.any(|port| port == u64::from(asked)) { Err(Refused::Taken) } else { node_ports::take(api, asked, owner, taking.dry_run).await? };
+    taking.taken.extend(outcome.map_err(|refused| invalid(row, service, "spec.healthCheckNodePort", format!("Invalid value: {asked}: {}", port_refusal(api, &refused))))?);
     Ok(())
 }
