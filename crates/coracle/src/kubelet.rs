@@ -235,6 +235,7 @@ async fn agent(options: &Options, paths: &Paths, started: Instant, logs: Compone
 
     let pod_cidrs = pod_ranges(&client, &name).await;
     let addresses = up::own_addresses(&options.node_ip, &options.service_cidr);
+    let address = addresses.first().copied();
     let kubelet = KubeletConfiguration::load(&options.config)?;
     let mut cluster_dns = up::dns_addresses(&options.service_cidr);
     if let Some(told) = kubelet.cluster_dns {
@@ -244,7 +245,9 @@ async fn agent(options: &Options, paths: &Paths, started: Instant, logs: Compone
     let wanted = MachineConfig { node_name: name.clone(), addresses, service_cidrs: options.service_cidr.clone(), pod_network_cidrs: options.pod_network_cidr.clone(), pod_cidrs, cluster_dns, version: server::GIT_VERSION.to_owned(), applied: options.network == "none", labels: options.node_labels.iter().cloned().collect(), max_pods: kubelet.max_pods };
     let machine = Machine::start(wanted, paths, &client, client.clone(), Arc::new(SystemClock)).await?;
     tracing::info!(milliseconds = started.elapsed().as_millis() as u64, node = %name, "the node is up");
-    show_mirrors(&client, &name, address, paths, logs);
+    if let Some(address) = address {
+        show_mirrors(&client, &name, address, paths, logs);
+    }
     let serving = Renewal { file: IdentityFile::new(&options.cert_dir, "kubelet-server"), wish: wish(SERVING_SIGNER) };
     let node = machine.node.clone();
     tokio::spawn(async move {
