@@ -93,6 +93,7 @@ pub struct Applied {
 impl Applied {
     pub async fn open(config: &NetworkingConfig, applied: &AppliedConfig) -> Result<Arc<Self>, NetworkingError> {
         let cni = Cni::open(applied.programs.clone(), records(&config.state_dir))?;
+        make_folder(config, &applied.configurations).map_err(NetworkingError::Io)?;
         let network = Network::of(load(&applied.configurations));
         // Pods of an earlier process may have addresses of it, whatever the folder says now.
         let built_in = if network == Network::BuiltIn || config.state_dir.join("ips").exists() { Some(BuiltIn::open(config).await?) } else { None };
@@ -274,10 +275,26 @@ pub fn reset(config: &NetworkingConfig, applied: &AppliedConfig) -> Result<(), N
     if std::fs::read_to_string(&file).is_ok_and(|text| text == BUILT_IN_CONFIGURATION) {
         std::fs::remove_file(&file).map_err(NetworkingError::Io)?;
     }
-    // Fails while others' files are in them, and should.
-    let _ = std::fs::remove_dir(&applied.configurations);
-    let _ = applied.configurations.parent().map(std::fs::remove_dir);
+    for made in std::fs::read_to_string(made_folders(config)).unwrap_or_default().lines() {
+        // Fails while others' files are in it, and should.
+        let _ = std::fs::remove_dir(made);
+    }
     Ok(())
+}
+
+/// The folders that were not there before, innermost first.
+fn made_folders(config: &NetworkingConfig) -> PathBuf {
+    config.state_dir.join("cni-folders")
+}
+
+/// What is made is noted, to be taken away again by [`reset`].
+fn make_folder(config: &NetworkingConfig, folder: &Path) -> io::Result<()> {
+    let missing: Vec<String> = folder.ancestors().take_while(|path| !path.exists()).map(|path| path.display().to_string()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    std::fs::write(made_folders(config), missing.join("\n"))?;
+    std::fs::create_dir_all(folder)
 }
 
 /// `CNI_ARGS`, as dockershim began them.

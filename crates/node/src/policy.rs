@@ -147,13 +147,17 @@ impl Policies {
 
     /// Waits until the policies are known; nothing to wait for where no API is followed.
     pub async fn known(&self) -> Result<(), String> {
+        self.known_within(KNOWN).await
+    }
+
+    async fn known_within(&self, patience: Duration) -> Result<(), String> {
         if !self.0.following.load(Ordering::Relaxed) {
             return Ok(());
         }
         let mut progress = self.0.ready.subscribe();
-        match tokio::time::timeout(KNOWN, progress.wait_for(|ready| *ready)).await {
+        match tokio::time::timeout(patience, progress.wait_for(|ready| *ready)).await {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(format!("network policies are not known: the API server has not told this node within {} s which there are (it must be allowed to list networkpolicies, pods and namespaces)", KNOWN.as_secs())),
+            _ => Err(format!("network policies are not known: the API server has not told this node within {} s which there are (it must be allowed to list networkpolicies, pods and namespaces)", patience.as_secs())),
         }
     }
 
@@ -227,5 +231,25 @@ impl Engine {
             Step::Namespace(change) => self.set_namespace(&change.key.name, change.new.as_ref().map(|object| object.meta().labels.clone())),
             Step::ForgetPods => self.forget_pods(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_starts_before_the_policies_are_known() {
+        let policies = Policies::open("node1", &[]).unwrap();
+        let soon = Duration::from_millis(1);
+        assert_eq!(policies.known_within(soon).await, Ok(()), "there is no API to wait for");
+        policies.0.following.store(true, Ordering::Relaxed);
+        assert!(policies.known_within(soon).await.unwrap_err().starts_with("network policies are not known: the API server has not told this node"));
+        let waiting = tokio::spawn({
+            let policies = policies.clone();
+            async move { policies.known().await }
+        });
+        policies.0.ready.send_replace(true);
+        assert_eq!(waiting.await.unwrap(), Ok(()));
     }
 }

@@ -114,7 +114,6 @@ async fn scenario() {
     assert!(!has_link("coracle0"), "the built-in network is not opened");
 
     // Somebody else's, whose plugin can be out of order.
-    std::fs::create_dir_all(&configurations).expect("folder");
     std::fs::write(programs.join("sick"), "").expect("write");
     std::fs::write(configurations.join("20-other.conflist"), r#"{"cniVersion":"1.1.0","name":"other","plugins":[{"type":"two-ends","address":"10.77.0.5"}]}"#).expect("write");
     until(&mut readiness, |why| why.as_deref().is_some_and(|why| why.ends_with(r#"plugin type="two-ends" name="other" failed (status): out of order"#))).await;

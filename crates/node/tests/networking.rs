@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::k8s::api::core::v1::Service;
+use api::k8s::api::core::v1::{ConfigMap, Service};
 use api::k8s::api::discovery::v1::EndpointSlice;
 use api::world::SystemClock;
 use client::{Client, DeleteOptions, PatchKind};
@@ -136,6 +136,23 @@ async fn scenario() {
     client.of::<Service>(Some("default")).delete("web", &DeleteOptions::default()).await.expect("delete");
     until("the name is gone", || name("web.default.svc.cluster.local").is_none()).await;
     until("the node port is gone", || ask((ip("127.0.0.1"), 30001).into()).is_err()).await;
+
+    // A Corefile, as whoever customizes CoreDNS writes it: its hosts at once, a mistake changes nothing, and without it all is as before.
+    let maps = client.of::<ConfigMap>(Some("kube-system"));
+    let corefile = |text: &str| json!({"metadata": {"name": "coredns"}, "data": {"Corefile": text}});
+    maps.create(&serde_json::from_value(corefile(". {\n hosts {\n  192.0.2.77 printer.example\n }\n}")).expect("map")).await.expect("create");
+    until("a name of the Corefile", || name("printer.example") == Some(ip("192.0.2.77"))).await;
+    maps.patch("coredns", PatchKind::Merge, corefile(". {\n hosts {\n  nonsense printer.example\n }\n}")).await.expect("patch");
+    maps.patch("coredns", PatchKind::Merge, corefile(". {\n hosts {\n  192.0.2.78 printer.example\n }\n}")).await.expect("patch");
+    until("another address", || name("printer.example") == Some(ip("192.0.2.78"))).await;
+    maps.delete("coredns", &DeleteOptions::default()).await.expect("delete");
+    until("the name is nobody's", || name("printer.example").is_none()).await;
+    let metrics = SocketAddr::from((ip("10.96.0.10"), 9153));
+    let scrape = || {
+        let mut text = String::new();
+        TcpStream::connect(metrics).and_then(|mut stream| stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").and_then(|()| stream.read_to_string(&mut text))).map(|_| text).unwrap_or_default()
+    };
+    until("metrics by the Service", || scrape().contains("coredns_dns_requests_total{")).await;
 
     // A restart: the name server is elsewhere, and pods find it.
     drop(networking);
