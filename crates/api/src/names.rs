@@ -80,6 +80,27 @@ pub fn dns_subdomain(value: &str) -> Vec<String> {
     subdomain_in(value, "characters")
 }
 
+/// As search paths of DNS may be.
+pub fn dns_subdomain_with_underscore(value: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if value.len() > DNS_SUBDOMAIN_MAX {
+        errors.push(too_long(DNS_SUBDOMAIN_MAX, "characters"));
+    }
+    let part = |part: &str| {
+        let part = part.strip_prefix('_').unwrap_or(part);
+        let end = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+        end(part.as_bytes().first()) && end(part.as_bytes().last()) && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_'))
+    };
+    if !value.split('.').all(part) {
+        errors.push(regex_error(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character",
+            r"_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*",
+            &["example.com"],
+        ));
+    }
+    errors
+}
+
 /// `*.example.com`.
 pub fn wildcard_dns_subdomain(value: &str) -> Vec<String> {
     let mut errors = Vec::new();

@@ -58,7 +58,16 @@ pub fn node_selector(errors: &mut Errors, path: &Path, selector: &Value) {
         errors.required(&path, "must have at least one node selector term");
     }
     for (index, term) in terms.iter().enumerate() {
-        node_selector_term(errors, &path.index(index), term);
+        let path = path.index(index);
+        node_selector_term(errors, &path, term);
+        let expressions = path.child("matchExpressions");
+        for (index, requirement) in list(term, "matchExpressions").iter().enumerate() {
+            let path = expressions.index(index);
+            let path = path.child("values");
+            for (index, value) in strings(requirement, "values").enumerate() {
+                errors.name(&path.index(index), value, names::label_value);
+            }
+        }
     }
 }
 
@@ -75,10 +84,6 @@ fn node_selector_term(errors: &mut Errors, path: &Path, term: &Value) {
             other => errors.invalid(&path.child("operator"), other, "not a valid selector operator"),
         }
         errors.name(&path.child("key"), text(requirement, "key"), names::qualified_name);
-        let path = path.child("values");
-        for (index, value) in values.iter().enumerate() {
-            errors.name(&path.index(index), value.as_str().unwrap_or_default(), names::label_value);
-        }
     }
     let fields = path.child("matchFields");
     for (index, requirement) in list(term, "matchFields").iter().enumerate() {

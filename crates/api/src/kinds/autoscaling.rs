@@ -229,7 +229,7 @@ fn check_rules(errors: &mut Errors, path: &Path, rules: &Value) {
         _ => {}
     }
     let select = text(rules, "selectPolicy");
-    if !matches!(select, "" | "Disabled" | "Max" | "Min") {
+    if child(rules, "selectPolicy").is_some() && !matches!(select, "Disabled" | "Max" | "Min") {
         errors.not_supported(&path.child("selectPolicy"), select, &["Disabled", "Max", "Min"]);
     }
     let (tolerance, tolerance_path) = (child(rules, "tolerance"), path.child("tolerance"));

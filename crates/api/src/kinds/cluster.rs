@@ -115,6 +115,10 @@ pub static NODE: Policy = Policy {
         for (index, range) in strings(object, "spec.podCIDRs").enumerate() {
             service::cidr(errors, &path.index(index), range);
         }
+        let families: Vec<bool> = strings(object, "spec.podCIDRs").map(|range| range.contains(':')).collect();
+        if families.len() > 1 && (families.len() > 2 || families[0] == families[1]) {
+            errors.invalid(&path, child(object, "spec.podCIDRs").unwrap_or(&Value::Null), "may specify no more than one CIDR for each IP family");
+        }
     },
     check_update: |errors, new, old| {
         if !list(old, "spec.podCIDRs").is_empty() && !same(child(new, "spec.podCIDRs"), child(old, "spec.podCIDRs")) {
@@ -146,7 +150,8 @@ fn pod_cidrs(spec: &mut Value) {
     let first = strings(spec, "podCIDRs").next().unwrap_or_default().to_owned();
     if single.is_empty() && !first.is_empty() {
         set(spec, "podCIDR", first);
-    } else if !single.is_empty() && first.is_empty() {
+    } else if first != single {
+        // Where they differ, who wrote the one alone is believed.
         set(spec, "podCIDRs", vec![single]);
     }
 }
@@ -181,22 +186,19 @@ pub static SERVICE_ACCOUNT: Policy = BUILT_IN;
 pub static LEASE: Policy = Policy {
     create_on_update: true,
     unconditional_update: false,
-    defaults: |object| default(object, "spec", empty()),
+    defaults: |object| {
+        default(object, "spec", empty());
+        // Coordinated leader election is behind a gate that is closed (CoordinatedLeaderElection).
+        if let Some(spec) = super::json::map_mut(object, "spec") {
+            ["strategy", "preferredHolder"].into_iter().for_each(|name| drop(spec.remove(name)));
+        }
+    },
     check: |errors, object| {
         let path = Path::Root("spec");
         if let Some(seconds) = number(object, "spec.leaseDurationSeconds").filter(|seconds| *seconds <= 0) {
             errors.invalid(&path.child("leaseDurationSeconds"), &seconds, "must be greater than 0");
         }
         errors.not_negative(&path.child("leaseTransitions"), number(object, "spec.leaseTransitions"));
-        match child(object, "spec.strategy").and_then(Value::as_str) {
-            Some("") => errors.required(&path.child("strategy"), ""),
-            Some("OldestEmulationVersion") | None => {}
-            Some(other) => errors.name(&path.child("strategy"), other, names::qualified_name),
-        }
-        let preferred = text(object, "spec.preferredHolder");
-        if !preferred.is_empty() && text(object, "spec.strategy").is_empty() {
-            errors.forbidden(&path.child("preferredHolder"), "may only be specified when `strategy` is defined");
-        }
     },
     ..BUILT_IN
 };

@@ -83,6 +83,9 @@ pub static ENDPOINTS: Policy = Policy {
     ..BUILT_IN
 };
 
+/// Zones or nodes an endpoint is to be used from.
+const HINTS_MAX: usize = 8;
+
 pub static ENDPOINT_SLICE: Policy = Policy {
     generation: Generation::Content,
     defaults: |object| {
@@ -91,7 +94,7 @@ pub static ENDPOINT_SLICE: Policy = Policy {
             if child(port, "name").is_none() {
                 super::json::set(port, "name", "");
             }
-            default(port, "protocol", "TCP");
+            super::json::default_unset(port, "protocol", "TCP");
         }
         // Upstream always writes both lists.
         for name in ["endpoints", "ports"] {
@@ -131,11 +134,10 @@ fn check_endpoint(errors: &mut Errors, path: &Path, endpoint: &Value, kind: &str
         let path = field.index(index);
         match kind {
             "IPv4" | "IPv6" => {
-                let wanted = address.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6() == (kind == "IPv6"));
-                if wanted {
-                    endpoint_ip(errors, &path, address);
-                } else {
-                    errors.invalid(&path, address, &format!("must be a valid {kind} address"));
+                match address.parse::<IpAddr>() {
+                    Ok(parsed) if parsed.is_ipv6() == (kind == "IPv6") => endpoint_ip(errors, &path, address),
+                    Ok(_) => errors.invalid(&path, address, &format!("must be a valid {kind} address")),
+                    Err(_) => super::pod_spec::ip(errors, &path, address),
                 }
             }
             "FQDN" => errors.name(&path, address, names::dns_subdomain),
@@ -143,8 +145,26 @@ fn check_endpoint(errors: &mut Errors, path: &Path, endpoint: &Value, kind: &str
         }
     }
     for (name, rule) in [("nodeName", names::dns_subdomain as fn(&str) -> Vec<String>), ("hostname", names::dns_label)] {
-        if !text(endpoint, name).is_empty() {
+        if child(endpoint, name).is_some() {
             errors.name(&path.child(name), text(endpoint, name), rule);
+        }
+    }
+    for field in ["hints.forZones", "hints.forNodes"] {
+        let hints = path.child(field);
+        let names: Vec<&str> = list(endpoint, field).iter().map(|hint| text(hint, "name")).collect();
+        if names.len() > HINTS_MAX {
+            errors.too_many(&hints, names.len(), HINTS_MAX);
+            continue;
+        }
+        for (index, name) in names.iter().enumerate() {
+            let path = hints.index(index);
+            if names[..index].contains(name) {
+                errors.duplicate(&path.child("name"), *name);
+            } else if field == "hints.forZones" {
+                errors.name(&path.child("name"), name, names::label_value);
+            } else {
+                errors.name(&path.child("name"), name, names::dns_subdomain);
+            }
         }
     }
     let topology = path.child("deprecatedTopology");
@@ -169,7 +189,10 @@ fn check_slice_ports(errors: &mut Errors, ports: &[Value]) {
         if !seen.insert(name) {
             errors.duplicate(&path.child("name"), name);
         }
-        container::protocol(errors, &path.child("protocol"), text(port, "protocol"));
+        let protocol = text(port, "protocol");
+        if !container::PROTOCOLS.contains(&protocol) {
+            errors.not_supported(&path.child("protocol"), protocol, &container::PROTOCOLS);
+        }
         if let Some(protocol) = child(port, "appProtocol").and_then(Value::as_str) {
             errors.name(&path.child("appProtocol"), protocol, names::qualified_name);
         }

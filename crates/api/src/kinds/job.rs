@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::json::{child, child_mut, default, empty, ensure, flag, list, map, number, text};
+use super::json::{child, child_mut, default, default_unset, empty, ensure, flag, list, map, number, text};
 use super::policy::{BUILT_IN, Generation, Policy};
 use super::{cron, pod_defaults, pod_spec, workload};
 use crate::names;
@@ -88,6 +88,10 @@ fn default_nested(spec: &mut Value) {
     }
 }
 
+/// Exit codes of a rule, and the length of `succeededIndexes`.
+const EXIT_CODES_MAX: usize = 255;
+const SUCCEEDED_INDEXES_MAX: usize = 64 * 1024;
+
 fn default_spec(spec: &mut Value) {
     default_nested(spec);
     if child(spec, "completions").is_none() && child(spec, "parallelism").is_none() {
@@ -96,10 +100,10 @@ fn default_spec(spec: &mut Value) {
     default(spec, "parallelism", 1);
     let backoff = if child(spec, "backoffLimitPerIndex").is_some() { i64::from(i32::MAX) } else { 6 };
     default(spec, "backoffLimit", backoff);
-    default(spec, "completionMode", "NonIndexed");
+    default_unset(spec, "completionMode", "NonIndexed");
     default(spec, "suspend", false);
     let replacement = if child(spec, "podFailurePolicy").is_some() { "Failed" } else { "TerminatingOrFailed" };
-    default(spec, "podReplacementPolicy", replacement);
+    default_unset(spec, "podReplacementPolicy", replacement);
     default(spec, "manualSelector", false);
 }
 
@@ -205,7 +209,7 @@ fn check_spec(errors: &mut Errors, path: &Path, spec: &Value) {
                 errors.invalid(&path.child("maxFailedIndexes"), &failed, &format!("must be less than or equal to {FAILED_INDEXES_MAX}"));
             }
         }
-        "" | "NonIndexed" => {
+        mode if mode == "NonIndexed" || child(spec, "completionMode").is_none() => {
             for (name, value) in [("backoffLimitPerIndex", per_index), ("maxFailedIndexes", failed_max)] {
                 if let Some(value) = value {
                     errors.invalid(&path.child(name), &value, "requires indexed completion mode");
@@ -218,12 +222,13 @@ fn check_spec(errors: &mut Errors, path: &Path, spec: &Value) {
         failure_policy(errors, &path.child("podFailurePolicy"), spec, policy);
     }
     if let Some(policy) = child(spec, "successPolicy") {
-        success_policy(errors, &path.child("successPolicy"), mode, policy);
+        success_policy(errors, &path.child("successPolicy"), mode, completions, policy);
     }
     let replacement = text(spec, "podReplacementPolicy");
-    if child(spec, "podFailurePolicy").is_some() && !matches!(replacement, "" | "Failed") {
+    let replaces = child(spec, "podReplacementPolicy").is_some();
+    if replaces && child(spec, "podFailurePolicy").is_some() && replacement != "Failed" {
         errors.not_supported(&path.child("podReplacementPolicy"), replacement, &["Failed"]);
-    } else if !matches!(replacement, "" | "Failed" | "TerminatingOrFailed") {
+    } else if replaces && !matches!(replacement, "Failed" | "TerminatingOrFailed") {
         errors.not_supported(&path.child("podReplacementPolicy"), replacement, &["Failed", "TerminatingOrFailed"]);
     }
     let none = Value::Null;
@@ -267,26 +272,82 @@ fn failure_policy(errors: &mut Errors, path: &Path, spec: &Value, policy: &Value
                 errors.not_supported(&path.child("operator"), operator, &["In", "NotIn"]);
             }
             let name = text(codes, "containerName");
-            if !name.is_empty() && !containers.contains(name) {
+            if child(codes, "containerName").is_some() && !containers.contains(name) {
                 errors.invalid(&path.child("containerName"), name, "must be one of the container or initContainer names in the pod template");
             }
-            if list(codes, "values").is_empty() {
-                errors.invalid(&path.child("values"), &Value::Array(Vec::new()), "at least one value is required");
-            }
+            exit_codes(errors, &path.child("values"), operator, child(codes, "values"));
         }
         for (at, pattern) in conditions.iter().enumerate() {
             let patterns = path.child("onPodConditions");
             let path = patterns.index(at);
             errors.name(&path.child("type"), text(pattern, "type"), names::qualified_name);
             let status = text(pattern, "status");
-            if !matches!(status, "True" | "False" | "Unknown") {
+            if status.is_empty() {
+                errors.required(&path.child("status"), "valid values: [\"False\" \"True\" \"Unknown\"]");
+            } else if !matches!(status, "True" | "False" | "Unknown") {
                 errors.not_supported(&path.child("status"), status, &["False", "True", "Unknown"]);
             }
+        }
+        match (child(rule, "onExitCodes").is_some(), conditions.is_empty()) {
+            (true, false) => errors.push_omitting(&path, "specifying both OnExitCodes and OnPodConditions is not supported"),
+            (false, true) => errors.push_omitting(&path, "specifying one of OnExitCodes and OnPodConditions is required"),
+            _ => {}
         }
     }
 }
 
-fn success_policy(errors: &mut Errors, path: &Path, mode: &str, policy: &Value) {
+/// Some, each once, in their order; success is none to be looked for.
+fn exit_codes(errors: &mut Errors, path: &Path, operator: &str, values: Option<&Value>) {
+    let codes: Vec<i64> = values.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_i64).collect();
+    let shown = values.cloned().unwrap_or(Value::Null);
+    if codes.is_empty() {
+        errors.invalid(path, &shown, "at least one value is required");
+    } else if codes.len() > EXIT_CODES_MAX {
+        errors.too_many(path, codes.len(), EXIT_CODES_MAX);
+    }
+    for (index, code) in codes.iter().enumerate() {
+        if operator == "In" && *code == 0 {
+            errors.invalid(&path.index(index), code, "must not be 0 for the In operator");
+        }
+        if codes[..index].contains(code) {
+            errors.duplicate(&path.index(index), code);
+        }
+    }
+    if !codes.is_sorted() {
+        errors.invalid(path, &shown, "must be ordered");
+    }
+}
+
+/// How many indexes a text like `0-2,5` names.
+fn indexes(text: &str, completions: i64) -> Result<i64, String> {
+    let number = |text: &str| -> Result<i64, String> {
+        let index: i64 = text.parse().map_err(|_| format!("cannot convert string to integer for index: {text:?}"))?;
+        if index >= completions { Err(format!("too large index: {text:?}")) } else { Ok(index) }
+    };
+    let (mut total, mut last) = (0, None::<i64>);
+    if text.is_empty() {
+        return Ok(0);
+    }
+    for interval in text.split(',') {
+        let (first, end) = match interval.split('-').collect::<Vec<_>>().as_slice() {
+            [only] => (number(only)?, None),
+            [first, end] => (number(first)?, Some(number(end)?)),
+            _ => return Err(format!("the fragment {interval:?} violates the requirement that an index interval can have at most two parts separated by '-'")),
+        };
+        if let Some(end) = end.filter(|end| first >= *end) {
+            return Err(format!("non-increasing order, previous: {first}, current: {end}"));
+        }
+        if let Some(last) = last.filter(|last| *last >= first) {
+            return Err(format!("non-increasing order, previous: {last}, current: {first}"));
+        }
+        let end = end.unwrap_or(first);
+        total += end - first + 1;
+        last = Some(end);
+    }
+    Ok(total)
+}
+
+fn success_policy(errors: &mut Errors, path: &Path, mode: &str, completions: Option<i64>, policy: &Value) {
     if mode != "Indexed" {
         return errors.invalid(path, policy, "requires indexed completion mode");
     }
@@ -304,8 +365,26 @@ fn success_policy(errors: &mut Errors, path: &Path, mode: &str, policy: &Value) 
         if indexes.is_none() && count.is_none() {
             errors.required(&path, "at least one of succeededCount or succeededIndexes must be specified");
         }
-        if let Some(count) = count.filter(|count| *count <= 0) {
-            errors.invalid(&path.child("succeededCount"), &count, "must be greater than zero");
+        // Without completions the job is refused as it is.
+        let Some(completions) = completions else { continue };
+        let mut total = 0;
+        if let Some(text) = indexes.and_then(Value::as_str) {
+            let at = path.child("succeededIndexes");
+            if text.len() > SUCCEEDED_INDEXES_MAX {
+                errors.too_long(&at, SUCCEEDED_INDEXES_MAX);
+            }
+            match self::indexes(text, completions) {
+                Ok(found) => total = found,
+                Err(why) => errors.invalid(&at, text, &format!("error parsing succeededIndexes: {why}")),
+            }
+        }
+        let at = path.child("succeededCount");
+        errors.not_negative(&at, count);
+        if let Some(count) = count.filter(|count| *count > completions) {
+            errors.invalid(&at, &count, &format!("must be less than or equal to {completions} (the number of specified completions)"));
+        }
+        if let Some(count) = count.filter(|count| indexes.is_some() && *count > total) {
+            errors.invalid(&at, &count, &format!("must be less than or equal to {total} (the number of indexes in the specified succeededIndexes field)"));
         }
     }
 }
@@ -465,6 +544,38 @@ mod tests {
         let (_, causes) = update("batch", "jobs", changed, &made);
         assert_eq!(causes.len(), 1);
         assert!(causes[0].message.ends_with(": field is immutable"), "{}", causes[0].message);
+    }
+
+    /// As the real validation answered these.
+    #[test]
+    fn exit_codes_and_indexes() {
+        let base = json!({"metadata": {"name": "j"}, "spec": {"completions": 3, "completionMode": "Indexed", "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1]}}]},
+            "successPolicy": {"rules": [{"succeededIndexes": "0-1", "succeededCount": 1}]}, "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}});
+        for (pointer, value, wanted) in [
+            ("/spec/podFailurePolicy/rules/0/onExitCodes/values", json!([2, 1, 2, 0]), vec![
+                "spec.podFailurePolicy.rules[0].onExitCodes.values[2]: Duplicate value: 2",
+                "spec.podFailurePolicy.rules[0].onExitCodes.values[3]: Invalid value: 0: must not be 0 for the In operator",
+                "spec.podFailurePolicy.rules[0].onExitCodes.values: Invalid value: [2,1,2,0]: must be ordered",
+            ]),
+            ("/spec/podFailurePolicy/rules/0", json!({"action": "FailJob"}), vec!["spec.podFailurePolicy.rules[0]: Invalid value: specifying one of OnExitCodes and OnPodConditions is required"]),
+            ("/spec/successPolicy/rules/0/succeededIndexes", json!("x"), vec![
+                "spec.successPolicy.rules[0].succeededIndexes: Invalid value: \"x\": error parsing succeededIndexes: cannot convert string to integer for index: \"x\"",
+                "spec.successPolicy.rules[0].succeededCount: Invalid value: 1: must be less than or equal to 0 (the number of indexes in the specified succeededIndexes field)",
+            ]),
+            ("/spec/successPolicy/rules/0/succeededIndexes", json!("2-1"), vec![
+                "spec.successPolicy.rules[0].succeededIndexes: Invalid value: \"2-1\": error parsing succeededIndexes: non-increasing order, previous: 2, current: 1",
+                "spec.successPolicy.rules[0].succeededCount: Invalid value: 1: must be less than or equal to 0 (the number of indexes in the specified succeededIndexes field)",
+            ]),
+            ("/spec/completionMode", json!(""), vec![
+                "spec.completionMode: Unsupported value: \"\": supported values: \"NonIndexed\", \"Indexed\"",
+                "spec.successPolicy: Invalid value: {\"rules\":[{\"succeededCount\":1,\"succeededIndexes\":\"0-1\"}]}: requires indexed completion mode",
+            ]),
+        ] {
+            let mut object = base.clone();
+            *object.pointer_mut(pointer).unwrap() = value;
+            let judged: Vec<String> = lines(&create("batch", "jobs", object).1).into_iter().filter(|line| line.contains("olicy") || line.contains("Mode")).collect();
+            assert_eq!(judged, wanted, "{pointer}");
+        }
     }
 
     #[test]

@@ -84,6 +84,13 @@ pub fn default(object: &mut Value, name: &str, value: impl Into<Value>) {
     }
 }
 
+/// As [`default`], for what is a pointer upstream: the empty string is there, and for validation to judge.
+pub fn default_unset(object: &mut Value, name: &str, value: impl Into<Value>) {
+    if child(object, name).is_none() {
+        set(object, name, value);
+    }
+}
+
 /// As [`default`], for numbers that are not pointers upstream: zero counts as not there.
 pub fn default_number(object: &mut Value, name: &str, value: i64) {
     if number(object, name).unwrap_or(0) == 0 {

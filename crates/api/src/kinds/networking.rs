@@ -179,7 +179,7 @@ pub static INGRESS_CLASS: Policy = Policy {
     generation: Generation::Spec,
     defaults: |object| {
         if let Some(parameters) = child_mut(object, "spec.parameters") {
-            default(parameters, "scope", "Cluster");
+            super::json::default_unset(parameters, "scope", "Cluster");
         }
     },
     check: |errors, object| {
@@ -198,11 +198,13 @@ pub static INGRESS_CLASS: Policy = Policy {
             ("Namespace", Some(namespace)) => errors.name(&path.child("namespace"), namespace, names::dns_label),
             ("Cluster", Some(_)) => errors.forbidden(&path.child("namespace"), "`parameters.scope` is set to 'Cluster'"),
             ("Cluster", None) => {}
-            ("", _) => errors.required(&path.child("scope"), ""),
             (other, _) => errors.not_supported(&path.child("scope"), other, &["Cluster", "Namespace"]),
         }
     },
-    check_update: |errors, new, old| errors.immutable(&Path::Root("spec.controller"), child(new, "spec.controller"), child(old, "spec.controller")),
+    check_update: |errors, new, old| {
+        let controller = |object: &Value| Value::from(text(object, "spec.controller"));
+        errors.immutable(&Path::Root("spec.controller"), Some(&controller(new)), Some(&controller(old)));
+    },
     ..BUILT_IN
 };
 
@@ -256,7 +258,7 @@ pub static NETWORK_POLICY: Policy = Policy {
 
 fn policy_port(errors: &mut Errors, path: &Path, port: &Value) {
     let protocol = text(port, "protocol");
-    if !protocol.is_empty() && !PROTOCOLS.contains(&protocol) {
+    if child(port, "protocol").is_some() && !PROTOCOLS.contains(&protocol) {
         errors.not_supported(&path.child("protocol"), protocol, &["TCP", "UDP", "SCTP"]);
     }
     let (value, end) = (child(port, "port"), number(port, "endPort"));
@@ -267,8 +269,9 @@ fn policy_port(errors: &mut Errors, path: &Path, port: &Value) {
     match (value, end) {
         (Some(Value::String(_)), Some(end)) => errors.invalid(&end_path, &end, "may not be specified when `port` is non-numeric"),
         (Some(start), Some(end)) => {
-            if end < start.as_i64().unwrap_or(0) {
-                errors.invalid(&end_path, &end, "must be greater than or equal to `port`");
+            let start = start.as_i64().unwrap_or(0);
+            if end < start {
+                errors.invalid(&end_path, &start, "must be greater than or equal to `port`");
             }
             errors.invalid_each(&end_path, &end, names::port_number(end));
         }

@@ -26,7 +26,14 @@ pub static PERSISTENT_VOLUME_CLAIM: Policy = Policy {
 
 pub fn defaults(claim: &mut Value) {
     if let Some(spec) = child_mut(claim, "spec") {
-        default(spec, "volumeMode", "Filesystem");
+        super::json::default_unset(spec, "volumeMode", "Filesystem");
+        // Only what could be cloned from ever since may stand here; others stand in dataSourceRef (EnforceDataSourceBackwardsCompatibility).
+        if let Some(source) = child(spec, "dataSource")
+            && !matches!((text(source, "apiGroup"), text(source, "kind")), ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot"))
+            && child(spec, "dataSourceRef").is_none()
+        {
+            super::json::take(spec, "dataSource");
+        }
         // A data source in either place is shown in both.
         for (from, to) in [("dataSource", "dataSourceRef"), ("dataSourceRef", "dataSource")] {
             if let Some(source) = child(spec, from).cloned()
@@ -86,7 +93,7 @@ pub fn spec(errors: &mut Errors, path: &Path, spec: &Value) {
         }
     }
     let mode = text(spec, "volumeMode");
-    if !matches!(mode, "" | "Block" | "Filesystem") {
+    if child(spec, "volumeMode").is_some() && !matches!(mode, "Block" | "Filesystem") {
         errors.not_supported(&path.child("volumeMode"), mode, &["Block", "Filesystem"]);
     }
     for name in ["dataSource", "dataSourceRef"] {

@@ -164,9 +164,36 @@ fn check_update(errors: &mut Errors, new: &Value, old: &Value) {
             errors.forbidden(&gates.index(index).child("name"), &format!("only deletion is allowed, but found new scheduling gate '{name}'"));
         }
     }
+    if !list(old, "schedulingGates").is_empty() {
+        narrowed(errors, &path, new, old);
+    }
     let munged = munge(new, old);
     if !same(Some(&munged), Some(old)) {
         errors.forbidden(&path, &format!("pod updates may not change fields other than {UPDATABLE}\n{}", diff::unified(old, &munged)));
+    }
+}
+
+/// Where a gated pod may go is made narrower only (validateNodeSelectorMutation, validateNodeAffinityMutation).
+fn narrowed(errors: &mut Errors, path: &Path, new: &Value, old: &Value) {
+    const TERMS: &str = "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms";
+    let selector = |spec: &Value| super::json::map(spec, "nodeSelector").cloned().unwrap_or_default();
+    let (now, before) = (selector(new), selector(old));
+    if before.iter().any(|(label, value)| now.get(label) != Some(value)) {
+        errors.invalid(&path.child("nodeSelector"), child(new, "nodeSelector").unwrap_or(&Value::Null), "only additions to spec.nodeSelector are allowed (no mutations or deletions)");
+    }
+    let (now, before) = (list(new, TERMS), list(old, TERMS));
+    let terms = path.child(TERMS);
+    if !before.is_empty() && now.len() != before.len() {
+        let shown = if child(new, TERMS).is_some() { Value::Array(now.to_vec()) } else { Value::Null };
+        return errors.invalid(&terms, &shown, "no additions/deletions to non-empty NodeSelectorTerms list are allowed");
+    }
+    for (index, (now, before)) in now.iter().zip(before).enumerate() {
+        let all = |term: &Value| ["matchExpressions", "matchFields"].map(|name| list(term, name).to_vec());
+        let (now_all, before_all) = (all(now), all(before));
+        let empty = before_all.iter().all(Vec::is_empty) && !now_all.iter().all(Vec::is_empty);
+        if empty || now_all.iter().zip(&before_all).any(|(now, before)| !before.is_empty() && now.get(..before.len()) != Some(before.as_slice())) {
+            errors.invalid(&terms.index(index), now, "only additions are allowed (no mutations or deletions)");
+        }
     }
 }
 
@@ -200,6 +227,8 @@ fn munge(new: &Value, old: &Value) -> Value {
                 Some(node) => affinity.insert("nodeAffinity".to_owned(), node.clone()),
                 None => affinity.remove("nodeAffinity"),
             };
+        } else if let Some(node) = child(old, "affinity.nodeAffinity") {
+            set(&mut munged, "affinity", serde_json::json!({"nodeAffinity": node}));
         }
     }
     munged
@@ -409,6 +438,32 @@ mod tests {
         ];
         for (spec, expected) in cases {
             assert_eq!(lines(&create("", "pods", pod(spec)).1), expected);
+        }
+    }
+
+    /// validateNodeSelectorMutation and validateNodeAffinityMutation.
+    #[test]
+    fn gated_pods_may_only_be_narrowed() {
+        let terms = |terms: Value| json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}});
+        let zone = json!({"key": "zone", "operator": "In", "values": ["a"]});
+        let disk = json!({"key": "disk", "operator": "Exists"});
+        let spec = json!({"containers": [{"name": "a", "image": "b:1"}], "schedulingGates": [{"name": "x/y"}], "nodeSelector": {"a": "b"}, "affinity": terms(json!([{"matchExpressions": [zone]}]))});
+        let (old, causes) = create("", "pods", pod(spec));
+        assert!(causes.is_empty(), "{causes:?}");
+        const TERMS: &str = "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms";
+        for (field, value, wanted) in [
+            ("nodeSelector", json!({"a": "b", "c": "d"}), vec![]),
+            ("nodeSelector", json!({"c": "d"}), vec!["spec.nodeSelector: only additions".to_owned()]),
+            ("affinity", terms(json!([{"matchExpressions": [zone, disk]}])), vec![]),
+            ("affinity", terms(json!([{"matchExpressions": [disk]}])), vec![format!("{TERMS}[0]: only additions")]),
+            ("affinity", Value::Null, vec![format!("{TERMS}: no additions/deletions")]),
+        ] {
+            let mut new = old.clone();
+            new["spec"][field] = value;
+            let found = lines(&update("", "pods", new, &old).1);
+            let short: Vec<String> = found.iter().map(|line| format!("{}: {}", line.split(": ").next().unwrap(), line.rsplit(": ").next().unwrap())).collect();
+            assert_eq!(short.len(), wanted.len(), "{found:?}");
+            assert!(short.iter().zip(&wanted).all(|(short, wanted)| short.starts_with(wanted.as_str())), "{found:?}");
         }
     }
 

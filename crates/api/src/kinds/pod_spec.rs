@@ -428,10 +428,7 @@ fn dns_config(errors: &mut Errors, path: &Path, spec: &Value) {
     }
     for (index, search) in strings(config, "searches").enumerate().filter(|(_, search)| *search != ".") {
         let search = search.strip_suffix('.').unwrap_or(search);
-        // Underscores are fine here, though nowhere else.
-        if !names::dns_subdomain(&search.replace('_', "a")).is_empty() {
-            errors.name(&path.child("searches").index(index), search, names::dns_subdomain);
-        }
+        errors.name(&path.child("searches").index(index), search, names::dns_subdomain_with_underscore);
     }
     for (index, option) in list(config, "options").iter().enumerate() {
         if text(option, "name").is_empty() {

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::resources::{resource_name, resource_quantity};
+use super::resources::{container_resource_name, is_standard, resource_name, resource_quantity};
 use super::json::{child, default, empty, list, map, strings, text};
 use super::policy::{BUILT_IN, Policy};
+use crate::names;
 use crate::quantity::Quantity;
 use crate::validation::{Errors, Path, same};
 
@@ -64,6 +65,9 @@ fn resources(errors: &mut Errors, object: &Value, at: &str) {
         // Counts of any kind may be limited: `count/deployments.apps`.
         if !name.starts_with("count/") {
             resource_name(errors, &path, name);
+            if !name.contains('/') && !is_standard(name) {
+                errors.invalid(&path, name, "must be a standard resource for quota");
+            }
         }
         resource_quantity(errors, &path, name, value);
     }
@@ -86,7 +90,10 @@ pub fn check_limit_range(errors: &mut Errors, object: &Value) {
     for (index, limit) in list(object, "spec.limits").iter().enumerate() {
         let path = limits.index(index);
         let kind = text(limit, "type");
-        if !matches!(kind, "Pod" | "Container" | "PersistentVolumeClaim") && !kind.contains('/') {
+        let wrong = names::qualified_name(kind);
+        if !wrong.is_empty() {
+            errors.invalid_each(&path.child("type"), kind, wrong);
+        } else if !matches!(kind, "Pod" | "Container" | "PersistentVolumeClaim") && !kind.contains('/') {
             errors.invalid(&path.child("type"), kind, "must be a standard limit type or fully qualified");
         }
         if !types.insert(kind) {
@@ -95,9 +102,12 @@ pub fn check_limit_range(errors: &mut Errors, object: &Value) {
         let mut keys = BTreeSet::new();
         for name in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"] {
             let list_path = path.child(name);
-            for (resource, value) in map(limit, name).into_iter().flatten() {
-                resource_name(errors, &list_path.key(resource), resource);
-                resource_quantity(errors, &list_path.key(resource), resource, value);
+            for (resource, _) in map(limit, name).into_iter().flatten() {
+                if matches!(kind, "Pod" | "Container") {
+                    container_resource_name(errors, &list_path.key(resource), resource);
+                } else {
+                    resource_name(errors, &list_path.key(resource), resource);
+                }
                 keys.insert(resource.as_str());
             }
         }
@@ -127,6 +137,13 @@ pub fn check_limit_range(errors: &mut Errors, object: &Value) {
             {
                 let list_path = path.child("maxLimitRequestRatio");
                 errors.invalid(&list_path.key(key), ratio.to_string().as_str(), &format!("ratio {ratio} is less than 1"));
+            }
+            if let (Some(ratio), Some(min), Some(max)) = (of("maxLimitRequestRatio"), of("min"), of("max")) {
+                let limit = max.as_f64() / min.as_f64();
+                if ratio.as_f64() > limit {
+                    let list_path = path.child("maxLimitRequestRatio");
+                    errors.invalid(&list_path.key(key), ratio.to_string().as_str(), &format!("ratio {ratio} is greater than max/min = {limit:.6}"));
+                }
             }
         }
     }
@@ -160,6 +177,7 @@ mod tests {
             lines(&create("", "resourcequotas", object).1),
             [
                 "spec.hard[foo]: Invalid value: \"foo\": must be a standard resource type or fully qualified",
+                "spec.hard[foo]: Invalid value: \"foo\": must be a standard resource for quota",
                 "spec.hard[pods]: Invalid value: \"1500m\": must be an integer",
                 "spec.hard[requests.cpu]: Invalid value: \"-1\": must be greater than or equal to 0",
                 "spec.scopes: Invalid value: [\"Foo\"]: unsupported scope",

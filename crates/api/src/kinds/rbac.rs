@@ -22,7 +22,11 @@ pub static CLUSTER_ROLE: Policy = Policy {
                 errors.required(&selectors, "at least one clusterRoleSelector required if aggregationRule is non-nil");
             }
             for (index, selector) in list.iter().enumerate() {
+                let before = errors.len();
                 errors.label_selector(&selectors.index(index), Some(selector));
+                if errors.len() > before {
+                    errors.invalid(&selectors.index(index), &Value::Null, "invalid label selector.");
+                }
             }
         }
     },

@@ -24,6 +24,11 @@ fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 
+/// A resource without a domain that is one of the API's own.
+pub fn is_standard(name: &str) -> bool {
+    STANDARD_RESOURCES.contains(&name) || is_huge(name) || name.starts_with("requests.hugepages-")
+}
+
 pub fn is_extended(name: &str) -> bool {
     !is_native(name) && !name.starts_with("requests.") && names::qualified_name(&format!("requests.{name}")).is_empty()
 }
@@ -32,7 +37,7 @@ pub fn is_extended(name: &str) -> bool {
 pub fn resource_name(errors: &mut Errors, path: &Path, name: &str) -> bool {
     let before = errors.len();
     errors.name(path, name, names::qualified_name);
-    if errors.len() == before && !name.contains('/') && !STANDARD_RESOURCES.contains(&name) && !is_huge(name) && !name.starts_with("requests.hugepages-") {
+    if errors.len() == before && !name.contains('/') && !is_standard(name) {
         errors.invalid(path, name, "must be a standard resource type or fully qualified");
     }
     errors.len() == before

@@ -19,13 +19,13 @@ const SYSTEM_CLASSES: [(&str, i64); 2] = [("system-cluster-critical", 2_000_000_
 pub static PRIORITY_CLASS: Policy = Policy {
     generation: Generation::None,
     defaults: |object| {
-        default(object, "preemptionPolicy", "PreemptLowerPriority");
+        super::json::default_unset(object, "preemptionPolicy", "PreemptLowerPriority");
         if number(object, "value").is_none() {
             set(object, "value", 0);
         }
     },
     on_create: |object, _| super::json::set_generation(object, 1),
-    check: |errors, object| {
+    check_create: |errors, object| {
         let (name, value) = (text(object, "metadata.name"), number(object, "value").unwrap_or(0));
         if name.starts_with("system-") {
             let why = match SYSTEM_CLASSES.iter().find(|(known, _)| *known == name) {
@@ -40,9 +40,10 @@ pub static PRIORITY_CLASS: Policy = Policy {
         } else if value > USER_PRIORITY_MAX {
             errors.forbidden(&Path::Root("value"), &format!("maximum allowed value of a user defined priority is {USER_PRIORITY_MAX}"));
         }
-        let policy = text(object, "preemptionPolicy");
-        if !matches!(policy, "PreemptLowerPriority" | "Never") {
-            errors.not_supported(&Path::Root("preemptionPolicy"), policy, &["PreemptLowerPriority", "Never"]);
+        match text(object, "preemptionPolicy") {
+            "PreemptLowerPriority" | "Never" => {}
+            "" => errors.required(&Path::Root("preemptionPolicy"), ""),
+            policy => errors.not_supported(&Path::Root("preemptionPolicy"), policy, &["PreemptLowerPriority", "Never"]),
         }
     },
     check_update: |errors, new, old| {

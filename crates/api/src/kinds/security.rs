@@ -12,7 +12,8 @@ pub fn security_context(errors: &mut Errors, path: &Path, context: &Value, host_
         id(errors, &path.child(name), number(context, name));
     }
     match text(context, "procMount") {
-        "" | "Default" => {}
+        "Default" => {}
+        "" if child(context, "procMount").is_none() => {}
         "Unmasked" => {
             if host_users {
                 errors.invalid(&path.child("procMount"), "Unmasked", "`hostUsers` must be false to use `Unmasked`");

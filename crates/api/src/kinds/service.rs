@@ -104,7 +104,7 @@ fn defaults(object: &mut Value) {
     }
     let Some(spec) = child_mut(object, "spec") else { return };
     if typed {
-        default(spec, "internalTrafficPolicy", "Cluster");
+        super::json::default_unset(spec, "internalTrafficPolicy", "Cluster");
     }
     if balanced {
         default(spec, "allocateLoadBalancerNodePorts", true);
@@ -465,8 +465,11 @@ fn traffic(errors: &mut Errors, path: &Path, object: &Value, spec: &Value) {
     let field = path.child("internalTrafficPolicy");
     match text(spec, "internalTrafficPolicy") {
         "Cluster" | "Local" => {}
-        "" if kind(object) == "ExternalName" => {}
-        "" => errors.required(&field, ""),
+        "" if child(spec, "internalTrafficPolicy").is_none() => {
+            if matches!(kind(object), "ClusterIP" | "NodePort" | "LoadBalancer") {
+                errors.required(&field, "");
+            }
+        }
         other => errors.not_supported(&field, other, &["Cluster", "Local"]),
     }
     if let Some(distribution) = child(spec, "trafficDistribution").and_then(Value::as_str)
@@ -558,7 +561,6 @@ mod tests {
             (json!({"ports": [{"port": 0}]}), vec!["spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive", "spec.ports[0].targetPort: Invalid value: 0: must be between 1 and 65535, inclusive"]),
             (json!({"type": "Foo", "ports": [{"port": 80}]}), vec![
                 "spec.type: Unsupported value: \"Foo\": supported values: \"ClusterIP\", \"ExternalName\", \"LoadBalancer\", \"NodePort\"",
-                "spec.internalTrafficPolicy: Required value",
             ]),
             (json!({"ports": [{"port": 80, "nodePort": 30000}]}), vec!["spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'"]),
             (json!({"type": "ExternalName"}), vec!["spec.externalName: Required value"]),

@@ -1,11 +1,11 @@
 //! PersistentVolumes, StorageClasses, VolumeAttachments and the CSI kinds. Mirrors pkg/apis/storage.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
 use super::affinity::node_selector;
-use super::json::{child, child_mut, default, list, map, number, set, strings, text};
+use super::json::{child, child_mut, default, list, map, number, set, strings, text, default_unset};
 use super::persistent_volume_claim::access_modes;
 use super::policy::{BUILT_IN, Generation, Policy};
 use super::resources::resource_quantity;
@@ -35,7 +35,7 @@ pub static PERSISTENT_VOLUME: Policy = Policy {
     defaults: |object| {
         if let Some(spec) = child_mut(object, "spec") {
             default(spec, "persistentVolumeReclaimPolicy", "Retain");
-            default(spec, "volumeMode", "Filesystem");
+            default_unset(spec, "volumeMode", "Filesystem");
             if let Some(host_path) = child_mut(spec, "hostPath")
                 && child(host_path, "type").is_none()
             {
@@ -61,10 +61,43 @@ pub static PERSISTENT_VOLUME: Policy = Policy {
         if !same(Some(&now), Some(&before)) {
             errors.forbidden(&Path::Root("spec.persistentvolumesource"), &format!("spec.persistentvolumesource is immutable after creation\n{}", diff::unified(&before, &now)));
         }
-        errors.immutable(&Path::Root("volumeMode"), child(new, "spec.volumeMode"), child(old, "spec.volumeMode"));
+        let mode = |object: &Value| child(object, "spec.volumeMode").cloned();
+        if mode(new) != mode(old) {
+            errors.invalid(&Path::Root("volumeMode"), &mode(new).unwrap_or(Value::Null), crate::validation::IMMUTABLE);
+        }
+        // What was bound to nodes stays so; beta labels may get their final names.
+        if let Some(before) = child(old, "spec.nodeAffinity")
+            && !same(child(new, "spec.nodeAffinity"), Some(before))
+            && !only_labels_renamed(child(new, "spec.nodeAffinity"), before)
+        {
+            let shown = child(new, "spec.nodeAffinity").unwrap_or(&Value::Null);
+            errors.invalid(&Path::Root("nodeAffinity"), shown, &format!("{}, except for updating from beta label to GA", crate::validation::IMMUTABLE));
+        }
     },
     ..BUILT_IN
 };
+
+/// Whether the new affinity is the old one with labels of the beta under their final names.
+fn only_labels_renamed(new: Option<&Value>, old: &Value) -> bool {
+    const NAMES: [(&str, &str); 5] = [
+        ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+        ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
+        ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+        ("beta.kubernetes.io/os", "kubernetes.io/os"),
+        ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+    ];
+    let mut renamed = old.clone();
+    let terms = |value: &Value| list(value, "required.nodeSelectorTerms").to_vec();
+    for (term, now) in super::json::list_mut(&mut renamed, "required.nodeSelectorTerms").iter_mut().zip(new.map(terms).unwrap_or_default()) {
+        for (requirement, now) in super::json::list_mut(term, "matchExpressions").iter_mut().zip(list(&now, "matchExpressions")) {
+            let key = text(requirement, "key").to_owned();
+            if NAMES.iter().any(|(beta, ga)| *beta == key && *ga == text(now, "key")) {
+                set(requirement, "key", text(now, "key"));
+            }
+        }
+    }
+    same(new, Some(&renamed))
+}
 
 fn check_volume(errors: &mut Errors, object: &Value) {
     let path = Path::Root("spec");
@@ -124,12 +157,18 @@ fn check_volume(errors: &mut Errors, object: &Value) {
             }
         }
     }
+    let driver = text(spec, "csi.driver");
+    if !driver.is_empty() {
+        // Case does not count.
+        let lower = driver.to_lowercase();
+        errors.invalid_each(&path.child("csi.driver"), lower.as_str(), names::dns_subdomain(&lower));
+    }
     let class = text(spec, "storageClassName");
     if !class.is_empty() {
         errors.name(&path.child("storageClassName"), class, names::dns_subdomain);
     }
     let mode = text(spec, "volumeMode");
-    if !matches!(mode, "" | "Block" | "Filesystem") {
+    if child(spec, "volumeMode").is_some() && !matches!(mode, "Block" | "Filesystem") {
         errors.not_supported(&path.child("volumeMode"), mode, &["Block", "Filesystem"]);
     }
 }
@@ -166,8 +205,8 @@ fn parameters(errors: &mut Errors, object: &Value, may_be_empty: bool) {
 
 pub static STORAGE_CLASS: Policy = Policy {
     defaults: |object| {
-        default(object, "reclaimPolicy", "Delete");
-        default(object, "volumeBindingMode", "Immediate");
+        default_unset(object, "reclaimPolicy", "Delete");
+        default_unset(object, "volumeBindingMode", "Immediate");
     },
     check: |errors, object| {
         provisioner(errors, &Path::Root("provisioner"), text(object, "provisioner"));
@@ -178,8 +217,11 @@ pub static STORAGE_CLASS: Policy = Policy {
                 errors.not_supported(&Path::Root(name), value, allowed);
             }
         };
-        one_of(errors, "reclaimPolicy", &["Delete", "Retain"]);
+        if !text(object, "reclaimPolicy").is_empty() {
+            one_of(errors, "reclaimPolicy", &["Delete", "Retain"]);
+        }
         one_of(errors, "volumeBindingMode", &["Immediate", "WaitForFirstConsumer"]);
+        allowed_topologies(errors, list(object, "allowedTopologies"));
     },
     check_update: |errors, new, old| {
         for name in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
@@ -188,6 +230,39 @@ pub static STORAGE_CLASS: Policy = Policy {
     },
     ..BUILT_IN
 };
+
+/// `validateAllowedTopologies`: keys and values each once in a term, and no term twice.
+fn allowed_topologies(errors: &mut Errors, terms: &[Value]) {
+    let path = Path::Root("allowedTopologies");
+    let mut known: Vec<BTreeMap<&str, BTreeSet<&str>>> = Vec::new();
+    for (index, term) in terms.iter().enumerate() {
+        let path = path.index(index);
+        let expressions = path.child("matchLabelExpressions");
+        let mut keys: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for (at, requirement) in list(term, "matchLabelExpressions").iter().enumerate() {
+            let path = expressions.index(at);
+            let key = text(requirement, "key");
+            let values_path = path.child("values");
+            let mut values = BTreeSet::new();
+            if list(requirement, "values").is_empty() {
+                errors.required(&values_path, "");
+            }
+            for (at, value) in strings(requirement, "values").enumerate() {
+                if !values.insert(value) {
+                    errors.duplicate(&values_path.index(at), value);
+                }
+            }
+            errors.name(&path.child("key"), key, names::qualified_name);
+            if keys.insert(key, values).is_some() {
+                errors.duplicate(&path.child("key"), key);
+            }
+        }
+        if known.contains(&keys) {
+            errors.duplicate(&expressions, "");
+        }
+        known.push(keys);
+    }
+}
 
 pub static ATTRIBUTES_CLASS: Policy = Policy {
     check: |errors, object| {
@@ -349,6 +424,35 @@ mod tests {
     use serde_json::json;
 
     use super::super::tests::{create, lines, update};
+
+    /// As the real validation answered these.
+    #[test]
+    fn topologies_and_what_stays() {
+        let class = json!({"metadata": {"name": "s"}, "provisioner": "a.b/c", "volumeBindingMode": "", "allowedTopologies": [{"matchLabelExpressions": [{"key": "k", "values": ["v", "v"]}, {"key": "k"}]}]});
+        assert_eq!(
+            lines(&create("storage.k8s.io", "storageclasses", class).1),
+            [
+                "volumeBindingMode: Unsupported value: \"\": supported values: \"Immediate\", \"WaitForFirstConsumer\"",
+                "allowedTopologies[0].matchLabelExpressions[0].values[1]: Duplicate value: \"v\"",
+                "allowedTopologies[0].matchLabelExpressions[1].values: Required value",
+                "allowedTopologies[0].matchLabelExpressions[1].key: Duplicate value: \"k\"",
+            ]
+        );
+        let affinity = |key: &str| json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [{"key": key, "operator": "In", "values": ["a"]}]}]}});
+        let volume = json!({"metadata": {"name": "v"}, "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/x"}, "nodeAffinity": affinity("beta.kubernetes.io/os")}});
+        let (old, causes) = create("", "persistentvolumes", volume);
+        assert!(causes.is_empty(), "{causes:?}");
+        for (key, fine) in [("beta.kubernetes.io/os", true), ("kubernetes.io/os", true), ("other", false)] {
+            let mut new = old.clone();
+            new["spec"]["nodeAffinity"] = affinity(key);
+            let found = lines(&update("", "persistentvolumes", new, &old).1);
+            assert_eq!(found.is_empty(), fine, "{found:?}");
+            assert!(fine || found[0].ends_with("field is immutable, except for updating from beta label to GA"), "{found:?}");
+        }
+        let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "dataSource": {"apiGroup": "x.io", "kind": "Thing", "name": "t"}}});
+        let (made, causes) = create("", "persistentvolumeclaims", claim);
+        assert!(causes.is_empty() && made["spec"].get("dataSource").is_none() && made["spec"].get("dataSourceRef").is_none(), "{made} {causes:?}");
+    }
 
     #[test]
     fn volumes_and_claims() {

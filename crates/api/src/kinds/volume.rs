@@ -204,6 +204,7 @@ fn downward_file(errors: &mut Errors, path: &Path, item: &Value) {
 
 fn projected(errors: &mut Errors, path: &Path, source: &Value) {
     mode(errors, &path.child("defaultMode"), number(source, "defaultMode"));
+    let whole = path;
     let sources = path.child("sources");
     for (index, source) in list(source, "sources").iter().enumerate() {
         let item = sources.index(index);
@@ -228,17 +229,15 @@ fn projected(errors: &mut Errors, path: &Path, source: &Value) {
                         downward_file(errors, &path, item);
                     }
                 }
-                "serviceAccountToken" => token(errors, &path, projection),
+                "serviceAccountToken" => token(errors, &path, whole, projection),
                 _ => {}
             }
-        }
-        if count == 0 {
-            errors.required(&item, "must specify a volume type");
         }
     }
 }
 
-fn token(errors: &mut Errors, path: &Path, projection: &Value) {
+/// `whole` is the volume's: where upstream tells of a path that is missing.
+fn token(errors: &mut Errors, path: &Path, whole: &Path, projection: &Value) {
     let seconds = number(projection, "expirationSeconds").unwrap_or(TOKEN_SECONDS_MIN);
     if seconds < TOKEN_SECONDS_MIN {
         errors.invalid(&path.child("expirationSeconds"), &seconds, "may not specify a duration less than 10 minutes");
@@ -246,8 +245,8 @@ fn token(errors: &mut Errors, path: &Path, projection: &Value) {
         errors.invalid(&path.child("expirationSeconds"), &seconds, "may not specify a duration larger than 2^32 seconds");
     }
     match text(projection, "path") {
-        "" => errors.required(&path.child("path"), ""),
-        file => non_reserved_path(errors, &path.child("path"), file),
+        "" => errors.required(&whole.child("path"), ""),
+        file => non_reserved_path(errors, &whole.child("path"), file),
     }
 }
 
