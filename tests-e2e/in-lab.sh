@@ -3,7 +3,7 @@
 set -uo pipefail
 here=/tmp/e2e
 . $here/lib.sh
-export TMP=/tmp/e2e/tmp DATA=/var/lib/coracle IMAGES=/tmp/e2e/images USERNAME=learner TAG=latest NODES=2 HOME=/root
+export TMP=/tmp/e2e/tmp DATA=/var/lib/coracle IMAGES=/tmp/e2e/images USERNAME=learner TAG=latest NODES=2 WINDOW=12 HOME=/root
 mkdir -p $TMP
 # One question at a time.
 ask() {

@@ -36,7 +36,7 @@ mkdir -p "${resolv%/*}" && touch -a "$resolv"
 echo 'nameserver 8.8.8.8' >/run/resolv.conf && mount --bind /run/resolv.conf "$resolv"
 
 . "$here/lib.sh"
-NODES=1
+NODES=1 WINDOW=20
 CORACLE=$(realpath "${CORACLE:?the coracle binary}")
 IMAGES=$(realpath "${IMAGES:?the folder with the images}")
 ARTIFACTS=$(realpath -m "${ARTIFACTS:-artifacts}"); mkdir -p "$ARTIFACTS"

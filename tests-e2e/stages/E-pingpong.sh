@@ -8,9 +8,10 @@ kubectl scale deploy/pingpong --replicas 8 && retry 60 ready deploy pingpong 8
 [ "$(kubectl get pods -l app=pingpong -o jsonpath='{range .items[*]}{.spec.nodeName}{"\n"}{end}' | sort -u | wc -l)" -eq $NODES ]
 V=$(kubectl get pods -l app=pingpong -o name | head -1); [ -n "$V" ]
 timeout 60 kubectl get pods -w >$TMP/watch.log & WATCH=$!
-retry 5 test -s $TMP/watch.log; kubectl delete "$V" --wait=false && retry 60 gone "$V" && retry 20 ready deploy pingpong 8
-[ "$(wc -l <$TMP/watch.log)" -ge 10 ]; local enough=$?; kill $WATCH; wait $WATCH; [ $enough -eq 0 ]
+retry 5 test -s $TMP/watch.log; kubectl delete "$V" --wait=false && retry 20 ready deploy pingpong 8
 RS=$(kubectl get rs -l app=pingpong -o name); kubectl scale "$RS" --replicas 3; retry 15 sh -c "[ \$(kubectl get $RS -o jsonpath='{.spec.replicas}') = 8 ]" && retry 30 ready deploy pingpong 8
+retry 60 gone "$V" && retry 20 ready deploy pingpong 8
+[ "$(wc -l <$TMP/watch.log)" -ge 10 ]; local enough=$?; kill $WATCH; wait $WATCH; [ $enough -eq 0 ]
 retry 40 count 8 pods -l app=pingpong && retry 10 sh -c '[ "$(kubectl logs -l app=pingpong --tail 1 --max-log-requests 10 | wc -l)" -eq 8 ]'
 kubectl create job once --image=alpine -- true && kubectl wait --for=condition=complete job/once --timeout=60s && kubectl delete job once
 ! kubectl run x --image=alpine --replicas=2 2>$TMP/e && grep -q 'unknown flag: --replicas' $TMP/e

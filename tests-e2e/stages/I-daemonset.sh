@@ -7,4 +7,4 @@ kubectl apply -f rng.yml --validate=false && retry 60 dsready rng $NODES
 [ "$(kubectl get deploy,ds -o name | grep -c rng)" -eq 2 ] && [ "$(kubectl get pods -l app=rng --no-headers | wc -l)" -eq $((NODES + 1)) ]
 retry 10 sh -c '[ "$(kubectl get endpoints rng -o jsonpath="{.subsets[*].addresses[*].ip}" | wc -w)" = '$((NODES + 1))' ]' && [ "$(eps rng | wc -l)" -eq $((NODES + 1)) ]
 retry 10 sh -c "[ \"\$(kubectl logs -l app=rng --tail 1 | grep -c 'GET /32')\" -eq $((NODES + 1)) ]"
-[ $NODES = 1 ] && between "$(rate "$WEB" 20)" 15 20.5 || between "$(rate "$WEB" 20)" 20 31
+if [ $NODES = 1 ]; then between "$(rate "$WEB" $WINDOW)" 15 20.5; else between "$(rate "$WEB" $WINDOW)" 20 31; fi

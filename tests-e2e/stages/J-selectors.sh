@@ -8,4 +8,4 @@ retry 120 kubectl rollout status ds/rng --timeout=1s && retry 60 sh -c '[ "$(kub
 KUBE_EDITOR="sed -i '/^  selector:/,/^  sessionAffinity/ s/^    app: rng/    app: rng\n    isactive: \"yes\"/'" kubectl edit service rng
 retry 10 sh -c '[ "$(kubectl get endpoints rng -o jsonpath="{.subsets[*].addresses[*].ip}" | wc -w)" = '$NODES' ]'
 P=$(kubectl get pod -l app=rng,pod-template-hash -o name); sleep 3; [ -n "$P" ] && [ -z "$(kubectl logs "$P" --since=2s | grep 'GET /32')" ]
-[ $NODES = 1 ] && between "$(rate "$WEB" 20)" 9.5 10.5 || between "$(rate "$WEB" 20)" 15 20.5
+if [ $NODES = 1 ]; then between "$(rate "$WEB" $WINDOW)" 9.5 10.5; else between "$(rate "$WEB" $WINDOW)" 15 20.5; fi
