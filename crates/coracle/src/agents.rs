@@ -12,7 +12,8 @@ use api::k8s::api::core::v1::Node as ApiNode;
 use client::Client;
 use kubeadm::{KUBELET_CLIENT, KUBELET_CLIENT_USER, PkiFolder};
 use node::Node;
-use node::door::{Allowed, serve_connection};
+use node::access::{self, Access, Who};
+use node::door::serve_connection;
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use server::{Dial, NodeStream, User};
@@ -27,6 +28,9 @@ const PIPE_BYTES: usize = 64 * 1024;
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// By which of its addresses a node is dialled, best first: names need a resolver that knows them.
 const ADDRESS_KINDS: [&str; 3] = ["InternalIP", "ExternalIP", "Hostname"];
+
+/// Who may do everything.
+const MASTERS: &str = "system:masters";
 
 /// The agents of this process, by node, and the way to the others.
 #[derive(Default)]
@@ -101,7 +105,9 @@ impl Dial for Agents {
     }
 }
 
-/// The agent's API runs commands in containers: only the API server and the masters of the cluster get in.
-pub fn masters_only() -> Allowed {
-    Arc::new(|certificate| User::of_certificate(certificate).is_some_and(|user| user.is_master() || user.name == KUBELET_CLIENT_USER))
+/// Who may use the agent's API: whoever the API server lets. It itself and the cluster's masters need no question.
+pub fn access(client: Client, node: &str) -> Access {
+    let identify: access::Identify = Arc::new(|certificate| User::of_certificate(certificate).map(|user| Who { name: user.name, uid: user.uid, groups: user.groups, extra: user.extra.into_iter().collect() }));
+    let trusted: access::Trusted = Arc::new(|who| who.name == KUBELET_CLIENT_USER || who.groups.iter().any(|group| group == MASTERS));
+    Access::new(client, node, identify, trusted)
 }

@@ -139,6 +139,7 @@ pub async fn pod_ranges(client: &Client, name: &str) -> Vec<(IpAddr, u8)> {
 /// Serves the kubelet's API, as soon as the cluster has signed a certificate for it.
 async fn serve_door(node: Arc<node::Node>, client: Client, serving: Renewal, authority: String, stopped: watch::Receiver<bool>) -> Result<()> {
     let identity = serving.first(&client).await;
+    let access = agents::access(client.clone(), &node.config.node_name);
     let shown = Shown::new(&identity)?;
     let tls = tls::server(shown.clone(), Default::default(), &[&authority])?;
     let listener = tokio::net::TcpListener::bind(SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), node::KUBELET_PORT)).await.with_context(|| format!("cannot listen on port {}", node::KUBELET_PORT))?;
@@ -152,7 +153,7 @@ async fn serve_door(node: Arc<node::Node>, client: Client, serving: Renewal, aut
             .await;
     });
     tracing::info!(port = node::KUBELET_PORT, "the agent serves the kubelet's API");
-    node::door::serve(listener, tls, node, agents::masters_only(), stopped).await;
+    node::door::serve(listener, tls, node, access, stopped).await;
     Ok(())
 }
 
@@ -242,7 +243,7 @@ async fn agent(options: &Options, paths: &Paths, started: Instant, logs: Compone
         cluster_dns.retain(|address| address.is_ipv4() != told.is_ipv4());
         cluster_dns.insert(0, told);
     }
-    let wanted = MachineConfig { node_name: name.clone(), addresses, service_cidrs: options.service_cidr.clone(), pod_network_cidrs: options.pod_network_cidr.clone(), pod_cidrs, cluster_dns, version: server::GIT_VERSION.to_owned(), applied: options.network == "none", labels: options.node_labels.iter().cloned().collect(), max_pods: kubelet.max_pods };
+    let wanted = MachineConfig { node_name: name.clone(), addresses, service_cidrs: options.service_cidr.clone(), pod_network_cidrs: options.pod_network_cidr.clone(), pod_cidrs, cluster_dns, version: server::GIT_VERSION.to_owned(), applied: options.network == "none", labels: options.node_labels.iter().cloned().collect(), max_pods: kubelet.max_pods, static_pod_path: kubelet.static_pod_path.clone() };
     let machine = Machine::start(wanted, paths, &client, client.clone(), Arc::new(SystemClock)).await?;
     tracing::info!(milliseconds = started.elapsed().as_millis() as u64, node = %name, "the node is up");
     if let Some(address) = address {

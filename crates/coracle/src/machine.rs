@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -39,6 +40,7 @@ pub struct MachineConfig {
     /// Of the node, beside its own.
     pub labels: BTreeMap<String, String>,
     pub max_pods: Option<u32>,
+    pub static_pod_path: Option<PathBuf>,
 }
 
 /// Ends its tasks when dropped; containers run on.
@@ -101,6 +103,7 @@ impl Machine {
         wanted.max_pods = config.max_pods.unwrap_or(wanted.max_pods);
         let readiness = networking.readiness();
         wanted.not_ready = readiness.as_ref().and_then(|readiness| readiness.borrow().clone());
+        wanted.static_pod_path = config.static_pod_path;
         let node = Node::start(wanted, agent, Arc::new(runtime), Arc::new(LocalImages::new(store, registry, paths.own_image())), clock);
         if let Some(readiness) = readiness {
             node.follow_readiness(readiness);

@@ -79,6 +79,7 @@ pub fn remove(paths: &Paths, pod_network_cidrs: &Cidrs, service_cidrs: &Cidrs, k
             applied: true,
             labels: Default::default(),
             max_pods: None,
+            static_pod_path: None,
         };
         Networking::reset(&networking_config(&config, paths)?).context("cannot remove the pod network")?;
         println!("removed the pod network");

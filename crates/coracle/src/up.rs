@@ -305,13 +305,14 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
         } else {
             node_ranges(&options.pod_network_cidr)
         };
-        let config = MachineConfig { node_name: name.clone(), addresses: addresses.clone(), service_cidrs: options.service_cidr.clone(), pod_network_cidrs: options.pod_network_cidr.clone(), pod_cidrs, cluster_dns: dns, version: server::GIT_VERSION.to_owned(), applied: options.network == "none", labels: options.node_labels.iter().cloned().collect(), max_pods: kubelet.max_pods };
+        let config = MachineConfig { node_name: name.clone(), addresses: addresses.clone(), service_cidrs: options.service_cidr.clone(), pod_network_cidrs: options.pod_network_cidr.clone(), pod_cidrs, cluster_dns: dns, version: server::GIT_VERSION.to_owned(), applied: options.network == "none", labels: options.node_labels.iter().cloned().collect(), max_pods: kubelet.max_pods, static_pod_path: kubelet.static_pod_path.clone() };
+        let agent_access = agent.clone();
         let machine = Machine::start(config, &paths, &client, agent, clock.clone()).await?;
         agents.add(&name, machine.node.clone());
         system::mark_control_plane(&client, &name).await?;
         let identity = credentials.authority.issue(&Pki::Server { name: &format!("system:node:{name}"), groups: &["system:nodes"], dns: std::slice::from_ref(&name), addresses: &addresses }, clock.now().as_second())?;
         match tokio::net::TcpListener::bind(SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), node::KUBELET_PORT)).await {
-            Ok(listener) => drop(tokio::spawn(node::door::serve(listener, tls::server(Shown::new(&identity)?, Default::default(), &[&authority])?, machine.node.clone(), agents::masters_only(), stopped.clone()))),
+            Ok(listener) => drop(tokio::spawn(node::door::serve(listener, tls::server(Shown::new(&identity)?, Default::default(), &[&authority])?, machine.node.clone(), agents::access(agent_access, &name), stopped.clone()))),
             Err(error) => tracing::warn!(%error, port = node::KUBELET_PORT, "the kubelet's port is taken: other machines cannot reach this node's agent"),
         }
         let mirrors = Arc::new(system::MirrorPods {

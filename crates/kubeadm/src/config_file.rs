@@ -34,6 +34,8 @@ pub struct FromFile {
     pub kubelet: Option<Value>,
     /// `apiServer.extraArgs`.
     pub api_server_args: Vec<(String, String)>,
+    /// `timeouts.discovery`.
+    pub discovery: Option<SignedDuration>,
     /// `nodeRegistration.kubeletExtraArgs`.
     pub kubelet_args: Vec<(String, String)>,
 }
@@ -197,6 +199,7 @@ pub fn of_join(options: &mut join::Options, documents: &[Document]) -> Result<()
     if let Some(endpoint) = read.text("/discovery/bootstrapToken/apiServerEndpoint")? {
         options.endpoint = Some(endpoint);
     }
+    options.file.discovery = read.parsed("/timeouts/discovery", duration)?;
     options.discovery_token = read.text("/discovery/bootstrapToken/token")?;
     options.tls_bootstrap_token = read.text("/discovery/tlsBootstrapToken")?.or_else(|| options.discovery_token.clone());
     options.discovery_token_ca_cert_hash = read.texts("/discovery/bootstrapToken/caCertHashes")?;

@@ -19,7 +19,7 @@ use crate::error::Error;
 
 const PATH: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
 /// How long a cluster may take to answer, and to sign with a token that is new.
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub const TIMEOUT: Duration = Duration::from_secs(10);
 /// Nobody tells the unauthenticated of changes.
 const PAUSE: Duration = Duration::from_millis(300);
 /// Clocks may differ by so much.
@@ -128,12 +128,12 @@ struct Answer {
     skew: Option<i64>,
 }
 
-async fn ask(http: &HttpClient) -> Result<Answer, Error> {
+async fn ask(http: &HttpClient, patience: Duration) -> Result<Answer, Error> {
     let failed = |message: String| Error::Hinted {
         message: format!("couldn't validate the identity of the API Server: failed to request the cluster-info ConfigMap: Get \"{}{PATH}\": {message}", http.server()),
         hint: "is this the address of the control plane, does it run, and does this machine reach it (`ping`, `curl -k https://…/healthz`)?".into(),
     };
-    let answered = tokio::time::timeout(TIMEOUT, http.request(Method::GET, PATH, &[("accept", "application/json")], Vec::<u8>::new())).await;
+    let answered = tokio::time::timeout(patience, http.request(Method::GET, PATH, &[("accept", "application/json")], Vec::<u8>::new())).await;
     let response = answered.map_err(|_| failed("net/http: request canceled while waiting for connection (Client.Timeout exceeded while awaiting headers)".into()))?.map_err(|error| failed(error.to_string()))?;
     let skew = skew(response.header("date"), Timestamp::now());
     let body = client::remote::success(response).await.map_err(|status| failed(status.message))?;
@@ -141,10 +141,10 @@ async fn ask(http: &HttpClient) -> Result<Answer, Error> {
 }
 
 /// Asks until the cluster answers and has signed with the token, or it takes too long.
-async fn wait(http: &HttpClient, token: &BootstrapToken) -> Result<(Answer, Cluster), Error> {
-    let until = Instant::now() + TIMEOUT;
+async fn wait(http: &HttpClient, token: &BootstrapToken, patience: Duration) -> Result<(Answer, Cluster), Error> {
+    let until = Instant::now() + patience;
     loop {
-        let last = match ask(http).await {
+        let last = match ask(http, patience).await {
             Ok(answer) => match read(&answer.info, token)? {
                 Some(cluster) => return Ok((answer, cluster)),
                 None => expired(&token.id),
@@ -159,23 +159,23 @@ async fn wait(http: &HttpClient, token: &BootstrapToken) -> Result<(Answer, Clus
 }
 
 /// The cluster of a kubeconfig, if it answers.
-async fn of_file(path: &Path) -> Result<Found, Error> {
+async fn of_file(path: &Path, patience: Duration) -> Result<Found, Error> {
     let config = Config::load(Some(path))?;
     let ca = config.certificate_authority.clone().and_then(|pem| String::from_utf8(pem).ok()).ok_or_else(|| distrusted(format!("{} names no certificate authority", path.display())))?;
     let http = HttpClient::new(&Config { server: config.server.clone(), certificate_authority: config.certificate_authority.clone(), ..Config::default() }, "kubeadm").map_err(distrusted)?;
-    let clock = ask(&http).await?.skew.and_then(judge_clock);
+    let clock = ask(&http, patience).await?.skew.and_then(judge_clock);
     Ok(Found { cluster: Cluster { server: config.server, ca }, clock })
 }
 
 /// Who is at `endpoint` (`192.0.2.1:6443`).
-pub async fn discover(endpoint: &str, token: &BootstrapToken, trust: &Trust) -> Result<Found, Error> {
+pub async fn discover(endpoint: &str, token: &BootstrapToken, trust: &Trust, patience: Duration) -> Result<Found, Error> {
     if let Trust::File(path) = trust {
-        return of_file(path).await;
+        return of_file(path, patience).await;
     }
     let server = format!("https://{endpoint}");
     let client = |config: &Config| HttpClient::new(config, "kubeadm").map_err(distrusted);
     let unverified = client(&Config { server: server.clone(), insecure: true, ..Config::default() })?;
-    let (answer, cluster) = wait(&unverified, token).await?;
+    let (answer, cluster) = wait(&unverified, token, patience).await?;
     let clock = answer.skew.and_then(judge_clock);
     let Trust::Pinned(pins) = trust else { return Ok(Found { cluster, clock }) };
     check_pins(&cluster.ca, pins)?;
@@ -184,7 +184,7 @@ pub async fn discover(endpoint: &str, token: &BootstrapToken, trust: &Trust) -> 
         return Ok(Found { cluster, clock });
     }
     let verified = client(&Config { server, certificate_authority: Some(cluster.ca.clone().into_bytes()), ..Config::default() })?;
-    let again = ask(&verified).await?;
+    let again = ask(&verified, patience).await?;
     if again.info.pointer("/data/kubeconfig") != answer.info.pointer("/data/kubeconfig") {
         return Err(distrusted(format!("the second kubeconfig from the {CLUSTER_INFO} ConfigMap (using validated TLS) was different from the first")));
     }

@@ -1,5 +1,6 @@
 //! The phases of `kubeadm init`. Mirrors `cmd/phases/init`, names, order and texts.
 
+use std::path::Path;
 use std::time::Instant;
 
 use client::Client;
@@ -140,6 +141,8 @@ fn kubelet_start(init: &mut Init<'_>) -> Result<(), Error> {
     let config = init.kubelet_config();
     println!("[kubelet-start] Writing kubelet configuration to file {:?}", config.display().to_string());
     init.journal.write(&config, init.kubelet.as_bytes())?;
+    // The agent makes it.
+    init.journal.expect(&Path::new(KUBERNETES_FOLDER).join("manifests"));
     println!("[kubelet-start] Starting the kubelet");
     Ok(())
 }

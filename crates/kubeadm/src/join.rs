@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use client::Client;
 use client::kubeconfig::Config;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::bootstrap_token::BootstrapToken;
@@ -230,8 +230,9 @@ fn preflight(options: &Options, wanted: &Wanted, host: &dyn Host) -> Result<Lear
         checks.push(Check::FileAvailable(files.ca));
     }
     preflight::run(&checks, &ignored)?;
+    let patience = options.file.discovery.map_or(discovery::TIMEOUT, SignedDuration::unsigned_abs);
     crate::cli::block_on(async {
-        let found = discovery::discover(&wanted.endpoint, &wanted.discovery, &wanted.trust).await?;
+        let found = discovery::discover(&wanted.endpoint, &wanted.discovery, &wanted.trust, patience).await?;
         preflight::run(&[Check::Found { name: "ClockSkew", wrong: found.clock }], &ignored)?;
         learn(found.cluster, wanted).await
     })?
@@ -313,6 +314,8 @@ fn become_worker(options: &Options, wanted: &Wanted, learned: &Learned, journal:
     journal.write(&files.config, learned.kubelet.as_bytes())?;
     println!("[kubelet-start] Writing kubelet environment file with flags to file {:?}", files.flags.display().to_string());
     journal.expect(&files.pki);
+    // The agent makes it.
+    journal.expect(&Path::new(KUBERNETES_FOLDER).join("manifests"));
     files.identity.store(&identity, Timestamp::now())?;
     let user = format!("system:node:{}", wanted.node_name);
     let current = files.identity.current().display().to_string();

@@ -87,6 +87,8 @@ fn prepare(options: &Options, learned: &Learned, what: &ControlPlane, server: &s
     what.write_kubeconfigs(journal, server, None)?;
     let config = std::path::Path::new(KUBELET_FOLDER).join("config.yaml");
     println!("[kubelet-start] Writing kubelet configuration to file {:?}", config.display().to_string());
+    // The agent makes it.
+    journal.expect(&std::path::Path::new(KUBERNETES_FOLDER).join("manifests"));
     journal.write(&config, learned.kubelet.as_bytes())
 }
 

@@ -30,6 +30,8 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     pub port: u16,
     pub max_pods: u32,
+    /// The folder of static pods; none: there are none.
+    pub static_pod_path: Option<PathBuf>,
     /// The host's resolver configuration, for `dnsPolicy: Default` and the search path.
     pub resolv_conf: PathBuf,
     /// Why the node takes no pods at first; [`crate::Node::set_not_ready`] tells of changes.
@@ -52,6 +54,7 @@ impl Config {
             labels: BTreeMap::new(),
             port: KUBELET_PORT,
             max_pods: MAX_PODS,
+            static_pod_path: None,
             resolv_conf: "/etc/resolv.conf".into(),
             not_ready: None,
         }

@@ -1,27 +1,31 @@
 //! The door of the kubelet's API: who connects to the agent, through TLS from other machines or through memory from the same process, is served here.
 //!
-//! It knows no names and no rules: who may come in is asked of the caller, by the certificate.
+//! Who comes from another machine is asked who they are and whether they may, each time (see [`crate::access`]).
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::BoxFuture;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::CertificateDer;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
+use crate::access::Access;
 use crate::node::Node;
+
+/// How long a TLS handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whatever a connection can be.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
-
-/// By the certificate a client shows: may it come in?
-pub type Allowed = Arc<dyn Fn(&CertificateDer<'_>) -> bool + Send + Sync>;
 
 /// One connection, until it ends.
 pub fn serve_connection(stream: Box<dyn Stream>, node: Arc<Node>) -> BoxFuture<'static, ()> {
@@ -36,22 +40,46 @@ pub fn serve_connection(stream: Box<dyn Stream>, node: Arc<Node>) -> BoxFuture<'
     })
 }
 
-/// Serves those who are allowed to come in, until `shutdown` becomes true or its sender is gone.
-pub fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, node: Arc<Node>, allowed: Allowed, mut shutdown: watch::Receiver<bool>) -> BoxFuture<'static, ()> {
+/// The same for a connection from elsewhere, by whoever showed a certificate, or nobody.
+async fn serve_guarded(stream: TlsStream<TcpStream>, node: Arc<Node>, access: Arc<Access>) {
+    let session = stream.get_ref().1;
+    let certificate = Arc::new(session.peer_certificates().and_then(|chain| chain.first()).map(|leaf| leaf.clone().into_owned()));
+    let http2 = session.alpn_protocol() == Some(b"h2");
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (node, access, certificate) = (node.clone(), access.clone(), certificate.clone());
+        async move {
+            let (head, body) = request.into_parts();
+            Ok::<_, Infallible>(match access.refusal(&head, certificate.as_ref().as_ref()).await {
+                Some(refusal) => refusal,
+                None => node.handle(Request::from_parts(head, body)).await,
+            })
+        }
+    });
+    let served = if http2 {
+        hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await
+    } else {
+        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection to the agent ended");
+    }
+}
+
+/// Serves other machines until `shutdown` becomes true or its sender is gone.
+pub fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, node: Arc<Node>, access: Access, mut shutdown: watch::Receiver<bool>) -> BoxFuture<'static, ()> {
     Box::pin(async move {
-        let acceptor = TlsAcceptor::from(tls);
+        let (acceptor, access) = (TlsAcceptor::from(tls), Arc::new(access));
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 _ = shutdown.wait_for(|stop| *stop) => return,
             };
             let Ok((stream, _)) = accepted else { continue };
-            let (acceptor, node, allowed) = (acceptor.clone(), node.clone(), allowed.clone());
+            let (acceptor, node, access) = (acceptor.clone(), node.clone(), access.clone());
             tokio::spawn(async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
-                if stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).is_some_and(|leaf| allowed(leaf)) {
-                    serve_connection(Box::new(stream), node).await;
-                }
+                // Who says nothing must not be waited for.
+                let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else { return };
+                serve_guarded(stream, node, access).await;
             });
         }
     })

@@ -21,6 +21,7 @@ use sandbox::cri::{ContainerState, Runtime, StreamOptions, Streams};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use crate::static_pods::is_of_file;
 use crate::channels::{ERROR, Frame as ChannelFrame, STDERR, STDOUT};
 use crate::cx::Cx;
 use crate::log_line::Wanted;
@@ -155,7 +156,7 @@ impl Node {
     }
 
     async fn container_logs(self: &Arc<Self>, namespace: &str, name: &str, container: &str, query: &Query) -> Result<mpsc::Receiver<Bytes>, Status> {
-        if let Some(pod) = self.mirror(namespace, name) {
+        if let Some(pod) = self.mirror(namespace, name).filter(|pod| !is_of_file(pod)) {
             let path = self.mirror_log(&pod, container, query.flag("previous"))?;
             return self.log_chunks(None, container.to_owned(), path, query, !query.flag("previous"));
         }

@@ -1,5 +1,6 @@
 //! The node agent: runs the pods bound to this node, as the kubelet does. See README.md.
 
+pub mod access;
 mod addresses;
 mod admission;
 pub mod applied;
@@ -28,6 +29,7 @@ mod lease;
 mod log_line;
 mod logs;
 mod machine;
+mod mirror_pods;
 pub mod names;
 pub mod networking;
 mod node;
@@ -53,6 +55,7 @@ mod security;
 pub mod services;
 mod session;
 mod spdy_channels;
+mod static_pods;
 mod stats;
 mod status;
 #[cfg(test)]

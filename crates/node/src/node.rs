@@ -18,9 +18,10 @@ use crate::config::Config;
 use crate::images::Images;
 use crate::machine::{self, Machine};
 use crate::objects::Objects;
+use crate::static_pods::{StaticPods, is_of_file};
 use crate::volumes::Volumes;
 use crate::worker::{Desired, Handle, Worker};
-use crate::{dns, lease, observe, pod, quantity, register, resize, rotate};
+use crate::{dns, lease, mirror_pods, observe, pod, quantity, register, resize, rotate};
 
 pub struct Node {
     pub config: Config,
@@ -40,6 +41,12 @@ pub struct Node {
     addresses: Mutex<Vec<IpAddr>>,
     /// Pods which show what runs here by other means, by namespace and name.
     mirrors: Mutex<HashMap<(String, String), Arc<Pod>>>,
+    /// What the folder of static pods says.
+    statics: Mutex<Vec<Arc<Pod>>>,
+    /// Static pods or their mirrors changed.
+    pub(crate) mirrors_stale: Notify,
+    /// A static pod's place became free.
+    static_ended: Notify,
     clock: Arc<dyn Clock>,
     container_id_scheme: String,
     pods: Mutex<HashMap<String, Handle>>,
@@ -49,10 +56,19 @@ pub struct Node {
 }
 
 /// On pods that mirror what is not run by the API's will.
-const MIRROR: &str = "kubernetes.io/config.mirror";
+pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
 
 fn is_mirror(pod: &Pod) -> bool {
     pod.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(MIRROR))
+}
+
+/// Never without a folder.
+async fn static_changed(files: &Option<StaticPods>) {
+    match files {
+        // Who cannot be asked any more tells nothing more.
+        Some(files) if files.changed().await.is_ok() => {}
+        _ => std::future::pending().await,
+    }
 }
 
 impl Node {
@@ -75,6 +91,9 @@ impl Node {
             uid: Mutex::default(),
             addresses: Mutex::new(config.node_ips.clone()),
             mirrors: Mutex::default(),
+            statics: Mutex::default(),
+            mirrors_stale: Notify::new(),
+            static_ended: Notify::new(),
             pods: Mutex::default(),
             deferred: AtomicBool::new(false),
             tasks: Mutex::default(),
@@ -91,7 +110,8 @@ impl Node {
         let own = tokio::spawn(node.clone().run_pods(events)).abort_handle();
         let logs = tokio::spawn(rotate::keep(node.clone())).abort_handle();
         let status = tokio::spawn(node.clone().run_status()).abort_handle();
-        node.tasks.lock().extend([own, status, logs]);
+        let mirrors = tokio::spawn(mirror_pods::keep(node.clone())).abort_handle();
+        node.tasks.lock().extend([own, status, logs, mirrors]);
         node
     }
 
@@ -160,6 +180,15 @@ impl Node {
         self.mirrors.lock().get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
+    pub(crate) fn static_pods(&self) -> Vec<Arc<Pod>> {
+        self.statics.lock().clone()
+    }
+
+    /// What the API shows of static pods, past ones too.
+    pub(crate) fn mirrors_of_files(&self) -> Vec<Arc<Pod>> {
+        self.mirrors.lock().values().filter(|pod| is_of_file(pod)).cloned().collect()
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -187,6 +216,7 @@ impl Node {
     pub(crate) fn forget(&self, uid: &str) {
         let mut pods = self.pods.lock();
         pods.remove(uid);
+        self.static_ended.notify_one();
         self.room_changed(&pods);
     }
 
@@ -235,6 +265,7 @@ impl Node {
     async fn run_status(self: Arc<Self>) {
         self.events.normal(&self.reference(), "Starting", "Starting kubelet.");
         let written = register::register(&self).await;
+        self.mirrors_stale.notify_one();
         let lease = tokio::spawn(lease::keep(self.clone())).abort_handle();
         self.tasks.lock().push(lease);
         register::keep(self.clone(), written).await;
@@ -244,28 +275,90 @@ impl Node {
         let mut adopted = self.adoptable().await;
         let fields = format!("spec.nodeName={}", self.config.node_name);
         let informer = Informer::<Pod>::of(&self.client, None).fields(&fields).start();
-        informer.synced().await;
+        let mut files = self.open_static_pods();
+        // Static pods wait for nobody.
+        self.sync_static(&mut files, &mut adopted);
+        loop {
+            tokio::select! {
+                () = informer.synced() => break,
+                event = events.recv() => if !self.happened(event) {
+                    return;
+                },
+                () = static_changed(&files) => self.sync_static(&mut files, &mut adopted),
+                () = self.static_ended.notified() => self.sync_static(&mut files, &mut adopted),
+            }
+        }
         let mut changes = informer.subscribe();
         while let Some(change) = changes.try_next() {
             self.apply(&change, &mut adopted);
         }
         // Mirror pods too: their logs are somebody's.
-        let known = informer.cache().objects().iter().map(|pod| pod.meta().uid.clone()).collect();
+        let mut known: HashSet<String> = informer.cache().objects().iter().map(|pod| pod.meta().uid.clone()).collect();
+        known.extend(self.static_pods().iter().filter_map(|pod| pod.metadata.uid.clone()));
         self.remove_orphans(std::mem::take(&mut adopted), known);
+        // What the API shows of files that are gone, too.
+        self.mirrors_stale.notify_one();
         loop {
             tokio::select! {
                 change = changes.next() => self.apply(&change, &mut adopted),
-                event = events.recv() => match event {
-                    Ok(event) => {
-                        if let Some(handle) = self.pods.lock().get(&event.pod_uid) {
-                            handle.shared.wake.notify_one();
-                        }
-                    }
-                    Err(broadcast::error::RecvError::Lagged(_)) => self.pods.lock().values().for_each(|handle| handle.shared.wake.notify_one()),
-                    Err(broadcast::error::RecvError::Closed) => return,
+                event = events.recv() => if !self.happened(event) {
+                    return;
                 },
+                () = static_changed(&files) => self.sync_static(&mut files, &mut adopted),
+                () = self.static_ended.notified() => self.sync_static(&mut files, &mut adopted),
             }
         }
+    }
+
+    /// The runtime tells of a container; false when it tells of nothing any more.
+    fn happened(&self, event: Result<sandbox::cri::ContainerEvent, broadcast::error::RecvError>) -> bool {
+        match event {
+            Ok(event) => {
+                if let Some(handle) = self.pods.lock().get(&event.pod_uid) {
+                    handle.shared.wake.notify_one();
+                }
+            }
+            Err(broadcast::error::RecvError::Lagged(_)) => self.pods.lock().values().for_each(|handle| handle.shared.wake.notify_one()),
+            Err(broadcast::error::RecvError::Closed) => return false,
+        }
+        true
+    }
+
+    fn open_static_pods(&self) -> Option<StaticPods> {
+        let folder = self.config.static_pod_path.as_ref()?;
+        match StaticPods::open(folder, &self.config.node_name) {
+            Ok(files) => Some(files),
+            Err(error) => {
+                tracing::error!(folder = %folder.display(), %error, "static pods cannot be followed");
+                None
+            }
+        }
+    }
+
+    /// Starts what the folder says and ends what it says no more; a changed pod when the one before it has ended.
+    fn sync_static(self: &Arc<Self>, files: &mut Option<StaticPods>, adopted: &mut HashMap<String, Vec<sandbox::cri::PodSandboxStatus>>) {
+        let Some(files) = files else { return };
+        let wanted = files.read(self.now());
+        if *self.statics.lock() != wanted {
+            self.statics.lock().clone_from(&wanted);
+            self.mirrors_stale.notify_one();
+        }
+        let mut pods = self.pods.lock();
+        for (uid, handle) in pods.iter() {
+            let known = handle.desired.borrow().clone();
+            if is_of_file(&known.pod) && !known.gone && !wanted.iter().any(|pod| pod::uid(pod) == uid) {
+                handle.desired.send_modify(|desired| desired.gone = true);
+            }
+        }
+        for pod in wanted {
+            let same = |other: &Pod| is_of_file(other) && pod::name(other) == pod::name(&pod) && pod::namespace(other) == pod::namespace(&pod);
+            if pods.values().any(|handle| same(&handle.desired.borrow().pod)) {
+                continue;
+            }
+            let sandboxes = adopted.remove(pod::uid(&pod)).unwrap_or_default().into_iter().map(|s| s.id).collect();
+            pods.insert(pod::uid(&pod).to_owned(), Worker::spawn(self, pod, sandboxes));
+        }
+        self.room_changed(&pods);
     }
 
     /// The runtime's sandboxes by pod, newest last.
@@ -293,8 +386,16 @@ impl Node {
             let key = (pod::namespace(pod).to_owned(), pod::name(pod).to_owned());
             let mut mirrors = self.mirrors.lock();
             match &new {
-                Some(pod) => drop(mirrors.insert(key, pod.clone())),
+                Some(pod) => drop(mirrors.insert(key.clone(), pod.clone())),
                 None => drop(mirrors.remove(&key)),
+            }
+            drop(mirrors);
+            if is_of_file(pod) {
+                self.mirrors_stale.notify_one();
+                // A new one has to be told how the pod is.
+                let pods = self.pods.lock();
+                let shown = pods.values().filter(|handle| (pod::namespace(&handle.desired.borrow().pod), pod::name(&handle.desired.borrow().pod)) == (&*key.0, &*key.1));
+                shown.for_each(|handle| handle.shared.wake.notify_one());
             }
             return;
         }

@@ -19,7 +19,8 @@ use crate::cx::{Cx, Shared};
 use crate::node::Node;
 use crate::probes::ProbeSet;
 use crate::status::Reason;
-use crate::{admission, kill, launch, observe, patch, pod, resize, status, sync};
+use crate::static_pods::is_of_file;
+use crate::{admission, kill, launch, mirror_pods, observe, patch, pod, resize, status, sync};
 
 /// The pod as the API has it; `gone` when it was deleted there.
 #[derive(Clone)]
@@ -67,6 +68,8 @@ pub struct Worker {
     deleting: bool,
     wake_at: Option<Timestamp>,
     generation: Option<i64>,
+    /// Of a static pod: the mirror that `written` is of.
+    mirror_uid: String,
 }
 
 async fn optional<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
@@ -107,6 +110,7 @@ impl Worker {
             deleting: false,
             wake_at: None,
             generation: pod.metadata.generation,
+            mirror_uid: String::new(),
         };
         tokio::spawn(worker.run());
         Handle { desired: sender, shared }
@@ -340,9 +344,20 @@ impl Worker {
             memory.over = over;
             computed
         };
+        if let Some(uid) = self.shown_as(cx) {
+            self.send(cx, computed, uid);
+        }
+        let memory = self.shared.lock();
+        if memory.over && !memory.ended && self.doing == Doing::Nothing {
+            // Seen just now to be over: end it.
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// What differs, to the pod that the API knows by `uid`.
+    fn send(&mut self, cx: &Cx, computed: PodStatus, uid: String) {
         let client = self.node.client.of::<Pod>(Some(pod::namespace(&cx.pod)));
         let name = pod::name(&cx.pod).to_owned();
-        let uid = pod::uid(&cx.pod).to_owned();
         if let Some(patch) = patch::between(&self.written, &computed, &uid).filter(|patch| self.sent.as_ref() != Some(patch)) {
             tracing::debug!(pod = name, %patch, "status");
             self.sent = Some(patch.clone());
@@ -357,11 +372,24 @@ impl Worker {
             };
             self.write = Some(Box::pin(async move { client.delete(&name, &options).await.map(|()| None) }));
         }
-        let memory = self.shared.lock();
-        if memory.over && !memory.ended && self.doing == Doing::Nothing {
-            // Seen just now to be over: end it.
-            self.shared.wake.notify_one();
+    }
+
+    /// The UID by which the API has the pod; none while it has no mirror of a static one.
+    fn shown_as(&mut self, cx: &Cx) -> Option<String> {
+        if !is_of_file(&cx.pod) {
+            return Some(pod::uid(&cx.pod).to_owned());
         }
+        let mirror = mirror_pods::shown(&self.node, &cx.pod)?;
+        let uid = pod::uid(&mirror).to_owned();
+        if self.mirror_uid != uid {
+            // Another one, which knows nothing yet: what is to be written is looked at once more.
+            self.mirror_uid.clone_from(&uid);
+            self.know(&mirror);
+            self.sent = None;
+            self.shared.wake.notify_one();
+            return None;
+        }
+        Some(uid)
     }
 
     fn write_ended(&mut self, cx: &Cx, result: Result<Option<Arc<Pod>>, Status>) {

@@ -28,7 +28,7 @@ macro_rules! cases {
     };
 }
 
-cases!(registers, speaks_up, moves, mirrors, exact_grace, refused, image_volume, resized, runs_and_ends, env_and_restart, succeeds, init_and_volumes, probes, images, config_errors, logs, exec, forwards, over_spdy, hooks_and_grace, sidecars, deadline, limits, secrets, many, adopted, sandbox_dies, leaves_nothing);
+cases!(registers, speaks_up, moves, mirrors, static_pods, exact_grace, refused, image_volume, resized, runs_and_ends, env_and_restart, succeeds, init_and_volumes, probes, images, config_errors, logs, exec, forwards, over_spdy, hooks_and_grace, sidecars, deadline, limits, secrets, many, adopted, sandbox_dies, leaves_nothing);
 
 fn sh(script: &str) -> serde_json::Value {
     json!({"name": "c", "image": "busybox", "command": ["sh", "-c", script]})
@@ -124,6 +124,57 @@ async fn mirrors(world: &mut World) {
     world.delete("part-node1", 0).await;
     world.gone("part-node1").await;
     std::fs::remove_dir_all(path(0).parent().unwrap().parent().unwrap()).unwrap();
+}
+
+/// A file in the folder is a pod here, whatever the API says of its mirror; another file is another pod; and a restart finds what runs.
+async fn static_pods(world: &mut World) {
+    let folder = world.dir.join("manifests");
+    let file = folder.join("web.yaml");
+    let write = |word: &str| {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [sh(&format!("echo {word}; sleep 1000"))]}});
+        std::fs::create_dir_all(&folder).expect("a folder");
+        std::fs::write(&file, pod.to_string()).expect("a file");
+    };
+    let annotation = |pod: &Pod, name: &str| pod.metadata.annotations.as_ref().and_then(|all| all.get(&format!("kubernetes.io/config.{name}")).cloned()).unwrap_or_default();
+    let container = |pod: &Pod| pod.status.as_ref().and_then(|status| status.container_statuses.as_ref()?.first()?.container_id.clone());
+    write("one");
+    let first = world.until("web-node1", "ready", ready).await;
+    assert_eq!((annotation(&first, "source"), annotation(&first, "hash").len()), ("file".to_owned(), 32));
+    assert!(annotation(&first, "mirror") == annotation(&first, "hash") && !annotation(&first, "seen").is_empty());
+    let owner = &first.metadata.owner_references.as_ref().expect("an owner")[0];
+    assert_eq!((owner.kind.as_str(), owner.name.as_str(), owner.controller), ("Node", "node1", Some(true)));
+    let logs = async |world: &World, expected: &str| {
+        let begun = Instant::now();
+        while world.get("/containerLogs/default/web-node1/c").await != (200, expected.to_owned()) {
+            assert!(begun.elapsed() < PATIENCE, "{:?}", world.get("/containerLogs/default/web-node1/c").await);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    logs(world, "one\n").await;
+
+    // Its mirror comes back, of the same container.
+    for grace in [0, 30] {
+        let before = world.pods.cache().get("default", "web-node1").expect("a mirror");
+        world.delete("web-node1", grace).await;
+        let again = world.until("web-node1", "another mirror that is ready", |pod| pod.metadata.uid != before.metadata.uid && ready(pod)).await;
+        assert_eq!(container(&again), container(&first));
+    }
+    world.restart_node();
+    write("one");
+    let adopted = world.until("web-node1", "ready", ready).await;
+    assert_eq!(container(&adopted), container(&first));
+
+    write("two");
+    let second = world.until("web-node1", "another pod", |pod| annotation(pod, "hash") != annotation(&first, "hash") && ready(pod)).await;
+    assert_ne!(container(&second), container(&first));
+    logs(world, "two\n").await;
+    // Half a file is no news.
+    std::fs::write(&file, "apiVersion: v1\nkind: P").expect("a file");
+    write("two");
+    let same = world.until("web-node1", "ready", ready).await;
+    assert_eq!(container(&same), container(&second));
+    std::fs::remove_file(&file).expect("removed");
+    world.gone("web-node1").await;
 }
 
 /// Grace is kept to the second: not shortened, not lengthened, and not waited for when the process ends by itself.

@@ -121,6 +121,7 @@ impl World {
     fn start_node(dir: &Path, client: &Client, runtime: &sandbox::Config) -> Arc<Node> {
         let mut config = node::Config::new("node1", IpAddr::from([127, 0, 0, 1]), "v1.36.2", dir.join("kubelet"));
         config.log_dir = dir.join("logs");
+        config.static_pod_path = Some(dir.join("manifests"));
         config.cluster_dns = vec![IpAddr::from([10, 96, 0, 10])];
         let embedded = sandbox::Embedded::open(runtime.clone()).expect("runtime");
         Node::start(config, client.clone(), Arc::new(embedded), Arc::new(Busybox(dir.join("image"))), Arc::new(SystemClock))
