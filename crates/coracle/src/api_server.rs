@@ -158,6 +158,7 @@ impl ApiServerOptions {
 }
 
 /// TLS 1.2 and later, with all suites that are good, unless it was said otherwise.
+#[derive(Clone)]
 pub struct Tls {
     pub provider: Arc<CryptoProvider>,
     pub versions: &'static [&'static SupportedProtocolVersion],

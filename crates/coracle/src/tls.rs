@@ -11,6 +11,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use server::Fronts;
+use tokio::sync::watch;
 
 use crate::api_server::Tls;
 
@@ -65,6 +67,17 @@ pub fn server(shown: Arc<Shown>, tls: Tls, clients: &[&str]) -> Result<Arc<rustl
     let mut config = rustls::ServerConfig::builder_with_provider(tls.provider).with_protocol_versions(tls.versions)?.with_client_cert_verifier(verifier).with_cert_resolver(shown);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// Proxies in front prove themselves by another authority: connections from now on are judged by it. Sessions of before are not taken up again.
+pub async fn follow(serving: Arc<ArcSwap<rustls::ServerConfig>>, mut fronts: watch::Receiver<Arc<Fronts>>, make: impl Fn(&Fronts) -> Result<Arc<rustls::ServerConfig>>) {
+    while fronts.changed().await.is_ok() {
+        let fronts = fronts.borrow_and_update().clone();
+        match make(&fronts) {
+            Ok(tls) => serving.store(tls),
+            Err(error) => tracing::error!(%error, "connections of proxies are judged as before"),
+        }
+    }
 }
 
 /// Who dials nodes by their names: the certificate must be that very node's. Its addresses do not matter, its name in the API does.

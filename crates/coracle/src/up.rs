@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use api::world::SystemClock;
+use arc_swap::ArcSwap;
 use clap::Args;
 use client::Client;
 use kubeadm::Names;
@@ -249,6 +250,11 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
         .with_context(|| format!("cannot listen on port {}\nhint: another cluster may run; --secure-port chooses another port", options.secure_port))?;
     let shown = Shown::new(&credentials.api_server()?)?;
     let tls = tls::server(shown.clone(), options.api_server.tls()?, &[&authority, &fronts])?;
+    let tls = Arc::new(ArcSwap::new(tls));
+    tokio::spawn(tls::follow(tls.clone(), api.fronts.subscribe(), {
+        let (shown, settings, authority) = (shown.clone(), options.api_server.tls()?, authority.clone());
+        move |fronts| tls::server(shown.clone(), settings.clone(), &[&authority, &fronts.authority_pem])
+    }));
     tokio::spawn(credentials::follow(credentials.folder.clone(), shown));
     tokio::spawn(credentials::keep(credentials.folder.clone(), names, clock.clone()));
     let serving = tokio::spawn(server::serve(api.clone(), server::ServeConfig { listener, tls }, stopped.clone()));

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{ArgAction, Args};
 use jiff::SignedDuration;
-use server::{AuthorizationMode, AuthorizationWebhook, Followed, Hook, HookCredentials, Issuer, IssuerConfig, OidcFlags, Plugins, PublicKey, ReloadMetrics, Reloaded, RequestHeader, StaticTokens, TokenWebhook, WebhookConfig};
+use server::{AuthorizationMode, AuthorizationWebhook, Followed, Fronts, Hook, HookCredentials, Issuer, IssuerConfig, OidcFlags, Plugins, PublicKey, ReloadMetrics, Reloaded, RequestHeader, StaticTokens, TokenWebhook, WebhookConfig};
 
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(30);
 const TOKEN_TTL_SECONDS: i64 = 120;
@@ -175,7 +175,7 @@ impl UserFlags {
                 }
                 Ok(Reloaded::Authorization(modes))
             });
-            config.followed.push(Arc::new(Followed { path: file.clone(), first: read(file)?, parse, metrics: ReloadMetrics::authorization() }));
+            config.followed.push(Arc::new(Followed { path: file.clone(), first: read(file)?, parse, metrics: Some(ReloadMetrics::authorization()) }));
         }
         config.cbor = cbor(&self.feature_gates)?;
         if let Some((first, others)) = self.service_account_issuer.split_first() {
@@ -183,7 +183,13 @@ impl UserFlags {
             config.authentication.other_issuers = others.to_vec();
         }
         let front = match &self.requestheader_client_ca_file {
-            Some(file) => read_text(file)?,
+            Some(file) => {
+                let first = read(file)?;
+                let pem = Fronts::parse(&first).map_err(|error| anyhow::anyhow!("cannot use {}: {error}", file.display()))?;
+                let parse: server::Parse = Box::new(|content| Fronts::parse(content).map(Reloaded::Fronts));
+                config.followed.push(Arc::new(Followed { path: file.clone(), first, parse, metrics: None }));
+                pem
+            }
             None => front_authority.to_owned(),
         };
         let authentication = &mut config.authentication;
@@ -228,7 +234,7 @@ impl UserFlags {
                 let issuers = issuers.into_iter().map(Issuer::new).map(Arc::new).collect();
                 Ok(Reloaded::Authentication { issuers, anonymous: anonymous.unwrap_or_else(|| unsaid.clone()) })
             });
-            config.followed.push(Arc::new(Followed { path: file.clone(), first, parse, metrics: ReloadMetrics::authentication() }));
+            config.followed.push(Arc::new(Followed { path: file.clone(), first, parse, metrics: Some(ReloadMetrics::authentication()) }));
         } else if !self.oidc_issuer_url.is_empty() {
             issuers.push(IssuerConfig::of_flags(&OidcFlags {
                 issuer_url: self.oidc_issuer_url.clone(),

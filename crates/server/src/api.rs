@@ -13,7 +13,7 @@ use store::Store;
 use crate::admission::{EventRateLimit, Follower, Plugins};
 use crate::aggregator::{Aggregator, FrontProxy};
 use crate::audit::{Audit, Ids, Record};
-use crate::authentication::{Anonymous, AuthenticationConfig, Issuer, User};
+use crate::authentication::{Anonymous, AuthenticationConfig, Fronts, Issuer, User};
 use crate::authorization::{AuthorizationMode, Authorizer};
 use crate::encoded::Encoded;
 use crate::encryption::Encryption;
@@ -122,6 +122,8 @@ pub struct Api {
     pub(crate) authorizer: Arc<Authorizer>,
     /// Who may be nobody, and the OIDC issuers: both may change while the server runs.
     pub(crate) reloadable: ArcSwap<(Anonymous, Vec<Arc<Issuer>>)>,
+    /// Whose certificates say that a proxy asks; whoever serves TLS lets them in as well.
+    pub fronts: tokio::sync::watch::Sender<Arc<Fronts>>,
     pub(crate) allocations: Allocations,
     pub(crate) nodes: Arc<dyn Dial>,
     pub(crate) encoded: Encoded,
@@ -210,7 +212,9 @@ impl Api {
             audit.attach(&outbound);
         }
         let reloadable = ArcSwap::from_pointee((config.authentication.anonymous.clone(), config.authentication.issuers.clone()));
-        let api = Arc::new(Self { reloadable, store, clock, chance, config, serving: Serving::built_in(), authorizer, allocations, nodes, encoded: Encoded::default(), quota_turns: Default::default(), outbound, admission: Follower::default(), aggregator: Aggregator::default(), flow_control, request_ids });
+        let authority = config.authentication.request_header.as_ref().map(|front| front.authority_pem.clone()).unwrap_or_default();
+        let fronts = tokio::sync::watch::Sender::new(Arc::new(Fronts::of(&config.ca_pem, authority)));
+        let api = Arc::new(Self { reloadable, fronts, store, clock, chance, config, serving: Serving::built_in(), authorizer, allocations, nodes, encoded: Encoded::default(), quota_turns: Default::default(), outbound, admission: Follower::default(), aggregator: Aggregator::default(), flow_control, request_ids });
         crate::custom::load(&api);
         crate::bootstrap::run(&api).await.map_err(OpenError::Bootstrap)?;
         Ok(api)

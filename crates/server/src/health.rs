@@ -95,7 +95,9 @@ pub fn metrics(api: &Api) -> String {
         encryption.metrics.text(&mut text);
     }
     for followed in &api.config.followed {
-        followed.metrics.text(&mut text);
+        if let Some(metrics) = &followed.metrics {
+            metrics.text(&mut text);
+        }
     }
     api.outbound.metrics.text(&mut text);
     text.push_str(&format!("# HELP coracle_store_revision The newest revision of the key space.\n# TYPE coracle_store_revision counter\ncoracle_store_revision {}\n", api.store.revision()));

@@ -53,7 +53,7 @@ pub use duration::go_duration;
 pub use encryption::{Encryption, EncryptionError, follow_encryption};
 pub use decode::{Format as BodyFormat, parse as parse_body};
 pub use authentication::oidc::parse as parse_authentication_configuration;
-pub use authentication::{Anonymous, AuthenticationConfig, ConfigError, Issuer, IssuerConfig, OidcFlags, RequestHeader, StaticTokens, StaticTokensError, TokenWebhook, User};
+pub use authentication::{Anonymous, AuthenticationConfig, ConfigError, Fronts, Issuer, IssuerConfig, OidcFlags, RequestHeader, StaticTokens, StaticTokensError, TokenWebhook, User};
 pub use admission::{Plugins, PluginsError};
 pub use authorization::config::{AUTHORIZED_TTL, UNAUTHORIZED_TTL, parse as parse_authorization_configuration};
 pub use authorization::{AuthorizationConfigError, AuthorizationMode, AuthorizationWebhook, WebhookConfig};

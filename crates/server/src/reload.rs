@@ -1,4 +1,4 @@
-//! Configurations that are read again while the server runs: AuthenticationConfiguration and AuthorizationConfiguration.
+//! Configurations that are read again while the server runs: AuthenticationConfiguration, AuthorizationConfiguration, and the authority of proxies in front.
 //!
 //! Mirrors kube-apiserver's reloading of `--authentication-config` and `--authorization-config`: a file that is wrong changes nothing, and is told in the log and by
 //! `apiserver_…_config_controller_automatic_reloads_total{status="failure"}`. Encryption at rest follows its own file (`encryption/`).
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::api::Api;
-use crate::authentication::{Anonymous, Issuer};
+use crate::authentication::{Anonymous, Fronts, Issuer};
 use crate::authorization::AuthorizationMode;
 use crate::file_changes::FileChanges;
 use crate::metrics::{Counters, Gauges, hash};
@@ -18,6 +18,8 @@ use crate::metrics::{Counters, Gauges, hash};
 pub enum Reloaded {
     Authentication { issuers: Vec<Arc<Issuer>>, anonymous: Anonymous },
     Authorization(Vec<AuthorizationMode>),
+    /// The authority of proxies in front.
+    Fronts(String),
 }
 
 pub type Parse = Box<dyn Fn(&[u8]) -> Result<Reloaded, String> + Send + Sync>;
@@ -27,7 +29,8 @@ pub struct Followed {
     pub path: PathBuf,
     pub first: Vec<u8>,
     pub parse: Parse,
-    pub metrics: ReloadMetrics,
+    /// Upstream counts some files only.
+    pub metrics: Option<ReloadMetrics>,
 }
 
 /// How often a configuration was read again, how it went, and which one counts.
@@ -105,6 +108,7 @@ impl Api {
         match reloaded {
             Reloaded::Authentication { issuers, anonymous } => self.reloadable.store(Arc::new((anonymous, issuers))),
             Reloaded::Authorization(modes) => self.authorizer.ask(modes),
+            Reloaded::Fronts(authority) => drop(self.fronts.send_replace(Arc::new(Fronts::of(&self.config.ca_pem, authority)))),
         }
     }
 }
@@ -112,7 +116,10 @@ impl Api {
 /// Follows one file until `shutdown` becomes true or its sender is gone.
 pub async fn run(api: Arc<Api>, followed: Arc<Followed>, mut shutdown: watch::Receiver<bool>) {
     let file = followed.path.display().to_string();
-    followed.metrics.begin(&followed.first);
+    let metrics = followed.metrics.as_ref();
+    if let Some(metrics) = metrics {
+        metrics.begin(&followed.first);
+    }
     let mut changes = match FileChanges::of(&followed.path, followed.first.clone()) {
         Ok(changes) => changes,
         Err(error) => return tracing::warn!(%error, file, "a configuration is not followed: it counts from the next start"),
@@ -125,11 +132,15 @@ pub async fn run(api: Arc<Api>, followed: Arc<Followed>, mut shutdown: watch::Re
         match (followed.parse)(changes.content()) {
             Ok(reloaded) => {
                 api.take(reloaded);
-                followed.metrics.read(Some(changes.content()));
+                if let Some(metrics) = metrics {
+                    metrics.read(Some(changes.content()));
+                }
                 tracing::info!(file, "a configuration was read again");
             }
             Err(error) => {
-                followed.metrics.read(None);
+                if let Some(metrics) = metrics {
+                    metrics.read(None);
+                }
                 tracing::error!(error, file, "a configuration stays as it was");
             }
         }

@@ -9,12 +9,13 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 
 use super::{Presented, User};
-use crate::api::Api;
 
 type Verifier = Arc<dyn ClientCertVerifier>;
 
 /// Judges certificates that the TLS layer has accepted.
 pub struct Fronts {
+    /// The authority of proxies; empty when there are none.
+    pub authority_pem: String,
     /// Of clients, and of proxies; none when there are no proxies: then all are clients.
     verifiers: Option<(Option<Verifier>, Verifier)>,
 }
@@ -34,9 +35,21 @@ fn accepts(verifier: &Verifier, chain: &[CertificateDer<'_>]) -> bool {
 }
 
 impl Fronts {
-    pub fn of(api: &Api) -> Self {
-        let front = api.config.authentication.request_header.as_ref().and_then(|front| verifier(&front.authority_pem));
-        Self { verifiers: front.map(|front| (verifier(&api.config.ca_pem), front)) }
+    pub(crate) fn of(clients: &str, authority_pem: String) -> Self {
+        let verifiers = verifier(&authority_pem).map(|front| (verifier(clients), front));
+        Self { authority_pem, verifiers }
+    }
+
+    /// That a bundle has certificates, and which authorities they are.
+    pub fn parse(content: &[u8]) -> Result<String, String> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(content) {
+            roots.add(certificate.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
+        }
+        if roots.is_empty() {
+            return Err("data does not contain any valid RSA or ECDSA certificates".to_owned());
+        }
+        String::from_utf8(content.to_vec()).map_err(|error| error.to_string())
     }
 
     pub fn judge(&self, chain: &[CertificateDer<'_>]) -> Presented {

@@ -9,6 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use ::api::Status;
+use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -22,7 +23,6 @@ use super::relay::Peer;
 use super::streams::{Lasting, Streams};
 use super::{answer, routes};
 use crate::api::Api;
-use crate::authentication::Fronts;
 use crate::{admission, aggregation, aggregator, compaction, custom, flow_control, peers, reload};
 
 /// A client has this long to finish the TLS handshake.
@@ -39,7 +39,8 @@ pub type Listener = TcpListener;
 
 pub struct ServeConfig {
     pub listener: TcpListener,
-    pub tls: Arc<rustls::ServerConfig>,
+    /// Exchanged while it serves: connections from now on are judged by another.
+    pub tls: Arc<ArcSwap<rustls::ServerConfig>>,
 }
 
 /// Serves until `shutdown` becomes true or its sender is gone.
@@ -48,8 +49,6 @@ pub fn serve(api: Arc<Api>, config: ServeConfig, shutdown: watch::Receiver<bool>
 }
 
 async fn run(api: Arc<Api>, config: ServeConfig, mut shutdown: watch::Receiver<bool>) {
-    let acceptor = TlsAcceptor::from(config.tls);
-    let fronts = Arc::new(Fronts::of(&api));
     tokio::spawn(compaction::run(api.clone(), shutdown.clone()));
     tokio::spawn(aggregation::run(api.clone(), shutdown.clone()));
     tokio::spawn(aggregator::run(api.clone(), shutdown.clone()));
@@ -77,11 +76,11 @@ async fn run(api: Arc<Api>, config: ServeConfig, mut shutdown: watch::Receiver<b
                 continue;
             }
         };
-        let (api, fronts, acceptor, shutdown) = (api.clone(), fronts.clone(), acceptor.clone(), shutdown.clone());
+        let (api, shutdown, acceptor) = (api.clone(), shutdown.clone(), TlsAcceptor::from(config.tls.load_full()));
         tokio::spawn(async move {
             let _ = stream.set_nodelay(true);
             match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => connection(api, fronts, stream, shutdown).await,
+                Ok(Ok(stream)) => connection(api, stream, shutdown).await,
                 Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                 Err(_) => tracing::debug!("TLS handshake timed out"),
             }
@@ -89,7 +88,8 @@ async fn run(api: Arc<Api>, config: ServeConfig, mut shutdown: watch::Receiver<b
     }
 }
 
-async fn connection(api: Arc<Api>, fronts: Arc<Fronts>, stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>, mut shutdown: watch::Receiver<bool>) {
+async fn connection(api: Arc<Api>, stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>, mut shutdown: watch::Receiver<bool>) {
+    let fronts = api.fronts.borrow().clone();
     let presented = stream.get_ref().1.peer_certificates().map(|chain| fronts.judge(chain)).unwrap_or_default();
     let peer = stream.get_ref().0.peer_addr().map(|address| Peer(address.ip())).ok();
     let head_timeout = api.config.head_timeout;

@@ -110,7 +110,7 @@ impl Server {
         let (chain, key) = pem(&authority.issue(&Pki::Server { name: "kube-apiserver", groups: &[], dns: &[], addresses: &[IpAddr::V4(Ipv4Addr::LOCALHOST)] }, now).unwrap());
         let tls = rustls::ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap().with_client_cert_verifier(verifier).with_single_cert(chain, key).unwrap();
         let (stop, stopped) = watch::channel(false);
-        tokio::spawn(server::serve(api.clone(), ServeConfig { listener, tls: Arc::new(tls) }, stopped));
+        tokio::spawn(server::serve(api.clone(), ServeConfig { listener, tls: Arc::new(arc_swap::ArcSwap::from_pointee(tls)) }, stopped));
         let (chain, key) = pem(&authority.issue(&Pki::Client { user: "kubernetes-admin", groups: &["system:masters"] }, now).unwrap());
         let builder = || rustls::ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap().with_root_certificates(roots.clone());
         let admin = Arc::new(builder().with_client_auth_cert(chain, key).unwrap());

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use server::{Followed, Issuer, ReloadMetrics, Reloaded, parse_authentication_configuration, parse_authorization_configuration};
+use server::{Followed, Fronts, Issuer, ReloadMetrics, Reloaded, RequestHeader, parse_authentication_configuration, parse_authorization_configuration};
 
 use crate::harness::{CONFIG_MAPS, Server};
 
@@ -27,7 +27,7 @@ async fn who_is_asked_what_users_may_do() {
     write(&file, &first);
     let parse = |content: &[u8]| parse_authorization_configuration(content, &|_: &str| Err("no webhooks".to_owned())).map_err(|error| error.to_string());
     let modes = parse(first.as_bytes()).unwrap();
-    let followed = Followed { path: file.clone(), first: first.into_bytes(), parse: Box::new(move |content| parse(content).map(Reloaded::Authorization)), metrics: ReloadMetrics::authorization() };
+    let followed = Followed { path: file.clone(), first: first.into_bytes(), parse: Box::new(move |content| parse(content).map(Reloaded::Authorization)), metrics: Some(ReloadMetrics::authorization()) };
     let server = Server::start_with(|config| {
         config.authorization = modes;
         config.followed.push(Arc::new(followed));
@@ -59,7 +59,7 @@ async fn who_may_be_nobody() {
         let (issuers, anonymous) = parse_authentication_configuration(content).map_err(|error| error.to_string())?;
         Ok(Reloaded::Authentication { issuers: issuers.into_iter().map(Issuer::new).map(Arc::new).collect(), anonymous: anonymous.unwrap() })
     });
-    let followed = Followed { path: file.clone(), first: first.into_bytes(), parse, metrics: ReloadMetrics::authentication() };
+    let followed = Followed { path: file.clone(), first: first.into_bytes(), parse, metrics: Some(ReloadMetrics::authentication()) };
     let server = Server::start_with(|config| config.followed.push(Arc::new(followed))).await;
     let nobody = [("anonymous", "yes")];
     server.call("GET", "/healthz", &nobody, "").await.expect(200);
@@ -68,4 +68,37 @@ async fn who_may_be_nobody() {
         tokio::task::yield_now().await;
     }
     assert!(metric(&server, "apiserver_authentication_config_controller_automatic_reloads_total{status=\"success\"").await);
+}
+
+#[tokio::test]
+async fn which_authority_proxies_are_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("front.crt");
+    let other = pki::Authority::generate("front-proxy-ca", jiff::Timestamp::now().as_second()).unwrap().identity.certificate_pem;
+    write(&file, &other);
+    let mut own = String::new();
+    let server = Server::start_with(|config| {
+        own = config.ca_pem.clone();
+        config.authentication.request_header = Some(RequestHeader::usual(other.clone(), vec!["kubernetes-admin".into()]));
+        let parse: server::Parse = Box::new(|content| Fronts::parse(content).map(Reloaded::Fronts));
+        config.followed.push(Arc::new(Followed { path: file.clone(), first: other.clone().into_bytes(), parse, metrics: None }));
+    })
+    .await;
+    let who = async || {
+        let headers = [("x-remote-user", "joe"), ("content-type", "application/json")];
+        let review = server.call("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", &headers, "{}").await.expect(201).json();
+        review["status"]["userInfo"]["username"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(who().await, "kubernetes-admin");
+    // The tests' own authority stands in for the proxies' next one.
+    write(&file, &own);
+    while who().await != "joe" {
+        tokio::task::yield_now().await;
+    }
+    // No certificates at all: nothing changes.
+    assert!(Fronts::parse(b"nothing").is_err());
+    write(&file, "nothing");
+    for _ in 0..10 {
+        assert_eq!(who().await, "joe");
+    }
 }
