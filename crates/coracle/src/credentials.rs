@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use kubeadm::{FRONT_PROXY_CLIENT, Login, Names, PkiFolder};
 use pki::{Authority, Identity, Pki};
-use server::{FrontProxy, TokenKey};
+use server::{Api, FrontProxy, TokenKey};
 
 use crate::tls::Shown;
 
@@ -29,18 +29,31 @@ const LOOK_PERIOD: Duration = Duration::from_secs(12 * 3600);
 
 /// Shows the API server's certificate anew when somebody renews it (`kubeadm certs renew`).
 pub async fn follow(folder: PkiFolder, shown: Arc<Shown>) {
-    let path = folder.certificate(API_SERVER);
+    follow_one(folder, API_SERVER, |identity| shown.exchange(&identity)).await;
+}
+
+/// The same for who the API server is to the servers behind APIServices.
+pub async fn follow_front_proxy(folder: PkiFolder, api: Arc<Api>) {
+    let exchange = |identity| {
+        api.exchange_front_proxy(identity);
+        Ok(())
+    };
+    follow_one(folder, FRONT_PROXY_CLIENT, exchange).await;
+}
+
+async fn follow_one(folder: PkiFolder, name: &str, exchange: impl Fn(Identity) -> Result<()>) {
+    let path = folder.certificate(name);
     let known = std::fs::read(&path).unwrap_or_default();
     let mut changes = match server::FileChanges::of(&path, known) {
         Ok(changes) => changes,
-        Err(error) => return tracing::warn!(%error, file = %path.display(), "the API server's certificate is not followed: a new one counts from the next start"),
+        Err(error) => return tracing::warn!(%error, file = %path.display(), "a certificate is not followed: a new one counts from the next start"),
     };
     // The key is written first.
     while changes.next().await {
-        let exchanged = folder.identity(API_SERVER).map_err(anyhow::Error::from).and_then(|identity| shown.exchange(&identity));
+        let exchanged = folder.identity(name).map_err(anyhow::Error::from).and_then(&exchange);
         match exchanged {
             Ok(()) => tracing::info!(target: "server", file = %path.display(), "the API server shows a new certificate"),
-            Err(error) => tracing::error!(error = %format_args!("{error:#}"), "the API server's new certificate is not used"),
+            Err(error) => tracing::error!(error = %format_args!("{error:#}"), file = %path.display(), "the API server's new certificate is not used"),
         }
     }
 }

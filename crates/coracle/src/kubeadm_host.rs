@@ -51,6 +51,33 @@ pub fn noted(options: &up::Options) -> Option<Vec<OsString>> {
     Some(std::iter::once(OsString::from("coracle")).chain(words).chain(detach.then(|| OsString::from("--detach"))).collect())
 }
 
+/// The same command line with another etcd, or none.
+fn with_etcd(arguments: &[String], etcd: &[String]) -> Vec<String> {
+    let mut rest = arguments.iter();
+    let mut kept = Vec::new();
+    while let Some(word) = rest.next() {
+        if !word.starts_with("--etcd-") {
+            kept.push(word.clone());
+        } else if !word.contains('=') {
+            // Its value.
+            rest.next();
+        }
+    }
+    kept.extend(etcd.iter().cloned());
+    kept
+}
+
+/// The objects have moved: what kubeadm made of this machine goes on with that etcd, or with none. Whether it made something.
+pub fn note_etcd(paths: &Paths, etcd: Option<&EtcdOptions>) -> anyhow::Result<bool> {
+    let mut note = note(paths);
+    let Some(arguments) = note["arguments"].as_array() else { return Ok(false) };
+    let arguments: Vec<String> = arguments.iter().filter_map(|word| word.as_str().map(str::to_owned)).collect();
+    let etcd: Vec<String> = etcd.map(EtcdOptions::words).unwrap_or_default().iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    note["arguments"] = json!(with_etcd(&arguments, &etcd));
+    kubeadm::write_private(&paths.kubeadm_mark(), note.to_string().as_bytes())?;
+    Ok(true)
+}
+
 /// The ranges that were noted.
 fn ranges(paths: &Paths) -> Result<(Cidrs, Cidrs), String> {
     let note = note(paths);
@@ -146,5 +173,20 @@ impl Host for ThisMachine {
 
     fn runs(&self, data_dir: &Path) -> bool {
         down::running(&Paths::new(data_dir)).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_etcd() {
+        let of = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let without = of("up --data-dir /d --secure-port 6443 --audit-log-path=-");
+        let with = with_etcd(&without, &of("--etcd-servers https://e:2379 --etcd-cafile /ca"));
+        assert_eq!(with.join(" "), "up --data-dir /d --secure-port 6443 --audit-log-path=- --etcd-servers https://e:2379 --etcd-cafile /ca");
+        assert_eq!(with_etcd(&with, &[]), without);
+        assert_eq!(with_etcd(&of("up --etcd-servers=a --node-name n"), &[]), of("up --node-name n"));
     }
 }

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use store::{MoveError, Sealing, Step};
 
 use crate::cli::Folder;
-use crate::down;
+use crate::{down, kubeadm_host};
 use crate::etcd_options::EtcdOptions;
 use crate::paths::Paths;
 
@@ -82,8 +82,10 @@ pub fn run(command: StoreCommand) -> Result<()> {
     if moved.resumed > 0 {
         println!("{} objects were there already, of a move that was cut short", moved.resumed);
     }
+    let noted = kubeadm_host::note_etcd(&paths, (migrate.to == Place::Etcd).then_some(&migrate.etcd))?;
+    let servers = if noted { "" } else { " --etcd-servers=…" };
     match migrate.to {
-        Place::Etcd => println!("moved {} objects, verified; etcd is at revision {}\nstart the cluster with: coracle up --etcd-servers=…", moved.objects, moved.revision),
+        Place::Etcd => println!("moved {} objects, verified; etcd is at revision {}\nstart the cluster with: coracle up{servers}", moved.objects, moved.revision),
         Place::Embedded => println!("moved {} objects, verified, at revision {}\nstart the cluster with: coracle up", moved.objects, moved.revision),
     }
     Ok(())

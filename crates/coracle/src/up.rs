@@ -256,6 +256,7 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
         move |fronts| tls::server(shown.clone(), settings.clone(), &[&authority, &fronts.authority_pem])
     }));
     tokio::spawn(credentials::follow(credentials.folder.clone(), shown));
+    tokio::spawn(credentials::follow_front_proxy(credentials.folder.clone(), api.clone()));
     tokio::spawn(credentials::keep(credentials.folder.clone(), names, clock.clone()));
     let serving = tokio::spawn(server::serve(api.clone(), server::ServeConfig { listener, tls }, stopped.clone()));
     let url = format!("https://{}", SocketAddr::new(address, options.secure_port));

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::api::Resource;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use base64::Engine;
 use client::kubeconfig::Config;
 use parking_lot::Mutex;
@@ -108,13 +108,15 @@ struct Said {
 pub struct Aggregator {
     generation: AtomicU64,
     index: ArcSwap<Index>,
+    /// Who we are to them since the certificate was renewed.
+    renewed: ArcSwapOption<Identity>,
     /// By APIService.
     said: Mutex<HashMap<String, Said>>,
 }
 
 impl Default for Aggregator {
     fn default() -> Self {
-        Self { generation: AtomicU64::new(1), index: ArcSwap::default(), said: Mutex::default() }
+        Self { generation: AtomicU64::new(1), index: ArcSwap::default(), renewed: ArcSwapOption::empty(), said: Mutex::default() }
     }
 }
 
@@ -138,11 +140,20 @@ impl Aggregator {
             return known;
         }
         let objects = store.list(PREFIX, None, None, 0).map(|page| page.items).unwrap_or_default();
-        let identity = front.map(|front| &front.identity);
+        let renewed = self.renewed.load_full();
+        let identity = front.map(|front| renewed.as_deref().unwrap_or(&front.identity));
         let remotes = objects.iter().filter_map(|(_, object)| Remote::of(&object.value().ok()?, identity).map(Arc::new)).collect();
         let fresh = Arc::new(Index { generation, remotes });
         self.index.store(fresh.clone());
         fresh
+    }
+}
+
+impl Api {
+    /// The servers behind are shown this identity from now on.
+    pub fn exchange_front_proxy(&self, identity: Identity) {
+        self.aggregator.renewed.store(Some(Arc::new(identity)));
+        self.aggregator.changed();
     }
 }
 
