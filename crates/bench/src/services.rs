@@ -1,7 +1,7 @@
 //! Services as packets meet them: a client, a node and a server in network namespaces of their own on this machine, and so many Services in the node.
 //!
-//! Told are what programming them costs (all at once, then one at a time), how many new connections a client gets through one after the other, how long each
-//! takes to be there, and how much one connection carries. `--in-node` puts another proxy's rules into the node instead, in turns with ours; see
+//! Told are what programming them costs (all at once, then one at a time), how long a new connection through one takes to be there (so its first packets), and how
+//! much one connection carries. `--in-node` puts another proxy's rules into the node instead, in turns with ours; see
 //! `crates/bench/kube-proxy.sh`. It needs root and iproute2; no cluster.
 
 use std::collections::BTreeMap;
@@ -101,7 +101,20 @@ impl World {
                 while stream.read(&mut buffer).is_ok_and(|length| length > 0) {}
             }
         });
-        Ok(Self { client, node, _server: server })
+        let world = Self { client, node, _server: server };
+        // A link that is up takes a moment to be one.
+        let start = Instant::now();
+        while !world.answers(SocketAddr::from((SERVERS[0], LONG_PORT)))? {
+            if start.elapsed() > PATIENCE {
+                return Err(BenchError::Late("the way to the server".into()));
+            }
+            std::thread::sleep(TRY);
+        }
+        Ok(world)
+    }
+
+    fn answers(&self, to: SocketAddr) -> Result<bool, BenchError> {
+        inside(&self.client, || Ok(TcpStream::connect_timeout(&to, TRY).is_ok()))
     }
 
     /// New connections, one after the other.
@@ -112,11 +125,13 @@ impl World {
             let mut took = Vec::with_capacity(CONNECTIONS);
             for _ in 0..CONNECTIONS {
                 let start = Instant::now();
-                let stream = TcpStream::connect(to).map_err(program("connect"))?;
+                let mut stream = TcpStream::connect(to).map_err(program("connect"))?;
                 took.push(start.elapsed());
-                drop(stream);
+                // Until the server has taken it: it would fall behind otherwise, and the kernel drop the next ones.
+                let _ = stream.read(&mut [0]);
             }
-            Ok(watch.figure(what, cluster, CONNECTIONS, 0, took))
+            let seconds = took.iter().sum::<Duration>().as_secs_f64();
+            Ok(Figure { seconds, per_second: CONNECTIONS as f64 / seconds, ..watch.figure(what, cluster, CONNECTIONS, 0, took) })
         })
     }
 
@@ -162,7 +177,7 @@ fn ours(world: &World, count: u32) -> Result<Vec<Figure>, BenchError> {
         let watch = Stopwatch::start(&[]);
         let mut took = Vec::new();
         for change in 0..CHANGES {
-            let (name, port) = service(change * 7 % count, if change % 2 == 0 { 1 } else { 2 });
+            let (name, port) = service(change * 7 % count, if change * 7 / count % 2 == 0 { 1 } else { 2 });
             let start = Instant::now();
             dataplane.apply([(name, Some(port))]).map_err(failed)?;
             took.push(start.elapsed());
@@ -195,8 +210,8 @@ fn theirs(world: &World, count: u32, command: &str) -> Result<Vec<Figure>, Bench
     })?;
     let to = [count - 2, count - 1].map(|i| SocketAddr::from((cluster_ip(i), SERVICE_PORT)));
     for to in to {
-        // Each try waits for an answer, so this is no busy loop; what is awaited is another program's rules, which nobody tells of.
-        while inside(&world.client, || Ok(TcpStream::connect_timeout(&to, TRY).is_err()))? {
+        // What is awaited is another program's rules, which nobody tells of.
+        while !world.answers(to)? {
             if start.elapsed() > PATIENCE {
                 return Err(BenchError::Late("the command of --in-node".into()));
             }
@@ -214,12 +229,12 @@ pub async fn run(options: &Options) -> Result<Vec<Figure>, BenchError> {
     let measured = tokio::task::spawn_blocking(move || {
         let mut figures = Vec::new();
         for count in options.services.iter().copied().filter(|count| *count > 1) {
+            // Each in machines of its own: connections that were are remembered for a while, and one with the same port must go round them.
             let world = World::new()?;
             figures.push(world.connections("connections, no service", FIRST, SERVERS[0].into(), SHORT_PORT)?);
             figures.push(world.carry("MiB through one, no service", FIRST, SERVERS[0].into(), LONG_PORT)?);
-            figures.extend(ours(&world, count)?);
+            figures.extend(ours(&World::new()?, count)?);
             if let Some(command) = &options.in_node {
-                // Elsewhere, so that nothing of ours is in its way.
                 figures.extend(theirs(&World::new()?, count, command)?);
             }
         }
