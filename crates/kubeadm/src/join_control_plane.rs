@@ -1,7 +1,7 @@
 //! `kubeadm join --control-plane`: one more API server, scheduler and controllers on the etcd that the cluster's control planes share.
 //!
 //! Mirrors `cmd/phases/join` (`preflight.go`, `controlplaneprepare.go`, `controlplanejoin.go`). A cluster whose objects are in one machine's data folder cannot have a second
-//! one: `docs/adr/0017-several-control-planes.md`.
+//! one: `docs/adr/0018-several-control-planes.md`.
 
 use jiff::Timestamp;
 
