@@ -38,14 +38,14 @@ events() { kubectl get events -o jsonpath='{range .items[*]}{.involvedObject.kin
 # A cable is pulled. What tolerates it stays, what does not moves, and a StatefulSet's pod is not started elsewhere while it may still run.
 containers app=stay node2 >$TMP/stay && containers app=db node2 >$TMP/db && [ -s $TMP/stay ] && [ -s $TMP/db ]
 lab cut node2 && retry 120 not_ready node2
-events involvedObject.name=node2 | shows 'Node/node2 NodeNotReady'
+retry 30 eval 'events involvedObject.name=node2 | shows "Node/node2 NodeNotReady"'
 retry 60 sh -c '[ "$(kubectl get pods -l app=move --field-selector spec.nodeName=node1 --no-headers | grep -c Running)" = 4 ]' && retry 30 ready deploy move 4
 retry 30 sh -c '[ "$(kubectl get pods -l app=db --field-selector spec.nodeName=node2 --no-headers | grep -c Terminating)" = "$(wc -l <'$TMP/db')" ]'
 containers app=db node2 | diff $TMP/db - && once && containers app=stay node2 | diff $TMP/stay -
-kubectl get events -o jsonpath='{range .items[*]}{.reason} {.message}{"\n"}{end}' | shows 'TaintManagerEviction'
+retry 30 eval 'kubectl get events -o jsonpath="{.items[*].reason}" | shows TaintManagerEviction'
 lab heal && retry 90 is_ready node2 && retry 90 settled
 containers app=stay node2 | diff $TMP/stay -
-events involvedObject.name=node2 | shows 'Node/node2 NodeReady'
+retry 30 eval 'events involvedObject.name=node2 | shows "Node/node2 NodeReady"'
 
 # Of three packets one is lost, each way: slow, but nothing is given up, and what is asked for comes to be.
 lab slow node2 --loss 30%
