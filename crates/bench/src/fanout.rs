@@ -2,15 +2,16 @@
 //!
 //! With one writer this is how long a write takes until everybody has seen it; with several, how many events a second get through.
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use client::HttpClient;
 use client::remote::Lines;
-use futures_util::future::join_all;
-use futures_util::stream::{FuturesUnordered, TryStreamExt};
+use futures_util::future::{BoxFuture, join_all};
 use http::Method;
 use memchr::memmem::Finder;
 use serde_json::json;
@@ -47,8 +48,31 @@ fn number(line: &[u8], needle: &Finder<'_>) -> Option<usize> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
+/// The watchers of one connection.
+struct Party {
+    shared: Arc<Shared>,
+    watchers: usize,
+    /// How many of them have seen each write.
+    seen: Vec<AtomicUsize>,
+}
+
+impl Party {
+    /// One of them has seen it. The others are told when all have: so they do not wait for each other's counting.
+    fn sees(&self, number: usize) {
+        if self.seen[number].fetch_add(1, Ordering::Relaxed) + 1 < self.watchers {
+            return;
+        }
+        if self.shared.seen[number].fetch_add(self.watchers, Ordering::AcqRel) + self.watchers == self.shared.watchers {
+            self.shared.told[number % self.shared.told.len()].notify_one();
+        }
+    }
+}
+
+type Latencies = Result<Vec<Duration>, String>;
+
 /// Latencies of all events of one watcher. A watch that ends before it has seen all of them is an error, with its last line: it would be waited for in vain.
-async fn watch(client: HttpClient, path: String, shared: Arc<Shared>) -> Result<Vec<Duration>, String> {
+async fn watch(client: HttpClient, path: String, party: Arc<Party>) -> Latencies {
+    let shared = &*party.shared;
     let mut latencies = Vec::with_capacity(WRITES);
     let response = client.request(Method::GET, &path, &[], Bytes::new()).await.map_err(|error| error.to_string())?;
     let status = response.status;
@@ -69,11 +93,29 @@ async fn watch(client: HttpClient, path: String, shared: Arc<Shared>) -> Result<
         };
         // An event may come before the answer to the write.
         latencies.push(shared.answered[number].get().map_or(Duration::ZERO, |at| now.saturating_duration_since(*at)));
-        if shared.seen[number].fetch_add(1, Ordering::AcqRel) + 1 == shared.watchers {
-            shared.told[number % shared.told.len()].notify_one();
-        }
+        party.sees(number);
     }
     Ok(latencies)
+}
+
+/// All watches of a connection in turn, whenever one of them goes on: an event comes for all of them at once, so knowing which ones would cost more than asking.
+async fn all(mut watches: Vec<BoxFuture<'static, Latencies>>) -> Latencies {
+    let mut latencies = Vec::new();
+    poll_fn(|cx| {
+        let mut at = 0;
+        while let Some(watch) = watches.get_mut(at) {
+            match watch.as_mut().poll(cx) {
+                Poll::Pending => at += 1,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(all)) => {
+                    latencies.extend(all);
+                    drop(watches.swap_remove(at));
+                }
+            }
+        }
+        if watches.is_empty() { Poll::Ready(Ok(std::mem::take(&mut latencies))) } else { Poll::Pending }
+    })
+    .await
 }
 
 /// One writer's events, until each of its writes has been seen by all.
@@ -110,8 +152,8 @@ pub async fn run(cluster: &Cluster, watchers: usize, writers: usize) -> Result<F
         let count = watchers / connections + usize::from(index < watchers % connections);
         // From whatever the server has: nothing is there yet. To begin with "the newest", a stock API server asks etcd first, and in vain if that is older than 3.4.25.
         let path = format!("{collection}?watch=true&resourceVersion=0");
-        let watches: FuturesUnordered<_> = (0..count).map(|_| watch(client.clone(), path.clone(), shared.clone())).collect();
-        tasks.spawn(watches.try_collect::<Vec<_>>());
+        let party = Arc::new(Party { shared: shared.clone(), watchers: count, seen: (0..WRITES).map(|_| AtomicUsize::new(0)).collect() });
+        tasks.spawn(all((0..count).map(|_| Box::pin(watch(client.clone(), path.clone(), party.clone())) as BoxFuture<'static, Latencies>).collect()));
     }
     let writes = async {
         while shared.ready.load(Ordering::Acquire) < watchers {
@@ -124,7 +166,7 @@ pub async fn run(cluster: &Cluster, watchers: usize, writers: usize) -> Result<F
     let watches = async {
         let mut latencies = Vec::new();
         while let Some(done) = tasks.join_next().await {
-            latencies.extend(done.map_err(|error| error.to_string()).flatten().map_err(BenchError::Watch)?.concat());
+            latencies.extend(done.map_err(|error| error.to_string()).flatten().map_err(BenchError::Watch)?);
         }
         Ok::<_, BenchError>(latencies)
     };
