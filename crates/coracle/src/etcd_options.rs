@@ -1,13 +1,13 @@
 //! The flags that name an etcd, as kube-apiserver's, and the store over it.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use kubeadm::{EtcdFacts, ExternalEtcd};
+use kubeadm::{EtcdFacts, EtcdFlags, ExternalEtcd};
 use store::{Remote, RemoteConfig, Sealing};
 
 const PREFIX: &str = "/registry";
@@ -16,18 +16,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[derive(Args, Clone, Default)]
 pub struct EtcdOptions {
-    /// Keep the cluster's objects in this etcd (URLs, comma separated) instead of the data folder; several API servers may share it
-    #[arg(long, value_name = "URLS", value_delimiter = ',')]
-    pub etcd_servers: Vec<String>,
-    /// The authority of etcd's certificates
-    #[arg(long, value_name = "FILE")]
-    pub etcd_cafile: Option<PathBuf>,
-    /// The certificate by which etcd knows this cluster
-    #[arg(long, value_name = "FILE", requires = "etcd_keyfile")]
-    pub etcd_certfile: Option<PathBuf>,
-    /// Its key
-    #[arg(long, value_name = "FILE", requires = "etcd_certfile")]
-    pub etcd_keyfile: Option<PathBuf>,
+    #[command(flatten)]
+    flags: EtcdFlags,
     /// What every key in etcd starts with
     #[arg(long, value_name = "PREFIX", default_value = PREFIX)]
     pub etcd_prefix: String,
@@ -40,20 +30,14 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 impl EtcdOptions {
     /// The etcd of a cluster that kubeadm made.
     pub fn of(external: &ExternalEtcd) -> Self {
-        Self {
-            etcd_servers: external.endpoints.clone(),
-            etcd_cafile: external.ca_file.clone(),
-            etcd_certfile: external.cert_file.clone(),
-            etcd_keyfile: external.key_file.clone(),
-            etcd_prefix: PREFIX.to_owned(),
-        }
+        Self { flags: EtcdFlags::of(external), etcd_prefix: PREFIX.to_owned() }
     }
 
     /// The command line that says so again.
     pub fn words(&self) -> Vec<OsString> {
-        let files = [("--etcd-cafile", &self.etcd_cafile), ("--etcd-certfile", &self.etcd_certfile), ("--etcd-keyfile", &self.etcd_keyfile)];
+        let files = [("--etcd-cafile", &self.flags.etcd_cafile), ("--etcd-certfile", &self.flags.etcd_certfile), ("--etcd-keyfile", &self.flags.etcd_keyfile)];
         let files = files.into_iter().filter_map(|(flag, file)| Some([OsString::from(flag), file.as_ref()?.into()])).flatten();
-        ["--etcd-servers".into(), self.etcd_servers.join(",").into()].into_iter().chain(files).collect()
+        ["--etcd-servers".into(), self.flags.etcd_servers.join(",").into()].into_iter().chain(files).collect()
     }
 
     /// Whether it is there, and holds a cluster.
@@ -67,26 +51,26 @@ impl EtcdOptions {
     }
 
     pub fn is_asked_for(&self) -> bool {
-        !self.etcd_servers.is_empty()
+        !self.flags.etcd_servers.is_empty()
     }
 
     pub fn config(&self, sealing: Sealing) -> Result<RemoteConfig> {
-        let identity = match (&self.etcd_certfile, &self.etcd_keyfile) {
+        let identity = match (&self.flags.etcd_certfile, &self.flags.etcd_keyfile) {
             (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
             _ => None,
         };
-        let tls = match &self.etcd_cafile {
+        let tls = match &self.flags.etcd_cafile {
             Some(authority) => Some(etcd::tls(&read(authority)?, identity.as_ref().map(|(certificate, key)| (&certificate[..], &key[..])))?),
             None if identity.is_some() => bail!("--etcd-certfile and --etcd-keyfile need --etcd-cafile"),
             None => None,
         };
         let resolve: etcd::Resolve = Arc::new(|host| Box::pin(async move { resolver::resolve(&host).await.map_err(|error| format!("dial tcp: {error}")) }));
-        Ok(RemoteConfig { sealing, ..RemoteConfig::kubernetes(etcd::Config { endpoints: self.etcd_servers.clone(), tls, resolve }, &self.etcd_prefix) })
+        Ok(RemoteConfig { sealing, ..RemoteConfig::kubernetes(etcd::Config { endpoints: self.flags.etcd_servers.clone(), tls, resolve }, &self.etcd_prefix) })
     }
 
     pub async fn open(&self, sealing: Sealing) -> Result<Remote> {
         let store = Remote::open(self.config(sealing)?).await.context("cannot open the store")?;
-        tracing::info!(target: "store", endpoints = self.etcd_servers.join(","), prefix = self.etcd_prefix, "etcd is read");
+        tracing::info!(target: "store", endpoints = self.flags.etcd_servers.join(","), prefix = self.etcd_prefix, "etcd is read");
         Ok(store)
     }
 }

@@ -176,7 +176,7 @@ pub fn of_init(options: &mut init::Options, documents: &[Document]) -> Result<()
             if etcd.cert_file.is_some() != etcd.key_file.is_some() {
                 return Err(wrong("/etcd/external", &Value::Null, "either both or none of .Etcd.External.CertFile and .Etcd.External.KeyFile must be set"));
             }
-            options.etcd = init::EtcdFlags { etcd_servers: etcd.endpoints, etcd_cafile: etcd.ca_file, etcd_certfile: etcd.cert_file, etcd_keyfile: etcd.key_file };
+            options.etcd = init::EtcdFlags::of(&etcd);
         }
         read.pass_over(&["/etcd/local/extraArgs", "/controllerManager/extraArgs", "/scheduler/extraArgs", "/apiServer/extraVolumes", "/apiServer/extraEnvs"]);
     }

@@ -130,7 +130,7 @@ pub struct Options {
 /// An etcd that several control planes share: kube-apiserver's flags for it.
 #[derive(Args, Debug, Clone, Default)]
 pub struct EtcdFlags {
-    /// Keep the cluster's objects in this etcd (URLs, comma separated): several control planes can share it
+    /// Keep the cluster's objects in this etcd (URLs, comma separated) instead of the data folder; several API servers may share it
     #[arg(long, value_name = "URLS", value_delimiter = ',')]
     pub etcd_servers: Vec<String>,
     /// The authority of etcd's certificates
@@ -145,6 +145,10 @@ pub struct EtcdFlags {
 }
 
 impl EtcdFlags {
+    pub fn of(etcd: &ExternalEtcd) -> Self {
+        Self { etcd_servers: etcd.endpoints.clone(), etcd_cafile: etcd.ca_file.clone(), etcd_certfile: etcd.cert_file.clone(), etcd_keyfile: etcd.key_file.clone() }
+    }
+
     pub fn external(&self) -> Option<ExternalEtcd> {
         (!self.etcd_servers.is_empty()).then(|| ExternalEtcd { endpoints: self.etcd_servers.clone(), ca_file: self.etcd_cafile.clone(), cert_file: self.etcd_certfile.clone(), key_file: self.etcd_keyfile.clone() })
     }

@@ -37,5 +37,6 @@ pub use cli::main;
 pub use files::{remove_traces, write_private};
 pub use host::{Agent, ControlPlane, EtcdFacts, ExternalEtcd, Host, KUBELET_FOLDER, KUBERNETES_FOLDER};
 pub use identity::IdentityFile;
+pub use init::EtcdFlags;
 pub use kubeconfig::{Login, kubeconfig};
 pub use signing::{CLIENT_SIGNER, SERVING_SIGNER, SigningError, Wish, sign};

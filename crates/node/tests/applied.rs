@@ -1,16 +1,17 @@
 //! A pod network that is applied: the folder of CNI configurations, plugins that are programs, and the built-in network by its own configuration. Needs root.
 
+#[path = "host/mod.rs"]
+mod host;
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use api::world::SystemClock;
-use client::Client;
+use host::ip;
 use node::networking::{AppliedConfig, BUILT_IN_CONFIGURATION, BUILT_IN_FILE, Networking, NetworkingConfig};
 use sandbox::cri::PodSandboxConfig;
 use tokio::sync::watch;
@@ -37,35 +38,8 @@ STATUS) [ ! -e "$(dirname "$0")/sick" ] || { echo '{"cniVersion":"1.1.0","code":
 esac
 "#;
 
-fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap_or_else(|_| panic!("address {text}"))
-}
-
-async fn api_server() -> Client {
-    let store = Arc::new(store::Embedded::open(store::Config::memory()).expect("store"));
-    let key = server::TokenKey::from_pkcs8(&server::TokenKey::generate().expect("key")).expect("key");
-    let chance: server::Chance = Arc::new(|buffer| File::open("/dev/urandom").and_then(|mut f| f.read_exact(buffer)).expect("random"));
-    let mut config = server::Config::new(Arc::new(key), "no CA".into());
-    config.advertise_address = ip("192.0.2.1");
-    let api = server::Api::open(store, Arc::new(SystemClock), chance, config, Arc::new(server::NodeDialer)).await.expect("api");
-    Client::new(Arc::new(server::Local::new(api, "system:kube-proxy")), "test")
-}
-
 fn config(dir: &Path) -> NetworkingConfig {
-    let range = |text: &str| text.parse().into_iter().collect();
-    let resolv_conf = dir.join("resolv.conf");
-    std::fs::write(&resolv_conf, "").expect("write");
-    NetworkingConfig {
-        node_name: "node1".into(),
-        pod_cidrs: range("10.244.0.0/24"),
-        cluster_cidrs: range("10.244.0.0/16"),
-        service_cidrs: range("10.96.0.0/12"),
-        cluster_dns: vec![ip("10.96.0.10")],
-        cluster_domain: "cluster.local".into(),
-        resolv_conf,
-        state_dir: dir.join("network"),
-        applied: Some(AppliedConfig { configurations: dir.join("etc/cni/net.d"), programs: vec![dir.join("bin")] }),
-    }
+    NetworkingConfig { applied: Some(AppliedConfig { configurations: dir.join("etc/cni/net.d"), programs: vec![dir.join("bin")] }), ..host::config(dir) }
 }
 
 async fn until(readiness: &mut watch::Receiver<Option<String>>, wanted: impl Fn(&Option<String>) -> bool) {
@@ -103,7 +77,7 @@ async fn scenario() {
     std::fs::create_dir(&programs).expect("folder");
     std::fs::write(programs.join("two-ends"), PLUGIN).expect("write");
     std::fs::set_permissions(programs.join("two-ends"), std::fs::Permissions::from_mode(0o755)).expect("mode");
-    let client = api_server().await;
+    let client = host::api_server("system:kube-proxy").await;
     let mut networking = Networking::open(config(dir.path())).await.expect("open");
     networking.follow(&client).expect("follow");
     let mut readiness = networking.readiness().expect("it waits for a network");
@@ -164,17 +138,5 @@ async fn scenario() {
 
 #[test]
 fn networks_come_and_go() {
-    let namespace = network::netns::create().expect("namespace");
-    network::netns::run_in(&namespace, || {
-        let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("iproute2");
-        assert!(up.success());
-        // Threads are born in the namespace of the one that starts them.
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_stack_size(16 << 20).enable_all().build().expect("runtime");
-        std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().stack_size(16 << 20);
-            thread.spawn_scoped(scope, || runtime.block_on(scenario())).expect("thread").join()
-        })
-        .expect("scenario");
-    })
-    .expect("test");
+    host::in_a_namespace(scenario());
 }

@@ -1,52 +1,23 @@
 //! From the API to the packet: the API server in process, this node's networking in a network namespace of its own. Needs root.
 
+#[path = "host/mod.rs"]
+mod host;
+
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::k8s::api::core::v1::{ConfigMap, Service};
 use api::k8s::api::discovery::v1::EndpointSlice;
-use api::world::SystemClock;
-use client::{Client, DeleteOptions, PatchKind};
-use node::networking::{Networking, NetworkingConfig};
+use client::{DeleteOptions, PatchKind};
+use host::{api_server, config, in_a_namespace, ip};
+use node::networking::Networking;
 use sandbox::cri::PodSandboxConfig;
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(10);
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap_or_else(|_| panic!("address {text}"))
-}
-
-async fn api_server() -> Client {
-    let store = Arc::new(store::Embedded::open(store::Config::memory()).expect("store"));
-    let key = server::TokenKey::from_pkcs8(&server::TokenKey::generate().expect("key")).expect("key");
-    let chance: server::Chance = Arc::new(|buffer| File::open("/dev/urandom").and_then(|mut f| f.read_exact(buffer)).expect("random"));
-    let mut config = server::Config::new(Arc::new(key), "no CA".into());
-    config.advertise_address = ip("192.0.2.1");
-    let api = server::Api::open(store, Arc::new(SystemClock), chance, config, Arc::new(server::NodeDialer)).await.expect("api");
-    Client::new(Arc::new(server::Local::new(api, "system:kube-proxy")), "test")
-}
-
-fn config(dir: &std::path::Path) -> NetworkingConfig {
-    let range = |text: &str| text.parse().into_iter().collect();
-    let resolv_conf = dir.join("resolv.conf");
-    std::fs::write(&resolv_conf, "").expect("write");
-    NetworkingConfig {
-        node_name: "node1".into(),
-        pod_cidrs: range("10.244.0.0/24"),
-        cluster_cidrs: range("10.244.0.0/16"),
-        service_cidrs: range("10.96.0.0/12"),
-        cluster_dns: vec![ip("10.96.0.10")],
-        cluster_domain: "cluster.local".into(),
-        resolv_conf,
-        state_dir: dir.join("network"),
-        applied: None,
-    }
-}
 
 /// A pod that answers each TCP connection on port 8080 with its name.
 async fn pod(networking: &Networking, name: &'static str) -> (File, IpAddr) {
@@ -106,7 +77,7 @@ fn slice(endpoints: &[IpAddr]) -> Value {
 
 async fn scenario() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let client = api_server().await;
+    let client = api_server("system:kube-proxy").await;
     let mut networking = Networking::open(config(dir.path())).await.expect("open");
     networking.follow(&client).expect("follow");
     let ((client_pod, _), (_a, a), (_b, b)) = (pod(&networking, "client").await, pod(&networking, "a").await, pod(&networking, "b").await);
@@ -196,18 +167,4 @@ fn allocations_of_the_dead_are_given_back() {
 #[test]
 fn services_from_the_api_reach_packets_and_names() {
     in_a_namespace(scenario());
-}
-
-fn in_a_namespace(scenario: impl Future<Output = ()> + Send) {
-    // Unoptimised, it holds a whole API server: too much for the stack of a thread that only changes its namespace.
-    let scenario = Box::pin(scenario);
-    let namespace = network::netns::create().expect("namespace");
-    network::netns::run_in(&namespace, || {
-        let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("iproute2");
-        assert!(up.success());
-        // Threads are born in the namespace of the one that starts them.
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
-        std::thread::scope(|scope| scope.spawn(|| runtime.block_on(scenario)).join()).expect("scenario");
-    })
-    .expect("test");
 }

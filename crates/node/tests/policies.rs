@@ -3,16 +3,16 @@
 //! Nothing waits for a time: a round asks every pod by every pod at once, those first who are expected to hear nothing, and it is over when
 //! all have answered who are expected to. Rounds go on until one is as expected.
 
+#[path = "host/mod.rs"]
+mod host;
+
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::k8s::api::core::v1::{Namespace, Pod, ServiceAccount};
-use api::world::SystemClock;
 use client::{Body, Client, DeleteOptions, PatchKind, Target, WriteOptions};
 use node::networking::{Networking, NetworkingConfig};
 use sandbox::cri::PodSandboxConfig;
@@ -23,29 +23,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const ROUND: Duration = Duration::from_millis(250);
 const PORTS: [u16; 2] = [80, 81];
 
-async fn api_server() -> Client {
-    let store = Arc::new(store::Embedded::open(store::Config::memory()).expect("store"));
-    let key = server::TokenKey::from_pkcs8(&server::TokenKey::generate().expect("key")).expect("key");
-    let chance: server::Chance = Arc::new(|buffer| File::open("/dev/urandom").and_then(|mut f| f.read_exact(buffer)).expect("random"));
-    let mut config = server::Config::new(Arc::new(key), "no CA".into());
-    config.advertise_address = "192.0.2.1".parse().expect("address");
-    let api = server::Api::open(store, Arc::new(SystemClock), chance, config, Arc::new(server::NodeDialer)).await.expect("api");
-    Client::new(Arc::new(server::Local::new(api, "system:test")), "test")
-}
-
+/// Of both families.
 fn config(dir: &std::path::Path) -> NetworkingConfig {
     let ranges = |texts: [&str; 2]| texts.iter().map(|t| t.parse().expect("range")).collect::<Vec<_>>();
-    std::fs::write(dir.join("resolv.conf"), "").expect("write");
     NetworkingConfig {
-        node_name: "node1".into(),
         pod_cidrs: ranges(["10.244.0.0/24", "fd00:10:244::/64"]),
         cluster_cidrs: ranges(["10.244.0.0/16", "fd00:10:244::/56"]),
         service_cidrs: ranges(["10.96.0.0/12", "fd00:10:96::/112"]),
-        cluster_dns: vec!["10.96.0.10".parse().expect("address")],
-        cluster_domain: "cluster.local".into(),
-        resolv_conf: dir.join("resolv.conf"),
-        state_dir: dir.join("network"),
-        applied: None,
+        ..host::config(dir)
     }
 }
 
@@ -170,7 +155,7 @@ async fn round(pods: &[TestPod], port: u16, v4: bool, expected: &(impl Fn(&str, 
 
 async fn scenario() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let client = api_server().await;
+    let client = host::api_server("system:test").await;
     for name in ["x", "y", "z"] {
         let object = json!({"metadata": {"name": name, "labels": {"ns": name}}});
         client.of::<Namespace>(None).create(&serde_json::from_value(object).expect("namespace")).await.expect("create namespace");
@@ -286,18 +271,5 @@ async fn scenario() {
 
 #[test]
 fn truth_tables() {
-    let scenario = Box::pin(scenario());
-    let namespace = network::netns::create().expect("namespace");
-    network::netns::run_in(&namespace, || {
-        let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("iproute2");
-        assert!(up.success());
-        // Threads are born in the namespace of the one that starts them.
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_stack_size(16 << 20).enable_all().build().expect("runtime");
-        std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().stack_size(16 << 20);
-            thread.spawn_scoped(scope, || runtime.block_on(scenario)).expect("thread").join()
-        })
-        .expect("scenario");
-    })
-    .expect("test");
+    host::in_a_namespace(scenario());
 }
