@@ -193,16 +193,16 @@ async fn a_member_of_etcd_and_an_api_server_die_under_load() {
     while let Some(done) = clients.join_next().await {
         done.expect("no panic").expect("an answer in the end");
     }
+    let mut acknowledged = BTreeSet::new();
+    for maker in makers {
+        acknowledged.extend(maker.await.expect("no panic"));
+    }
     let (history, strange) = recorder.take();
     assert!(strange.is_empty(), "{strange:#?}");
     let summary = history.check().unwrap_or_else(|violation| panic!("{violation}"));
     assert!(summary.answered > all / 2 && summary.lists > 0, "{summary}");
     println!("{summary}");
     // What was acknowledged is there, whomever one asks.
-    let mut acknowledged = BTreeSet::new();
-    for maker in makers {
-        acknowledged.extend(maker.await.expect("no panic"));
-    }
     assert!(acknowledged.len() > MADE / 2, "{}", acknowledged.len());
     for client in [victim.client(), through_survivor] {
         let there = names(&get(&client, CONFIG_MAPS).await);

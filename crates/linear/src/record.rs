@@ -8,13 +8,14 @@ use crate::history::{Answer, Ask, History, Listing, Moment, Operation};
 #[derive(Default)]
 pub struct Recorder {
     inner: Mutex<Inner>,
-    /// Something was written down.
+    /// A request was begun.
     told: Notify,
 }
 
 #[derive(Default)]
 struct Inner {
     now: Moment,
+    begun: usize,
     history: History,
     strange: Vec<String>,
 }
@@ -29,7 +30,12 @@ impl Inner {
 impl Recorder {
     /// A request is about to be sent.
     pub fn call(&self) -> Moment {
-        self.inner.lock().tick()
+        let mut inner = self.inner.lock();
+        inner.begun += 1;
+        let now = inner.tick();
+        drop(inner);
+        self.told.notify_waiters();
+        now
     }
 
     /// Its answer is there, or will never be.
@@ -37,8 +43,6 @@ impl Recorder {
         let mut inner = self.inner.lock();
         let end = inner.tick();
         inner.history.operations.push(Operation { client, key: key.to_owned(), ask, answer, call, end });
-        drop(inner);
-        self.told.notify_waiters();
     }
 
     /// The end of `listing` is now.
@@ -59,12 +63,12 @@ impl Recorder {
         (std::mem::take(&mut inner.history), std::mem::take(&mut inner.strange))
     }
 
-    /// Waits until that many requests are over: for whoever wants to break something in the middle.
+    /// Waits until that many requests were begun, whatever becomes of them: for whoever wants to break something in the middle.
     pub async fn reaches(&self, requests: usize) {
         loop {
             let mut told = std::pin::pin!(self.told.notified());
             told.as_mut().enable();
-            if self.inner.lock().history.operations.len() >= requests {
+            if self.inner.lock().begun >= requests {
                 return;
             }
             told.await;
