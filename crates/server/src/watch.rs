@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use ::api::{Object, Resource, Status};
 use client::{BoxFuture, ListOptions, WatchOptions};
-use store::{Compacted, EventKind, Watch, WatchItem};
+use store::{Compacted, EventKind, Place, Watch, WatchItem};
 
 use crate::api::Api;
 use crate::custom::conversion;
@@ -112,6 +112,24 @@ impl Watching {
         (self.bookmarks && self.initial.is_empty()).then_some(Change::Bookmark { revision, initial_end: false })
     }
 
+    /// Where this watch is among all that see the same, while it does: no selector tells them apart, and nothing of a custom kind has to be converted.
+    pub fn place(&self) -> Option<Place> {
+        let alike = self.row.custom.is_none() && self.selection.is_everything() && self.initial.is_empty() && !self.ended;
+        self.source.as_ref().filter(|_| alike).map(|source| source.place())
+    }
+
+    /// In place of `try_next`, by who knows what comes.
+    pub fn pass(&mut self, revision: u64) {
+        if let Some(source) = &mut self.source {
+            source.pass(revision);
+        }
+    }
+
+    /// Not part of the initial state, nor older.
+    pub fn is_news(&self, revision: u64) -> bool {
+        revision > self.from
+    }
+
     /// What is there already, without waiting.
     pub fn try_next(&mut self) -> Option<Change> {
         loop {
@@ -165,7 +183,7 @@ impl Watching {
     /// An item of the store as a change, if it is one for this client. One that needs a webhook is set aside.
     fn take(&mut self, item: WatchItem) -> Option<Change> {
         let event = match item {
-            WatchItem::Event(event) if event.object.resource_version() <= self.from => return None,
+            WatchItem::Event(event) if !self.is_news(event.object.resource_version()) => return None,
             WatchItem::Event(event) => event,
             WatchItem::Progress(revision) => return (self.bookmarks && revision >= self.from).then_some(Change::Bookmark { revision, initial_end: false }),
             WatchItem::Expired(compacted) => return Some(self.failed(too_old(compacted))),

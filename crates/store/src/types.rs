@@ -102,6 +102,17 @@ pub enum WatchItem {
     Expired(Compacted),
 }
 
+/// Where a watcher is in the run of events that it shares with all others of its prefix: what one of them made of an event can serve the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// No other run in this process ever has the same.
+    pub run: u64,
+    /// The number of the event that comes next.
+    pub next: u64,
+    /// Whether that is there already.
+    pub there: bool,
+}
+
 /// A running watch: a bounded queue fed by the store. Dropping it ends it.
 pub trait Watch: Send {
     /// The next item; `None` when the store closes.
@@ -112,6 +123,9 @@ pub trait Watch: Send {
     }
     /// Without waiting.
     fn try_next(&mut self) -> Option<WatchItem>;
+    fn place(&self) -> Place;
+    /// In place of `try_next`, by who has that event already and knows its revision.
+    fn pass(&mut self, revision: Revision);
     /// Everything committed up to here was delivered through `next`/`try_next` already (for bookmarks).
     fn delivered(&self) -> Revision;
 }

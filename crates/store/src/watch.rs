@@ -13,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::sleepers::{Sleeper, Sleepers};
 use crate::state::State;
-use crate::types::{Compacted, Event, Revision, Watch, WatchItem};
+use crate::types::{Compacted, Event, Place, Revision, Watch, WatchItem};
 
 /// Events a watcher takes out of its group at a time.
 const TAKEN_EVENTS: usize = 64;
@@ -22,8 +22,12 @@ const TAKEN_BYTES: usize = 128 * 1024;
 /// Where a group's numbering starts, so that older events can still be put in front.
 const FIRST_NUMBER: u64 = 1 << 63;
 
+/// Numbers the runs of all stores of the process.
+static RUNS: AtomicU64 = AtomicU64::new(0);
+
 struct Group {
     prefix: Arc<str>,
+    number: u64,
     run: RwLock<Run>,
     /// The number of the event that will come next: a thousand watchers who look whether there is something new need not pass the lock one by one.
     end: AtomicU64,
@@ -145,8 +149,14 @@ impl Hub {
             None => {
                 let prefix: Arc<str> = prefix.into();
                 let run = Run { events: VecDeque::new(), first: FIRST_NUMBER, complete_from: state.revision() };
-                let group =
-                    Arc::new(Group { prefix: Arc::clone(&prefix), run: RwLock::new(run), end: AtomicU64::new(FIRST_NUMBER), touched: AtomicBool::new(false), sleepers: Sleepers::default() });
+                let group = Arc::new(Group {
+                    prefix: Arc::clone(&prefix),
+                    number: RUNS.fetch_add(1, Ordering::Relaxed),
+                    run: RwLock::new(run),
+                    end: AtomicU64::new(FIRST_NUMBER),
+                    touched: AtomicBool::new(false),
+                    sleepers: Sleepers::default(),
+                });
                 *groups.lengths.entry(prefix.len()).or_default() += 1;
                 groups.by_prefix.insert(prefix, (Arc::clone(&group), 1));
                 group
@@ -277,6 +287,19 @@ impl Watch for Cursor {
                 }
             }
         }
+    }
+
+    fn place(&self) -> Place {
+        // Those taken are the last before `next`: only older ones are left out, at a watch's beginning.
+        let there = !self.taken.is_empty() || (!self.expired && self.next != self.group.end.load(Ordering::Acquire));
+        Place { run: self.group.number, next: self.next - self.taken.len() as u64, there }
+    }
+
+    fn pass(&mut self, revision: Revision) {
+        if self.taken.pop_front().is_none() {
+            self.next += 1;
+        }
+        self.position = revision;
     }
 
     fn delivered(&self) -> Revision {

@@ -1,5 +1,6 @@
 //! The API over HTTPS: connections, and the road from a request to the registry and back.
 
+mod alike;
 pub(crate) mod answer;
 mod audited;
 mod backend;

@@ -15,8 +15,10 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use store::Place;
 use tokio::time::Instant;
 
+use super::alike;
 use super::answer::Answer;
 use super::negotiate::{Media, Shape, Wanted};
 use super::streams;
@@ -68,7 +70,11 @@ impl Body for Stream {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         streams::lasts();
-        self.poll_bytes(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+        let bytes = self.poll_bytes(cx);
+        if bytes.is_pending() {
+            streams::waits();
+        }
+        bytes.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
     }
 }
 
@@ -78,25 +84,16 @@ impl Stream {
         if self.ended {
             return Poll::Ready(None);
         }
-        let change = loop {
-            if let Poll::Ready(change) = self.watching.poll_next(cx) {
-                break change;
-            }
-            ready!(self.ticker.poll_due(cx));
-            let now = Instant::now();
-            if now >= self.until {
-                break None;
-            }
-            self.wind(now);
-            if let Some(bookmark) = self.watching.bookmark() {
-                break Some(bookmark);
-            }
+        let first = match self.another() {
+            Some(line) => line,
+            None => match ready!(self.poll_change(cx)) {
+                Some(change) => self.line(change),
+                None => {
+                    self.ended = true;
+                    return Poll::Ready(None);
+                }
+            },
         };
-        let Some(change) = change else {
-            self.ended = true;
-            return Poll::Ready(None);
-        };
-        let first = self.line(change);
         let Some(second) = self.another() else { return Poll::Ready(Some(first)) };
         let mut frame = BytesMut::with_capacity(2 * (first.len() + second.len()));
         frame.extend_from_slice(&first);
@@ -109,28 +106,70 @@ impl Stream {
         Poll::Ready(Some(frame.freeze()))
     }
 
+    /// Waits for a change, or for a bookmark's time.
+    fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Option<Change>> {
+        loop {
+            if let Poll::Ready(change) = self.watching.poll_next(cx) {
+                return Poll::Ready(change);
+            }
+            ready!(self.ticker.poll_due(cx));
+            let now = Instant::now();
+            if now >= self.until {
+                return Poll::Ready(None);
+            }
+            self.wind(now);
+            if let Some(bookmark) = self.watching.bookmark() {
+                return Poll::Ready(Some(bookmark));
+            }
+        }
+    }
+
     /// Bookmarks come each minute, as upstream's, whatever else does.
     fn wind(&mut self, now: Instant) {
         let due = if self.watching.wants_bookmarks() { self.until.min(now + BOOKMARK_INTERVAL) } else { self.until };
         self.ticker.set(due);
     }
 
-    /// What is there already.
+    /// What is there already. Most often another client has been sent the same by this thread.
     fn another(&mut self) -> Option<Bytes> {
-        if self.ended {
-            return None;
+        while !self.ended {
+            let alike = self.place();
+            if alike.is_some_and(|place| !place.there) {
+                return None;
+            }
+            let Some((revision, line)) = alike.and_then(|place| alike::sent(place, self.watching.row(), self.wanted.media)) else {
+                let change = self.watching.try_next()?;
+                return Some(self.line(change));
+            };
+            self.watching.pass(revision);
+            if self.watching.is_news(revision) {
+                return Some(line);
+            }
         }
-        self.watching.try_next().map(|change| self.line(change))
+        None
+    }
+
+    /// Where it is among those that are sent the same.
+    fn place(&self) -> Option<Place> {
+        self.watching.place().filter(|_| self.wanted.shape == Shape::Whole && !self.ended)
     }
 
     fn line(&mut self, change: Change) -> Bytes {
-        match change {
-            Change::Added(object) => self.object("ADDED", &object),
-            Change::Modified(object) => self.object("MODIFIED", &object),
-            Change::Deleted(object) => self.object("DELETED", &object),
-            Change::Bookmark { revision, initial_end } => self.bookmark(revision, initial_end),
-            Change::Failed(status) => self.failed(&status),
+        let (kind, object) = match change {
+            Change::Added(object) => ("ADDED", object),
+            Change::Modified(object) => ("MODIFIED", object),
+            Change::Deleted(object) => ("DELETED", object),
+            Change::Bookmark { revision, initial_end } => return self.bookmark(revision, initial_end),
+            Change::Failed(status) => return self.failed(&status),
+        };
+        let line = self.object(kind, &object);
+        let revision = object.resource_version();
+        if self.watching.is_news(revision)
+            && let Some(place) = self.place()
+        {
+            alike::keep(place, self.watching.row(), self.wanted.media, revision, &line);
         }
+        line
     }
 
     /// The last event: an error ends a watch.

@@ -6,36 +6,89 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use client::BoxFuture;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
+use slab::Slab;
 use tokio::task::coop::unconstrained;
 
 /// Rounds in which streams go on before the connection sends what they said: more would let one connection keep a thread.
 const ROUNDS: usize = 64;
 
+/// What the stream that this thread polls right now has done.
+#[derive(Clone, Copy)]
+struct Polled {
+    /// Known by where its alarm lies.
+    alarm: *const Alarm,
+    lasts: bool,
+    /// Its alarm was called by itself.
+    woken: bool,
+    waits: bool,
+}
+
 thread_local! {
-    /// Whether what is being polled lasts.
-    static LASTS: Cell<bool> = const { Cell::new(false) };
+    static POLLED: Cell<Polled> = const { Cell::new(Polled { alarm: ptr::null(), lasts: false, woken: false, waits: false }) };
+}
+
+/// Until it is dropped, notes are taken of this stream.
+struct Notes {
+    outer: Polled,
+}
+
+impl Notes {
+    fn of(alarm: *const Alarm) -> Self {
+        Self { outer: POLLED.replace(Polled { alarm, lasts: false, woken: false, waits: false }) }
+    }
+
+    fn taken(&self) -> Polled {
+        POLLED.get()
+    }
+}
+
+impl Drop for Notes {
+    fn drop(&mut self) {
+        POLLED.set(self.outer);
+    }
+}
+
+fn note(change: impl FnOnce(&mut Polled)) {
+    let mut polled = POLLED.get();
+    change(&mut polled);
+    POLLED.set(polled);
 }
 
 /// Said by a body, while it is polled, that goes on until its client has enough of it.
 pub fn lasts() {
-    LASTS.set(true);
+    note(|polled| polled.lasts = true);
+}
+
+/// Said by such a body when it has nothing to send and is known to all that it waits for. That its stream was woken in the same turn is of no interest then: HTTP/2
+/// does so with whoever sends something, to tell of the room for more, and that has been made use of.
+pub fn waits() {
+    note(|polled| polled.waits = true);
 }
 
 #[derive(Default)]
 struct Inbox {
     moved: Vec<BoxFuture<'static, ()>>,
-    /// The connection's.
+    /// Streams that have been woken, by their keys.
+    woken: Vec<usize>,
+    /// The connection's, which need not be woken while it is at work or has been woken.
     waker: Option<Waker>,
+    awake: bool,
     /// The connection is gone.
     closed: bool,
+}
+
+impl Inbox {
+    /// Whom to wake, when the lock is released.
+    fn rouse(&mut self) -> Option<Waker> {
+        if std::mem::replace(&mut self.awake, true) { None } else { self.waker.clone() }
+    }
 }
 
 /// What hyper runs a connection's streams with.
@@ -59,12 +112,10 @@ impl<F: Future<Output = ()> + Send + 'static> Future for Request<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(future) = &mut self.future else { return Poll::Ready(()) };
-        LASTS.set(false);
-        if future.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        if !LASTS.get() {
-            return Poll::Pending;
+        let notes = Notes::of(ptr::null());
+        let done = future.as_mut().poll(cx);
+        if done.is_ready() || !notes.taken().lasts {
+            return done;
         }
         if let Some(future) = self.future.take() {
             self.streams.take_over(future);
@@ -82,7 +133,7 @@ impl Streams {
             return;
         }
         inbox.moved.push(future);
-        let waker = inbox.waker.take();
+        let waker = inbox.rouse();
         drop(inbox);
         if let Some(waker) = waker {
             waker.wake();
@@ -90,23 +141,12 @@ impl Streams {
     }
 }
 
-/// Whoever waits for any of a connection's streams. A stream that wakes itself while it is polled (each does that sends something: HTTP/2 tells it of the room that it asks
-/// for) is polled again in the next round, at once, and its connection need not be woken for it.
-#[derive(Default)]
+/// One stream's way to its connection.
 struct Alarm {
-    state: AtomicU8,
-    connection: Mutex<Option<Waker>>,
-}
-
-const ASLEEP: u8 = 0;
-const POLLED: u8 = 1;
-const POLLED_AND_WOKEN: u8 = 2;
-
-impl Alarm {
-    /// Whether nothing has asked to be polled since this round began; then everybody sleeps.
-    fn sleeps(&self) -> bool {
-        self.state.compare_exchange(POLLED, ASLEEP, Ordering::AcqRel, Ordering::Acquire).is_ok()
-    }
+    key: usize,
+    /// Among those that have been woken; or its stream is over.
+    called: AtomicBool,
+    streams: Streams,
 }
 
 impl Wake for Alarm {
@@ -115,27 +155,40 @@ impl Wake for Alarm {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.state.load(Ordering::Acquire) == POLLED_AND_WOKEN || self.state.compare_exchange(POLLED, POLLED_AND_WOKEN, Ordering::AcqRel, Ordering::Acquire) != Err(ASLEEP) {
+        if ptr::eq(POLLED.get().alarm, Arc::as_ptr(self)) {
+            note(|polled| polled.woken = true);
             return;
         }
-        if let Some(connection) = &*self.connection.lock() {
-            connection.wake_by_ref();
+        if self.called.load(Ordering::Acquire) || self.called.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let mut inbox = self.streams.0.lock();
+        inbox.woken.push(self.key);
+        let waker = inbox.rouse();
+        drop(inbox);
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
+}
+
+struct Stream {
+    future: BoxFuture<'static, ()>,
+    alarm: Arc<Alarm>,
+    waker: Waker,
 }
 
 /// A connection's end of its streams: dropped with it, and they with this.
 pub struct Lasting {
     streams: Streams,
-    running: FuturesUnordered<BoxFuture<'static, ()>>,
-    alarm: Arc<Alarm>,
-    waker: Waker,
+    running: Slab<Stream>,
+    /// Whose turn it is.
+    turn: Vec<usize>,
 }
 
 impl Lasting {
     pub fn of(streams: &Streams) -> Self {
-        let alarm = Arc::<Alarm>::default();
-        Self { streams: streams.clone(), running: FuturesUnordered::new(), waker: alarm.clone().into(), alarm }
+        Self { streams: streams.clone(), running: Slab::new(), turn: Vec::new() }
     }
 
     /// Lets all go on that can. Before the connection itself is polled, which sends what they have to say.
@@ -149,24 +202,50 @@ impl Lasting {
     }
 
     fn go_on(&mut self, cx: &mut Context<'_>) {
-        {
-            let mut inbox = self.streams.0.lock();
-            self.running.extend(inbox.moved.drain(..));
-            if !inbox.waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
-                inbox.waker = Some(cx.waker().clone());
-                *self.alarm.connection.lock() = Some(cx.waker().clone());
-            }
-        }
-        let mut alarmed = Context::from_waker(&self.waker);
         for _ in 0..ROUNDS {
-            self.alarm.state.store(POLLED, Ordering::Release);
-            while let Poll::Ready(Some(())) = self.running.poll_next_unpin(&mut alarmed) {}
-            if self.running.is_empty() || self.alarm.sleeps() {
-                return;
+            {
+                let mut inbox = self.streams.0.lock();
+                if !inbox.waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+                    inbox.waker = Some(cx.waker().clone());
+                }
+                for future in inbox.moved.drain(..) {
+                    let place = self.running.vacant_entry();
+                    let alarm = Arc::new(Alarm { key: place.key(), called: AtomicBool::new(true), streams: self.streams.clone() });
+                    self.turn.push(place.key());
+                    place.insert(Stream { future, waker: alarm.clone().into(), alarm });
+                }
+                self.turn.append(&mut inbox.woken);
+                inbox.awake = !self.turn.is_empty();
+                if !inbox.awake {
+                    return;
+                }
+            }
+            self.take_turns();
+        }
+        cx.waker().wake_by_ref();
+    }
+
+    fn take_turns(&mut self) {
+        let mut again = 0;
+        for index in 0..self.turn.len() {
+            let key = self.turn[index];
+            let Some(stream) = self.running.get_mut(key) else { continue };
+            stream.alarm.called.store(false, Ordering::Release);
+            let mut alarmed = Context::from_waker(&stream.waker);
+            let notes = Notes::of(Arc::as_ptr(&stream.alarm));
+            let done = stream.future.as_mut().poll(&mut alarmed);
+            let noted = notes.taken();
+            drop(notes);
+            if done.is_ready() {
+                // Whoever still knows its alarm calls in vain: the key may be another's by then.
+                stream.alarm.called.store(true, Ordering::Release);
+                drop(self.running.remove(key));
+            } else if noted.woken && !noted.waits && !stream.alarm.called.swap(true, Ordering::AcqRel) {
+                self.turn[again] = key;
+                again += 1;
             }
         }
-        self.alarm.state.store(ASLEEP, Ordering::Release);
-        cx.waker().wake_by_ref();
+        self.turn.truncate(again);
     }
 }
 
@@ -244,7 +323,37 @@ mod tests {
         })
         .await;
         assert_eq!(turns.load(Ordering::Relaxed), 2 * MANY);
-        assert_eq!(lasting.alarm.state.load(Ordering::Relaxed), ASLEEP);
+        assert!(!streams.0.lock().awake);
+    }
+
+    /// A stream that sends something is woken by that; when it has looked again for more since, it has its turn only when there is more.
+    #[tokio::test]
+    async fn what_waits_is_not_polled_for_what_it_did_itself() {
+        let streams = Streams::default();
+        let mut lasting = Lasting::of(&streams);
+        let (turns, known) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(None::<Waker>)));
+        let (counted, told) = (turns.clone(), known.clone());
+        streams.take_over(Box::pin(poll_fn(move |cx| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            cx.waker().wake_by_ref();
+            *told.lock() = Some(cx.waker().clone());
+            waits();
+            Poll::<()>::Pending
+        })));
+        for polled in 1..4 {
+            poll_fn(|cx| {
+                lasting.poll(cx);
+                lasting.poll(cx);
+                Poll::Ready(())
+            })
+            .await;
+            assert_eq!(turns.load(Ordering::Relaxed), polled);
+            assert!(!streams.0.lock().awake);
+            // From elsewhere, as often as they like.
+            let waker = known.lock().clone().unwrap();
+            std::thread::spawn(move || (0..3).for_each(|_| waker.wake_by_ref())).join().unwrap();
+            assert_eq!(streams.0.lock().woken.len(), 1);
+        }
     }
 
     #[tokio::test]
