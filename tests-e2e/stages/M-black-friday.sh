@@ -1,6 +1,7 @@
 # In a lab: Black Friday. A third machine joins while the application runs, and takes its share.
 node3() { lab shell node3 -- "$@"; }
 is_ready() { kubectl get node "$1" --no-headers 2>/dev/null | grep -qE "^$1 +Ready( |$)"; }
+lab add node3 | shows '^node3 (192.168.0.13) is on' && kubectl get nodes >/dev/null
 # A small disk, so that a later stage can fill it.
 node3 mount -t tmpfs -o size=400m disk3 /var/lib/coracle
 kubectl create deployment webfront --image=alpine --replicas=4 -- sh -c 'trap exit TERM; while :; do sleep 1; done' && retry 60 ready deploy webfront 4

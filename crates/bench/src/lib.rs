@@ -7,15 +7,18 @@ mod cluster;
 mod definitions;
 mod dns;
 mod fanout;
+mod in_pod;
 mod linearizability;
 mod measure;
 mod objects;
+mod pod_services;
 mod pods;
 mod process;
 mod report;
 mod schedule;
 mod services;
 mod start;
+mod through;
 
 use std::path::PathBuf;
 
@@ -88,6 +91,20 @@ pub enum Part {
     Start,
     /// Services in network namespaces on this machine: what programming them costs, and what packets through them cost (needs root; no cluster)
     Services,
+    /// What packets through Services cost between pods of two nodes, from each of several nodes in turns (needs real nodes of Coracle)
+    PodServices,
+    /// The server in a pod of pod-services
+    #[value(hide = true)]
+    Answer,
+    /// The client in a pod of pod-services
+    #[value(hide = true)]
+    Through,
+}
+
+impl Part {
+    fn is_alone(self) -> bool {
+        matches!(self, Self::Start | Self::Services | Self::PodServices | Self::Answer | Self::Through)
+    }
 }
 
 /// Measures any Kubernetes through its API; removes what it made
@@ -144,6 +161,15 @@ pub struct Options {
     /// With --only services: a command for the node's namespace, to be measured in turns with ours; it gets the number as $SERVICES
     #[arg(long, value_name = "COMMAND")]
     pub in_node: Option<String>,
+    /// With --only pod-services: where the servers are
+    #[arg(long, value_name = "NODE")]
+    pub server_node: Option<String>,
+    /// With --only pod-services: where the clients are; may be given again, and the first one's ratio to the others is told
+    #[arg(long, value_name = "NODE", value_delimiter = ',')]
+    pub client_node: Vec<String>,
+    /// With --only through: a port that closes, and one that takes what comes
+    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',', hide = true)]
+    pub to: Vec<std::net::SocketAddr>,
     /// Pods started one at a time
     #[arg(long, default_value_t = 20)]
     pub starts: usize,
@@ -177,20 +203,29 @@ pub fn run(options: Options) -> BoxFuture<'static, Result<(), BenchError>> {
 
 /// Measures, and gives what is to be printed.
 pub async fn report(options: Options) -> Result<String, BenchError> {
-    // Those that need no cluster.
-    let (alone, parts): (Vec<Part>, Vec<Part>) = options.only.iter().partition(|part| matches!(part, Part::Start | Part::Services));
+    // Those that need no cluster, or go about it in their own way.
+    let (alone, parts): (Vec<Part>, Vec<Part>) = options.only.iter().partition(|part| part.is_alone());
     if !alone.is_empty() {
         let mut figures = Vec::new();
-        for _ in 0..options.rounds.max(1) {
-            for part in &alone {
-                figures.extend(if *part == Part::Start { start::run(&options).await? } else { services::run(&options).await? });
+        for part in &alone {
+            // Does its own rounds: what is measured takes longer to make than to measure.
+            let rounds = if *part == Part::PodServices { 1 } else { options.rounds.max(1) };
+            for _ in 0..rounds {
+                figures.extend(match part {
+                    Part::Start => start::run(&options).await?,
+                    Part::PodServices => pod_services::run(&options).await?,
+                    Part::Answer => in_pod::answer().await?,
+                    Part::Through => in_pod::through(&options).await?,
+                    _ => services::run(&options).await?,
+                });
             }
         }
         let figures = crate::report::medians(figures);
+        let first = options.client_node.first().map_or(FIRST, String::as_str);
         if parts.is_empty() {
-            return Ok(if options.json { json!({"figures": figures}).to_string() } else { crate::report::table(&figures, FIRST) });
+            return Ok(if options.json { json!({"figures": figures}).to_string() } else { crate::report::table(&figures, first) });
         }
-        print!("{}", crate::report::table(&figures, FIRST));
+        print!("{}", crate::report::table(&figures, first));
     }
     let mut clusters = vec![Cluster::open(FIRST, options.kubeconfig.as_deref(), options.clients, options.pids.clone()).await?];
     if let Some(against) = &options.against {
@@ -237,7 +272,7 @@ async fn measure(options: &Options, clusters: &[Cluster]) -> Result<Vec<Figure>,
                     Part::Linear => figures.push(linearizability::run(cluster, options).await?),
                     Part::Bound => figures.push(bound::run(cluster, options.pods).await?),
                     // Before any cluster was opened.
-                    Part::Start | Part::Services => {}
+                    Part::Start | Part::Services | Part::PodServices | Part::Answer | Part::Through => {}
                     Part::Deployment => figures.extend(pods::deployment(cluster, &options.image, options.replicas).await?),
                 }
             }

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::process;
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Figure {
     pub what: String,
     pub cluster: String,
@@ -20,11 +20,11 @@ pub struct Figure {
     /// CPU milliseconds of the processes given with `--pid`, for each operation.
     pub cpu_ms_each: Option<f64>,
     /// What the processes cost while nothing happened.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle: Option<Idle>,
 }
 
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Idle {
     pub pss_mib: f64,
     /// Of one core.

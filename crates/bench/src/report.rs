@@ -6,14 +6,14 @@ use crate::measure::Figure;
 
 const HEAD: &str = "WHAT                                CLUSTER        COUNT   FAILED       /s    p50 ms    p99 ms    max ms   CPU ms each   RATIO";
 
-/// `first` is the name of the cluster that ratios are told for: how many times as fast as the other it was.
+/// `first` is the name of the cluster that ratios are told for: how many times as fast as the other (of several, the fastest) it was.
 pub fn table(figures: &[Figure], first: &str) -> String {
     let mut text = String::from(HEAD);
     text.push('\n');
     for figure in figures {
         let cpu = figure.cpu_ms_each.map_or_else(|| "-".to_owned(), |cpu| format!("{cpu:.3}"));
-        let twin = figures.iter().find(|other| other.what == figure.what && other.cluster != figure.cluster).filter(|_| figure.cluster == first);
-        let ratio = twin.map_or_else(String::new, |twin| format!("{:.1}x", figure.per_second / twin.per_second));
+        let twins = figures.iter().filter(|other| other.what == figure.what && other.cluster != figure.cluster && figure.cluster == first);
+        let ratio = twins.max_by(|a, b| a.per_second.total_cmp(&b.per_second)).map_or_else(String::new, |twin| format!("{:.2}x", figure.per_second / twin.per_second));
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
@@ -56,6 +56,6 @@ mod tests {
         let figure = |cluster: &str, rate: f64| Figure { per_second: rate, ..Stopwatch::start(&[]).figure("create", cluster, 1, 0, Vec::new()) };
         let figures = medians(vec![figure("a", 10.0), figure("b", 3.0), figure("a", 30.0), figure("b", 1.0), figure("a", 20.0), figure("b", 2.0)]);
         assert_eq!(figures.iter().map(|figure| figure.per_second).collect::<Vec<_>>(), [20.0, 2.0]);
-        assert!(table(&figures, "a").contains("10.0x"));
+        assert!(table(&figures, "a").contains("10.00x"));
     }
 }

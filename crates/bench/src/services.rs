@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
@@ -16,24 +16,15 @@ use std::time::{Duration, Instant};
 use network::{Dataplane, DataplaneConfig, DataplaneError, Endpoint, IpNet, ServicePort, ServicePortName, netns};
 
 use crate::measure::{Figure, Stopwatch};
+use crate::through::{self, LONG_PORT, SHORT_PORT, program};
 use crate::{BenchError, FIRST, Options, SECOND};
 
-/// Connections, one after the other.
-const CONNECTIONS: usize = 3000;
-/// How long one connection carries what it can.
-const CARRY: Duration = Duration::from_secs(3);
 const CHANGES: u32 = 200;
 /// For another proxy to program all of it: kube-proxy takes minutes for 10,000 Services.
 const PATIENCE: Duration = Duration::from_secs(900);
-const TRY: Duration = Duration::from_millis(500);
-const BUFFER_BYTES: usize = 128 << 10;
 
 /// Pods are in 10.200.0.0/16: the client at 1.2, the servers at 2.2 and 2.3; the node is 1.1 and 2.1.
 const SERVERS: [[u8; 4]; 2] = [[10, 200, 2, 2], [10, 200, 2, 3]];
-/// Accepts and closes.
-const SHORT_PORT: u16 = 8080;
-/// Takes what comes.
-const LONG_PORT: u16 = 8081;
 const SERVICE_PORT: u16 = 80;
 
 /// The Service `i` has cluster IP 10.96.1.0 + i; those with an even number lead to `SHORT_PORT`, the others to `LONG_PORT`.
@@ -46,10 +37,6 @@ fn service(i: u32, endpoints: usize) -> (ServicePortName, ServicePort) {
     let endpoints = SERVERS.iter().cycle().take(endpoints.min(SERVERS.len())).map(|address| Endpoint { address: IpAddr::from(*address), port, local: false });
     let name = ServicePortName { namespace: "default".into(), name: format!("service-{i}"), port: String::new() };
     (name, ServicePort { port: SERVICE_PORT, cluster_ips: vec![cluster_ip(i).into()], endpoints: endpoints.collect(), ..ServicePort::default() })
-}
-
-fn program(action: &'static str) -> impl FnOnce(io::Error) -> BenchError {
-    move |error| BenchError::Program { action, error }
 }
 
 fn ip(line: &str) -> Result<(), BenchError> {
@@ -92,15 +79,7 @@ impl World {
                 ip(&format!("route add default via {gateway}"))
             })?;
         }
-        let listen = |port| inside(&server, move || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).map_err(program("listen")));
-        let (short, long) = (listen(SHORT_PORT)?, listen(LONG_PORT)?);
-        std::thread::spawn(move || while short.accept().is_ok() {});
-        std::thread::spawn(move || {
-            while let Ok((mut stream, _)) = long.accept() {
-                let mut buffer = vec![0; BUFFER_BYTES];
-                while stream.read(&mut buffer).is_ok_and(|length| length > 0) {}
-            }
-        });
+        inside(&server, through::answer)?;
         let world = Self { client, node, _server: server };
         // A link that is up takes a moment to be one.
         let start = Instant::now();
@@ -108,56 +87,23 @@ impl World {
             if start.elapsed() > PATIENCE {
                 return Err(BenchError::Late("the way to the server".into()));
             }
-            std::thread::sleep(TRY);
+            std::thread::sleep(through::TRY);
         }
         Ok(world)
     }
 
     fn answers(&self, to: SocketAddr) -> Result<bool, BenchError> {
-        inside(&self.client, || Ok(TcpStream::connect_timeout(&to, TRY).is_ok()))
+        inside(&self.client, || Ok(through::answers(to)))
     }
 
-    /// New connections, one after the other.
-    fn connections(&self, what: &str, cluster: &str, to: Ipv4Addr, port: u16) -> Result<Figure, BenchError> {
-        let to = SocketAddr::from((to, port));
-        inside(&self.client, || {
-            let watch = Stopwatch::start(&[]);
-            let mut took = Vec::with_capacity(CONNECTIONS);
-            for _ in 0..CONNECTIONS {
-                let start = Instant::now();
-                let Ok(mut stream) = TcpStream::connect(to) else { continue };
-                took.push(start.elapsed());
-                // Until the server has taken it: it would fall behind otherwise, and the kernel drop the next ones.
-                let _ = stream.read(&mut [0]);
-            }
-            let seconds = took.iter().sum::<Duration>().as_secs_f64();
-            let count = took.len();
-            Ok(Figure { seconds, per_second: count as f64 / seconds, ..watch.figure(what, cluster, count, CONNECTIONS - count, took) })
-        })
-    }
-
-    /// How many MiB one connection carries.
-    fn carry(&self, what: &str, cluster: &str, to: Ipv4Addr, port: u16) -> Result<Figure, BenchError> {
-        let to = SocketAddr::from((to, port));
-        inside(&self.client, || {
-            let mut stream = TcpStream::connect(to).map_err(program("connect"))?;
-            let buffer = vec![7; BUFFER_BYTES];
-            let watch = Stopwatch::start(&[]);
-            let mut bytes = 0;
-            while watch.start.elapsed() < CARRY {
-                bytes += stream.write(&buffer).map_err(program("send"))?;
-            }
-            Ok(watch.figure(what, cluster, bytes >> 20, 0, Vec::new()))
-        })
+    fn measured(&self, with: &str, cluster: &str, [short, long]: [(Ipv4Addr, u16); 2]) -> Result<Vec<Figure>, BenchError> {
+        inside(&self.client, || through::measure(short.into(), long.into(), with, cluster))
     }
 
     fn through(&self, count: u32, cluster: &str) -> Result<Vec<Figure>, BenchError> {
         // The last of each kind.
         let (short, long) = (cluster_ip(count - 2), cluster_ip(count - 1));
-        Ok(vec![
-            self.connections(&format!("connections, {count} services"), cluster, short, SERVICE_PORT)?,
-            self.carry(&format!("MiB through one, {count} services"), cluster, long, SERVICE_PORT)?,
-        ])
+        self.measured(&format!("{count} services"), cluster, [(short, SERVICE_PORT), (long, SERVICE_PORT)])
     }
 }
 
@@ -219,7 +165,7 @@ fn theirs(world: &World, count: u32, command: &str) -> Result<Vec<Figure>, Bench
             if let Some(status) = other.0.try_wait().map_err(program("wait for the command of --in-node"))? {
                 return Err(BenchError::Strange(format!("the command of --in-node ended: {status}")));
             }
-            std::thread::sleep(TRY);
+            std::thread::sleep(through::TRY);
         }
     }
     world.through(count, SECOND)
@@ -232,8 +178,7 @@ pub async fn run(options: &Options) -> Result<Vec<Figure>, BenchError> {
         for count in options.services.iter().copied().filter(|count| *count > 1) {
             // Each in machines of its own: connections that were are remembered for a while, and one with the same port must go round them.
             let world = World::new()?;
-            figures.push(world.connections("connections, no service", FIRST, SERVERS[0].into(), SHORT_PORT)?);
-            figures.push(world.carry("MiB through one, no service", FIRST, SERVERS[0].into(), LONG_PORT)?);
+            figures.extend(world.measured("no service", FIRST, [(SERVERS[0].into(), SHORT_PORT), (SERVERS[0].into(), LONG_PORT)])?);
             figures.extend(ours(&World::new()?, count)?);
             if let Some(command) = &options.in_node {
                 figures.extend(theirs(&World::new()?, count, command)?);

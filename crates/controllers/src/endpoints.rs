@@ -59,10 +59,10 @@ impl EndpointSlices {
                 }
             }
         });
-        // A node's zone is in the slices of its pods.
+        // A node's zone is in the slices of its pods, if there is that node.
         let (pods, services, nodes) = (self.0.pods.cache().clone(), self.0.services.cache().clone(), queue.clone());
         self.0.nodes.on_change(move |change| {
-            let zone = |object: &Option<Arc<api::Object>>| object.as_ref().and_then(|object| object.meta().labels.get(ZONE).cloned());
+            let zone = |object: &Option<Arc<api::Object>>| object.as_ref().map(|object| object.meta().labels.get(ZONE).cloned());
             if zone(&change.old) == zone(&change.new) {
                 return;
             }
@@ -92,16 +92,9 @@ impl EndpointSlices {
         let service = self.0.services.cache().get(&key.namespace, &key.name)?;
         let mut slices = self.0.endpoint_slices.cache().list_by(slices::SERVICE_NAME, &key.name);
         slices.retain(|slice| meta::namespace(slice.as_ref()) == &*key.namespace && slices::ours(slice));
-        let zones = self
-            .0
-            .nodes
-            .cache()
-            .objects()
-            .iter()
-            .filter_map(|node| Some((node.meta().name.clone(), node.meta().labels.get(ZONE)?.clone())))
-            .collect::<HashMap<_, _>>();
+        let nodes = self.0.nodes.cache().objects().iter().map(|node| (node.meta().name.clone(), node.meta().labels.get(ZONE).cloned())).collect::<HashMap<_, _>>();
         let shares = (hints::wanted(&service) == Wanted::Auto).then(|| hints::shares(self.0.nodes.cache().list().iter().map(AsRef::as_ref))).flatten();
-        Some(slices::View { pods: pods_of(&self.0, &service), slices, zones, shares, service })
+        Some(slices::View { pods: pods_of(&self.0, &service), slices, nodes, shares, service })
     }
 }
 

@@ -89,6 +89,10 @@ fn words(pairs: &[(&str, &dyn AsRef<std::ffi::OsStr>)]) -> Vec<OsString> {
     pairs.iter().flat_map(|(flag, value)| [OsString::from(flag), value.as_ref().to_owned()]).collect()
 }
 
+fn proxy(disabled: bool) -> Vec<OsString> {
+    if disabled { words(&[("--service-proxy", &"none")]) } else { Vec::new() }
+}
+
 /// Of the flags of a configuration file, those that the command has; the others are told.
 fn known(command: &str, flags: &[(String, String)]) -> Vec<OsString> {
     let known = crate::cli::flags(command);
@@ -133,6 +137,7 @@ impl Host for ThisMachine {
         if let Some(etcd) = &what.etcd {
             arguments.extend(EtcdOptions::of(etcd).words());
         }
+        arguments.extend(proxy(what.no_proxy));
         arguments.extend(known("up", &what.api_server_args));
         arguments.extend(known("up", &what.kubelet_args));
         start(&what.data_dir, arguments, &what.pod_network_cidr, &what.service_cidr)
@@ -149,6 +154,7 @@ impl Host for ThisMachine {
             ("--service-cidr", &what.service_cidr),
             ("--network", &if what.no_network { "none" } else { "builtin" }),
         ]));
+        arguments.extend(proxy(what.no_proxy));
         arguments.extend(known("kubelet", &what.kubelet_args));
         if let Some(address) = what.node_ip {
             arguments.extend(words(&[("--node-ip", &address.to_string())]));

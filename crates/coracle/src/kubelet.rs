@@ -70,6 +70,9 @@ pub struct Options {
     /// `none`: the node is not ready until a network is applied
     #[arg(long, value_name = "WHICH", value_parser = ["builtin", "none"], default_value = "builtin")]
     network: String,
+    /// `none`: Services are another proxy's to program
+    #[arg(long, value_name = "WHICH", value_parser = ["builtin", "none"], default_value = "builtin", overrides_with = "service_proxy")]
+    service_proxy: String,
     /// How long certificates shall be good; as long as the cluster gives when left out
     #[arg(long, value_name = "SECONDS", hide = true)]
     certificate_seconds: Option<i32>,
@@ -164,11 +167,12 @@ fn transport(config: &Config, identity: &Identity) -> Result<Arc<HttpTransport>>
 }
 
 /// What runs here of the cluster's own parts shows in `kube-system`, as on the first machine.
-fn show_mirrors(client: &Client, name: &str, address: IpAddr, paths: &Paths, logs: ComponentLogs) {
+fn show_mirrors(client: &Client, name: &str, address: IpAddr, paths: &Paths, logs: ComponentLogs, service_proxy: bool) {
     let mirrors = system::MirrorPods {
         client: client.clone(),
         node: name.to_owned(),
         parts: system::JOINED,
+        service_proxy,
         external_etcd: false,
         address: parking_lot::Mutex::new(address),
         since: api::world::rfc3339(SystemClock.now()),
@@ -243,11 +247,11 @@ async fn agent(options: &Options, paths: &Paths, started: Instant, logs: Compone
         cluster_dns.retain(|address| address.is_ipv4() != told.is_ipv4());
         cluster_dns.insert(0, told);
     }
-    let wanted = MachineConfig { node_name: name.clone(), addresses, service_cidrs: options.service_cidr.clone(), pod_network_cidrs: options.pod_network_cidr.clone(), pod_cidrs, cluster_dns, version: server::GIT_VERSION.to_owned(), applied: options.network == "none", labels: options.node_labels.iter().cloned().collect(), max_pods: kubelet.max_pods, static_pod_path: kubelet.static_pod_path.clone() };
+    let wanted = MachineConfig { node_name: name.clone(), addresses, service_cidrs: options.service_cidr.clone(), pod_network_cidrs: options.pod_network_cidr.clone(), pod_cidrs, cluster_dns, version: server::GIT_VERSION.to_owned(), applied: options.network == "none", service_proxy: options.service_proxy != "none", labels: options.node_labels.iter().cloned().collect(), max_pods: kubelet.max_pods, static_pod_path: kubelet.static_pod_path.clone() };
     let machine = Machine::start(wanted, paths, &client, client.clone(), Arc::new(SystemClock)).await?;
     tracing::info!(milliseconds = started.elapsed().as_millis() as u64, node = %name, "the node is up");
     if let Some(address) = address {
-        show_mirrors(&client, &name, address, paths, logs);
+        show_mirrors(&client, &name, address, paths, logs, options.service_proxy != "none");
     }
     let serving = Renewal { file: IdentityFile::new(&options.cert_dir, "kubelet-server"), wish: wish(SERVING_SIGNER) };
     let node = machine.node.clone();

@@ -37,6 +37,8 @@ pub struct MachineConfig {
     pub version: String,
     /// No network of our own: whichever is applied.
     pub applied: bool,
+    /// Services are this process's to program, not another proxy's.
+    pub service_proxy: bool,
     /// Of the node, beside its own.
     pub labels: BTreeMap<String, String>,
     pub max_pods: Option<u32>,
@@ -66,6 +68,8 @@ pub fn networking_config(config: &MachineConfig, paths: &Paths) -> Result<Networ
         service_cidrs: config.service_cidrs.all().iter().map(|range| net(*range)).collect::<Result<_>>()?,
         cluster_dns: config.cluster_dns.clone(),
         cluster_domain: "cluster.local".to_owned(),
+        service_proxy: config.service_proxy,
+        node_addresses: config.addresses.clone(),
         resolv_conf: "/etc/resolv.conf".into(),
         state_dir: paths.network(),
         applied: config.applied.then(AppliedConfig::default),

@@ -77,6 +77,7 @@ pub fn remove(paths: &Paths, pod_network_cidrs: &Cidrs, service_cidrs: &Cidrs, k
             version: String::new(),
             // Whatever was applied to it goes too.
             applied: true,
+            service_proxy: true,
             labels: Default::default(),
             max_pods: None,
             static_pod_path: None,

@@ -21,6 +21,8 @@ const NAMESPACE: &str = "kube-system";
 /// Marks a pod whose containers are tasks of the Coracle process: the node agent leaves it alone.
 pub const COMPONENT: &str = "coracle.dev/component";
 
+const PROXY: &str = "kube-proxy";
+
 /// Component and labels of the thing it stands for. An etcd of others is no part of this process.
 fn components(external_etcd: bool) -> Vec<(&'static str, Value)> {
     let tier = |component: &str| json!({"component": component, "tier": "control-plane"});
@@ -29,16 +31,16 @@ fn components(external_etcd: bool) -> Vec<(&'static str, Value)> {
         ("kube-apiserver", tier("kube-apiserver")),
         ("kube-controller-manager", tier("kube-controller-manager")),
         ("kube-scheduler", tier("kube-scheduler")),
-        ("kube-proxy", json!({"k8s-app": "kube-proxy"})),
+        (PROXY, json!({"k8s-app": "kube-proxy"})),
         ("coredns", json!({"k8s-app": "kube-dns"})),
     ];
     all.into_iter().skip(usize::from(external_etcd)).collect()
 }
 
 /// What the machine of the control plane runs.
-pub const CONTROL_PLANE: &[&str] = &["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "coredns"];
+pub const CONTROL_PLANE: &[&str] = &["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", PROXY, "coredns"];
 /// What a machine that joined runs of it.
-pub const JOINED: &[&str] = &["kube-proxy"];
+pub const JOINED: &[&str] = &[PROXY];
 
 /// The `kube-dns` Service at its well-known address.
 pub async fn dns_service(client: &Client, addresses: &[IpAddr]) -> Result<()> {
@@ -108,6 +110,8 @@ pub struct MirrorPods {
     pub node: String,
     /// Which of the components: [`CONTROL_PLANE`] or [`JOINED`].
     pub parts: &'static [&'static str],
+    /// Whether `kube-proxy` is one of them.
+    pub service_proxy: bool,
     pub address: Mutex<IpAddr>,
     pub since: String,
     pub logs: ComponentLogs,
@@ -120,8 +124,8 @@ pub struct MirrorPods {
 
 impl MirrorPods {
     fn components(&self) -> impl Iterator<Item = (&'static str, Value)> {
-        let parts = self.parts;
-        components(self.external_etcd).into_iter().filter(move |(name, _)| parts.contains(name))
+        let (parts, service_proxy) = (self.parts, self.service_proxy);
+        components(self.external_etcd).into_iter().filter(move |(name, _)| parts.contains(name) && (service_proxy || *name != PROXY))
     }
 
     /// All of them, each with its component's log. A later start of the process is a restart of their containers.

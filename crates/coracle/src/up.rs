@@ -69,6 +69,9 @@ pub struct Options {
     /// `none`: this machine's node is not ready until a network is applied
     #[arg(long, value_name = "WHICH", value_parser = ["builtin", "none"], default_value = "builtin")]
     network: String,
+    /// `none`: Services are another proxy's to program on this machine
+    #[arg(long, value_name = "WHICH", value_parser = ["builtin", "none"], default_value = "builtin", overrides_with = "service_proxy")]
+    service_proxy: String,
     /// Labels that this machine's node gives itself
     #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label)]
     node_labels: Vec<(String, String)>,
@@ -312,7 +315,7 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
         } else {
             node_ranges(&options.pod_network_cidr)
         };
-        let config = MachineConfig { node_name: name.clone(), addresses: addresses.clone(), service_cidrs: options.service_cidr.clone(), pod_network_cidrs: options.pod_network_cidr.clone(), pod_cidrs, cluster_dns: dns, version: server::GIT_VERSION.to_owned(), applied: options.network == "none", labels: options.node_labels.iter().cloned().collect(), max_pods: kubelet.max_pods, static_pod_path: kubelet.static_pod_path.clone() };
+        let config = MachineConfig { node_name: name.clone(), addresses: addresses.clone(), service_cidrs: options.service_cidr.clone(), pod_network_cidrs: options.pod_network_cidr.clone(), pod_cidrs, cluster_dns: dns, version: server::GIT_VERSION.to_owned(), applied: options.network == "none", service_proxy: options.service_proxy != "none", labels: options.node_labels.iter().cloned().collect(), max_pods: kubelet.max_pods, static_pod_path: kubelet.static_pod_path.clone() };
         let agent_access = agent.clone();
         let machine = Machine::start(config, &paths, &client, agent, clock.clone()).await?;
         agents.add(&name, machine.node.clone());
@@ -326,6 +329,7 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
             client: client.clone(),
             node: name.clone(),
             parts: system::CONTROL_PLANE,
+            service_proxy: options.service_proxy != "none",
             address: parking_lot::Mutex::new(address),
             since: api::world::rfc3339(clock.now()),
             logs,

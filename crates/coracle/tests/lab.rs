@@ -107,6 +107,15 @@ fn a_lab_from_up_to_down() {
     lab.ok(&["heal"]);
     assert!(lab.reaches("node1", "192.168.0.12"));
 
+    // One more machine, and one less.
+    assert!(lab.ok(&["add"]).contains("node3 (192.168.0.13) is on after"));
+    assert!(lab.on("node1", "getent hosts node3").starts_with("192.168.0.13") && lab.reaches("node1", "192.168.0.13") && lab.reaches("node3", "192.168.0.12"));
+    assert!(lab.refused(&["add", "node3"]).contains("there is a node \"node3\" already"));
+    assert!(lab.refused(&["rm", "node1"]).contains("the lab's first machine"));
+    assert_eq!(lab.ok(&["rm", "node3"]), "node3 is gone, with its disk\n");
+    assert!(!lab.on("node2", "cat /etc/hosts").contains("node3") && !lab.folder.path().join("lab/nodes/node3").exists());
+    assert!(lab.refused(&["shell", "node3"]).contains("it has node1, node2"));
+
     // Power.
     lab.on("node2", "touch /run/volatile; (sleep 1000 >/dev/null 2>&1 &)");
     lab.ok(&["kill", "node2"]);
@@ -154,6 +163,10 @@ fn a_cluster_of_two_families() {
         until(&lab, &format!("busybox nslookup -type=aaaa kubernetes.default.svc.cluster.local {server} | grep -c '^Address: {name}$'"), "1\n");
     }
     assert_eq!(lab.on("node2", "curl -sk -o /dev/null -w '%{http_code}' 'https://[fd00:10:96::1]/version'"), "200");
+    assert!(lab.ok(&["add", "spare"]).contains("spare has joined and is ready after"));
+    assert_eq!(lab.on("node1", "kubectl get node spare -o jsonpath='{.spec.podCIDRs}'"), r#"["fd00:10:244:2::/64","10.244.2.0/24"]"#);
+    lab.ok(&["rm", "spare"]);
+    assert_eq!(lab.on("node1", "kubectl get nodes -o jsonpath='{.items[*].metadata.name}'"), "node1 node2");
     lab.ok(&["down"]);
 }
 
@@ -174,5 +187,14 @@ fn a_network_is_applied() {
     assert_eq!(applied.matches(" created").count(), 6, "{applied}");
     until(ready, &"KubeletReady: kubelet is posting ready status\n".repeat(2));
     until("kubectl get pod early -o jsonpath='{.status.phase} {.status.podIP}' | cut -d. -f1,2", "Running 10.244\n");
+    // Taken away again, and then the manifest that ships with Coracle.
+    lab.on("node1", "kubectl delete pod early --grace-period=0 --force; kubectl delete -n kube-system daemonset weave-net");
+    until("kubectl get pods -n kube-system -l name=weave-net -o name", "");
+    for node in ["node1", "node2"] {
+        lab.on(node, "rm /etc/cni/net.d/*");
+    }
+    until(ready, &waits.repeat(2));
+    assert_eq!(lab.on("node1", "coracle network manifest | kubectl apply -f -"), "daemonset.apps/coracle-network created\n");
+    until(ready, &"KubeletReady: kubelet is posting ready status\n".repeat(2));
     lab.ok(&["down"]);
 }

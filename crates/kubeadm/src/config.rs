@@ -143,6 +143,7 @@ fn default_of(kind: &str, version: &str) -> Value {
             pod_subnet: DEFAULT_POD_SUBNET.to_owned(),
             service_subnet: DEFAULT_SERVICE_SUBNET.to_owned(),
             no_network: false,
+            no_proxy: false,
             extra_names: Vec::new(),
             etcd: None,
             api_server_args: Vec::new(),

@@ -32,6 +32,8 @@ pub struct FromFile {
     pub tokens: Vec<TokenWish>,
     /// A KubeletConfiguration: what differs from the default.
     pub kubelet: Option<Value>,
+    /// `proxy.disabled`.
+    pub proxy_disabled: bool,
     /// `apiServer.extraArgs`.
     pub api_server_args: Vec<(String, String)>,
     /// `timeouts.discovery`.
@@ -169,6 +171,7 @@ pub fn of_init(options: &mut init::Options, documents: &[Document]) -> Result<()
         set(&mut options.cert_dir, read.text("/certificatesDir")?.map(Into::into));
         options.apiserver_cert_extra_sans = read.texts("/apiServer/certSANs")?;
         options.file.api_server_args = read.arguments("/apiServer/extraArgs")?;
+        options.file.proxy_disabled = read.truth("/proxy/disabled")?;
         if let Some(etcd) = external_etcd(value) {
             if etcd.endpoints.is_empty() {
                 return Err(wrong("/etcd/external/endpoints", &Value::Null, "endpoints must be set"));

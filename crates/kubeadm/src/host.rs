@@ -38,6 +38,8 @@ pub struct ControlPlane {
     pub extra_names: Vec<String>,
     /// No pod network: somebody else brings one.
     pub no_network: bool,
+    /// Services are another proxy's to program.
+    pub no_proxy: bool,
     /// Where the objects are; none: in the data folder, on this machine alone.
     pub etcd: Option<ExternalEtcd>,
     /// Further flags of kube-apiserver's and kubelet's, without dashes.
@@ -55,6 +57,7 @@ pub struct Agent {
     pub pod_network_cidr: String,
     pub service_cidr: String,
     pub no_network: bool,
+    pub no_proxy: bool,
     pub kubelet_args: Vec<(String, String)>,
 }
 

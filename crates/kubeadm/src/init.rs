@@ -169,6 +169,11 @@ pub fn cidr(text: &str) -> Result<String, String> {
     }
 }
 
+/// As upstream has it: who skips the phase has a cluster whose configuration says `proxy.disabled`, also to the machines that join.
+fn skips_proxy(skipped: &[String]) -> bool {
+    skipped.iter().any(|name| name == "addon") || !phases::wants("addon", init_phases::PROXY, None, skipped)
+}
+
 /// The host's name in lower case.
 pub fn node_name(given: Option<&String>) -> String {
     given.cloned().unwrap_or_else(|| nix::unistd::gethostname().map(|name| name.to_string_lossy().trim().to_lowercase()).unwrap_or_default())
@@ -225,6 +230,7 @@ impl<'a> Init<'a> {
             service_cidr: options.service_cidr.clone(),
             extra_names,
             no_network: options.network == "none",
+            no_proxy: options.file.proxy_disabled || skips_proxy(&options.skip_phases),
             etcd: options.etcd.external(),
             api_server_args: options.file.api_server_args.clone(),
             kubelet_args: options.file.kubelet_args.clone(),
@@ -313,7 +319,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges() {
+    fn ranges_and_the_proxy() {
+        assert!(skips_proxy(&["addon/kube-proxy".into()]) && skips_proxy(&["addon".into()]) && !skips_proxy(&["addon/coredns".into()]));
         assert!(cidr("10.0.0.0/33").is_err() && cidr("10.0.0.0").is_err() && cidr("fd00::/64").is_ok());
     }
 }

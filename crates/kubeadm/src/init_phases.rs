@@ -41,9 +41,12 @@ pub const PHASES: [Phase; 14] = [
     phase("mark-control-plane", "Mark a node as a control-plane", &[]),
     phase("bootstrap-token", "Generates bootstrap tokens used to join a node to a cluster", &[]),
     phase("kubelet-finalize", "Updates settings relevant to the kubelet after TLS bootstrap", &[]),
-    phase("addon", "Install required addons for passing conformance tests", &["coredns", "kube-proxy"]),
+    phase("addon", "Install required addons for passing conformance tests", &["coredns", PROXY]),
     phase("show-join-command", "Show the join command for control-plane and worker node", &[]),
 ];
+
+/// The part of `addon` without which a cluster has no proxy of our own.
+pub const PROXY: &str = "kube-proxy";
 
 /// One phase, or only a part of it.
 pub fn run(init: &mut Init<'_>, phase: &str, only: Option<&str>) -> Result<(), Error> {
@@ -61,8 +64,15 @@ pub fn run(init: &mut Init<'_>, phase: &str, only: Option<&str>) -> Result<(), E
         "mark-control-plane" => with_client(init, async |init, client| publish::mark_control_plane(&client, &init.what.node_name, init.options.file.taints.as_deref()).await),
         "bootstrap-token" => bootstrap_token(init),
         "addon" => {
-            println!("[addons] Applied essential addon: CoreDNS");
-            println!("[addons] Applied essential addon: kube-proxy");
+            if wants("addon", "coredns", only, &init.options.skip_phases) {
+                println!("[addons] Applied essential addon: CoreDNS");
+            }
+            if wants("addon", PROXY, only, &init.options.skip_phases) {
+                match init.what.no_proxy {
+                    true => println!("[addons] Skipping the kube-proxy addon: it is disabled in the configuration"),
+                    false => println!("[addons] Applied essential addon: kube-proxy"),
+                }
+            }
             Ok(())
         }
         "show-join-command" => show_join_command(init),
@@ -163,6 +173,7 @@ fn configuration(init: &Init<'_>) -> ClusterConfiguration {
         pod_subnet: init.what.pod_network_cidr.clone(),
         service_subnet: init.what.service_cidr.clone(),
         no_network: init.what.no_network,
+        no_proxy: init.what.no_proxy,
         extra_names: init.what.extra_names.clone(),
         etcd: init.what.etcd.clone(),
         api_server_args: init.what.api_server_args.clone(),

@@ -330,6 +330,7 @@ fn become_worker(options: &Options, wanted: &Wanted, learned: &Learned, journal:
         pod_network_cidr: learned.cluster.pod_subnet.clone(),
         service_cidr: learned.cluster.service_subnet.clone(),
         no_network: learned.cluster.no_network,
+        no_proxy: learned.cluster.no_proxy,
         kubelet_args: kubelet_args(options),
     })
 }

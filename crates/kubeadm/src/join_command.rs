@@ -47,9 +47,10 @@ pub fn initialized(worker: &str, shared: &Shared, no_network: bool) -> String {
     let mut text = format!(
         "\nYour Kubernetes control-plane has initialized successfully!\n\nTo start using your cluster, you need to run the following as a regular user:\n\n  mkdir -p $HOME/.kube\n  sudo cp -i {KUBERNETES_FOLDER}/admin.conf $HOME/.kube/config\n  sudo chown $(id -u):$(id -g) $HOME/.kube/config\n\nAlternatively, if you are the root user, you can run:\n\n  export KUBECONFIG={KUBERNETES_FOLDER}/admin.conf\n\nYou should now deploy a pod network to the cluster.\nRun \"kubectl apply -f [podnetwork].yaml\" with one of the options listed at:\n  https://kubernetes.io/docs/concepts/cluster-administration/addons/\n\n{more}Then you can join any number of worker nodes by running the following on each as root:\n\n{worker}\n"
     );
-    if !no_network {
-        text.push_str("hint: the built-in pod network runs already; nothing needs to be deployed.\n");
-    }
+    text.push_str(match no_network {
+        false => "hint: the built-in pod network runs already; nothing needs to be deployed.\n",
+        true => "hint: nodes stay NotReady until there is one. The built-in one: coracle network manifest | kubectl apply -f -\n",
+    });
     text
 }
 
@@ -80,7 +81,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
-        assert!(text.contains("\n\t--discovery-token-ca-cert-hash sha256:") && !text.contains("hint") && !text.contains("--control-plane "));
+        assert!(text.contains("\n\t--discovery-token-ca-cert-hash sha256:") && text.contains("hint: nodes stay NotReady") && text.ends_with("coracle network manifest | kubectl apply -f -\n") && !text.contains("--control-plane "));
         let text = initialized(&command, &Shared::Uploaded("00ff".into()), false);
         assert!(text.contains("  kubeadm join 192.0.2.1:6443 ") && text.contains(" \\\n\t--control-plane --certificate-key 00ff\n") && text.contains("hint: "), "{text}");
         assert!(initialized(&command, &Shared::ByHand, false).contains("by copying certificate authorities\nand service account keys"));

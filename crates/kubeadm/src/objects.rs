@@ -91,6 +91,8 @@ pub struct ClusterConfiguration {
     pub pod_subnet: String,
     pub service_subnet: String,
     pub no_network: bool,
+    /// `proxy.disabled`.
+    pub no_proxy: bool,
     /// Of the API server's certificate.
     pub extra_names: Vec<String>,
     /// None: the first machine's data folder.
@@ -130,6 +132,9 @@ impl ClusterConfiguration {
         if let Some(endpoint) = &self.control_plane_endpoint {
             value["controlPlaneEndpoint"] = endpoint.as_str().into();
         }
+        if self.no_proxy {
+            value["proxy"]["disabled"] = true.into();
+        }
         if !self.extra_names.is_empty() {
             value["apiServer"]["certSANs"] = json!(self.extra_names);
         }
@@ -155,6 +160,7 @@ impl ClusterConfiguration {
             pod_subnet: at("/networking/podSubnet").unwrap_or_default(),
             service_subnet: at("/networking/serviceSubnet")?,
             no_network: config_map.pointer("/data/network").and_then(Value::as_str) == Some("none"),
+            no_proxy: parsed.pointer("/proxy/disabled").and_then(Value::as_bool).unwrap_or_default(),
             extra_names: parsed.pointer("/apiServer/certSANs").and_then(Value::as_array).into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect(),
             etcd: external_etcd(&parsed),
             api_server_args: parsed
@@ -214,6 +220,7 @@ mod tests {
             pod_subnet: "10.244.0.0/16".into(),
             service_subnet: "10.96.0.0/12".into(),
             no_network: true,
+            no_proxy: true,
             extra_names: vec!["lb.example".into()],
             etcd: Some(ExternalEtcd { endpoints: vec!["https://192.0.2.9:2379".into()], ca_file: Some("/etc/etcd/ca.crt".into()), cert_file: None, key_file: None }),
             api_server_args: vec![("audit-log-path".into(), "-".into())],
@@ -221,7 +228,7 @@ mod tests {
         for _ in 0..2 {
             let object = &kubeadm_config(&configuration)[0].1;
             assert_eq!(format!("{:?}", ClusterConfiguration::read(object).unwrap()), format!("{configuration:?}"));
-            (configuration.control_plane_endpoint, configuration.no_network, configuration.extra_names, configuration.etcd, configuration.api_server_args) = (None, false, Vec::new(), None, Vec::new());
+            configuration = ClusterConfiguration { control_plane_endpoint: None, no_network: false, no_proxy: false, extra_names: Vec::new(), etcd: None, api_server_args: Vec::new(), ..configuration };
         }
         assert!(ClusterConfiguration::read(&json!({"data": {"ClusterConfiguration": "a: ["}})).is_none());
         let parsed: Value = serde_saphyr::from_str(&kubelet_configuration("10.96.0.10")).unwrap();

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod links;
+mod membership;
 mod power;
 mod status;
 mod up;
@@ -13,14 +14,14 @@ use clap::{Args, Subcommand};
 
 use crate::enter;
 use crate::error::{LabError, Result};
-use crate::layout::Layout;
+use crate::layout::{DEFAULT_FOLDER, Layout};
 use crate::start::Lab;
 
 /// Several nodes on this machine, each with its own network, processes, disk and containers
 #[derive(Args)]
 pub struct Options {
     /// Folder that everything of the lab lies in
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/coracle-lab", global = true)]
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_FOLDER, global = true)]
     data_dir: PathBuf,
     #[command(subcommand)]
     command: Command,
@@ -44,6 +45,10 @@ enum Command {
     Kill(Node),
     /// Switch a node on; what it was part of before, it is part of again
     Start(Node),
+    /// One more machine; it joins the cluster, if the lab was made with one
+    Add(membership::Add),
+    /// Take one machine away, its disk too, and its node out of the cluster
+    Rm(Node),
     /// Take the lab away: processes, disks, all
     Down,
 }
@@ -78,6 +83,8 @@ pub fn run(options: Options) -> Result<u8> {
         Command::Slow(slow) => links::slow(&Lab::open(layout)?, &slow)?,
         Command::Kill(node) => power::kill(&Lab::open(layout)?, &node.node)?,
         Command::Start(node) => power::start(&Lab::open(layout)?, &node.node)?,
+        Command::Add(add) => membership::add(&Lab::open(layout)?, &add)?,
+        Command::Rm(node) => membership::remove(&Lab::open(layout)?, &node.node)?,
         Command::Down => power::down(layout)?,
     }
     Ok(0)

@@ -6,6 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
+pub const DEFAULT_FOLDER: &str = "/var/lib/coracle-lab";
+
 #[derive(Debug, Clone)]
 pub struct Layout {
     pub folder: PathBuf,
@@ -18,6 +20,19 @@ impl Layout {
 
     pub fn record(&self) -> PathBuf {
         self.folder.join("lab.json")
+    }
+
+    /// Held by who changes what the lab is made of.
+    pub fn lock(&self) -> PathBuf {
+        self.folder.join("lock")
+    }
+
+    /// What a command that is told to the user must say to mean this lab.
+    pub fn flag(&self) -> String {
+        match self.folder.to_str() {
+            Some(DEFAULT_FOLDER) => String::new(),
+            _ => format!(" --data-dir {}", self.folder.display()),
+        }
     }
 
     pub fn keeper(&self) -> PathBuf {

@@ -98,6 +98,8 @@ async fn measure() -> Result<()> {
         service_cidrs: vec!["10.96.0.0/12".parse()?],
         cluster_dns: vec!["10.96.0.10".parse()?],
         cluster_domain: "cluster.local".into(),
+        service_proxy: true,
+        node_addresses: Vec::new(),
         resolv_conf: folder.join("resolv.conf"),
         state_dir: folder.join("network"),
         applied: None,

@@ -358,6 +358,8 @@ mod tests {
             service_cidrs: Vec::new(),
             cluster_dns: Vec::new(),
             cluster_domain: "cluster.local".into(),
+            service_proxy: true,
+            node_addresses: Vec::new(),
             resolv_conf: PathBuf::new(),
             state_dir: PathBuf::new(),
             applied: None,

@@ -41,6 +41,10 @@ pub struct NetworkingConfig {
     /// Of the Service `kube-system/kube-dns`.
     pub cluster_dns: Vec<IpAddr>,
     pub cluster_domain: String,
+    /// Whether Services are programmed here; another proxy may do that. The name server then also listens on `node_addresses`, where that proxy leads who asks
+    /// the DNS Service.
+    pub service_proxy: bool,
+    pub node_addresses: Vec<IpAddr>,
     /// Names of the rest of the world are asked of the name servers in this file.
     pub resolv_conf: PathBuf,
     pub state_dir: PathBuf,
@@ -107,7 +111,8 @@ impl Networking {
         // Neither of these may be asked what we do not know: they are us.
         let own = [listen_on.clone(), config.cluster_dns.clone()].concat();
         let upstreams = Upstreams::resolv_conf(&config.resolv_conf, own);
-        let server = listen(&listen_on, &records, &upstreams).await?;
+        let elsewhere = if config.service_proxy { &[][..] } else { &config.node_addresses };
+        let server = listen(&listen_on, elsewhere, &records, &upstreams).await?;
         Ok(Self { config, pods, records, server, upstreams, tasks: JoinSet::new() })
     }
 
@@ -153,14 +158,19 @@ impl Networking {
     /// Starts following the API's Services, in maps and in names, and its Nodes, in routes to their pods.
     pub fn follow(&mut self, client: &Client) -> Result<(), NetworkingError> {
         let services = Services::watch(client);
-        let own = Informer::<Node>::of(client, None).fields(&format!("metadata.name={}", self.config.node_name)).start();
         // Own pods are pods, also when this node's range is outside of what is said to be the cluster's.
         let cluster_cidrs = [self.config.cluster_cidrs.as_slice(), self.config.pod_cidrs.as_slice()].concat();
         let config = DataplaneConfig { cluster_cidrs: outermost(cluster_cidrs), service_cidrs: self.config.service_cidrs.clone() };
-        let dataplane = Dataplane::open(config)?;
-        let fixed = local_dns(&self.config.cluster_dns, self.server.addresses());
-        let config = ProxyConfig { node_name: self.config.node_name.clone(), fixed };
-        self.tasks.spawn(proxy::run(client.clone(), services.clone(), own, dataplane, config));
+        let mut dataplane = Dataplane::open(config)?;
+        if self.config.service_proxy {
+            let own = Informer::<Node>::of(client, None).fields(&format!("metadata.name={}", self.config.node_name)).start();
+            let fixed = local_dns(&self.config.cluster_dns, self.server.addresses());
+            let config = ProxyConfig { node_name: self.config.node_name.clone(), fixed };
+            self.tasks.spawn(proxy::run(client.clone(), services.clone(), own, dataplane, config));
+        } else {
+            // Of a time when it was this node's to do.
+            dataplane.reset()?;
+        }
         let known = Arc::new(AtomicBool::new(false));
         self.tasks.spawn(names::run(services, self.records.clone(), known.clone()));
         self.tasks.spawn(corefile::run(client.clone(), self.upstreams.clone(), self.server.routes()));
@@ -206,13 +216,17 @@ fn outermost(mut nets: Vec<IpNet>) -> Vec<IpNet> {
     kept
 }
 
-/// On port 53 if it is free. It need not be: pods are led to whichever it is.
-async fn listen(addresses: &[IpAddr], records: &Arc<Records>, upstreams: &Upstreams) -> Result<Server, BindError> {
-    let on = |port| addresses.iter().map(|a| SocketAddr::from((*a, port))).collect::<Vec<_>>();
-    match Server::bind(&on(DNS_PORT), records.clone(), upstreams.clone()).await {
+/// On port 53 if it is free. On `addresses` it need not be: pods are led to whichever it is. `elsewhere` is where others expect it.
+async fn listen(addresses: &[IpAddr], elsewhere: &[IpAddr], records: &Arc<Records>, upstreams: &Upstreams) -> Result<Server, BindError> {
+    let on = |addresses: &[IpAddr], port| addresses.iter().map(|a| SocketAddr::from((*a, port))).collect::<Vec<_>>();
+    let everywhere = [addresses, elsewhere].concat();
+    match Server::bind(&on(&everywhere, DNS_PORT), records.clone(), upstreams.clone()).await {
         Err(error) if error.source.kind() == std::io::ErrorKind::AddrInUse => {
-            tracing::info!(%error, "the DNS port is taken, using another");
-            Server::bind(&on(0), records.clone(), upstreams.clone()).await
+            match elsewhere {
+                [] => tracing::info!(%error, "the DNS port is taken, using another"),
+                _ => tracing::warn!(%error, "the DNS port is taken: this node does not answer for the DNS Service"),
+            }
+            Server::bind(&on(addresses, 0), records.clone(), upstreams.clone()).await
         }
         other => other,
     }

@@ -51,6 +51,28 @@ pub fn make(lab: &Lab, flags: &[String], network: bool) -> Result<()> {
     Ok(())
 }
 
+/// One more machine joins, by the line that its control plane prints; returns when it is ready.
+pub fn join(lab: &Lab, node: &NodeRecord, network: bool) -> Result<()> {
+    let Some(first) = lab.record.nodes.first() else { return Ok(()) };
+    let said = run(lab, &first.name, &["kubeadm", "token", "create", "--print-join-command"])?;
+    let join = join_command(&said).ok_or_else(|| LabError::Invalid(format!("`kubeadm token create` on {} named no `kubeadm join`", first.name)))?;
+    run(lab, &node.name, &join.iter().map(String::as_str).collect::<Vec<_>>())?;
+    if network {
+        run(lab, &first.name, &["kubectl", "wait", "--for=condition=Ready", &format!("node/{}", node.name), READY_TIMEOUT])?;
+    }
+    Ok(())
+}
+
+/// Takes a node out of the cluster, as far as there is one that answers: the machine goes in any case.
+pub fn forget(lab: &Lab, node: &str) {
+    let Some(first) = lab.record.nodes.first().filter(|first| lab.running(&first.name).is_some()) else { return };
+    let words = ["kubectl", "delete", "node", node, "--ignore-not-found", "--request-timeout=10s"];
+    let done = command(lab, &first.name, &words).and_then(|mut command| command.output().map_err(io("run kubectl")));
+    if !lab.record.bare && !done.is_ok_and(|output| output.status.success()) {
+        eprintln!("warning: its cluster was not told that {node} is gone: `kubectl delete node {node}` on {}", first.name);
+    }
+}
+
 /// The words of the line that `kubeadm init` ends with; it is folded with backslashes.
 fn join_command(said: &str) -> Option<Vec<String>> {
     let from = said.lines().position(|line| line.trim_start().starts_with("kubeadm join"))?;

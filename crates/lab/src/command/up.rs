@@ -47,7 +47,8 @@ pub fn run(layout: Layout, options: &Options) -> Result<()> {
     if let Some(record) = Record::read(&layout)? {
         return Err(LabError::Exists { folder: layout.folder.clone(), nodes: record.nodes.len() });
     }
-    let record = Record::plan(options.nodes, options.subnet, options.classic)?;
+    let mut record = Record::plan(options.nodes, options.subnet, options.classic)?;
+    (record.bare, record.no_network) = (options.bare, options.network.is_some());
     make_folder(&layout)?;
     record.write(&layout)?;
     let lab = Lab { layout, record };
@@ -59,10 +60,7 @@ pub fn run(layout: Layout, options: &Options) -> Result<()> {
         return Err(error);
     }
     println!("{} nodes after {:.2} s: {}", lab.record.nodes.len(), begun.elapsed().as_secs_f64(), names(&lab));
-    let folder = match lab.layout.folder.to_str() {
-        Some("/var/lib/coracle-lab") => String::new(),
-        _ => format!(" --data-dir {}", lab.layout.folder.display()),
-    };
+    let folder = lab.layout.flag();
     if options.bare {
         println!("hint: `coracle lab{folder} shell node1`, and there `kubeadm init --apiserver-advertise-address $(hostname -i)`");
         return Ok(());
@@ -74,7 +72,10 @@ pub fn run(layout: Layout, options: &Options) -> Result<()> {
         Some(_) => println!("cluster after {:.2} s; its nodes are not ready until a pod network is applied", begun.elapsed().as_secs_f64()),
         None => println!("cluster ready after {:.2} s", begun.elapsed().as_secs_f64()),
     }
-    println!("hint: `coracle lab{folder} shell node1`, and there `kubectl get nodes`");
+    match options.network {
+        Some(_) => println!("hint: `coracle lab{folder} shell node1`, and there the lesson's network, anybody's, or the built-in one: `coracle network manifest | kubectl apply -f -`"),
+        None => println!("hint: `coracle lab{folder} shell node1`, and there `kubectl get nodes`"),
+    }
     Ok(())
 }
 

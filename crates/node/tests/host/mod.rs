@@ -39,6 +39,8 @@ pub fn config(dir: &Path) -> NetworkingConfig {
         service_cidrs: range("10.96.0.0/12"),
         cluster_dns: vec![ip("10.96.0.10")],
         cluster_domain: "cluster.local".into(),
+        service_proxy: true,
+        node_addresses: Vec::new(),
         resolv_conf,
         state_dir: dir.join("network"),
         applied: None,

@@ -1,6 +1,6 @@
 //! EndpointSlice: the endpoints of a Service in slices of at most a hundred, one address family and one set of ports each.
 //!
-//! Watches: the Service, pods its selector matches, their nodes' zones, its slices. Writes: its slices (create, replace, delete).
+//! Watches: the Service, pods its selector matches, whether their nodes are there and their zones, its slices. Writes: its slices (create, replace, delete).
 //! Never: touches slices others manage. Changes as few slices as it can. Mirrors `pkg/controller/endpointslice`.
 
 use std::collections::{BTreeMap, HashMap};
@@ -31,8 +31,8 @@ pub struct View {
     pub pods: Vec<Arc<Pod>>,
     /// Its slices that carry our `managed-by` label.
     pub slices: Vec<Arc<EndpointSlice>>,
-    /// Node name to zone.
-    pub zones: HashMap<String, String>,
+    /// The nodes there are, and their zones.
+    pub nodes: HashMap<String, Option<String>>,
     /// Which part of the CPUs each zone has, see [`hints::shares`]; asked only of Services with `topology-mode: Auto`.
     pub shares: Option<BTreeMap<String, f64>>,
 }
@@ -74,7 +74,7 @@ struct Group {
 fn groups(view: &View, family: &str) -> Vec<Group> {
     let service = view.service.as_ref();
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
-    for pod in view.pods.iter().filter(|pod| eligible(pod, true)) {
+    for pod in view.pods.iter().filter(|pod| eligible(pod, true) && is_somewhere(view, pod)) {
         let Some(ip) = address(pod, family) else { continue };
         let ports: Vec<EndpointPort> = ports(service)
             .iter()
@@ -99,6 +99,11 @@ fn port_key(ports: &[EndpointPort]) -> String {
     parts.join(",")
 }
 
+/// A pod of a node that is gone answers nobody, though nobody has removed it yet. Who wants all that is not ready gets that one too.
+fn is_somewhere(view: &View, pod: &Pod) -> bool {
+    publishes_not_ready(&view.service) || view.nodes.contains_key(pods::node(pod))
+}
+
 fn endpoint(view: &View, pod: &Pod, ip: &str) -> Endpoint {
     let service = view.service.as_ref();
     let (serving, terminating) = (pods::ready(pod), deleting(pod));
@@ -113,7 +118,7 @@ fn endpoint(view: &View, pod: &Pod, ip: &str) -> Endpoint {
         hostname: hostname(pod, service),
         node_name: node.map(str::to_owned),
         target_ref: Some(target(pod)),
-        zone: node.and_then(|node| view.zones.get(node).cloned()),
+        zone: node.and_then(|node| view.nodes.get(node).cloned().flatten()),
         ..Endpoint::default()
     };
     endpoint.hints = hints::close(&endpoint, hints::wanted(service));
@@ -275,7 +280,7 @@ mod tests {
 
     /// Plans, applies, and shows the slices there are then.
     fn apply(service: Arc<Service>, pods: Vec<Arc<Pod>>, slices: Vec<Arc<EndpointSlice>>) -> (Vec<Arc<EndpointSlice>>, usize) {
-        let view = View { service, pods, slices: slices.clone(), zones: HashMap::from([("n1".into(), "z".into())]), shares: None };
+        let view = View { service, pods, slices: slices.clone(), nodes: HashMap::from([("n1".into(), Some("z".into()))]), shares: None };
         let plan = plan(&view);
         let mut next: BTreeMap<String, Arc<EndpointSlice>> = slices.into_iter().map(|slice| (name(slice.as_ref()).to_owned(), slice)).collect();
         for op in &plan.ops {
@@ -335,6 +340,16 @@ mod tests {
     }
 
     #[test]
+    fn pods_of_nodes_that_are_gone() {
+        for (spec, expected) in [(json!({}), "IPv4 [] "), (json!({"publishNotReadyAddresses": true}), "IPv4 [8080] 10.0.0.1 rs")] {
+            let view = View { service: service(spec), pods: vec![pod(1, "")], slices: Vec::new(), nodes: HashMap::from([("n2".into(), None)]), shares: None };
+            let plan = plan(&view);
+            let Some(Op::Create { object, .. }) = plan.ops.last() else { panic!("{plan}") };
+            assert_eq!(show(&serde_json::from_value(object.clone()).unwrap()), expected);
+        }
+    }
+
+    #[test]
     fn hints_come_and_go() {
         let hints = |slices: &[Arc<EndpointSlice>]| crate::op::value(slices[0].as_ref())["endpoints"][0].get("hints").cloned();
         let pods = || vec![pod(1, "")];
@@ -351,8 +366,8 @@ mod tests {
         let mut object = crate::op::value(service(json!({})).as_ref());
         object["metadata"]["annotations"] = json!({"service.kubernetes.io/topology-mode": "Auto"});
         let service: Arc<Service> = Arc::new(serde_json::from_value(object).unwrap());
-        let zones = HashMap::from([("n1".into(), "a".into())]);
-        let view = |shares| View { service: service.clone(), pods: vec![pod(1, ""), pod(2, "")], slices: Vec::new(), zones: zones.clone(), shares };
+        let nodes = HashMap::from([("n1".into(), Some("a".into()))]);
+        let view = |shares| View { service: service.clone(), pods: vec![pod(1, ""), pod(2, "")], slices: Vec::new(), nodes: nodes.clone(), shares };
         let shown = plan(&view(None)).to_string();
         assert!(shown.contains("allocatable CPU or zone not specified on one or more nodes, addressType: IPv4"), "{shown}");
         let plan = plan(&view(Some(BTreeMap::from([("a".into(), 0.5), ("b".into(), 0.5)]))));
