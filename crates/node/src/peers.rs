@@ -53,6 +53,7 @@ pub async fn run(client: Client, own_name: String, pods: Arc<PodNet>) {
     nodes.synced().await;
     let mut last: Option<Vec<Peer>> = None;
     let mut left_out = Vec::new();
+    let mut told = None;
     loop {
         let mut peers: Vec<Peer> = nodes.cache().list().iter().filter_map(|node| peer(node, &own_name)).collect();
         peers.sort_by(|a, b| a.name.cmp(&b.name));
@@ -60,7 +61,13 @@ pub async fn run(client: Client, own_name: String, pods: Arc<PodNet>) {
             let (network, wanted) = (pods.clone(), peers.clone());
             match tokio::task::spawn_blocking(move || network.set_peers(&wanted)).await {
                 Ok(Ok(wanted)) => {
-                    tracing::info!(target: "network", peers = peers.len(), direct = wanted.direct.len(), tunnelled = wanted.tunnels.values().map(|t| t.routes.len()).sum::<usize>(), "routes to other nodes are set");
+                    let counts = (peers.len(), wanted.direct.len(), wanted.tunnels.values().map(|tunnel| tunnel.routes.len()).sum::<usize>());
+                    // Links come and go with pods, which concerns no route.
+                    if told != Some(counts) {
+                        let (peers, direct, tunnelled) = counts;
+                        tracing::info!(target: "network", peers, direct, tunnelled, "routes to other nodes are set");
+                        told = Some(counts);
+                    }
                     if left_out != wanted.left_out {
                         wanted.left_out.iter().for_each(|(node, reason)| tracing::warn!(target: "network", node, reason, "a node's pods cannot be reached"));
                         left_out = wanted.left_out;
