@@ -14,7 +14,7 @@ trap finish EXIT
 trap 'exit 130' INT TERM
 
 stages=("$@")
-[ ${#stages[@]} != 0 ] || stages=(A B B2 D E G H I J K P N M O)
+[ ${#stages[@]} != 0 ] || stages=(A B B2 D E G H I J K P N Q M O)
 lab up --nodes 2 --bare --images "$IMAGES" || exit 1
 desk=$TMP.lab/nodes/node1/root/tmp/e2e
 mkdir -p "$desk/stages" "$desk/images"

@@ -180,7 +180,7 @@ fn name(suite: &SupportedCipherSuite) -> String {
 }
 
 impl Tls {
-    fn of(newest_only: bool, wanted: &[String]) -> Result<Self> {
+    pub fn of(newest_only: bool, wanted: &[String]) -> Result<Self> {
         let mut provider = rustls::crypto::ring::default_provider();
         if !wanted.is_empty() {
             // Go's older names of two of them.

@@ -22,7 +22,7 @@ enum Command {
     /// Start a cluster on this machine: control plane, node, pod network, DNS
     Up(up::Options),
     /// Stop the cluster; its data and its containers' images stay
-    Down(Folder),
+    Down(down::Options),
     /// Show whether the cluster runs and how it is
     Status(Folder),
     /// Stop the cluster and remove everything it made on this machine

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::fs::FlockOperation;
@@ -39,9 +40,19 @@ pub fn hold(paths: &Paths) -> Result<File> {
     Ok(file)
 }
 
-pub fn run(folder: &Folder) -> Result<()> {
-    let paths = Paths::new(&folder.data_dir);
-    match stop(&paths)? {
+#[derive(Args, Clone)]
+pub struct Options {
+    #[command(flatten)]
+    folder: Folder,
+    /// The machine is about to be switched off: end its pods first, each with its grace, and tell the cluster (the kubelet's graceful node shutdown). Without it the pods run on
+    #[arg(long)]
+    node_shutdown: bool,
+}
+
+pub fn run(options: &Options) -> Result<()> {
+    let paths = Paths::new(&options.folder.data_dir);
+    let stopped = if options.node_shutdown { signal(&paths, Signal::SIGPWR, None)? } else { stop(&paths)? };
+    match stopped {
         true => println!("stopped"),
         false => println!("no cluster runs in {}", paths.data.display()),
     }
@@ -50,11 +61,16 @@ pub fn run(folder: &Folder) -> Result<()> {
 
 /// Whether one ran.
 pub fn stop(paths: &Paths) -> Result<bool> {
+    signal(paths, Signal::SIGTERM, Some(STOP_TIMEOUT))
+}
+
+/// Returns when the process has ended; without a time to wait it is the process that knows how long it may take.
+fn signal(paths: &Paths, signal: Signal, patience: Option<Duration>) -> Result<bool> {
     let Some(pid) = running(paths) else { return Ok(false) };
     let process = rustix::process::pidfd_open(rustix::process::Pid::from_raw(pid.as_raw()).context("no such process")?, rustix::process::PidfdFlags::empty())?;
-    kill(pid, Signal::SIGTERM).context("cannot stop the cluster")?;
+    kill(pid, signal).context("cannot stop the cluster")?;
     let mut poll = [nix::poll::PollFd::new(process.as_fd(), nix::poll::PollFlags::POLLIN)];
-    let timeout = nix::poll::PollTimeout::from(STOP_TIMEOUT.as_millis().min(u128::from(u16::MAX)) as u16);
+    let timeout = patience.map_or(nix::poll::PollTimeout::NONE, |patience| nix::poll::PollTimeout::from(patience.as_millis().min(u128::from(u16::MAX)) as u16));
     if nix::poll::poll(&mut poll, timeout)? == 0 {
         bail!("the cluster (process {pid}) has not stopped after {} s", STOP_TIMEOUT.as_secs());
     }

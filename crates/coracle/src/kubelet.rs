@@ -15,13 +15,15 @@ use api::world::SystemClock;
 use clap::Args;
 use client::kubeconfig::Config;
 use client::{Client, HttpClient, HttpTransport, Informer, Rotating};
+use node::configuration::Settings;
 use kubeadm::{IdentityFile, SERVING_SIGNER, Wish};
 use pki::Identity;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::api_server::Tls;
 use crate::cli::{Cidrs, Folder, cidr, cidrs, label};
-use crate::kubelet_configuration::KubeletConfiguration;
+use crate::kubelet_configuration;
 use crate::component_logs::ComponentLogs;
 use crate::machine::{Machine, MachineConfig};
 use crate::paths::Paths;
@@ -93,6 +95,19 @@ pub fn run(options: Options) -> Result<()> {
     up::in_foreground(&logs, serve(options, paths, started, logs.clone()))
 }
 
+/// The machine shuts down, and nobody else says so: from `coracle down --node-shutdown`, and what guards the power.
+pub const POWER_FAILS: tokio::signal::unix::SignalKind = tokio::signal::unix::SignalKind::from_raw(nix::sys::signal::Signal::SIGPWR as i32);
+
+/// Returns when the machine is to shut down and the pods have ended.
+pub async fn power_fails(signal: &mut tokio::signal::unix::Signal, machine: Option<&Machine>) {
+    if signal.recv().await.is_none() {
+        return std::future::pending().await;
+    }
+    if let Some(machine) = machine {
+        machine.node.shut_down_machine().await;
+    }
+}
+
 /// `key=value:effect`, the value may be left out.
 fn taint(text: &str) -> Result<Value, String> {
     let (key, effect) = text.rsplit_once(':').ok_or("want key=value:effect")?;
@@ -105,11 +120,14 @@ fn taint(text: &str) -> Result<Value, String> {
 }
 
 /// The node is there before anything runs on it: only then is it given a range for its pods.
-pub async fn register(client: &Client, name: &str, taints: &[Value]) -> Result<()> {
+pub async fn register(client: &Client, name: &str, taints: &[Value], provider_id: &str) -> Result<()> {
     let mut pause = RETRY_PAUSE;
     let mut node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}}});
     if !taints.is_empty() {
-        node["spec"] = json!({"taints": taints});
+        node["spec"]["taints"] = taints.into();
+    }
+    if !provider_id.is_empty() {
+        node["spec"]["providerID"] = provider_id.into();
     }
     let node = ApiNode::from_value(&node)?;
     loop {
@@ -139,13 +157,24 @@ pub async fn pod_ranges(client: &Client, name: &str) -> Vec<(IpAddr, u8)> {
     }
 }
 
+/// Where the kubelet's API is served; everywhere on both families unless an address is configured.
+pub fn door_address(settings: &Settings) -> SocketAddr {
+    SocketAddr::new(settings.address.unwrap_or(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)), settings.port)
+}
+
+/// As `tlsMinVersion` and `tlsCipherSuites` have it.
+pub fn door_tls(settings: &Settings) -> Result<Tls> {
+    Tls::of(settings.tls_min_version.as_deref() == Some("VersionTLS13"), &settings.tls_cipher_suites)
+}
+
 /// Serves the kubelet's API, as soon as the cluster has signed a certificate for it.
 async fn serve_door(node: Arc<node::Node>, client: Client, serving: Renewal, authority: String, stopped: watch::Receiver<bool>) -> Result<()> {
     let identity = serving.first(&client).await;
     let access = agents::access(client.clone(), &node.config.node_name);
     let shown = Shown::new(&identity)?;
-    let tls = tls::server(shown.clone(), Default::default(), &[&authority])?;
-    let listener = tokio::net::TcpListener::bind(SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), node::KUBELET_PORT)).await.with_context(|| format!("cannot listen on port {}", node::KUBELET_PORT))?;
+    let tls = tls::server(shown.clone(), door_tls(&node.config.settings)?, &[&authority])?;
+    let address = door_address(&node.config.settings);
+    let listener = tokio::net::TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     tokio::spawn(async move {
         serving
             .keep(&client, |identity| {
@@ -155,7 +184,7 @@ async fn serve_door(node: Arc<node::Node>, client: Client, serving: Renewal, aut
             })
             .await;
     });
-    tracing::info!(port = node::KUBELET_PORT, "the agent serves the kubelet's API");
+    tracing::info!(%address, "the agent serves the kubelet's API");
     node::door::serve(listener, tls, node, access, stopped).await;
     Ok(())
 }
@@ -192,6 +221,7 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     let held = down::hold(&paths)?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let mut power = tokio::signal::unix::signal(POWER_FAILS)?;
     let (stop, stopped) = watch::channel(false);
     let work = agent(&options, &paths, started, logs, stopped);
     tokio::pin!(work);
@@ -205,6 +235,7 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = power_fails(&mut power, Some(&machine)) => {}
         }
         machine.node.shutdown();
     }
@@ -223,7 +254,11 @@ async fn agent(options: &Options, paths: &Paths, started: Instant, logs: Compone
     let (identity, _) = file.load()?;
     let rotating = Arc::new(Rotating::new(transport(&config, &identity)?));
     let client = Client::new(rotating.clone(), "kubelet");
-    register(&client, &name, &options.register_with_taints).await?;
+    let kubelet = kubelet_configuration::load(&options.config)?;
+    let taints = [&options.register_with_taints[..], &kubelet.register_with_taints].concat();
+    if kubelet.register_node {
+        register(&client, &name, &taints, &kubelet.provider_id).await?;
+    }
     tracing::info!(milliseconds = started.elapsed().as_millis() as u64, node = %name, server = %config.server, "the node is registered");
     detach::say_ready();
 
@@ -241,13 +276,12 @@ async fn agent(options: &Options, paths: &Paths, started: Instant, logs: Compone
     let pod_cidrs = pod_ranges(&client, &name).await;
     let addresses = up::own_addresses(&options.node_ip, &options.service_cidr);
     let address = addresses.first().copied();
-    let kubelet = KubeletConfiguration::load(&options.config)?;
     let mut cluster_dns = up::dns_addresses(&options.service_cidr);
-    if let Some(told) = kubelet.cluster_dns {
+    for told in kubelet.cluster_dns.iter().copied().rev() {
         cluster_dns.retain(|address| address.is_ipv4() != told.is_ipv4());
         cluster_dns.insert(0, told);
     }
-    let wanted = MachineConfig { node_name: name.clone(), addresses, service_cidrs: options.service_cidr.clone(), pod_network_cidrs: options.pod_network_cidr.clone(), pod_cidrs, cluster_dns, version: server::GIT_VERSION.to_owned(), applied: options.network == "none", service_proxy: options.service_proxy != "none", labels: options.node_labels.iter().cloned().collect(), max_pods: kubelet.max_pods, static_pod_path: kubelet.static_pod_path.clone() };
+    let wanted = MachineConfig { node_name: name.clone(), addresses, service_cidrs: options.service_cidr.clone(), pod_network_cidrs: options.pod_network_cidr.clone(), pod_cidrs, cluster_dns, version: server::GIT_VERSION.to_owned(), applied: options.network == "none", service_proxy: options.service_proxy != "none", labels: options.node_labels.iter().cloned().collect(), settings: kubelet.clone() };
     let machine = Machine::start(wanted, paths, &client, client.clone(), Arc::new(SystemClock)).await?;
     tracing::info!(milliseconds = started.elapsed().as_millis() as u64, node = %name, "the node is up");
     if let Some(address) = address {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -11,6 +10,7 @@ use client::Client;
 use image::{Registry, RegistryOptions, Store};
 use network::IpNet;
 use node::Node;
+use node::configuration::Settings;
 use node::networking::{AppliedConfig, Networking, NetworkingConfig};
 use sandbox::Embedded;
 use sandbox::cri::Runtime;
@@ -41,8 +41,8 @@ pub struct MachineConfig {
     pub service_proxy: bool,
     /// Of the node, beside its own.
     pub labels: BTreeMap<String, String>,
-    pub max_pods: Option<u32>,
-    pub static_pod_path: Option<PathBuf>,
+    /// The KubeletConfiguration.
+    pub settings: Settings,
 }
 
 /// Ends its tasks when dropped; containers run on.
@@ -67,7 +67,7 @@ pub fn networking_config(config: &MachineConfig, paths: &Paths) -> Result<Networ
         cluster_cidrs: config.pod_network_cidrs.all().iter().map(|range| net(*range)).collect::<Result<_>>()?,
         service_cidrs: config.service_cidrs.all().iter().map(|range| net(*range)).collect::<Result<_>>()?,
         cluster_dns: config.cluster_dns.clone(),
-        cluster_domain: "cluster.local".to_owned(),
+        cluster_domain: config.settings.cluster_domain.clone(),
         service_proxy: config.service_proxy,
         node_addresses: config.addresses.clone(),
         resolv_conf: "/etc/resolv.conf".into(),
@@ -92,7 +92,7 @@ impl Machine {
             Some(pods) => tracing::info!(target: "network", addresses = ?pods.gateways(), "the pod network is up"),
             None => tracing::info!(target: "network", "pods wait until a pod network is applied, or its plugins give them one"),
         }
-        tracing::info!(target: "dns", addresses = ?networking.dns_addresses(), domain = "cluster.local", "names are answered");
+        tracing::info!(target: "dns", addresses = ?networking.dns_addresses(), domain = config.settings.cluster_domain, "names are answered");
         let store = Arc::new(Store::open(paths.images()).context("cannot open the image store")?);
         let registry = Registry::new(RegistryOptions::default()).context("cannot set up registries")?;
         networking.follow(client).context("cannot program Services")?;
@@ -101,13 +101,15 @@ impl Machine {
         wanted.node_ips = config.addresses.clone();
         wanted.log_dir = paths.pod_logs();
         // As kubeadm has it: one name server, of the primary family.
-        wanted.cluster_dns = config.cluster_dns.iter().take(1).copied().collect();
+        wanted.cluster_dns = match config.settings.cluster_dns.as_slice() {
+            [] => config.cluster_dns.iter().take(1).copied().collect(),
+            told => told.to_vec(),
+        };
         wanted.pod_cidrs = config.pod_cidrs.iter().map(|(base, prefix)| format!("{base}/{prefix}")).collect();
         wanted.labels = config.labels;
-        wanted.max_pods = config.max_pods.unwrap_or(wanted.max_pods);
         let readiness = networking.readiness();
         wanted.not_ready = readiness.as_ref().and_then(|readiness| readiness.borrow().clone());
-        wanted.static_pod_path = config.static_pod_path;
+        wanted.follow(config.settings);
         let node = Node::start(wanted, agent, Arc::new(runtime), Arc::new(LocalImages::new(store, registry, paths.own_image())), clock);
         if let Some(readiness) = readiness {
             node.follow_readiness(readiness);

@@ -79,8 +79,7 @@ pub fn remove(paths: &Paths, pod_network_cidrs: &Cidrs, service_cidrs: &Cidrs, k
             applied: true,
             service_proxy: true,
             labels: Default::default(),
-            max_pods: None,
-            static_pod_path: None,
+            settings: Default::default(),
         };
         Networking::reset(&networking_config(&config, paths)?).context("cannot remove the pod network")?;
         println!("removed the pod network");

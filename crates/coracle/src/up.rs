@@ -19,7 +19,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::cli::{Cidrs, Folder, cidrs, label};
-use crate::kubelet_configuration::KubeletConfiguration;
+use crate::kubelet_configuration;
 use crate::component_logs::ComponentLogs;
 use crate::agents::{self, Agents};
 use crate::etcd_options::EtcdOptions;
@@ -126,6 +126,7 @@ pub fn in_foreground(logs: &ComponentLogs, work: impl Future<Output = Result<()>
     let mut asked = nix::sys::signal::SigSet::empty();
     asked.add(nix::sys::signal::Signal::SIGTERM);
     asked.add(nix::sys::signal::Signal::SIGINT);
+    asked.add(nix::sys::signal::Signal::SIGPWR);
     asked.thread_unblock().context("cannot unblock signals")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     let outcome = runtime.block_on(work);
@@ -203,6 +204,7 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     // From here on, so that a stop while starting is a stop too.
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let mut power = tokio::signal::unix::signal(kubelet::POWER_FAILS)?;
     let clock: Arc<dyn api::Clock> = Arc::new(SystemClock);
     let name = node_name(&options.node_name);
     let addresses = own_addresses(options.advertise_address.as_slice(), &options.service_cidr);
@@ -302,7 +304,7 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     let machine = if options.no_node {
         None
     } else {
-        let kubelet = options.kubelet_config.as_deref().map(KubeletConfiguration::load).transpose()?.unwrap_or_default();
+        let settings = options.kubelet_config.as_deref().map(kubelet_configuration::load).transpose()?.unwrap_or_default();
         let dns = dns_addresses(&options.service_cidr);
         system::dns_service(&client, &dns).await?;
         system::corefile(&client).await?;
@@ -310,20 +312,20 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
         let agent = Client::new(Arc::new(Local::node(api.clone(), &name)), "kubelet");
         let pod_cidrs = if options.etcd.is_asked_for() {
             // Other control planes may be nodes too: who gets which range is the cluster's to say.
-            kubelet::register(&agent, &name, &[]).await?;
+            kubelet::register(&agent, &name, &settings.register_with_taints, &settings.provider_id).await?;
             kubelet::pod_ranges(&client, &name).await
         } else {
             node_ranges(&options.pod_network_cidr)
         };
-        let config = MachineConfig { node_name: name.clone(), addresses: addresses.clone(), service_cidrs: options.service_cidr.clone(), pod_network_cidrs: options.pod_network_cidr.clone(), pod_cidrs, cluster_dns: dns, version: server::GIT_VERSION.to_owned(), applied: options.network == "none", service_proxy: options.service_proxy != "none", labels: options.node_labels.iter().cloned().collect(), max_pods: kubelet.max_pods, static_pod_path: kubelet.static_pod_path.clone() };
+        let config = MachineConfig { node_name: name.clone(), addresses: addresses.clone(), service_cidrs: options.service_cidr.clone(), pod_network_cidrs: options.pod_network_cidr.clone(), pod_cidrs, cluster_dns: dns, version: server::GIT_VERSION.to_owned(), applied: options.network == "none", service_proxy: options.service_proxy != "none", labels: options.node_labels.iter().cloned().collect(), settings: settings.clone() };
         let agent_access = agent.clone();
         let machine = Machine::start(config, &paths, &client, agent, clock.clone()).await?;
         agents.add(&name, machine.node.clone());
         system::mark_control_plane(&client, &name).await?;
         let identity = credentials.authority.issue(&Pki::Server { name: &format!("system:node:{name}"), groups: &["system:nodes"], dns: std::slice::from_ref(&name), addresses: &addresses }, clock.now().as_second())?;
-        match tokio::net::TcpListener::bind(SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), node::KUBELET_PORT)).await {
-            Ok(listener) => drop(tokio::spawn(node::door::serve(listener, tls::server(Shown::new(&identity)?, Default::default(), &[&authority])?, machine.node.clone(), agents::access(agent_access, &name), stopped.clone()))),
-            Err(error) => tracing::warn!(%error, port = node::KUBELET_PORT, "the kubelet's port is taken: other machines cannot reach this node's agent"),
+        match tokio::net::TcpListener::bind(kubelet::door_address(&settings)).await {
+            Ok(listener) => drop(tokio::spawn(node::door::serve(listener, tls::server(Shown::new(&identity)?, kubelet::door_tls(&settings)?, &[&authority])?, machine.node.clone(), agents::access(agent_access, &name), stopped.clone()))),
+            Err(error) => tracing::warn!(%error, port = settings.port, "the kubelet's port is taken: other machines cannot reach this node's agent"),
         }
         let mirrors = Arc::new(system::MirrorPods {
             client: client.clone(),
@@ -356,6 +358,8 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        // The cluster serves on meanwhile: it is told how the pods end.
+        () = kubelet::power_fails(&mut power, machine.as_ref()) => {}
     }
     tracing::info!("stopping");
     let _ = stop.send(true);

@@ -43,6 +43,8 @@ enum Command {
     Slow(links::Slow),
     /// Cut the node's power: all that runs on it is gone, its disk stays
     Kill(Node),
+    /// Shut a node down: its pods end, each with its grace, then it goes off; its disk stays
+    Stop(Node),
     /// Switch a node on; what it was part of before, it is part of again
     Start(Node),
     /// One more machine; it joins the cluster, if the lab was made with one
@@ -82,6 +84,7 @@ pub fn run(options: Options) -> Result<u8> {
         Command::Heal => links::heal(&Lab::open(layout)?)?,
         Command::Slow(slow) => links::slow(&Lab::open(layout)?, &slow)?,
         Command::Kill(node) => power::kill(&Lab::open(layout)?, &node.node)?,
+        Command::Stop(node) => power::stop(&Lab::open(layout)?, &node.node)?,
         Command::Start(node) => power::start(&Lab::open(layout)?, &node.node)?,
         Command::Add(add) => membership::add(&Lab::open(layout)?, &add)?,
         Command::Rm(node) => membership::remove(&Lab::open(layout)?, &node.node)?,

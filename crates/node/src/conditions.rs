@@ -10,6 +10,9 @@ use crate::status::View;
 
 const OWNED: [&str; 7] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", resize::PENDING, resize::IN_PROGRESS];
 
+/// Of the node only when it ends the pod itself.
+const DISRUPTION_TARGET: &str = "DisruptionTarget";
+
 struct Verdict {
     status: bool,
     reason: &'static str,
@@ -44,7 +47,12 @@ pub fn compute(view: &View, old: &PodStatus, status: &PodStatus) -> Vec<PodCondi
     if view.pending.is_none() && resize::under_way(view.pod, view.runtime) {
         conditions.push(resize::in_progress(view.pod, before(resize::IN_PROGRESS), view.now));
     }
-    conditions.extend(old.conditions.iter().flatten().filter(|c| !OWNED.contains(&c.type_.as_str())).cloned());
+    let disrupted = view.verdict.filter(|verdict| verdict.disrupts && view.ended && phase == "Failed");
+    if let Some(verdict) = disrupted {
+        // As upstream: with the final phase, not before.
+        conditions.push(condition(view, old, DISRUPTION_TARGET, Verdict { status: true, reason: "TerminationByKubelet", message: verdict.why.message.clone() }));
+    }
+    conditions.extend(old.conditions.iter().flatten().filter(|c| disrupted.is_none() || c.type_ != DISRUPTION_TARGET).filter(|c| !OWNED.contains(&c.type_.as_str())).cloned());
     conditions
 }
 

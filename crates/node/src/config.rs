@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use crate::configuration::Settings;
+
 /// Port of the kubelet's API.
 pub const KUBELET_PORT: u16 = 10250;
 /// Pods a node takes, as upstream's default.
@@ -36,6 +38,19 @@ pub struct Config {
     pub resolv_conf: PathBuf,
     /// Why the node takes no pods at first; [`crate::Node::set_not_ready`] tells of changes.
     pub not_ready: Option<String>,
+    /// The KubeletConfiguration.
+    pub settings: Settings,
+    /// The socket of the bus on which logind is to be found.
+    pub system_bus: PathBuf,
+    /// Where logind looks for more configuration.
+    pub logind_conf_dir: PathBuf,
+}
+
+/// As `DBUS_SYSTEM_BUS_ADDRESS` says, or where it usually is.
+fn system_bus() -> PathBuf {
+    let said = std::env::var("DBUS_SYSTEM_BUS_ADDRESS").ok();
+    let path = said.as_deref().and_then(|address| address.strip_prefix("unix:path=")).and_then(|rest| rest.split([',', ';']).next());
+    path.unwrap_or("/run/dbus/system_bus_socket").into()
 }
 
 impl Config {
@@ -57,7 +72,27 @@ impl Config {
             static_pod_path: None,
             resolv_conf: "/etc/resolv.conf".into(),
             not_ready: None,
+            settings: Settings::default(),
+            system_bus: system_bus(),
+            logind_conf_dir: "/etc/systemd/logind.conf.d".into(),
         }
+    }
+
+    /// As the KubeletConfiguration has it.
+    pub fn follow(&mut self, settings: Settings) {
+        self.cluster_domain.clone_from(&settings.cluster_domain);
+        self.port = settings.port;
+        self.static_pod_path.clone_from(&settings.static_pod_path);
+        self.resolv_conf.clone_from(&settings.resolv_conf);
+        if let Some(folder) = &settings.pod_logs_dir {
+            self.log_dir.clone_from(folder);
+        }
+        let cpus = std::thread::available_parallelism().map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX));
+        self.max_pods = match settings.pods_per_core {
+            0 => settings.max_pods,
+            per_core => settings.max_pods.min(per_core.saturating_mul(cpus)),
+        };
+        self.settings = settings;
     }
 
     pub fn hostname(&self) -> &str {

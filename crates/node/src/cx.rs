@@ -19,6 +19,22 @@ const FIRST_RETRY: SignedDuration = SignedDuration::from_millis(500);
 const LAST_RETRY: SignedDuration = SignedDuration::from_secs(10);
 const MAX_DOUBLINGS: u32 = 8;
 
+/// The node decided that the pod has failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    pub why: Reason,
+    /// It gets no longer to end.
+    pub grace_seconds: Option<i64>,
+    /// It would have run on, were it not for the node: condition DisruptionTarget.
+    pub disrupts: bool,
+}
+
+impl From<Reason> for Verdict {
+    fn from(why: Reason) -> Self {
+        Self { why, grace_seconds: None, disrupts: false }
+    }
+}
+
 /// What is remembered about one pod, all of it lost and found again with the process.
 #[derive(Default)]
 pub struct Memory {
@@ -41,11 +57,13 @@ pub struct Memory {
     pub backed_off: HashSet<(String, u32)>,
     /// Ended by the work under way only to be started again at once: of what is in between the API is not told.
     pub replacing: Vec<String>,
-    pub verdict: Option<Reason>,
+    pub verdict: Option<Verdict>,
     /// It has done all it ever will: it is to be ended.
     pub over: bool,
     /// Nothing of the pod will run any more.
     pub ended: bool,
+    /// And the API knows.
+    pub told: bool,
     pub status: PodStatus,
 }
 
@@ -78,6 +96,24 @@ impl Cx {
         let mut about = reference(&*self.pod);
         about.field_path = container.map(|name| pod::field_path(&self.pod, name));
         about
+    }
+
+    /// The pod has to go; its worker sees to it. What was decided before holds, but for a shorter grace.
+    pub fn condemn(&self, verdict: Verdict) {
+        {
+            let mut memory = self.shared.lock();
+            match &mut memory.verdict {
+                Some(before) => before.grace_seconds = verdict.grace_seconds.into_iter().chain(before.grace_seconds).min(),
+                none => *none = Some(verdict),
+            }
+        }
+        self.shared.wake.notify_one();
+    }
+
+    /// How long the pod may take to end.
+    pub fn grace_seconds(&self) -> i64 {
+        let own = pod::grace_seconds(&self.pod);
+        self.shared.lock().verdict.as_ref().and_then(|verdict| verdict.grace_seconds).map_or(own, |grace| grace.min(own))
     }
 
     pub fn later(&self, seconds: i64) -> Option<Timestamp> {

@@ -61,7 +61,7 @@ async fn stop(cx: &Cx, id: &str, name: &str, message: &str, grace_seconds: i64) 
 
 /// Everything that runs, main containers at once, then sidecars in reverse order; then the sandboxes.
 pub async fn all(cx: Cx) {
-    let grace_seconds = pod::grace_seconds(&cx.pod);
+    let grace_seconds = cx.grace_seconds();
     let deadline = Instant::now() + Duration::from_secs(u64::try_from(grace_seconds).unwrap_or(0));
     let running: Vec<(String, String)> = cx.shared.lock().runtime.running().map(|c| (c.id.clone(), c.metadata.name.clone())).collect();
     let sort = |name: &str| pod::container(&cx.pod, name).map(|(sort, _)| sort);

@@ -18,10 +18,12 @@ use crate::config::Config;
 use crate::images::Images;
 use crate::machine::{self, Machine};
 use crate::objects::Objects;
+use crate::shutdown::logind;
 use crate::static_pods::{StaticPods, is_of_file};
+use crate::status::Reason;
 use crate::volumes::Volumes;
 use crate::worker::{Desired, Handle, Worker};
-use crate::{dns, lease, mirror_pods, observe, pod, quantity, register, resize, rotate};
+use crate::{dns, lease, mirror_pods, observe, pod, quantity, register, resize, rotate, shutdown};
 
 pub struct Node {
     pub config: Config,
@@ -53,6 +55,10 @@ pub struct Node {
     /// Some pod's resize waits for room.
     deferred: AtomicBool,
     tasks: Mutex<Vec<AbortHandle>>,
+    /// The machine goes: pods end, and none come.
+    pub(crate) shutting_down: AtomicBool,
+    /// Some pod has ended, or the API knows it.
+    pub(crate) progress: watch::Sender<()>,
 }
 
 /// On pods that mirror what is not run by the API's will.
@@ -97,6 +103,8 @@ impl Node {
             pods: Mutex::default(),
             deferred: AtomicBool::new(false),
             tasks: Mutex::default(),
+            shutting_down: AtomicBool::new(false),
+            progress: watch::Sender::new(()),
             config,
             client,
             runtime,
@@ -112,6 +120,9 @@ impl Node {
         let status = tokio::spawn(node.clone().run_status()).abort_handle();
         let mirrors = tokio::spawn(mirror_pods::keep(node.clone())).abort_handle();
         node.tasks.lock().extend([own, status, logs, mirrors]);
+        if !node.config.settings.shutdown.is_empty() {
+            node.own(tokio::spawn(logind::follow(node.clone())));
+        }
         node
     }
 
@@ -213,9 +224,19 @@ impl Node {
         }
     }
 
+    pub(crate) fn has(&self, uid: &str) -> bool {
+        self.pods.lock().contains_key(uid)
+    }
+
+    /// Why the node takes no pod that does not run yet, whatever it asks for.
+    pub(crate) fn refusal(&self, _: &Pod) -> Option<Reason> {
+        self.is_shutting_down().then(|| Reason { reason: shutdown::REJECTED_REASON.to_owned(), message: shutdown::REJECTED_MESSAGE.to_owned() })
+    }
+
     pub(crate) fn forget(&self, uid: &str) {
         let mut pods = self.pods.lock();
         pods.remove(uid);
+        self.progress.send_replace(());
         self.static_ended.notify_one();
         self.room_changed(&pods);
     }

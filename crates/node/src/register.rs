@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::images::ImageInfo;
 use crate::machine::{self, Machine};
 use crate::node::Node;
-use crate::runtime_class;
+use crate::{runtime_class, shutdown};
 
 /// Status without a change is written this often.
 pub const STATUS_REPORT_PERIOD: Duration = Duration::from_secs(300);
@@ -132,13 +132,23 @@ fn conditions(pressure: Pressure, not_ready: Option<&str>, old: &[Value], now: T
         .collect()
 }
 
+/// Why the node takes no pods; several reasons as Go prints several errors.
+fn not_ready(node: &Node) -> Option<String> {
+    let network = node.not_ready.lock().clone();
+    match (network, node.is_shutting_down()) {
+        (Some(network), true) => Some(format!("[{network}, {}]", shutdown::NOT_READY)),
+        (None, true) => Some(shutdown::NOT_READY.to_owned()),
+        (network, false) => network,
+    }
+}
+
 /// The whole status as it should be; `old` are the conditions written last.
 pub async fn status(node: &Node, pressure: Pressure, old: &[Value], now: Timestamp) -> Value {
     let machine = &node.machine;
     let disk = machine::disk(&node.config.root_dir).0;
     let mut addresses: Vec<Value> = node.addresses().iter().map(|ip| json!({"type": "InternalIP", "address": ip.to_string()})).collect();
     addresses.push(json!({"type": "Hostname", "address": node.config.hostname()}));
-    let not_ready = node.not_ready.lock().clone();
+    let not_ready = not_ready(node);
     json!({
         "addresses": addresses,
         "capacity": capacity(machine, disk, node.config.max_pods),

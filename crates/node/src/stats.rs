@@ -102,6 +102,12 @@ pub fn own_metrics(node: &Arc<Node>) -> String {
         let _ = writeln!(out, "kubelet_running_containers{{container_state={state:?}}} {count}");
     }
     let _ = writeln!(out, "# HELP kubelet_running_pods [ALPHA] Number of pods that have a running pod sandbox\n# TYPE kubelet_running_pods gauge\nkubelet_running_pods {pods}");
+    let (started, ended) = node.last_shutdown();
+    let mut shutdown = |name: &str, what: &str, value: f64| {
+        let _ = writeln!(out, "# HELP {name} [ALPHA] Last graceful shutdown {what} time since unix epoch in seconds\n# TYPE {name} gauge\n{name} {value}");
+    };
+    shutdown("kubelet_graceful_shutdown_start_time_seconds", "start", started);
+    shutdown("kubelet_graceful_shutdown_end_time_seconds", "end", ended);
     out
 }
 

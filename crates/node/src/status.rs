@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use sandbox::cri;
 
 use crate::conditions;
+use crate::cx::Verdict;
 use crate::pod::{self, Sort};
 use crate::resize;
 use crate::sync::should_start;
@@ -40,7 +41,7 @@ pub struct View<'a> {
     /// Why a resize is not done.
     pub pending: Option<&'a resize::Pending>,
     /// `Failed` with reason and message decided by the node (a deadline passed, no room).
-    pub verdict: Option<&'a Reason>,
+    pub verdict: Option<&'a Verdict>,
     /// Nothing of the pod will run any more.
     pub ended: bool,
     pub now: Timestamp,
@@ -83,8 +84,8 @@ pub fn compute(view: &View) -> Computed {
     status.phase = Some(phase(view, &status).to_owned());
     if let Some(verdict) = view.verdict {
         status.phase = Some("Failed".to_owned());
-        status.reason = Some(verdict.reason.clone());
-        status.message = Some(verdict.message.clone());
+        status.reason = Some(verdict.why.reason.clone());
+        status.message = Some(verdict.why.message.clone());
     } else if matches!(old.phase.as_deref(), Some("Succeeded" | "Failed")) {
         // A final phase never changes back.
         status.phase = old.phase.clone();

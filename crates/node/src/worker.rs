@@ -70,6 +70,8 @@ pub struct Worker {
     generation: Option<i64>,
     /// Of a static pod: the mirror that `written` is of.
     mirror_uid: String,
+    /// What was last told of: ended, and known to be so.
+    progress: (bool, bool),
 }
 
 async fn optional<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
@@ -111,6 +113,7 @@ impl Worker {
             wake_at: None,
             generation: pod.metadata.generation,
             mirror_uid: String::new(),
+            progress: (false, false),
         };
         tokio::spawn(worker.run());
         Handle { desired: sender, shared }
@@ -129,6 +132,7 @@ impl Worker {
             self.probes.update(&cx);
             self.decide(&cx);
             self.write_status(&cx);
+            self.tell_progress();
             if self.doing == Doing::Nothing && self.desired.borrow().gone && self.shared.lock().ended {
                 break;
             }
@@ -165,10 +169,10 @@ impl Worker {
         if memory.sandbox_ids.is_empty()
             && !pod::is_finished(&cx.pod)
             && !pod::is_terminating(&cx.pod)
-            && let Some(refusal) = admission::refusal(&cx.pod, &self.node.allocatable).or_else(|| admission::port_refusal(&cx.pod, &beside))
+            && let Some(refusal) = self.node.refusal(&cx.pod).or_else(|| admission::refusal(&cx.pod, &self.node.allocatable)).or_else(|| admission::port_refusal(&cx.pod, &beside))
         {
             self.node.events.warning(&cx.about(None), &refusal.reason, refusal.message.clone());
-            memory.verdict = Some(Reason { message: format!("Pod was rejected: {}", refusal.message), ..refusal });
+            memory.verdict = Some(Reason { message: format!("Pod was rejected: {}", refusal.message), ..refusal }.into());
         }
     }
 
@@ -182,6 +186,18 @@ impl Worker {
             memory.verdict.is_none() && (!memory.sandbox_ids.is_empty() || age(&other.pod) < age(&cx.pod))
         });
         others.into_iter().map(|other| other.pod).collect()
+    }
+
+    /// Who waits for the pod's end hears of it.
+    fn tell_progress(&mut self) {
+        let mut memory = self.shared.lock();
+        let final_phase = matches!(self.written.phase.as_deref(), Some("Succeeded" | "Failed"));
+        memory.told = memory.ended && self.write.is_none() && self.write_again_at.is_none() && final_phase;
+        let now = (memory.ended, memory.told);
+        drop(memory);
+        if std::mem::replace(&mut self.progress, now) != now {
+            self.node.progress.send_replace(());
+        }
     }
 
     fn know(&mut self, pod: &Pod) {
@@ -215,7 +231,7 @@ impl Worker {
         };
         let ending = gone || pod::is_terminating(&cx.pod) || pod::is_finished(&cx.pod) || finished;
         if ending {
-            let grace = pod::grace_seconds(&cx.pod);
+            let grace = cx.grace_seconds();
             match self.doing {
                 Doing::Terminating(before) if before <= grace => {}
                 Doing::CleaningUp => {}
@@ -284,7 +300,7 @@ impl Worker {
             let mut memory = self.shared.lock();
             if memory.verdict.is_none() && !memory.ended {
                 let message = "Pod was active on the node longer than the specified deadline";
-                memory.verdict = Some(Reason { reason: "DeadlineExceeded".to_owned(), message: message.to_owned() });
+                memory.verdict = Some(Reason { reason: "DeadlineExceeded".to_owned(), message: message.to_owned() }.into());
                 self.node.events.normal(&cx.about(None), "DeadlineExceeded", message);
             }
         }

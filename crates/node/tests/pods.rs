@@ -4,6 +4,10 @@
 
 #[path = "pods/cases.rs"]
 mod cases;
+#[path = "pods/logind.rs"]
+mod logind;
+#[path = "pods/shortage.rs"]
+mod shortage;
 #[path = "pods/world.rs"]
 mod world;
 

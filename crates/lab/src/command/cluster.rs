@@ -87,6 +87,11 @@ fn join_command(said: &str) -> Option<Vec<String>> {
     Some(words)
 }
 
+/// Ends the pods of whatever cluster's part runs there. Returns when they have ended.
+pub fn shut_down(lab: &Lab, node: &str) -> Result<()> {
+    run(lab, node, &["coracle", "down", "--node-shutdown"]).map(drop)
+}
+
 /// After a node was switched on: what kubeadm had started there is started again, by the note it left. Whether there was anything.
 pub fn resume(lab: &Lab, node: &str) -> Result<bool> {
     #[derive(serde::Deserialize)]

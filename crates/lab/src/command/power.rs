@@ -14,6 +14,16 @@ pub fn kill(lab: &Lab, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// As a power button: what runs there is asked to end its pods, and then the power goes.
+pub fn stop(lab: &Lab, name: &str) -> Result<()> {
+    let node = lab.record.node(name)?;
+    lab.must_run(name)?;
+    cluster::shut_down(lab, name)?;
+    lab.kill(node)?;
+    println!("{name} has shut down; `coracle lab start {name}` switches it on");
+    Ok(())
+}
+
 pub fn start(lab: &Lab, name: &str) -> Result<()> {
     lab.start(lab.record.node(name)?)?;
     match cluster::resume(lab, name)? {

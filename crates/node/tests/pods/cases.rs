@@ -7,6 +7,7 @@ use api::k8s::api::core::v1::{ConfigMap, Node, Pod};
 use client::{Informer, PatchKind};
 use serde_json::json;
 
+use crate::logind::shuts_down;
 use crate::world::{PATIENCE, World, phase, ready, restarts, state};
 
 macro_rules! cases {
@@ -28,9 +29,9 @@ macro_rules! cases {
     };
 }
 
-cases!(registers, speaks_up, moves, mirrors, static_pods, exact_grace, refused, image_volume, resized, runs_and_ends, env_and_restart, succeeds, init_and_volumes, probes, images, config_errors, logs, exec, forwards, over_spdy, hooks_and_grace, sidecars, deadline, limits, secrets, many, adopted, sandbox_dies, leaves_nothing);
+cases!(registers, speaks_up, moves, mirrors, static_pods, exact_grace, refused, image_volume, resized, runs_and_ends, env_and_restart, succeeds, init_and_volumes, probes, images, config_errors, logs, exec, forwards, over_spdy, hooks_and_grace, sidecars, deadline, limits, secrets, many, adopted, sandbox_dies, shuts_down, leaves_nothing);
 
-fn sh(script: &str) -> serde_json::Value {
+pub fn sh(script: &str) -> serde_json::Value {
     json!({"name": "c", "image": "busybox", "command": ["sh", "-c", script]})
 }
 

@@ -77,6 +77,11 @@ fn make_image(dir: &Path) {
     std::fs::write(dir.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
 }
 
+/// A KubeletConfiguration.
+pub fn settings(given: Value) -> node::configuration::Settings {
+    node::configuration::Settings::read(&given).expect("a valid configuration").0
+}
+
 pub struct World {
     pub dir: PathBuf,
     pub client: Client,
@@ -111,26 +116,36 @@ impl World {
         };
         let pods = Informer::<Pod>::of(&client, None).start();
         pods.synced().await;
-        let node = Self::start_node(&dir, &client, &runtime);
+        let node = Self::start_node(&dir, &client, &runtime, |_| {});
         let events = Informer::<Event>::of(&client, None).start();
         let world = Self { dir, client, pods, events, node, runtime };
         world.config_map("kube-root-ca.crt", json!({"ca.crt": "CA"})).await;
         world
     }
 
-    fn start_node(dir: &Path, client: &Client, runtime: &sandbox::Config) -> Arc<Node> {
+    fn start_node(dir: &Path, client: &Client, runtime: &sandbox::Config, change: impl FnOnce(&mut node::Config)) -> Arc<Node> {
         let mut config = node::Config::new("node1", IpAddr::from([127, 0, 0, 1]), "v1.36.2", dir.join("kubelet"));
         config.log_dir = dir.join("logs");
         config.static_pod_path = Some(dir.join("manifests"));
         config.cluster_dns = vec![IpAddr::from([10, 96, 0, 10])];
+        // Of the host's disk and shutdown this test is to know nothing.
+        config.system_bus = dir.join("bus");
+        config.logind_conf_dir = dir.join("logind.conf.d");
+        config.settings = settings(json!({"evictionHard": {"memory.available": "0%"}, "imageGCHighThresholdPercent": 100}));
+        change(&mut config);
         let embedded = sandbox::Embedded::open(runtime.clone()).expect("runtime");
         Node::start(config, client.clone(), Arc::new(embedded), Arc::new(Busybox(dir.join("image"))), Arc::new(SystemClock))
     }
 
     /// As after kill -9: nothing is told to anyone.
     pub fn restart_node(&mut self) {
+        self.restart_node_with(|_| {});
+    }
+
+    /// The same, with another configuration.
+    pub fn restart_node_with(&mut self, change: impl FnOnce(&mut node::Config)) {
         self.node.shutdown();
-        self.node = Self::start_node(&self.dir, &self.client, &self.runtime);
+        self.node = Self::start_node(&self.dir, &self.client, &self.runtime, change);
     }
 
     pub async fn create(&self, name: &str, spec: Value) -> Arc<Pod> {

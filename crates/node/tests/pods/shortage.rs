@@ -1,0 +1,1 @@
+//! The node runs short of disk.
