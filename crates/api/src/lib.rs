@@ -21,6 +21,7 @@ pub mod status;
 pub mod strategy;
 pub mod structural;
 pub mod usage;
+pub mod time_zone;
 pub mod validation;
 pub mod table;
 pub mod typed;

@@ -262,7 +262,9 @@ impl NameRule {
         match (&*resource.group, &*resource.plural) {
             ("", "namespaces" | "services") | ("apps", "statefulsets") => Self::DnsLabel,
             ("rbac.authorization.k8s.io", _) | ("apiregistration.k8s.io", "apiservices") => Self::PathSegment,
-            ("certificates.k8s.io", "certificatesigningrequests" | "clustertrustbundles") | ("networking.k8s.io", "ipaddresses") | ("internal.apiserver.k8s.io", _) => Self::Free,
+            ("policy", "poddisruptionbudgets") | ("", "events") | ("events.k8s.io", "events") => Self::PathSegment,
+            ("certificates.k8s.io", "certificatesigningrequests") => Self::PathSegment,
+            ("certificates.k8s.io", "clustertrustbundles") | ("networking.k8s.io", "ipaddresses") | ("internal.apiserver.k8s.io", _) => Self::Free,
             _ => Self::DnsSubdomain,
         }
     }

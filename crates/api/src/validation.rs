@@ -340,10 +340,22 @@ fn text<'a>(object: &'a Value, name: &str) -> &'a str {
 /// What is wrong with the metadata of an object to be created. The server has set the namespace from the path and the name from `generateName`.
 pub fn object_meta(resource: &Resource, object: &Value) -> Vec<Cause> {
     let mut causes = object_meta_with(NameRule::of(resource), resource.namespaced(), object);
-    if !resource.schema.is_empty() {
+    if !resource.schema.is_empty() && !takes_any_finalizer(resource) {
         causes.extend(known_finalizers(object));
     }
     causes
+}
+
+/// Kinds that upstream judges without core's ValidateObjectMeta.
+fn takes_any_finalizer(resource: &Resource) -> bool {
+    matches!(
+        (&*resource.group, &*resource.plural),
+        ("apiregistration.k8s.io" | "apiextensions.k8s.io" | "admissionregistration.k8s.io" | "events.k8s.io", _)
+            | ("", "events")
+            | ("coordination.k8s.io", "leases")
+            | ("policy", "poddisruptionbudgets")
+            | ("node.k8s.io", "runtimeclasses")
+    )
 }
 
 /// Of a built-in kind, a finalizer without a domain has to be one of the API's own (core's ValidateObjectMeta).
@@ -461,7 +473,12 @@ fn owner_references(errors: &mut Errors, path: &Path, references: Option<&Value>
     let mut controller: Option<String> = None;
     for reference in references.and_then(Value::as_array).into_iter().flatten() {
         let (api_version, kind) = (text(reference, "apiVersion"), text(reference, "kind"));
-        let version = api_version.rsplit_once('/').map_or(api_version, |(_, version)| version);
+        // With more than one slash it is none.
+        let version = match api_version.split_once('/') {
+            Some((_, version)) if version.contains('/') => "",
+            Some((_, version)) => version,
+            None => api_version,
+        };
         if version.is_empty() {
             errors.invalid(&path.child("apiVersion"), api_version, "version must not be empty");
         }

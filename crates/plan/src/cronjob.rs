@@ -120,7 +120,7 @@ fn run(
 ) {
     let zone = match spec.time_zone.as_deref().filter(|zone| !zone.is_empty()) {
         None => TimeZone::UTC,
-        Some(zone_name) => match TimeZone::get(zone_name) {
+        Some(zone_name) => match TimeZone::get(zone_name).or_else(|error| api::time_zone::get(zone_name).ok_or(error)) {
             Ok(zone) => zone,
             Err(error) => return plan.push(Op::warning(about, "UnknownTimeZone", format!("invalid timeZone: {zone_name:?}: {error}"))),
         },

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::json::{child, child_mut, default, empty, list, list_mut, number, strings, text};
+use super::json::{child, child_mut, default, empty, list, list_mut, number, strings, text, default_unset};
 use super::policy::{BUILT_IN, Generation, Policy};
 use super::workload;
 use crate::names;
@@ -16,16 +16,16 @@ const OPERATIONS: [&str; 5] = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
 
 fn default_webhooks(object: &mut Value, mutating: bool) {
     for hook in list_mut(object, "webhooks") {
-        default(hook, "failurePolicy", "Fail");
-        default(hook, "matchPolicy", "Equivalent");
+        default_unset(hook, "failurePolicy", "Fail");
+        default_unset(hook, "matchPolicy", "Equivalent");
         default(hook, "namespaceSelector", empty());
         default(hook, "objectSelector", empty());
         default(hook, "timeoutSeconds", TIMEOUT_SECONDS);
         if mutating {
-            default(hook, "reinvocationPolicy", "Never");
+            default_unset(hook, "reinvocationPolicy", "Never");
         }
         for rule in list_mut(hook, "rules") {
-            default(rule, "scope", "*");
+            default_unset(rule, "scope", "*");
         }
         if let Some(service) = child_mut(hook, "clientConfig.service") {
             default(service, "port", 443);
@@ -50,14 +50,13 @@ fn check_webhooks(errors: &mut Errors, object: &Value) {
             rule_with_operations(errors, &rules_path.index(at), rule);
         }
         let one_of = |errors: &mut Errors, field: &str, allowed: &[&str]| {
-            let value = text(hook, field);
-            if !value.is_empty() && !allowed.contains(&value) {
+            if let Some(value) = child(hook, field).and_then(Value::as_str).filter(|value| !allowed.contains(value)) {
                 errors.not_supported(&path.child(field), value, allowed);
             }
         };
         one_of(errors, "failurePolicy", &["Fail", "Ignore"]);
         one_of(errors, "matchPolicy", &["Equivalent", "Exact"]);
-        if text(hook, "sideEffects").is_empty() {
+        if child(hook, "sideEffects").is_none() {
             errors.required(&path.child("sideEffects"), "must specify one of None, NoneOnDryRun");
         }
         one_of(errors, "sideEffects", &["None", "NoneOnDryRun"]);
@@ -127,8 +126,7 @@ fn rule_with_operations(errors: &mut Errors, path: &Path, rule: &Value) {
     if resources.len() > 1 && resources.contains(&"*/*") {
         errors.invalid(&field, &Value::from(resources), "if '*/*' is present, must not specify other resources");
     }
-    let scope = text(rule, "scope");
-    if !matches!(scope, "" | "*" | "Cluster" | "Namespaced") {
+    if let Some(scope) = child(rule, "scope").and_then(Value::as_str).filter(|scope| !matches!(*scope, "*" | "Cluster" | "Namespaced")) {
         errors.not_supported(&path.child("scope"), scope, &["*", "Cluster", "Namespaced"]);
     }
 }
@@ -246,23 +244,35 @@ fn review_versions(errors: &mut Errors, path: &Path, hook: &Value) {
 
 fn default_match(constraints: Option<&mut Value>) {
     let Some(constraints) = constraints else { return };
-    default(constraints, "matchPolicy", "Equivalent");
+    default_unset(constraints, "matchPolicy", "Equivalent");
     default(constraints, "namespaceSelector", empty());
     default(constraints, "objectSelector", empty());
     for rules in ["resourceRules", "excludeResourceRules"] {
         for rule in list_mut(constraints, rules) {
-            default(rule, "scope", "*");
+            default_unset(rule, "scope", "*");
         }
     }
 }
 
 fn check_match(errors: &mut Errors, path: &Path, constraints: &Value) {
+    if let Some(policy) = child(constraints, "matchPolicy").and_then(Value::as_str).filter(|policy| !matches!(*policy, "Equivalent" | "Exact")) {
+        errors.not_supported(&path.child("matchPolicy"), policy, &["Equivalent", "Exact"]);
+    }
     for field in ["namespaceSelector", "objectSelector"] {
         errors.label_selector(&path.child(field), child(constraints, field));
     }
     for rules in ["resourceRules", "excludeResourceRules"] {
         let list_path = path.child(rules);
         for (index, rule) in list(constraints, rules).iter().enumerate() {
+            let names_path = list_path.index(index);
+            let names_path = names_path.child("resourceNames");
+            let mut seen = BTreeSet::new();
+            for (at, name) in strings(rule, "resourceNames").enumerate() {
+                errors.name(&names_path.index(at), name, names::path_segment);
+                if !seen.insert(name) {
+                    errors.duplicate(&names_path.index(at), name);
+                }
+            }
             rule_with_operations(errors, &list_path.index(index), rule);
         }
     }
@@ -270,7 +280,7 @@ fn check_match(errors: &mut Errors, path: &Path, constraints: &Value) {
 
 fn default_policy(object: &mut Value) {
     if let Some(spec) = workload::nested(object, "spec") {
-        default(spec, "failurePolicy", "Fail");
+        default_unset(spec, "failurePolicy", "Fail");
         default_match(child_mut(spec, "matchConstraints"));
     }
 }
@@ -279,16 +289,11 @@ fn check_policy(errors: &mut Errors, object: &Value, list_name: &str) {
     let path = Path::Root("spec");
     let none = Value::Null;
     let spec = child(object, "spec").unwrap_or(&none);
-    let policy = text(spec, "failurePolicy");
-    if !matches!(policy, "" | "Fail" | "Ignore") {
+    if let Some(policy) = child(spec, "failurePolicy").and_then(Value::as_str).filter(|policy| !matches!(*policy, "Fail" | "Ignore")) {
         errors.not_supported(&path.child("failurePolicy"), policy, &["Fail", "Ignore"]);
     }
     if let Some(kind) = child(spec, "paramKind") {
-        for field in ["apiVersion", "kind"] {
-            if text(kind, field).is_empty() {
-                errors.required(&path.child("paramKind").child(field), "");
-            }
-        }
+        param_kind(errors, &path.child("paramKind"), kind);
     }
     match child(spec, "matchConstraints") {
         None => errors.required(&path.child("matchConstraints"), ""),
@@ -301,6 +306,7 @@ fn check_policy(errors: &mut Errors, object: &Value, list_name: &str) {
         }
     }
     match_conditions(errors, &path.child("matchConditions"), list(spec, "matchConditions"));
+    variables(errors, &path.child("variables"), list(spec, "variables"));
     let items = list(spec, list_name);
     let list_path = path.child(list_name);
     if items.is_empty() && (list_name == "mutations" || list(spec, "auditAnnotations").is_empty()) {
@@ -310,16 +316,105 @@ fn check_policy(errors: &mut Errors, object: &Value, list_name: &str) {
             errors.required(&path.child("auditAnnotations"), why);
         }
     }
-    if list_name == "mutations" && text(spec, "reinvocationPolicy").is_empty() {
-        errors.required(&path.child("reinvocationPolicy"), "");
+    if list_name == "mutations" {
+        match text(spec, "reinvocationPolicy") {
+            "" => errors.required(&path.child("reinvocationPolicy"), ""),
+            "IfNeeded" | "Never" => {}
+            other => errors.not_supported(&path.child("reinvocationPolicy"), other, &["IfNeeded", "Never"]),
+        }
+        if let Some(constraints) = child(spec, "matchConstraints") {
+            not_for_deletions(errors, &path.child("matchConstraints"), constraints);
+        }
     }
     for (index, item) in items.iter().enumerate() {
         let path = list_path.index(index);
         if list_name == "validations" && text(item, "expression").trim().is_empty() {
             errors.required(&path.child("expression"), "expression is not specified");
         }
+        if list_name == "mutations" {
+            mutation(errors, &path, item);
+        }
     }
 }
+
+fn param_kind(errors: &mut Errors, path: &Path, kind: &Value) {
+    let (field, given) = (path.child("apiVersion"), text(kind, "apiVersion"));
+    let (group, version) = given.split_once('/').unwrap_or(("", given));
+    if given.is_empty() {
+        errors.required(&field, "");
+    } else if version.contains('/') {
+        errors.invalid(&field, given, &format!("unexpected GroupVersion string: {given}"));
+    } else {
+        let wrong = names::dns_subdomain(group);
+        if !group.is_empty() && !wrong.is_empty() {
+            errors.invalid(&field, group, &wrong.join(","));
+        }
+        let wrong = names::dns1035_label(version);
+        if version.is_empty() {
+            errors.invalid(&field, given, "version must be specified");
+        } else if !wrong.is_empty() {
+            errors.invalid(&field, version, &wrong.join(","));
+        }
+    }
+    let (field, given) = (path.child("kind"), text(kind, "kind"));
+    let wrong = names::dns1035_label(&given.to_lowercase());
+    if given.is_empty() {
+        errors.required(&field, "");
+    } else if !wrong.is_empty() {
+        errors.invalid(&field, given, &format!("may have mixed case, but should otherwise match: {}", wrong.join(",")));
+    }
+}
+
+fn variables(errors: &mut Errors, path: &Path, variables: &[Value]) {
+    for (index, variable) in variables.iter().enumerate() {
+        let path = path.index(index);
+        let name = text(variable, "name");
+        if name.trim().is_empty() {
+            errors.required(&path.child("name"), "name is not specified");
+        } else if name.starts_with(|ch: char| ch.is_ascii_digit()) || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') || CEL_RESERVED.contains(&name) {
+            errors.invalid(&path.child("name"), name, "must be a valid CEL identifier");
+        }
+        if text(variable, "expression").trim().is_empty() {
+            errors.required(&path.child("expression"), "expression is not specified");
+        }
+    }
+}
+
+fn mutation(errors: &mut Errors, path: &Path, mutation: &Value) {
+    let kinds = [("JSONPatch", "jsonPatch"), ("ApplyConfiguration", "applyConfiguration")];
+    let kind = text(mutation, "patchType");
+    let Some((_, own)) = kinds.iter().find(|(name, _)| *name == kind) else {
+        return match kind {
+            "" => errors.required(&path.child("patchType"), ""),
+            other => errors.not_supported(&path.child("patchType"), other, &["ApplyConfiguration", "JSONPatch"]),
+        };
+    };
+    match child(mutation, own) {
+        None => errors.required(&path.child(own), &format!("must be specified when patchType is {kind}")),
+        Some(patch) if text(patch, "expression").trim().is_empty() => errors.required(&path.child(own).child("expression"), ""),
+        Some(_) => {}
+    }
+    for (_, other) in kinds.iter().filter(|(name, other)| *name != kind && child(mutation, other).is_some()) {
+        errors.invalid(&path.child(other), &format!("{{{other}}}"), &format!("must not be specified when patchType is {kind}"));
+    }
+}
+
+/// Nothing is left to be changed of what is deleted.
+fn not_for_deletions(errors: &mut Errors, path: &Path, constraints: &Value) {
+    let list_path = path.child("resourceRules");
+    for (index, rule) in list(constraints, "resourceRules").iter().enumerate() {
+        let rule_path = list_path.index(index);
+        let operations = rule_path.child("operations");
+        for (at, operation) in strings(rule, "operations").enumerate().filter(|(_, operation)| *operation == "DELETE") {
+            errors.not_supported(&operations.index(at), operation, &["*", "CONNECT", "CREATE", "UPDATE"]);
+        }
+    }
+}
+
+/// Words of CEL that name nothing.
+const CEL_RESERVED: [&str; 22] = [
+    "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let", "loop", "package", "namespace", "return", "var", "void", "while", "__namespace__",
+];
 
 const POLICY: Policy = Policy { generation: Generation::Spec, unconditional_update: false, defaults: default_policy, ..BUILT_IN };
 
@@ -345,6 +440,7 @@ fn check_binding(errors: &mut Errors, object: &Value, validating: bool) {
     }
     if let Some(reference) = child(object, "spec.paramRef") {
         let path = path.child("paramRef");
+        errors.label_selector(&path.child("selector"), child(reference, "selector"));
         match (text(reference, "name").is_empty(), child(reference, "selector")) {
             (true, None) => errors.required(&path, "one of name or selector must be specified"),
             (false, Some(_)) => errors.forbidden(&path.child("name"), "name and selector are mutually exclusive"),
@@ -358,6 +454,9 @@ fn check_binding(errors: &mut Errors, object: &Value, validating: bool) {
     }
     if let Some(constraints) = child(object, "spec.matchResources") {
         check_match(errors, &path.child("matchResources"), constraints);
+        if !validating {
+            not_for_deletions(errors, &path.child("matchResources"), constraints);
+        }
     }
     if validating {
         let actions: Vec<&str> = strings(object, "spec.validationActions").collect();

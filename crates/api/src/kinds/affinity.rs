@@ -230,8 +230,7 @@ pub fn topology_spread(errors: &mut Errors, path: &Path, constraints: &[Value]) 
             }
         }
         for name in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
-            let policy = text(constraint, name);
-            if !matches!(policy, "" | "Honor" | "Ignore") {
+            if let Some(policy) = child(constraint, name).and_then(Value::as_str).filter(|policy| !matches!(*policy, "Honor" | "Ignore")) {
                 errors.not_supported(&path.child(name), policy, &["Honor", "Ignore"]);
             }
         }

@@ -328,7 +328,8 @@ fn propagation(errors: &mut Errors, list_path: &Path, mount: &Value, container: 
     }
     let path = list_path.child("recursiveReadOnly");
     match text(mount, "recursiveReadOnly") {
-        "" | "Disabled" => {}
+        "" if child(mount, "recursiveReadOnly").is_none() => {}
+        "Disabled" => {}
         "Enabled" | "IfPossible" => {
             if !flag(mount, "readOnly") {
                 errors.forbidden(&path, "may only be specified when readOnly is true");

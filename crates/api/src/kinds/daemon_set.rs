@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::json::{child, default, empty, ensure, entry, map_mut, number, text};
+use super::json::{child, default, empty, ensure, entry, map_mut, number, text, default_unset};
 use super::policy::{BUILT_IN, Generation, Policy};
 use super::workload;
 use crate::validation::{Errors, Path, Raw, same};
@@ -26,8 +26,8 @@ pub static DAEMON_SET: Policy = Policy {
             if text(strategy, "type") == "RollingUpdate"
                 && let Some(rolling) = workload::nested(strategy, "rollingUpdate")
             {
-                default(rolling, "maxUnavailable", 1);
-                default(rolling, "maxSurge", 0);
+                default_unset(rolling, "maxUnavailable", 1);
+                default_unset(rolling, "maxSurge", 0);
             }
         }
     },

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::json::{child, default, map_mut, number, text};
+use super::json::{child, default, map_mut, number, text, default_unset};
 use super::policy::{BUILT_IN, Generation, Policy};
 use super::workload;
 use crate::names;
@@ -22,8 +22,8 @@ pub static DEPLOYMENT: Policy = Policy {
             if text(strategy, "type") == "RollingUpdate"
                 && let Some(rolling) = workload::nested(strategy, "rollingUpdate")
             {
-                default(rolling, "maxUnavailable", "25%");
-                default(rolling, "maxSurge", "25%");
+                default_unset(rolling, "maxUnavailable", "25%");
+                default_unset(rolling, "maxSurge", "25%");
             }
         }
     },

@@ -58,10 +58,11 @@ pub static ENDPOINTS: Policy = Policy {
                 for (at, address) in list(subset, name).iter().enumerate() {
                     let path = path.index(at);
                     endpoint_ip(errors, &path.child("ip"), text(address, "ip"));
-                    for (name, rule) in [("hostname", names::dns_label as fn(&str) -> Vec<String>), ("nodeName", names::dns_subdomain)] {
-                        if !text(address, name).is_empty() {
-                            errors.name(&path.child(name), text(address, name), rule);
-                        }
+                    if !text(address, "hostname").is_empty() {
+                        errors.name(&path.child("hostname"), text(address, "hostname"), names::dns_label);
+                    }
+                    if let Some(node) = child(address, "nodeName").and_then(Value::as_str) {
+                        errors.name(&path.child("nodeName"), node, names::dns_subdomain);
                     }
                 }
             }

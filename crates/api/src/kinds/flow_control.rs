@@ -27,6 +27,9 @@ pub static FLOW_SCHEMA: Policy = Policy {
     ..BUILT_IN
 };
 
+/// What a rule of a FlowSchema may speak of.
+const VERBS: [&str; 9] = ["create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"];
+
 fn check_flow_schema(errors: &mut Errors, object: &Value) {
     let path = Path::Root("spec");
     let precedence = number(object, "spec.matchingPrecedence").unwrap_or(0);
@@ -73,15 +76,35 @@ fn check_flow_schema(errors: &mut Errors, object: &Value) {
             ] {
                 wildcards(errors, &path.child(field), rule, field, why);
             }
-            if list(rule, "namespaces").is_empty() && !flag(rule, "clusterScope") {
-                errors.required(&path.child("namespaces"), "resource rules that are not cluster scoped must supply at least one namespace");
+            let namespaces: Vec<&str> = strings(rule, "namespaces").collect();
+            let path = path.child("namespaces");
+            if namespaces.is_empty() && !flag(rule, "clusterScope") {
+                errors.required(&path, "resource rules that are not cluster scoped must supply at least one namespace");
+            } else if namespaces.contains(&"*") {
+                if namespaces.len() > 1 {
+                    errors.invalid(&path, &Value::from(namespaces), "if '*' is present, must not specify other namespaces");
+                }
+            } else {
+                for (at, namespace) in namespaces.into_iter().enumerate() {
+                    for wrong in names::dns_label(namespace) {
+                        errors.invalid(&path.index(at), namespace, &format!("each member of this list must be '*' or a DNS-1123 label; {wrong}"));
+                    }
+                }
             }
         }
         let list_path = path.child("nonResourceRules");
         for (at, rule) in others.iter().enumerate() {
             let path = list_path.index(at);
             wildcards(errors, &path.child("verbs"), rule, "verbs", "verbs must contain at least one value");
-            wildcards(errors, &path.child("nonResourceURLs"), rule, "nonResourceURLs", "nonResourceURLs must contain at least one value");
+            let path = path.child("nonResourceURLs");
+            wildcards(errors, &path, rule, "nonResourceURLs", "nonResourceURLs must contain at least one value");
+            if strings(rule, "nonResourceURLs").all(|url| url != "*") {
+                for (at, url) in strings(rule, "nonResourceURLs").enumerate() {
+                    if let Some(wrong) = non_resource_url(url) {
+                        errors.invalid(&path.index(at), url, wrong);
+                    }
+                }
+            }
         }
     }
 }
@@ -97,7 +120,29 @@ fn wildcards(errors: &mut Errors, path: &Path, rule: &Value, field: &str, why: &
         errors.required(path, why);
     } else if values.len() > 1 && values.contains(&"*") {
         errors.invalid(path, &Value::from(values), &format!("if '*' is present, must not specify other {what}"));
+    } else if field == "verbs" && !values.contains(&"*") && values.iter().any(|verb| !VERBS.contains(verb)) {
+        errors.not_supported(path, &Value::from(values), &VERBS);
     }
+}
+
+/// `ValidateNonResourceURLPath`: what is wrong with a path.
+fn non_resource_url(url: &str) -> Option<&'static str> {
+    if url.is_empty() {
+        return Some("must not be empty");
+    }
+    if url == "/" {
+        return None;
+    }
+    if !url.starts_with('/') {
+        return Some("must start with slash");
+    }
+    if url.contains(' ') {
+        return Some("must not contain white-space");
+    }
+    if url.contains("//") {
+        return Some("must not contain double slash");
+    }
+    url.find('*').filter(|at| *at != url.len() - 1 || !url[..*at].ends_with('/')).map(|_| "wildcard can only do suffix matching")
 }
 
 fn check_subject(errors: &mut Errors, path: &Path, subject: &Value) {
@@ -111,11 +156,17 @@ fn check_subject(errors: &mut Errors, path: &Path, subject: &Value) {
     match child(subject, expected) {
         None => errors.required(&path.child(expected), &format!("{expected} is required when subject kind is '{kind}'")),
         Some(value) => {
-            if text(value, "name").is_empty() {
+            let name = text(value, "name");
+            if name.is_empty() {
                 errors.required(&path.child(expected).child("name"), "");
+            } else if expected == "serviceAccount" && name != "*" {
+                errors.name(&path.child(expected).child("name"), name, names::dns_subdomain);
             }
-            if expected == "serviceAccount" && text(value, "namespace").is_empty() {
-                errors.required(&path.child(expected).child("namespace"), "must specify namespace for service account");
+            if expected == "serviceAccount" {
+                match text(value, "namespace") {
+                    "" => errors.required(&path.child(expected).child("namespace"), "must specify namespace for service account"),
+                    namespace => errors.name(&path.child(expected).child("namespace"), namespace, names::dns_label),
+                }
             }
         }
     }

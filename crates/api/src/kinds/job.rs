@@ -503,7 +503,7 @@ fn check_cron_job(errors: &mut Errors, object: &Value) {
     }
 }
 
-/// By its shape only: whether a zone exists is the machine's knowledge.
+/// Zones of the IANA, by their exact names.
 fn time_zone(errors: &mut Errors, path: &Path, zone: &str) {
     const PART_MAX: usize = 14;
     if zone.is_empty() {
@@ -516,7 +516,10 @@ fn time_zone(errors: &mut Errors, path: &Path, zone: &str) {
         return errors.invalid(path, zone, &format!("unknown time zone {zone}"));
     }
     if zone.eq_ignore_ascii_case("local") {
-        errors.invalid(path, zone, "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones");
+        return errors.invalid(path, zone, "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones");
+    }
+    if !crate::time_zone::exists(zone) {
+        errors.invalid(path, zone, &format!("unknown time zone {zone}"));
     }
 }
 

@@ -13,6 +13,7 @@ mod cron;
 pub mod custom_resource_definition;
 mod daemon_set;
 mod deployment;
+mod devices;
 mod diff;
 mod endpoints;
 mod extension;
@@ -38,6 +39,8 @@ mod service;
 mod stateful_set;
 mod storage;
 mod volume;
+mod volume_sources;
+mod windows;
 mod workload;
 
 use policy::{BUILT_IN, Generation, Policy};

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::container::{PROTOCOLS, port_number_or_name};
-use super::json::{child, child_mut, default, empty, entry, list, list_mut, number, set, strings, text};
+use super::json::{child, child_mut, default, empty, entry, list, list_mut, number, set, strings, text, default_unset};
 use super::policy::{BUILT_IN, Generation, Policy};
 use super::service::cidr;
 use crate::names;
@@ -179,7 +179,7 @@ pub static INGRESS_CLASS: Policy = Policy {
     generation: Generation::Spec,
     defaults: |object| {
         if let Some(parameters) = child_mut(object, "spec.parameters") {
-            super::json::default_unset(parameters, "scope", "Cluster");
+            default_unset(parameters, "scope", "Cluster");
         }
     },
     check: |errors, object| {
@@ -214,7 +214,7 @@ pub static NETWORK_POLICY: Policy = Policy {
         for (rules, _) in [("spec.ingress", "from"), ("spec.egress", "to")] {
             for rule in list_mut(object, rules) {
                 for port in list_mut(rule, "ports") {
-                    default(port, "protocol", "TCP");
+                    default_unset(port, "protocol", "TCP");
                 }
             }
         }
@@ -343,6 +343,12 @@ pub static IP_ADDRESS: Policy = Policy {
                 value => errors.name(&path.child(name), value, names::path_segment),
             }
         }
+        for (name, rule) in [("group", names::dns_subdomain as fn(&str) -> Vec<String>), ("namespace", names::path_segment)] {
+            let value = text(parent, name);
+            if !value.is_empty() {
+                errors.name(&path.child(name), value, rule);
+            }
+        }
     },
     check_update: |errors, new, old| errors.immutable(&Path::Root("spec.parentRef"), child(new, "spec.parentRef"), child(old, "spec.parentRef")),
     selectable: |object, field| (field == "spec.parentRef.name").then(|| text(object, field).to_owned()),
@@ -399,8 +405,7 @@ pub static DISRUPTION_BUDGET: Policy = Policy {
             super::workload::at_most_all(errors, &path.child(name), value);
         }
         errors.label_selector(&path.child("selector"), child(object, "spec.selector"));
-        let policy = text(object, "spec.unhealthyPodEvictionPolicy");
-        if !matches!(policy, "" | "AlwaysAllow" | "IfHealthyBudget") {
+        if let Some(policy) = child(object, "spec.unhealthyPodEvictionPolicy").and_then(Value::as_str).filter(|policy| !matches!(*policy, "AlwaysAllow" | "IfHealthyBudget")) {
             errors.not_supported(&path.child("unhealthyPodEvictionPolicy"), policy, &["AlwaysAllow", "IfHealthyBudget"]);
         }
     },

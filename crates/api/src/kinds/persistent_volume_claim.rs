@@ -27,6 +27,10 @@ pub static PERSISTENT_VOLUME_CLAIM: Policy = Policy {
 pub fn defaults(claim: &mut Value) {
     if let Some(spec) = child_mut(claim, "spec") {
         super::json::default_unset(spec, "volumeMode", "Filesystem");
+        // A source in another namespace needs a gate that is off.
+        if child(spec, "dataSourceRef.namespace").and_then(Value::as_str).is_some_and(|namespace| !namespace.is_empty()) {
+            super::json::take(spec, "dataSourceRef");
+        }
         // Only what could be cloned from ever since may stand here; others stand in dataSourceRef (EnforceDataSourceBackwardsCompatibility).
         if let Some(source) = child(spec, "dataSource")
             && !matches!((text(source, "apiGroup"), text(source, "kind")), ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot"))
@@ -108,6 +112,15 @@ pub fn spec(errors: &mut Errors, path: &Path, spec: &Value) {
         if group.is_empty() && kind != "PersistentVolumeClaim" {
             errors.invalid(&path, kind, "must be 'PersistentVolumeClaim' when referencing the default apiGroup");
         }
+        if !group.is_empty() {
+            errors.name(&path.child("apiGroup"), group, names::dns_subdomain);
+        }
+    }
+    // What stands in both places is the same.
+    if let (Some(source), Some(reference)) = (child(spec, "dataSource"), child(spec, "dataSourceRef"))
+        && ["apiGroup", "kind", "name"].iter().any(|field| text(source, field) != text(reference, field))
+    {
+        errors.invalid(path, source, "must match dataSourceRef");
     }
 }
 

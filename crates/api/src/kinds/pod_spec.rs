@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::affinity::{affinity, tolerations, topology_spread};
 use super::container::{self, Pod};
+use super::windows;
 use super::json::{child, entry, flag, list, map, number, strings, text};
 use super::probe;
 use super::resources::{container_resource_name, pod_resource_name, resource_quantity, resource_requirements};
@@ -103,6 +104,7 @@ pub fn pod_spec(errors: &mut Errors, path: &Path, holder: &Value, is_pod: bool) 
         }
     }
     topology_spread(errors, &path.child("topologySpreadConstraints"), list(spec, "topologySpreadConstraints"));
+    windows::host_processes(errors, path, spec);
     if !pod.host_users {
         for (field, shown) in [("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
             if flag(spec, field) {
@@ -116,6 +118,7 @@ pub fn pod_spec(errors: &mut Errors, path: &Path, holder: &Value, is_pod: bool) 
     hostname_override(errors, path, spec);
     scalars(errors, path, spec);
     file_references(errors, path, spec);
+    windows::of_the_other_system(errors, path, spec);
 }
 
 fn scalars(errors: &mut Errors, path: &Path, spec: &Value) {
@@ -368,6 +371,7 @@ fn pod_security_context(errors: &mut Errors, path: &Path, spec: &Value) {
     };
     one_of(errors, "fsGroupChangePolicy", &["Always", "OnRootMismatch"]);
     seccomp(errors, &path.child("seccompProfile"), child(context, "seccompProfile"));
+    windows::options(errors, &path.child("windowsOptions"), child(context, "windowsOptions"));
     app_armor(errors, &path.child("appArmorProfile"), child(context, "appArmorProfile"));
     one_of(errors, "supplementalGroupsPolicy", &["Merge", "Strict"]);
     one_of(errors, "seLinuxChangePolicy", &["MountOption", "Recursive"]);

@@ -11,7 +11,25 @@ use crate::names;
 use crate::quantity::Quantity;
 use crate::validation::{Errors, Path, same};
 
+const EXISTS_ONLY: &str = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
 const SCOPES: [&str; 7] = ["BestEffort", "CrossNamespacePodAffinity", "NotBestEffort", "NotTerminating", "PriorityClass", "Terminating", "VolumeAttributesClass"];
+
+/// The resources of a quota that a scope says nothing about (`IsResourceQuotaScopeValidForResource`).
+fn out_of_scope<'a>(object: &'a Value, scope: &'a str) -> impl Iterator<Item = &'a String> {
+    const OF_PODS: [&str; 6] = ["cpu", "memory", "limits.cpu", "limits.memory", "requests.cpu", "requests.memory"];
+    const OTHERS: [&str; 12] = [
+        "ephemeral-storage", "requests.storage", "requests.ephemeral-storage", "limits.ephemeral-storage", "resourcequotas", "services", "replicationcontrollers", "secrets", "persistentvolumeclaims",
+        "configmaps", "services.nodeports", "services.loadbalancers",
+    ];
+    let known = |name: &str| name == "pods" || OF_PODS.contains(&name) || OTHERS.contains(&name) || name.starts_with("hugepages-") || name.starts_with("requests.hugepages-");
+    let covers = move |name: &str| match scope {
+        "Terminating" | "NotTerminating" | "NotBestEffort" | "PriorityClass" | "CrossNamespacePodAffinity" => name == "pods" || OF_PODS.contains(&name),
+        "BestEffort" => name == "pods",
+        "VolumeAttributesClass" => matches!(name, "persistentvolumeclaims" | "requests.storage"),
+        _ => true,
+    };
+    child(object, "spec.hard").and_then(Value::as_object).into_iter().flat_map(|hard| hard.keys()).filter(move |name| known(name) && !covers(name))
+}
 
 pub static RESOURCE_QUOTA: Policy = Policy {
     status: true,
@@ -26,6 +44,9 @@ pub static RESOURCE_QUOTA: Policy = Policy {
             if !SCOPES.contains(&scope) {
                 errors.invalid(&path, child(object, "spec.scopes").unwrap_or(&Value::Null), "unsupported scope");
             }
+            for _ in out_of_scope(object, scope) {
+                errors.invalid(&path, child(object, "spec.scopes").unwrap_or(&Value::Null), "unsupported scope applied to resource");
+            }
         }
         let expressions = Path::Root("spec.scopeSelector.matchExpressions");
         for expression in list(object, "spec.scopeSelector.matchExpressions") {
@@ -33,12 +54,19 @@ pub static RESOURCE_QUOTA: Policy = Policy {
             if !SCOPES.contains(&scope) {
                 errors.invalid(&expressions.child("scopeName"), scope, "unsupported scope");
             }
+            for _ in out_of_scope(object, scope) {
+                errors.invalid(&expressions, child(object, "spec.scopeSelector").unwrap_or(&Value::Null), "unsupported scope applied to resource");
+            }
+            let operator = text(expression, "operator");
+            if matches!(scope, "BestEffort" | "NotBestEffort" | "Terminating" | "NotTerminating" | "CrossNamespacePodAffinity") && operator != "Exists" {
+                errors.invalid(&expressions.child("operator"), operator, EXISTS_ONLY);
+            }
             match (text(expression, "operator"), list(expression, "values").is_empty()) {
                 ("In" | "NotIn", true) => errors.required(&expressions.child("values"), "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector"),
                 ("Exists" | "DoesNotExist", false) => errors.invalid(
                     &expressions.child("values"),
                     child(expression, "values").unwrap_or(&Value::Null),
-                    "must be no value when `operator` is 'Exists' or 'DoesNotExist' for scope selector",
+                    "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector",
                 ),
                 ("In" | "NotIn" | "Exists" | "DoesNotExist", _) => {}
                 (other, _) => errors.invalid(&expressions.child("operator"), other, "not a valid selector operator"),

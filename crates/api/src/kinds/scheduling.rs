@@ -1,16 +1,16 @@
 //! PriorityClasses, RuntimeClasses, gang scheduling, and the dynamic resource allocation kinds.
 
-use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::devices;
 use super::affinity::tolerations;
 use super::json::{child, child_mut, default, flag, list, list_mut, map, number, set, text};
 use super::policy::{BUILT_IN, Generation, Policy};
 use super::resources::{container_resource_name, resource_quantity};
 use crate::names;
 use crate::strategy::Context;
-use crate::validation::{Errors, Path, same};
+use crate::validation::{Path, same};
 use crate::world::rfc3339;
 
 const USER_PRIORITY_MAX: i64 = 1_000_000_000;
@@ -77,55 +77,6 @@ pub static RUNTIME_CLASS: Policy = Policy {
 
 pub static POD_GROUP: Policy = Policy { status: true, status_keeps_metadata: true, ..BUILT_IN };
 
-fn device_requests(errors: &mut Errors, path: &Path, devices: Option<&Value>) {
-    let Some(devices) = devices else { return };
-    let requests = path.child("requests");
-    let mut seen = BTreeSet::new();
-    for (index, request) in list(devices, "requests").iter().enumerate() {
-        let path = requests.index(index);
-        let name = text(request, "name");
-        if name.is_empty() {
-            errors.required(&path.child("name"), "");
-        } else {
-            errors.name(&path.child("name"), name, names::dns_label);
-            if !seen.insert(name) {
-                errors.duplicate(&path, name);
-            }
-        }
-        match (child(request, "exactly"), list(request, "firstAvailable").is_empty()) {
-            (Some(_), false) => errors.invalid(&path, request, "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set"),
-            (None, true) if child(request, "deviceClassName").is_none() => errors.required(&path, "exactly one of `exactly` or `firstAvailable` is required"),
-            (Some(exactly), true) => device_request(errors, &path.child("exactly"), exactly),
-            (None, false) => {
-                let list_path = path.child("firstAvailable");
-                list(request, "firstAvailable").iter().enumerate().for_each(|(at, one)| device_request(errors, &list_path.index(at), one));
-            }
-            (None, true) => device_request(errors, &path, request),
-        }
-    }
-}
-
-fn device_request(errors: &mut Errors, path: &Path, request: &Value) {
-    match text(request, "deviceClassName") {
-        "" => errors.required(&path.child("deviceClassName"), ""),
-        name => errors.name(&path.child("deviceClassName"), name, names::dns_subdomain),
-    }
-    match text(request, "allocationMode") {
-        "All" => {
-            if let Some(count) = number(request, "count").filter(|count| *count != 0) {
-                errors.invalid(&path.child("count"), &count, "must not be specified when allocationMode is 'All'");
-            }
-        }
-        "ExactCount" => {
-            let count = number(request, "count").unwrap_or(0);
-            if count <= 0 {
-                errors.invalid(&path.child("count"), &count, "must be greater than zero");
-            }
-        }
-        other => errors.not_supported(&path.child("allocationMode"), other, &["All", "ExactCount"]),
-    }
-}
-
 fn default_requests(devices: Option<&mut Value>) {
     let one = |request: &mut Value| {
         if child(request, "deviceClassName").is_some() {
@@ -150,53 +101,28 @@ pub static RESOURCE_CLAIM: Policy = Policy {
     status: true,
     status_keeps_metadata: true,
     defaults: |object| default_requests(child_mut(object, "spec.devices")),
-    check: |errors, object| device_requests(errors, &Path::Root("spec.devices"), child(object, "spec.devices")),
+    check: |errors, object| devices::claim(errors, &Path::Root("spec.devices"), child(object, "spec.devices")),
     check_update: |errors, new, old| errors.immutable(&Path::Root("spec"), new.get("spec"), old.get("spec")),
     ..BUILT_IN
 };
 
 pub static RESOURCE_CLAIM_TEMPLATE: Policy = Policy {
     defaults: |object| default_requests(child_mut(object, "spec.spec.devices")),
-    check: |errors, object| device_requests(errors, &Path::Root("spec.spec.devices"), child(object, "spec.spec.devices")),
+    check: |errors, object| {
+        devices::template_meta(errors, &Path::Root("spec.metadata"), child(object, "spec.metadata"));
+        devices::claim(errors, &Path::Root("spec.spec.devices"), child(object, "spec.spec.devices"));
+    },
     check_update: |errors, new, old| errors.immutable(&Path::Root("spec"), new.get("spec"), old.get("spec")),
     ..BUILT_IN
 };
 
-pub static DEVICE_CLASS: Policy = Policy { generation: Generation::Spec, ..BUILT_IN };
+pub static DEVICE_CLASS: Policy = Policy { generation: Generation::Spec, check: devices::class, ..BUILT_IN };
 
 pub static RESOURCE_SLICE: Policy = Policy {
     generation: Generation::Spec,
     on_create: stamp_taints,
     on_update: |new, _, cx| stamp_taints(new, cx),
-    check: |errors, object| {
-        let path = Path::Root("spec");
-        match text(object, "spec.driver") {
-            "" => errors.required(&path.child("driver"), ""),
-            driver => errors.name(&path.child("driver"), &driver.to_lowercase(), names::dns_subdomain),
-        }
-        if text(object, "spec.pool.name").is_empty() {
-            errors.required(&path.child("pool.name"), "");
-        }
-        if number(object, "spec.pool.resourceSliceCount").unwrap_or(0) <= 0 {
-            errors.invalid(&path.child("pool.resourceSliceCount"), &number(object, "spec.pool.resourceSliceCount").unwrap_or(0), "must be greater than zero");
-        }
-        errors.not_negative(&path.child("pool.generation"), number(object, "spec.pool.generation"));
-        let placed = [!text(object, "spec.nodeName").is_empty(), flag(object, "spec.allNodes"), child(object, "spec.nodeSelector").is_some(), flag(object, "spec.perDeviceNodeSelection")];
-        match placed.iter().filter(|set| **set).count() {
-            0 => errors.required(&path, "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required"),
-            1 => {}
-            _ => errors.invalid(&path, "{}", "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required, but multiple fields are set"),
-        }
-        let devices = path.child("devices");
-        let mut seen = BTreeSet::new();
-        for (index, device) in list(object, "spec.devices").iter().enumerate() {
-            let name = text(device, "name");
-            errors.name(&devices.index(index).child("name"), name, names::dns_label);
-            if !seen.insert(name) {
-                errors.duplicate(&devices.index(index), name);
-            }
-        }
-    },
+    check: devices::slice,
     check_update: |errors, new, old| {
         for name in ["driver", "nodeName"] {
             let of = |object: &Value| child(object, "spec").map(|spec| text(spec, name).to_owned()).unwrap_or_default();

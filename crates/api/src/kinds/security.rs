@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::windows;
 use super::json::{child, flag, number, strings, text};
 use super::volume::descending_path;
 use crate::validation::{Errors, Path};
@@ -30,6 +31,7 @@ pub fn security_context(errors: &mut Errors, path: &Path, context: &Value, host_
             errors.invalid(path, context, "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN");
         }
     }
+    windows::options(errors, &path.child("windowsOptions"), child(context, "windowsOptions"));
     app_armor(errors, &path.child("appArmorProfile"), child(context, "appArmorProfile"));
 }
 

@@ -7,8 +7,9 @@ use serde_json::{Map, Value, json};
 use super::affinity::node_selector;
 use super::json::{child, child_mut, default, list, map, number, set, strings, text, default_unset};
 use super::persistent_volume_claim::access_modes;
-use super::policy::{BUILT_IN, Generation, Policy};
+use super::policy::{BUILT_IN, Policy};
 use super::resources::resource_quantity;
+use super::volume_sources::{self, Owner};
 use super::{diff, workload};
 use crate::names;
 use crate::quantity::Quantity;
@@ -18,6 +19,12 @@ use crate::validation::{Errors, Path, same};
 const NOT_SOURCES: [&str; 9] = [
     "capacity", "accessModes", "claimRef", "persistentVolumeReclaimPolicy", "storageClassName", "mountOptions", "volumeMode", "nodeAffinity", "volumeAttributesClassName",
 ];
+/// The sources of a PersistentVolume, in the order upstream looks at them.
+const SOURCES: [&str; 22] = [
+    "hostPath", "gcePersistentDisk", "awsElasticBlockStore", "glusterfs", "flocker", "nfs", "rbd", "quobyte", "cephfs", "iscsi", "cinder", "fc", "flexVolume", "azureFile", "vsphereVolume",
+    "photonPersistentDisk", "portworxVolume", "azureDisk", "scaleIO", "local", "storageos", "csi",
+];
+const ALLOCATABLE_SECONDS_MIN: i64 = 10;
 const PARAMETERS_MAX: usize = 512;
 const PARAMETERS_SIZE_MAX: usize = 256 * 1024;
 const NODE_ID_MAX: usize = 256;
@@ -129,39 +136,28 @@ fn check_volume(errors: &mut Errors, object: &Value) {
             None => errors.required(&path.child("nodeAffinity.required"), "must specify required node constraints"),
         }
     }
-    let found = sources(object);
-    for name in found.keys().skip(1) {
-        errors.forbidden(&path.child(name), "may not specify more than 1 volume type");
-    }
-    if found.is_empty() {
-        errors.required(&path, "must specify a volume type");
-    }
-    if child(spec, "local").is_some() {
-        if text(spec, "local.path").is_empty() {
-            errors.required(&path.child("local.path"), "");
+    let mut found = false;
+    for name in SOURCES {
+        let Some(source) = child(spec, name) else { continue };
+        // As upstream: a flexVolume is never one too many.
+        if found && name != "flexVolume" {
+            errors.forbidden(&path.child(if name == "cephfs" { "cephFS" } else { name }), "may not specify more than 1 volume type");
+            continue;
         }
-        if child(spec, "nodeAffinity").is_none() {
+        found = true;
+        match name {
+            "hostPath" => super::volume::host_path(errors, &path.child(name), source),
+            _ => volume_sources::check(errors, &path, name, source, Owner::Volume(text(object, "metadata.name"))),
+        }
+        if name == "local" && child(spec, "nodeAffinity.required").is_none() {
             errors.required(&path.child("nodeAffinity"), "Local volume requires node affinity");
         }
     }
-    if child(spec, "hostPath").is_some() {
-        match text(spec, "hostPath.path") {
-            "" => errors.required(&path.child("hostPath.path"), ""),
-            host_path => super::volume::path_without_backsteps(errors, &path.child("hostPath.path"), host_path),
-        }
+    if !found {
+        errors.required(&path, "must specify a volume type");
     }
-    for (source, fields) in [("nfs", ["server", "path"]), ("csi", ["driver", "volumeHandle"]), ("iscsi", ["targetPortal", "iqn"])] {
-        if let Some(value) = child(spec, source) {
-            for field in fields.iter().filter(|field| text(value, field).is_empty()) {
-                errors.required(&path.child(source).child(field), "");
-            }
-        }
-    }
-    let driver = text(spec, "csi.driver");
-    if !driver.is_empty() {
-        // Case does not count.
-        let lower = driver.to_lowercase();
-        errors.invalid_each(&path.child("csi.driver"), lower.as_str(), names::dns_subdomain(&lower));
+    if policy == "Recycle" && child(spec, "hostPath").is_some() && text(spec, "hostPath.path").starts_with('/') && text(spec, "hostPath.path").trim_matches('/').is_empty() {
+        errors.forbidden(&path.child("persistentVolumeReclaimPolicy"), "may not be 'recycle' for a hostPath mount of '/'");
     }
     let class = text(spec, "storageClassName");
     if !class.is_empty() {
@@ -170,6 +166,15 @@ fn check_volume(errors: &mut Errors, object: &Value) {
     let mode = text(spec, "volumeMode");
     if child(spec, "volumeMode").is_some() && !matches!(mode, "Block" | "Filesystem") {
         errors.not_supported(&path.child("volumeMode"), mode, &["Block", "Filesystem"]);
+    }
+    if let Some(class) = child(spec, "volumeAttributesClassName").and_then(Value::as_str) {
+        match class {
+            "" => errors.required(&path.child("volumeAttributesClassName"), "an empty string is disallowed"),
+            class => errors.name(&path.child("volumeAttributesClassName"), class, names::dns_subdomain),
+        }
+        if child(spec, "csi").is_none() {
+            errors.required(&path.child("csi"), "has to be specified when using volumeAttributesClassName");
+        }
     }
 }
 
@@ -360,14 +365,13 @@ fn driver_name(errors: &mut Errors, path: &Path, name: &str) {
 }
 
 pub static CSI_DRIVER: Policy = Policy {
-    generation: Generation::Spec,
     unconditional_update: false,
     defaults: |object| {
         let Some(spec) = workload::nested(object, "spec") else { return };
         for (name, value) in [("attachRequired", true), ("podInfoOnMount", false), ("storageCapacity", false), ("requiresRepublish", false), ("seLinuxMount", false), ("preventPodSchedulingIfMissing", false)] {
             default(spec, name, value);
         }
-        default(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
+        default_unset(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
         if list(spec, "volumeLifecycleModes").is_empty() {
             set(spec, "volumeLifecycleModes", vec!["Persistent"]);
         }
@@ -375,11 +379,14 @@ pub static CSI_DRIVER: Policy = Policy {
     check: |errors, object| {
         let path = Path::Root("spec");
         let policy = text(object, "spec.fsGroupPolicy");
-        if !matches!(policy, "" | "File" | "None" | "ReadWriteOnceWithFSType") {
+        if !matches!(policy, "File" | "None" | "ReadWriteOnceWithFSType") {
             errors.not_supported(&path.child("fsGroupPolicy"), policy, &["File", "None", "ReadWriteOnceWithFSType"]);
         }
         for mode in strings(object, "spec.volumeLifecycleModes").filter(|mode| !matches!(*mode, "Persistent" | "Ephemeral")) {
             errors.not_supported(&path.child("volumeLifecycleModes"), mode, &["Persistent", "Ephemeral"]);
+        }
+        if let Some(seconds) = child(object, "spec").and_then(|spec| number(spec, "nodeAllocatableUpdatePeriodSeconds")).filter(|seconds| *seconds < ALLOCATABLE_SECONDS_MIN) {
+            errors.invalid(&path.child("nodeAllocatableUpdatePeriodSeconds"), &seconds, "must be greater than or equal to 10 seconds");
         }
         let tokens = path.child("tokenRequests");
         let mut audiences = BTreeSet::new();

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::container::{VOLUME_FIELDS, field_reference, resource_reference};
 use super::json::{child, list, number, text};
+use super::volume_sources::{self, Owner};
 use crate::names;
 use crate::quantity::Quantity;
 use crate::validation::{Errors, Path};
@@ -18,28 +19,6 @@ const TOKEN_SECONDS_MAX: i64 = 1 << 32;
 const SOURCES: [&str; 30] = [
     "emptyDir", "hostPath", "gitRepo", "gcePersistentDisk", "awsElasticBlockStore", "secret", "nfs", "iscsi", "glusterfs", "flocker", "persistentVolumeClaim", "rbd", "cinder", "cephfs", "quobyte",
     "downwardAPI", "fc", "flexVolume", "configMap", "azureFile", "vsphereVolume", "photonPersistentDisk", "portworxVolume", "azureDisk", "storageos", "projected", "scaleIO", "csi", "ephemeral", "image",
-];
-
-/// The fields a legacy source cannot do without.
-const REQUIRED: [(&str, &[&str]); 18] = [
-    ("gitRepo", &["repository"]),
-    ("gcePersistentDisk", &["pdName"]),
-    ("awsElasticBlockStore", &["volumeID"]),
-    ("secret", &["secretName"]),
-    ("configMap", &["name"]),
-    ("persistentVolumeClaim", &["claimName"]),
-    ("nfs", &["server", "path"]),
-    ("iscsi", &["targetPortal", "iqn"]),
-    ("glusterfs", &["endpoints", "path"]),
-    ("rbd", &["image"]),
-    ("cinder", &["volumeID"]),
-    ("quobyte", &["registry", "volume"]),
-    ("flexVolume", &["driver"]),
-    ("azureFile", &["secretName", "shareName"]),
-    ("vsphereVolume", &["volumePath"]),
-    ("photonPersistentDisk", &["pdID"]),
-    ("portworxVolume", &["volumeID"]),
-    ("csi", &["driver"]),
 ];
 
 pub fn path_without_backsteps(errors: &mut Errors, path: &Path, target: &str) {
@@ -102,17 +81,14 @@ fn source(errors: &mut Errors, path: &Path, volume: &Value, pod_name: &str) {
     let mut found = false;
     for name in SOURCES {
         let Some(source) = child(volume, name) else { continue };
+        let parent = path;
         let path = path.child(name);
         if found {
             errors.forbidden(&path, "may not specify more than 1 volume type");
             continue;
         }
         found = true;
-        for (_, fields) in REQUIRED.iter().filter(|(kind, _)| *kind == name) {
-            for field in fields.iter().filter(|field| text(source, field).is_empty()) {
-                errors.required(&path.child(field), "");
-            }
-        }
+        volume_sources::check(errors, parent, name, source, Owner::Pod);
         match name {
             "emptyDir" => {
                 if child(source, "sizeLimit").and_then(|limit| Quantity::from_json(limit).ok()).is_some_and(|limit| limit.is_negative()) {
@@ -121,11 +97,6 @@ fn source(errors: &mut Errors, path: &Path, volume: &Value, pod_name: &str) {
             }
             "hostPath" => host_path(errors, &path, source),
             "gitRepo" => descending_path(errors, &path.child("directory"), text(source, "directory")),
-            "nfs" => {
-                if !text(source, "path").is_empty() && !text(source, "path").starts_with('/') {
-                    errors.invalid(&path.child("path"), text(source, "path"), "must be an absolute path");
-                }
-            }
             "secret" | "configMap" => {
                 mode(errors, &path.child("defaultMode"), number(source, "defaultMode"));
                 keys_to_paths(errors, &path.child("items"), list(source, "items"));
@@ -136,12 +107,11 @@ fn source(errors: &mut Errors, path: &Path, volume: &Value, pod_name: &str) {
                     downward_file(errors, &path, item);
                 }
             }
-            "cephfs" if list(source, "monitors").is_empty() => errors.required(&path.child("monitors"), ""),
-            "rbd" if list(source, "monitors").is_empty() => errors.required(&path.child("monitors"), ""),
             "projected" => projected(errors, &path, source),
             "ephemeral" => ephemeral(errors, &path, source, text(volume, "name"), pod_name),
             "image" => {
-                if text(source, "reference").is_empty() {
+                // A template may leave it to whoever fills it in.
+                if text(source, "reference").is_empty() && !pod_name.is_empty() {
                     errors.required(&path.child("reference"), "");
                 }
                 match text(source, "pullPolicy") {
@@ -158,7 +128,7 @@ fn source(errors: &mut Errors, path: &Path, volume: &Value, pod_name: &str) {
     }
 }
 
-fn host_path(errors: &mut Errors, path: &Path, source: &Value) {
+pub fn host_path(errors: &mut Errors, path: &Path, source: &Value) {
     let host_path = text(source, "path");
     if host_path.is_empty() {
         return errors.required(&path.child("path"), "");

@@ -4,7 +4,7 @@
 
 use ::api::validation::{Errors, Path};
 use ::api::{Cause, Resource};
-use cel::Env;
+use cel::{DeclType, Env, Type};
 use serde_json::Value;
 
 use super::expressions::{Has, compile, environment};
@@ -12,11 +12,17 @@ use super::index::GROUP;
 use super::policy::with_variables;
 use crate::registry::text;
 
+const SELECTOR_MAX: usize = 10 * 1024;
+
 pub fn expressions(row: &Resource, new: &Value, old: Option<&Value>) -> Vec<Cause> {
+    let mut faults = Faults { errors: Errors::new(), new, old };
+    if row.group == "resource.k8s.io" {
+        devices(&mut faults, &row.plural);
+        return faults.errors.into_causes();
+    }
     if row.group != GROUP {
         return Vec::new();
     }
-    let mut faults = Faults { errors: Errors::new(), new, old };
     match &*row.plural {
         "mutatingwebhookconfigurations" | "validatingwebhookconfigurations" => {
             let env = environment(Has { params: false, authorizer: true });
@@ -28,6 +34,39 @@ pub fn expressions(row: &Resource, new: &Value, old: Option<&Value>) -> Vec<Caus
         _ => {}
     }
     faults.errors.into_causes()
+}
+
+/// A device as selectors see it (k8s.io/dynamic-resource-allocation/cel).
+fn device() -> Env {
+    let of_domain = |value: DeclType| DeclType::map(DeclType::string(), DeclType::map(DeclType::string(), value, None), None);
+    let fields = [
+        ("driver", DeclType::string()),
+        ("attributes", of_domain(DeclType::dyn_())),
+        ("capacity", of_domain(DeclType::of(Type::QUANTITY))),
+        ("allowMultipleAllocations", DeclType::bool()),
+    ];
+    Env::new().with_bind().variable("device", DeclType::object("kubernetes.DRADevice", fields))
+}
+
+/// Which devices are meant: a claim cannot change, so what is stored has been judged.
+fn devices(faults: &mut Faults<'_>, plural: &str) {
+    let env = device();
+    let spec = match plural {
+        "deviceclasses" => return (0..faults.count("/spec/selectors")).for_each(|at| faults.selector(&env, &format!("/spec/selectors/{at}/cel/expression"))),
+        "resourceclaims" => "/spec/devices/requests",
+        "resourceclaimtemplates" => "/spec/spec/devices/requests",
+        _ => return,
+    };
+    for index in 0..faults.count(spec) {
+        let request = format!("{spec}/{index}");
+        let mut owners = vec![format!("{request}/exactly"), request.clone()];
+        owners.extend((0..faults.count(&format!("{request}/firstAvailable"))).map(|at| format!("{request}/firstAvailable/{at}")));
+        for owner in owners {
+            for at in 0..faults.count(&format!("{owner}/selectors")) {
+                faults.selector(&env, &format!("{owner}/selectors/{at}/cel/expression"));
+            }
+        }
+    }
 }
 
 fn policy(faults: &mut Faults<'_>, mutating: bool) {
@@ -69,6 +108,23 @@ impl Faults<'_> {
     fn list(&mut self, env: &Env, pointer: &str, field: &str, wanted: &[&str]) {
         for index in 0..self.count(pointer) {
             self.one(env, &format!("{pointer}/{index}/{field}"), wanted);
+        }
+    }
+
+    /// Of a device: never left out.
+    fn selector(&mut self, env: &Env, pointer: &str) {
+        let owner = pointer.strip_suffix("/expression").unwrap_or(pointer);
+        let expression = text(self.new, pointer);
+        if self.new.pointer(owner).is_none_or(Value::is_null) || self.old.is_some_and(|old| text(old, pointer) == expression) {
+            return;
+        }
+        let field = shown(pointer);
+        let path = Path::Root(&field);
+        if expression.len() > SELECTOR_MAX {
+            return self.errors.too_long(&path, SELECTOR_MAX);
+        }
+        if let Err(why) = compile(env, expression, &["bool"]) {
+            self.errors.invalid(&path, expression, &why);
         }
     }
 

@@ -6,7 +6,7 @@ use ::api::{Cause, Object, Resource, Status, validation};
 use serde_json::Value;
 use store::{CommitError, Precondition, Write};
 
-use super::{Part, metadata, policy, text, track};
+use super::{Part, metadata, owners_once, policy, text, track};
 use crate::admission;
 use crate::admission::quota::Charge;
 use crate::api::{Api, Context};
@@ -39,6 +39,7 @@ impl Api {
 
     async fn create_once(&self, row: &Resource, namespace: Option<&str>, mut value: Value, cx: &Context) -> Result<Arc<Object>, Status> {
         self.place(row, namespace, &mut value)?;
+        owners_once(&mut value, cx);
         let strategy = policy(row);
         self.system_fields(row, &mut value);
         strategy.default(&mut value);
@@ -62,7 +63,7 @@ impl Api {
             if self.store.get(&row.key(namespace, &name)).is_some() {
                 return Err(Status::already_exists(&row.group, &row.plural, &name));
             }
-            return Ok(encode::unsaved(&value, None));
+            return special::convert::shown_unsaved(&self.outbound, row, encode::unsaved(&value, None)).await;
         }
         let bytes = match special::convert::for_storage(&self.outbound, row, &value).await {
             Ok(bytes) => bytes,
@@ -128,7 +129,7 @@ impl Api {
     fn system_fields(&self, _row: &Resource, value: &mut Value) {
         let (uid, now) = (self.uid(), self.now());
         let meta = metadata(value);
-        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
             meta.remove(field);
         }
         meta.insert("uid".into(), uid.into());

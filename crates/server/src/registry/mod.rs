@@ -38,6 +38,30 @@ pub(crate) fn facts(row: &Resource) -> Facts<'_> {
     }
 }
 
+/// An owner that is named twice is kept once, and the client told (endpoints/handlers `dedupOwnerReferencesAndAddWarning`).
+pub(crate) fn owners_once(value: &mut Value, cx: &Context) {
+    let Some(owners) = value.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut).filter(|owners| owners.len() > 1) else { return };
+    let mut doubled: Vec<String> = Vec::new();
+    let mut kept: Vec<Value> = Vec::with_capacity(owners.len());
+    for owner in owners.drain(..) {
+        if kept.contains(&owner) {
+            let uid = text(&owner, "/uid").to_owned();
+            if !doubled.contains(&uid) {
+                doubled.push(uid);
+            }
+        } else {
+            kept.push(owner);
+        }
+    }
+    *owners = kept;
+    if !doubled.is_empty() {
+        cx.warn(format!(
+            ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            doubled.join(", ")
+        ));
+    }
+}
+
 pub(crate) fn metadata(value: &mut Value) -> &mut Map<String, Value> {
     if !value.is_object() {
         *value = Value::Object(Map::new());

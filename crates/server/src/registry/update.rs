@@ -6,7 +6,7 @@ use ::api::{Cause, Object, Reason, Resource, Status, validation};
 use serde_json::Value;
 use store::{CommitError, Precondition, Write};
 
-use super::{MAX_CONFLICT_RETRIES, has_finalizers, metadata, policy, text, track};
+use super::{MAX_CONFLICT_RETRIES, has_finalizers, metadata, owners_once, policy, text, track};
 use crate::admission;
 use crate::admission::quota::Charge;
 use crate::api::{Api, Context};
@@ -74,6 +74,7 @@ impl Api {
             if pinned.is_some_and(|pinned| pinned != stored.resource_version()) {
                 return Err(Status::modified(&row.group, &row.plural, name));
             }
+            owners_once(&mut new, cx);
             if part == Part::Main || row.custom.is_some() {
                 policy(row).default(&mut new);
             }
@@ -92,7 +93,7 @@ impl Api {
             let charged = self.charge(&charge, part, cx.dry_run).await?;
             if cx.dry_run {
                 let unsaved = encode::unsaved(&new, Some(stored.resource_version()));
-                return if row.custom.is_some() { Ok(unsaved) } else { special::convert::shown(&self.outbound, row, unsaved).await };
+                return special::convert::shown_unsaved(&self.outbound, row, unsaved).await;
             }
             let deleting = !text(&new, "/metadata/deletionTimestamp").is_empty();
             let finished = deleting && !has_finalizers(&new) && new.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0) == 0;

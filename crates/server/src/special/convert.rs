@@ -51,6 +51,11 @@ pub async fn shown(outbound: &Outbound, row: &Resource, object: Arc<Object>) -> 
     }
 }
 
+/// What a dry run would have written, as the row shows it: custom kinds are in its version already.
+pub async fn shown_unsaved(outbound: &Outbound, row: &Resource, object: Arc<Object>) -> Result<Arc<Object>, Status> {
+    if row.custom.is_some() { Ok(object) } else { shown(outbound, row, object).await }
+}
+
 /// The object as the row shows it, when nobody has to be asked for that.
 pub fn shown_at_once(row: &Resource, object: Arc<Object>) -> Result<Option<Arc<Object>>, Status> {
     match &row.custom {
