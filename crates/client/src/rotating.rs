@@ -1,27 +1,28 @@
 //! A transport that is exchanged while it is used: for whoever's certificate is renewed while running.
 //!
-//! Requests from then on take the new one; streams that were open go on as they were.
+//! Requests from then on take the new one. Streams that were open end, so that whoever reads begins them anew as who they are now: client-go closes all connections.
 
 use std::sync::Arc;
 
 use api::{Object, Status};
-use parking_lot::RwLock;
+use futures_util::StreamExt as _;
+use tokio::sync::watch;
 
 use crate::transport::{Body, BoxFuture, DeleteOptions, EventStream, ListOptions, ObjectList, PatchKind, Target, Transport, WatchOptions, WriteOptions};
 
-pub struct Rotating(RwLock<Arc<dyn Transport>>);
+pub struct Rotating(watch::Sender<Arc<dyn Transport>>);
 
 impl Rotating {
     pub fn new(first: Arc<dyn Transport>) -> Self {
-        Self(RwLock::new(first))
+        Self(watch::Sender::new(first))
     }
 
     pub fn exchange(&self, next: Arc<dyn Transport>) {
-        *self.0.write() = next;
+        self.0.send_replace(next);
     }
 
     fn current(&self) -> Arc<dyn Transport> {
-        self.0.read().clone()
+        self.0.borrow().clone()
     }
 }
 
@@ -35,7 +36,18 @@ impl Transport for Rotating {
     }
 
     fn watch<'a>(&'a self, target: &'a Target, options: &'a WatchOptions) -> BoxFuture<'a, Result<EventStream, Status>> {
-        Box::pin(async move { self.current().watch(target, options).await })
+        Box::pin(async move {
+            let mut exchanged = self.0.subscribe();
+            let current = exchanged.borrow_and_update().clone();
+            let events = current.watch(target, options).await?;
+            let over = async move {
+                if exchanged.changed().await.is_err() {
+                    // Nobody is left to exchange it.
+                    std::future::pending::<()>().await;
+                }
+            };
+            Ok(Box::pin(events.take_until(Box::pin(over))) as EventStream)
+        })
     }
 
     fn create<'a>(&'a self, target: &'a Target, body: Body, options: &'a WriteOptions) -> BoxFuture<'a, Result<Arc<Object>, Status>> {

@@ -17,6 +17,8 @@ use crate::runner::Controller;
 /// The cluster's CA, as far as signing requests are concerned. Requests are PEM.
 pub trait Signer: Send + Sync {
     fn read(&self, request: &[u8]) -> Result<Facts, String>;
+    /// For how many seconds its certificates are good at most, and where nothing else is wished.
+    fn longest_seconds(&self) -> i64;
     /// The certificate in PEM, with exactly these usages.
     fn sign(&self, request: &[u8], usages: &[String], seconds: i64, now: Timestamp) -> Result<String, String>;
 }
@@ -56,7 +58,7 @@ impl Certificates {
                     break;
                 }
             }
-            certificate = signable(&request, facts).map(|seconds| self.signer.sign(&request.spec.request.0, request.spec.usages.as_deref().unwrap_or(&[]), seconds, now));
+            certificate = signable(&request, facts, self.signer.longest_seconds()).map(|seconds| self.signer.sign(&request.spec.request.0, request.spec.usages.as_deref().unwrap_or(&[]), seconds, now));
         }
         Ok(Some(View { request, facts, right, certificate }))
     }

@@ -30,5 +30,5 @@ mod tokens;
 mod volume;
 
 pub use certificates::Signer;
-pub use plan::certificates::Facts;
+pub use plan::certificates::{DEFAULT_SECONDS as DEFAULT_SIGNING_SECONDS, Facts};
 pub use run::{Config, run};

@@ -107,7 +107,11 @@ impl Dial for Agents {
 
 /// Who may use the agent's API: whoever the API server lets. It itself and the cluster's masters need no question.
 pub fn access(client: Client, node: &str) -> Access {
-    let identify: access::Identify = Arc::new(|certificate| User::of_certificate(certificate).map(|user| Who { name: user.name, uid: user.uid, groups: user.groups, extra: user.extra.into_iter().collect() }));
+    let identify: access::Identify = Arc::new(|certificate| {
+        // A connection may last longer than the certificate that it was made with.
+        let good = pki::Certificate::of_der(certificate).is_ok_and(|facts| facts.not_after >= jiff::Timestamp::now().as_second());
+        User::of_certificate(certificate).filter(|_| good).map(|user| Who { name: user.name, uid: user.uid, groups: user.groups, extra: user.extra.into_iter().collect() })
+    });
     let trusted: access::Trusted = Arc::new(|who| who.name == KUBELET_CLIENT_USER || who.groups.iter().any(|group| group == MASTERS));
     Access::new(client, node, identify, trusted)
 }

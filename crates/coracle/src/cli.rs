@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::{down, image_commands, kubeadm_host, kubelet, network_commands, reset, status, store_commands, up};
 
@@ -176,12 +176,6 @@ pub fn cidrs(text: &str) -> Result<Cidrs, String> {
         [_, _] => Err("two ranges must be of two families, IPv4 and IPv6".to_owned()),
         _ => Err("want one range, or one of each family".to_owned()),
     }
-}
-
-/// The flags of a command, without dashes.
-pub fn flags(command: &str) -> Vec<String> {
-    let cli = Cli::command();
-    cli.find_subcommand(command).into_iter().flat_map(clap::Command::get_arguments).filter_map(|argument| argument.get_long().map(str::to_owned)).collect()
 }
 
 /// `key=value`, as labels are given.

@@ -68,6 +68,24 @@ pub async fn keep(folder: PkiFolder, names: Names, clock: Arc<dyn api::Clock>) {
     }
 }
 
+/// Shows the certificate of this machine's own agent anew before it ends: nobody else would renew it.
+pub async fn keep_agent(shown: Arc<Shown>, mut ends: i64, clock: Arc<dyn api::Clock>, issue: impl Fn() -> Result<Identity>) {
+    loop {
+        tokio::time::sleep(LOOK_PERIOD).await;
+        if ends > clock.now().as_second() + kubeadm::RENEW_BEFORE_SECONDS {
+            continue;
+        }
+        let renewed = issue().and_then(|identity| {
+            shown.exchange(&identity)?;
+            Ok(pki::Certificate::read(identity.certificate_pem.as_bytes())?.not_after)
+        });
+        match renewed {
+            Ok(until) => ends = until,
+            Err(error) => tracing::error!(error = %format_args!("{error:#}"), "the certificate of this machine's agent is not kept"),
+        }
+    }
+}
+
 /// Writes so that others never see half a file, and only the owner can read it.
 pub fn write_private(path: &Path, contents: &[u8]) -> Result<()> {
     kubeadm::write_private(path, contents).with_context(|| format!("cannot write {}", path.display()))

@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
-use kubeadm::{Agent, ControlPlane, EtcdFacts, ExternalEtcd, Host};
+use kubeadm::{Agent, Args, Component, ControlPlane, EtcdFacts, ExternalEtcd, Host, Meaning};
 use serde_json::{Value, json};
 
 use crate::cli::{Cidrs, cidrs};
 use crate::etcd_options::EtcdOptions;
 use crate::paths::Paths;
-use crate::{detach, down, reset, up};
+use crate::{component_flags, detach, down, reset, up};
 
 const POD_NETWORK: &str = "10.244.0.0/16";
 const SERVICES: &str = "10.96.0.0/12";
@@ -93,19 +93,30 @@ fn proxy(disabled: bool) -> Vec<OsString> {
     if disabled { words(&[("--service-proxy", &"none")]) } else { Vec::new() }
 }
 
-/// Of the flags of a configuration file, those that the command has; the others are told.
-fn known(command: &str, flags: &[(String, String)]) -> Vec<OsString> {
-    let known = crate::cli::flags(command);
-    let (there, missing): (Vec<_>, Vec<_>) = flags.iter().partition(|(name, _)| known.contains(name));
-    for (name, _) in missing {
-        eprintln!("hint: --{name} of the configuration file is not known to `coracle {command}` and is left out.");
+/// Of the flags of a configuration file, those that this program has. Some are of several parts, which are one process: the first one's counts.
+fn honoured(parts: &[(Component, &Args)]) -> Vec<OsString> {
+    let mut all: Args = Vec::new();
+    for (component, args) in parts {
+        let mut mine: Args = args.iter().filter(|(name, value)| component_flags::meaning(*component, name, value) == Meaning::Honoured).cloned().collect();
+        mine.retain(|(name, value)| match all.iter().find(|(taken, _)| taken == name) {
+            Some((_, other)) if other != value => {
+                eprintln!("hint: --{name}={value} is left out: another part of this process has it as {other}.");
+                false
+            }
+            other => other.is_none(),
+        });
+        all.append(&mut mine);
     }
-    there.into_iter().map(|(name, value)| OsString::from(format!("--{name}={value}"))).collect()
+    all.into_iter().map(|(name, value)| OsString::from(format!("--{name}={value}"))).collect()
 }
 
 impl Host for ThisMachine {
     fn version(&self) -> &str {
         server::GIT_VERSION
+    }
+
+    fn meaning(&self, component: Component, flag: &str, value: &str) -> Meaning {
+        component_flags::meaning(component, flag, value)
     }
 
     fn address(&self, ipv4: bool) -> Option<IpAddr> {
@@ -128,6 +139,7 @@ impl Host for ThisMachine {
             ("--secure-port", &port),
             ("--pod-network-cidr", &what.pod_network_cidr),
             ("--service-cidr", &what.service_cidr),
+            ("--cluster-domain", &what.dns_domain),
             ("--network", &if what.no_network { "none" } else { "builtin" }),
             ("--kubelet-config", &Path::new(kubeadm::KUBELET_FOLDER).join("config.yaml")),
         ]));
@@ -138,8 +150,8 @@ impl Host for ThisMachine {
             arguments.extend(EtcdOptions::of(etcd).words());
         }
         arguments.extend(proxy(what.no_proxy));
-        arguments.extend(known("up", &what.api_server_args));
-        arguments.extend(known("up", &what.kubelet_args));
+        let parts = [(Component::ApiServer, &what.args.api_server), (Component::ControllerManager, &what.args.controller_manager), (Component::Scheduler, &what.args.scheduler), (Component::OwnKubelet, &what.kubelet_args)];
+        arguments.extend(honoured(&parts));
         start(&what.data_dir, arguments, &what.pod_network_cidr, &what.service_cidr)
     }
 
@@ -155,7 +167,7 @@ impl Host for ThisMachine {
             ("--network", &if what.no_network { "none" } else { "builtin" }),
         ]));
         arguments.extend(proxy(what.no_proxy));
-        arguments.extend(known("kubelet", &what.kubelet_args));
+        arguments.extend(honoured(&[(Component::Kubelet, &what.kubelet_args)]));
         if let Some(address) = what.node_ip {
             arguments.extend(words(&[("--node-ip", &address.to_string())]));
         }

@@ -1,6 +1,7 @@
 //! A certificate that is renewed before it ends: read from its file, or signed by the cluster, and again when most of its life is over.
 //!
-//! Mirrors client-go's certificate manager: a new one at 70 to 90 % of its life.
+//! Mirrors client-go's certificate manager: a new one at 70 to 90 % of its life. One so short that this is over before it was signed (it begins five minutes before that)
+//! is renewed at half of what is left; client-go does it every second.
 
 use std::time::Duration;
 
@@ -24,6 +25,12 @@ pub struct Renewal {
 fn due(facts: &Certificate, chance: u8) -> i64 {
     let life = facts.not_after.saturating_sub(facts.not_before).max(0);
     facts.not_before + life * 7 / 10 + life * 2 / 10 * i64::from(chance) / 255
+}
+
+/// How many seconds it is kept: until it is due; of one that was just signed, at least half of what is left.
+fn kept(facts: &Certificate, chance: u8, now: i64, just_signed: bool) -> u64 {
+    let least = if just_signed { (facts.not_after - now) / 2 } else { 0 };
+    (due(facts, chance) - now).max(least).max(0).unsigned_abs()
 }
 
 impl Renewal {
@@ -60,12 +67,12 @@ impl Renewal {
         let mut chance = [0u8];
         // Without chance all nodes are early: no harm.
         let _ = getrandom::fill(&mut chance);
+        let mut just_signed = false;
         loop {
-            if let Ok((_, facts)) = self.file.load() {
-                let left = due(&facts, chance[0]) - Timestamp::now().as_second();
-                tokio::time::sleep(Duration::from_secs(left.max(0).unsigned_abs())).await;
-            }
+            let kept = self.file.load().map_or(0, |(_, facts)| kept(&facts, chance[0], Timestamp::now().as_second(), just_signed));
+            tokio::time::sleep(Duration::from_secs(kept).max(if just_signed { RETRY_PAUSE } else { Duration::ZERO })).await;
             exchange(&self.renewed(client).await);
+            just_signed = true;
         }
     }
 }
@@ -82,5 +89,10 @@ mod tests {
         let life = facts.not_after - facts.not_before;
         assert_eq!(due(&facts, 0), facts.not_before + life * 7 / 10);
         assert!((due(&facts, 255) - facts.not_before - life * 9 / 10).abs() < 2);
+        let now = 1_800_000_000;
+        assert_eq!((kept(&facts, 0, now, true), kept(&facts, 0, now, false)), ((due(&facts, 0) - now).unsigned_abs(), (due(&facts, 0) - now).unsigned_abs()));
+        // Twenty seconds, five minutes of them gone at the start.
+        let short = Certificate { not_before: now - 300, not_after: now + 20, ..facts };
+        assert_eq!((kept(&short, 255, now, true), kept(&short, 255, now, false), kept(&short, 0, now + 30, true)), (10, 0, 0));
     }
 }

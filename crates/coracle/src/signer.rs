@@ -4,11 +4,15 @@ use controllers::{Facts, Signer as Signs};
 use jiff::Timestamp;
 use pki::{Authority, PkiError};
 
-pub struct Signer(Authority);
+pub struct Signer {
+    authority: Authority,
+    /// `--cluster-signing-duration`
+    longest_seconds: i64,
+}
 
 impl Signer {
-    pub fn of(authority: &Authority) -> Result<Self, PkiError> {
-        Authority::load(&authority.identity.certificate_pem, &authority.identity.key_pem).map(Self)
+    pub fn of(authority: &Authority, longest_seconds: i64) -> Result<Self, PkiError> {
+        Ok(Self { authority: Authority::load(&authority.identity.certificate_pem, &authority.identity.key_pem)?, longest_seconds })
     }
 }
 
@@ -18,7 +22,11 @@ impl Signs for Signer {
         Ok(Facts { common_name: wanted.common_name, organizations: wanted.organizations, dns_names: wanted.dns_names, addresses: wanted.addresses.len(), emails: wanted.emails, uris: wanted.uris })
     }
 
+    fn longest_seconds(&self) -> i64 {
+        self.longest_seconds
+    }
+
     fn sign(&self, request: &[u8], usages: &[String], seconds: i64, now: Timestamp) -> Result<String, String> {
-        self.0.sign_request(request, usages, seconds, now.as_second())
+        self.authority.sign_request(request, usages, seconds, now.as_second())
     }
 }

@@ -63,9 +63,10 @@ pub async fn dns_service(client: &Client, addresses: &[IpAddr]) -> Result<()> {
 }
 
 /// The ConfigMap by which CoreDNS is customized, as kubeadm makes it, and the right of nodes to follow it. What is there already is left as it is.
-pub async fn corefile(client: &Client) -> Result<()> {
+pub async fn corefile(client: &Client, domain: &str) -> Result<()> {
     let (namespace, name) = (node::corefile::NAMESPACE, node::corefile::NAME);
-    let map = json!({"metadata": {"name": name, "namespace": namespace}, "data": {"Corefile": node::corefile::DEFAULT_COREFILE}});
+    let text = node::corefile::DEFAULT_COREFILE.replace(kubeadm::DEFAULT_DNS_DOMAIN, domain);
+    let map = json!({"metadata": {"name": name, "namespace": namespace}, "data": {"Corefile": text}});
     made(client.of::<ConfigMap>(Some(namespace)).create(&ConfigMap::from_value(&map)?).await)?;
     let group = "rbac.authorization.k8s.io";
     let metadata = json!({"name": "coracle:corefile", "namespace": namespace});

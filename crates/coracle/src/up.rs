@@ -10,7 +10,7 @@ use api::world::SystemClock;
 use arc_swap::ArcSwap;
 use clap::Args;
 use client::Client;
-use kubeadm::Names;
+use kubeadm::{FRONT_PROXY_CA, Names};
 use pki::Pki;
 use server::{Api, Local};
 use tokio::sync::watch;
@@ -23,6 +23,7 @@ use crate::kubelet_configuration;
 use crate::component_logs::ComponentLogs;
 use crate::agents::{self, Agents};
 use crate::etcd_options::EtcdOptions;
+use crate::controller_options::ControllerOptions;
 use crate::credentials::{Credentials, write_private};
 use crate::leader::{self, Election};
 use crate::machine::{Machine, MachineConfig, node_ranges};
@@ -66,6 +67,9 @@ pub struct Options {
     /// Further names and addresses of the API server, for its certificate
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     apiserver_cert_extra_sans: Vec<String>,
+    /// What the names of Services and pods end in
+    #[arg(long, value_name = "DOMAIN", value_parser = kubeadm::domain, default_value = kubeadm::DEFAULT_DNS_DOMAIN)]
+    cluster_domain: String,
     /// `none`: this machine's node is not ready until a network is applied
     #[arg(long, value_name = "WHICH", value_parser = ["builtin", "none"], default_value = "builtin")]
     network: String,
@@ -85,6 +89,8 @@ pub struct Options {
     api_server: api_server::ApiServerOptions,
     #[command(flatten)]
     etcd: EtcdOptions,
+    #[command(flatten)]
+    controllers: ControllerOptions,
     #[command(flatten)]
     leader_times: leader::Times,
     #[command(flatten)]
@@ -209,14 +215,7 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     let name = node_name(&options.node_name);
     let addresses = own_addresses(options.advertise_address.as_slice(), &options.service_cidr);
     let address = addresses[0];
-    let dns = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost", &name].map(str::to_owned).to_vec();
-    let mut names = Names { dns, addresses: vec![nth(options.service_cidr.primary(), 1), address, IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)] };
-    for name in &options.apiserver_cert_extra_sans {
-        match name.parse() {
-            Ok(address) => names.addresses.push(address),
-            Err(_) => names.dns.push(name.clone()),
-        }
-    }
+    let names = Names::of_api_server(&name, &options.cluster_domain, nth(options.service_cidr.primary(), 1), address, &options.apiserver_cert_extra_sans);
     let credentials = Credentials::open(&options.cert_dir.clone().unwrap_or_else(|| paths.pki()), &names, clock.now().as_second())?;
     let authority = credentials.authority.identity.certificate_pem.clone();
 
@@ -234,9 +233,10 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     config.advertise_address = address;
     config.secure_port = options.secure_port;
     config.service_cidrs = options.service_cidr.all().to_vec();
+    config.service_account_issuer = format!("https://kubernetes.default.svc.{}", options.cluster_domain);
     options.api_server.configure(&mut config, &clock)?;
     config.encryption = encryption.clone();
-    let fronts = options.users.configure(&mut config, &credentials.front_proxy.authority_pem)?;
+    let fronts = options.users.configure(&mut config, &credentials.folder.certificate(FRONT_PROXY_CA))?;
     let chance: server::Chance = Arc::new(|buffer: &mut [u8]| {
         // The kernel's random numbers cannot fail once the machine is up.
         if getrandom::fill(buffer).is_err() {
@@ -277,7 +277,7 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
             scheduler::run(client.clone(), clock.clone(), ended)
         }
     };
-    let signer = crate::signer::Signer::of(&credentials.authority)?;
+    let signer = crate::signer::Signer::of(&credentials.authority, options.controllers.signing_seconds())?;
     let controllers = controllers::Config { cluster_cidrs: options.pod_network_cidr.text(), root_ca: credentials.authority.identity.certificate_pem.clone(), clock: clock.clone(), signer: Some(Arc::new(signer)) };
     let control = {
         let client = client.clone();
@@ -304,10 +304,13 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     let machine = if options.no_node {
         None
     } else {
-        let settings = options.kubelet_config.as_deref().map(kubelet_configuration::load).transpose()?.unwrap_or_default();
+        let mut settings = options.kubelet_config.as_deref().map(kubelet_configuration::load).transpose()?.unwrap_or_default();
+        // The cluster's DNS is this process'.
+        settings.cluster_domain = options.cluster_domain.clone();
+        settings.whole["clusterDomain"] = options.cluster_domain.as_str().into();
         let dns = dns_addresses(&options.service_cidr);
         system::dns_service(&client, &dns).await?;
-        system::corefile(&client).await?;
+        system::corefile(&client, &options.cluster_domain).await?;
         // What nodes may do is what the agent may do, as if it came from another machine.
         let agent = Client::new(Arc::new(Local::node(api.clone(), &name)), "kubelet");
         let pod_cidrs = if options.etcd.is_asked_for() {
@@ -322,9 +325,17 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
         let machine = Machine::start(config, &paths, &client, agent, clock.clone()).await?;
         agents.add(&name, machine.node.clone());
         system::mark_control_plane(&client, &name).await?;
-        let identity = credentials.authority.issue(&Pki::Server { name: &format!("system:node:{name}"), groups: &["system:nodes"], dns: std::slice::from_ref(&name), addresses: &addresses }, clock.now().as_second())?;
+        let issue = {
+            let (folder, name, clock) = (credentials.folder.clone(), name.clone(), clock.clone());
+            move || Ok(folder.authority("ca")?.issue(&Pki::Server { name: &format!("system:node:{name}"), groups: &["system:nodes"], dns: std::slice::from_ref(&name), addresses: &addresses }, clock.now().as_second())?)
+        };
+        let identity = issue()?;
+        let (shown, ends) = (Shown::new(&identity)?, pki::Certificate::read(identity.certificate_pem.as_bytes())?.not_after);
         match tokio::net::TcpListener::bind(kubelet::door_address(&settings)).await {
-            Ok(listener) => drop(tokio::spawn(node::door::serve(listener, tls::server(Shown::new(&identity)?, kubelet::door_tls(&settings)?, &[&authority])?, machine.node.clone(), agents::access(agent_access, &name), stopped.clone()))),
+            Ok(listener) => {
+                tokio::spawn(node::door::serve(listener, tls::server(shown.clone(), kubelet::door_tls(&settings)?, &[&authority])?, machine.node.clone(), agents::access(agent_access, &name), stopped.clone()));
+                tokio::spawn(credentials::keep_agent(shown, ends, clock.clone(), issue));
+            }
             Err(error) => tracing::warn!(%error, port = settings.port, "the kubelet's port is taken: other machines cannot reach this node's agent"),
         }
         let mirrors = Arc::new(system::MirrorPods {

@@ -158,8 +158,8 @@ pub fn connect_file(path: &Path) -> Result<Hook> {
 }
 
 impl UserFlags {
-    /// `front_authority` is the cluster's own authority of proxies. Returns the authority whose certificates are let in beside the clients'.
-    pub fn configure(&self, config: &mut server::Config, front_authority: &str) -> Result<String> {
+    /// `front_authority` is the file of the cluster's own authority of proxies. Returns the authority whose certificates are let in beside the clients'.
+    pub fn configure(&self, config: &mut server::Config, front_authority: &Path) -> Result<String> {
         config.plugins = Plugins::new(&self.enable_admission_plugins, &self.disable_admission_plugins)?;
         config.authorization = self.authorization()?;
         if let Some(file) = &self.authorization_config {
@@ -182,16 +182,11 @@ impl UserFlags {
             config.service_account_issuer = first.clone();
             config.authentication.other_issuers = others.to_vec();
         }
-        let front = match &self.requestheader_client_ca_file {
-            Some(file) => {
-                let first = read(file)?;
-                let pem = Fronts::parse(&first).map_err(|error| anyhow::anyhow!("cannot use {}: {error}", file.display()))?;
-                let parse: server::Parse = Box::new(|content| Fronts::parse(content).map(Reloaded::Fronts));
-                config.followed.push(Arc::new(Followed { path: file.clone(), first, parse, metrics: None }));
-                pem
-            }
-            None => front_authority.to_owned(),
-        };
+        let file = self.requestheader_client_ca_file.as_deref().unwrap_or(front_authority);
+        let first = read(file)?;
+        let front = Fronts::parse(&first).map_err(|error| anyhow::anyhow!("cannot use {}: {error}", file.display()))?;
+        let parse: server::Parse = Box::new(|content| Fronts::parse(content).map(Reloaded::Fronts));
+        config.followed.push(Arc::new(Followed { path: file.to_owned(), first, parse, metrics: None }));
         let authentication = &mut config.authentication;
         authentication.anonymous.enabled = self.anonymous_auth;
         authentication.bootstrap_tokens = self.enable_bootstrap_token_auth;
@@ -290,7 +285,10 @@ mod tests {
         let line = Line::try_parse_from(std::iter::once("x").chain(arguments.iter().copied()))?;
         let key = server::TokenKey::from_pkcs8(&server::TokenKey::generate()?)?;
         let mut config = server::Config::new(Arc::new(key), String::new());
-        line.flags.configure(&mut config, "front")?;
+        let folder = tempfile::tempdir()?;
+        let front = folder.path().join("front-proxy-ca.crt");
+        std::fs::write(&front, pki::Authority::generate("front", 1_800_000_000)?.identity.certificate_pem)?;
+        line.flags.configure(&mut config, &front)?;
         Ok(config)
     }
 
@@ -298,7 +296,7 @@ mod tests {
     fn flags_configure_the_server() {
         let config = configure(&[]).unwrap();
         assert!(matches!(config.authorization.as_slice(), [AuthorizationMode::Node, AuthorizationMode::Rbac]));
-        assert!(config.authentication.anonymous.enabled && config.authentication.request_header.is_some_and(|front| front.authority_pem == "front" && front.allowed_names == [FRONT_PROXY]));
+        assert!(config.authentication.anonymous.enabled && config.authentication.request_header.is_some_and(|front| front.authority_pem.contains("BEGIN CERTIFICATE") && front.allowed_names == [FRONT_PROXY]));
         let config = configure(&["--anonymous-auth=false", "--authorization-mode=RBAC,AlwaysDeny", "--service-account-issuer=https://a", "--service-account-issuer=https://b", "--disable-admission-plugins=LimitRanger", "--oidc-issuer-url=https://i", "--oidc-client-id=c"]).unwrap();
         assert!(!config.authentication.anonymous.enabled && config.authorization.len() == 2 && !config.plugins.on("LimitRanger"));
         assert_eq!((config.service_account_issuer.as_str(), config.authentication.other_issuers.as_slice()), ("https://a", &["https://b".to_owned()][..]));

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::files::write_private;
 
 /// What ends sooner is made anew at the next start.
-const RENEW_BEFORE_SECONDS: i64 = 30 * 24 * 3600;
+pub const RENEW_BEFORE_SECONDS: i64 = 30 * 24 * 3600;
 /// As whom the API server comes to agents.
 pub const KUBELET_CLIENT_USER: &str = "kube-apiserver-kubelet-client";
 pub const KUBELET_CLIENT: &str = "apiserver-kubelet-client";
@@ -63,6 +63,20 @@ pub struct Names {
 }
 
 impl Names {
+    /// As the API server of a cluster whose names end in `domain` is called: from inside, from this machine, by its address, and as was asked for.
+    pub fn of_api_server(node_name: &str, domain: &str, service: IpAddr, own: IpAddr, extra: &[String]) -> Self {
+        let service_name = format!("kubernetes.default.svc.{domain}");
+        let dns = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", &service_name, "localhost", node_name].map(str::to_owned);
+        let mut names = Self { dns: dns.to_vec(), addresses: vec![service, own, std::net::Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into()] };
+        for name in extra {
+            match name.parse() {
+                Ok(address) => names.addresses.push(address),
+                Err(_) => names.dns.push(name.clone()),
+            }
+        }
+        names
+    }
+
     fn within(&self, certificate: &Certificate) -> bool {
         self.dns.iter().all(|name| certificate.dns_names.contains(name)) && self.addresses.iter().all(|address| certificate.addresses.contains(address))
     }

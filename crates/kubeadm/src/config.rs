@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 
 use crate::control_plane::BIND_PORT;
 use crate::documents::{self, KUBELET, NEWEST};
+use crate::domain::DEFAULT_DNS_DOMAIN;
 use crate::error::Error;
 use crate::files::write_private;
-use crate::host::Host;
+use crate::host::{ControlPlaneArgs, Host};
 use crate::init::{DEFAULT_POD_SUBNET, DEFAULT_SERVICE_SUBNET};
 use crate::objects::{ClusterConfiguration, kubelet_configuration};
 use crate::config_file::overlaid;
@@ -146,7 +147,8 @@ fn default_of(kind: &str, version: &str) -> Value {
             no_proxy: false,
             extra_names: Vec::new(),
             etcd: None,
-            api_server_args: Vec::new(),
+            dns_domain: DEFAULT_DNS_DOMAIN.to_owned(),
+            args: ControlPlaneArgs::default(),
         }
         .value(),
         _ => json!({}),
@@ -159,7 +161,7 @@ fn default_of(kind: &str, version: &str) -> Value {
 fn defaults(kinds: &[&str], components: &[Component], version: &str) -> String {
     let mut all: Vec<String> = kinds.iter().map(|kind| documents::yaml(&default_of(kind, version))).collect();
     if components.contains(&Component::Kubelet) {
-        all.push(kubelet_configuration("10.96.0.10"));
+        all.push(kubelet_configuration("10.96.0.10", DEFAULT_DNS_DOMAIN));
     }
     if components.contains(&Component::KubeProxy) {
         all.push("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: nftables\n".to_owned());

@@ -9,8 +9,10 @@ use jiff::SignedDuration;
 use serde_json::Value;
 
 use crate::bootstrap_token::duration;
+use crate::domain::domain;
 use crate::documents::{self, Document, KUBE_PROXY, KUBELET, of_kind};
 use crate::error::Error;
+use crate::host::{Args, ControlPlaneArgs};
 use crate::objects::external_etcd;
 use crate::{init, join};
 
@@ -34,12 +36,12 @@ pub struct FromFile {
     pub kubelet: Option<Value>,
     /// `proxy.disabled`.
     pub proxy_disabled: bool,
-    /// `apiServer.extraArgs`.
-    pub api_server_args: Vec<(String, String)>,
+    /// `extraArgs` of the control plane's parts.
+    pub args: ControlPlaneArgs,
     /// `timeouts.discovery`.
     pub discovery: Option<SignedDuration>,
     /// `nodeRegistration.kubeletExtraArgs`.
-    pub kubelet_args: Vec<(String, String)>,
+    pub kubelet_args: Args,
 }
 
 /// A document whose fields are read by their paths.
@@ -80,7 +82,7 @@ impl Reader<'_> {
     }
 
     /// `[{name, value}]`.
-    fn arguments(&self, path: &str) -> Result<Vec<(String, String)>, Error> {
+    fn arguments(&self, path: &str) -> Result<Args, Error> {
         let items = self.list(path)?.into_iter().flatten();
         items
             .map(|item| {
@@ -163,14 +165,12 @@ pub fn of_init(options: &mut init::Options, documents: &[Document]) -> Result<()
         let read = Reader(value);
         set(&mut options.pod_network_cidr, read.parsed("/networking/podSubnet", init::cidr)?);
         set(&mut options.service_cidr, read.parsed("/networking/serviceSubnet", init::cidr)?);
-        if let Some(domain) = read.text("/networking/dnsDomain")?.filter(|domain| domain != "cluster.local") {
-            return Err(wrong("/networking/dnsDomain", &domain.into(), "names of this cluster end in cluster.local"));
-        }
+        set(&mut options.service_dns_domain, read.parsed("/networking/dnsDomain", domain)?);
         options.control_plane_endpoint = read.text("/controlPlaneEndpoint")?;
         options.kubernetes_version = read.text("/kubernetesVersion")?;
         set(&mut options.cert_dir, read.text("/certificatesDir")?.map(Into::into));
         options.apiserver_cert_extra_sans = read.texts("/apiServer/certSANs")?;
-        options.file.api_server_args = read.arguments("/apiServer/extraArgs")?;
+        options.file.args = ControlPlaneArgs { api_server: read.arguments("/apiServer/extraArgs")?, controller_manager: read.arguments("/controllerManager/extraArgs")?, scheduler: read.arguments("/scheduler/extraArgs")? };
         options.file.proxy_disabled = read.truth("/proxy/disabled")?;
         if let Some(etcd) = external_etcd(value) {
             if etcd.endpoints.is_empty() {
@@ -181,7 +181,9 @@ pub fn of_init(options: &mut init::Options, documents: &[Document]) -> Result<()
             }
             options.etcd = init::EtcdFlags::of(&etcd);
         }
-        read.pass_over(&["/etcd/local/extraArgs", "/controllerManager/extraArgs", "/scheduler/extraArgs", "/apiServer/extraVolumes", "/apiServer/extraEnvs"]);
+        let parts = ["apiServer", "controllerManager", "scheduler"];
+        let of_pods: Vec<String> = parts.iter().flat_map(|part| [format!("/{part}/extraVolumes"), format!("/{part}/extraEnvs")]).chain(["/etcd/local/extraArgs".to_owned()]).collect();
+        read.pass_over(&of_pods.iter().map(String::as_str).collect::<Vec<_>>());
     }
     options.file.kubelet = of_kind(documents, KUBELET).cloned();
     if of_kind(documents, KUBE_PROXY).is_some() {
@@ -258,15 +260,16 @@ mod tests {
 
     #[test]
     fn a_cluster_from_a_file() {
-        let options = of("apiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\nlocalAPIEndpoint: {advertiseAddress: 10.0.0.1, bindPort: 7443}\nnodeRegistration: {name: x, taints: []}\nskipPhases: [addon]\ndryRun: true\nbootstrapTokens:\n- {token: abcdef.0123456789abcdef, ttl: 1h0m0s, usages: [signing]}\n- {description: second}\n---\napiVersion: kubeadm.k8s.io/v1beta3\nkind: ClusterConfiguration\nnetworking: {podSubnet: 10.32.0.0/12}\ncontrolPlaneEndpoint: lb\napiServer: {certSANs: [a, b], extraArgs: {audit-log-path: '-'}}\netcd: {external: {endpoints: ['https://e:2379'], caFile: /ca, certFile: '', keyFile: ''}}\n---\napiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: 7\n").unwrap();
+        let options = of("apiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\nlocalAPIEndpoint: {advertiseAddress: 10.0.0.1, bindPort: 7443}\nnodeRegistration: {name: x, taints: []}\nskipPhases: [addon]\ndryRun: true\nbootstrapTokens:\n- {token: abcdef.0123456789abcdef, ttl: 1h0m0s, usages: [signing]}\n- {description: second}\n---\napiVersion: kubeadm.k8s.io/v1beta3\nkind: ClusterConfiguration\nnetworking: {podSubnet: 10.32.0.0/12, dnsDomain: example.org}\ncontrollerManager: {extraArgs: {cluster-signing-duration: 1h}}\nscheduler: {extraArgs: {v: '4'}}\ncontrolPlaneEndpoint: lb\napiServer: {certSANs: [a, b], extraArgs: {audit-log-path: '-'}}\netcd: {external: {endpoints: ['https://e:2379'], caFile: /ca, certFile: '', keyFile: ''}}\n---\napiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: 7\n").unwrap();
         assert_eq!((options.apiserver_advertise_address.unwrap().to_string().as_str(), options.apiserver_bind_port, options.node_name.as_deref()), ("10.0.0.1", 7443, Some("flag")));
         assert_eq!((options.pod_network_cidr.as_str(), options.service_cidr.as_str(), options.control_plane_endpoint.as_deref()), ("10.32.0.0/12", init::DEFAULT_SERVICE_SUBNET, Some("lb")));
         assert_eq!((options.skip_phases.as_slice(), options.dry_run, options.file.taints.as_deref()), (&["addon".to_owned()][..], true, Some(&[][..])));
         assert_eq!((options.file.tokens.len(), options.file.tokens[0].ttl.unwrap().as_secs(), options.file.tokens[1].description.as_deref()), (2, 3600, Some("second")));
-        assert_eq!((options.file.api_server_args.as_slice(), options.apiserver_cert_extra_sans.len()), (&[("audit-log-path".to_owned(), "-".to_owned())][..], 2));
+        assert_eq!((options.file.args.api_server.as_slice(), options.apiserver_cert_extra_sans.len()), (&[("audit-log-path".to_owned(), "-".to_owned())][..], 2));
         let etcd = options.etcd.external().unwrap();
         assert_eq!((etcd.endpoints.as_slice(), etcd.ca_file.as_deref(), etcd.cert_file), (&["https://e:2379".to_owned()][..], Some(Path::new("/ca")), None));
         assert_eq!(options.file.kubelet.unwrap()["maxPods"], 7);
+        assert_eq!((options.service_dns_domain.as_str(), options.file.args.controller_manager[0].1.as_str(), options.file.args.scheduler[0].0.as_str()), ("example.org", "1h", "v"));
     }
 
     #[test]
@@ -274,7 +277,7 @@ mod tests {
         let says = |fields: &str| of(&format!("apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\n{fields}")).unwrap_err().to_string();
         for (fields, part) in [
             ("networking: {podSubnet: x}", "networking.podSubnet: Invalid value: \"x\": couldn't parse subnet"),
-            ("networking: {dnsDomain: example.org}", "networking.dnsDomain: Invalid value"),
+            ("networking: {dnsDomain: Example}", "networking.dnsDomain: Invalid value: \"Example\": a lowercase RFC 1123 subdomain"),
             ("etcd: {external: {endpoints: []}}", "etcd.external.endpoints: Invalid value"),
             ("apiServer: {certSANs: x}", "apiServer.certSANs: Invalid value: \"x\": want a list"),
             ("apiServer: {extraArgs: [{value: x}]}", "want a name and a value"),

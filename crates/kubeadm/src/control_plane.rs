@@ -11,6 +11,7 @@ use pki::Pki;
 
 use crate::certificates::{CA, CONFIGS, Names, PkiFolder};
 use crate::error::Error;
+use crate::extra_args;
 use crate::files::Journal;
 use crate::host::{ControlPlane, ExternalEtcd, Host, KUBERNETES_FOLDER};
 use crate::kubeconfig::{Login, kubeconfig};
@@ -92,15 +93,7 @@ impl ControlPlane {
     /// What the API server's certificate is to be good for.
     pub fn names(&self) -> Result<Names, Error> {
         let service = nth(&self.service_cidr, 1).ok_or_else(|| Error::Invalid(format!("the range of Services {} has no addresses", self.service_cidr)))?;
-        let dns = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost", &self.node_name].map(str::to_owned);
-        let mut names = Names { dns: dns.to_vec(), addresses: vec![service, self.advertise_address, IpAddr::from([127, 0, 0, 1]), std::net::Ipv6Addr::LOCALHOST.into()] };
-        for name in &self.extra_names {
-            match name.parse() {
-                Ok(address) => names.addresses.push(address),
-                Err(_) => names.dns.push(name.clone()),
-            }
-        }
-        Ok(names)
+        Ok(Names::of_api_server(&self.node_name, &self.dns_domain, service, self.advertise_address, &self.extra_names))
     }
 
     pub fn checks(&self, host: &dyn Host, etcd: Etcd) -> Vec<Check> {
@@ -111,6 +104,7 @@ impl ControlPlane {
             Check::DirAvailable(self.data_dir.join(STORE)),
             Check::HostName(self.node_name.clone()),
             Check::Found { name: "AdvertiseAddress", wrong: self.overlap() },
+            extra_args::check(host, &extra_args::of_control_plane(&self.args, &self.kubelet_args)),
         ];
         all.extend(self.etcd_check(host, etcd));
         all

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
+
 /// Where kubeadm's files are, as upstream's.
 pub const KUBERNETES_FOLDER: &str = "/etc/kubernetes";
 /// Where the agent's own files are, as upstream's.
@@ -25,6 +27,40 @@ pub struct EtcdFacts {
     pub in_use: bool,
 }
 
+/// Flags of one of upstream's programs, without dashes, with their values.
+pub type Args = Vec<(String, String)>;
+
+/// `extraArgs` of the control plane's parts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ControlPlaneArgs {
+    pub api_server: Args,
+    pub controller_manager: Args,
+    pub scheduler: Args,
+}
+
+/// One of upstream's programs, for which there may be flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Component {
+    ApiServer,
+    ControllerManager,
+    Scheduler,
+    /// The agent in the control plane's process.
+    OwnKubelet,
+    /// The agent alone.
+    Kubelet,
+}
+
+/// What a flag of upstream's comes to here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// It does what it does there.
+    Honoured,
+    /// It is about something that there is not, or that is so anyhow.
+    Nothing,
+    /// It would change what the cluster does, and cannot be had.
+    Missing,
+}
+
 #[derive(Debug, Clone)]
 pub struct ControlPlane {
     pub data_dir: PathBuf,
@@ -34,6 +70,8 @@ pub struct ControlPlane {
     pub secure_port: u16,
     pub pod_network_cidr: String,
     pub service_cidr: String,
+    /// What the names of Services and pods end in.
+    pub dns_domain: String,
     /// Further names and addresses of the API server's certificate.
     pub extra_names: Vec<String>,
     /// No pod network: somebody else brings one.
@@ -42,9 +80,9 @@ pub struct ControlPlane {
     pub no_proxy: bool,
     /// Where the objects are; none: in the data folder, on this machine alone.
     pub etcd: Option<ExternalEtcd>,
-    /// Further flags of kube-apiserver's and kubelet's, without dashes.
-    pub api_server_args: Vec<(String, String)>,
-    pub kubelet_args: Vec<(String, String)>,
+    /// Further flags, as `extraArgs` has them.
+    pub args: ControlPlaneArgs,
+    pub kubelet_args: Args,
 }
 
 #[derive(Debug, Clone)]
@@ -58,13 +96,19 @@ pub struct Agent {
     pub service_cidr: String,
     pub no_network: bool,
     pub no_proxy: bool,
-    pub kubelet_args: Vec<(String, String)>,
+    pub kubelet_args: Args,
 }
 
 /// The machine. Errors are texts for the user.
 pub trait Host {
     /// Like `v1.36.2`.
     fn version(&self) -> &str;
+    /// What its clock says.
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+    /// What a flag of upstream's comes to.
+    fn meaning(&self, component: Component, flag: &str, value: &str) -> Meaning;
     /// By which others reach this machine, of that family if it has one.
     fn address(&self, ipv4: bool) -> Option<IpAddr>;
     /// Asks an etcd whether it is there, and whose.

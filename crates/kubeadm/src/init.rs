@@ -14,6 +14,7 @@ use crate::bootstrap_token::{BootstrapToken, duration};
 use crate::config_file::{self, FromFile, overlaid};
 use crate::control_plane::{BIND_PORT, advertised, endpoint, nth};
 use crate::documents;
+use crate::domain::{DEFAULT_DNS_DOMAIN, domain};
 use crate::error::{Error, InPhase};
 use crate::files::{Journal, names_in};
 use crate::host::{ControlPlane, ExternalEtcd, Host};
@@ -66,6 +67,9 @@ pub struct Options {
     /// Range of IP addresses for service VIPs
     #[arg(long, value_name = "CIDR", value_parser = cidr, default_value = DEFAULT_SERVICE_SUBNET)]
     pub service_cidr: String,
+    /// Use alternative domain for services, e.g. "myorg.internal"
+    #[arg(long, value_name = "DOMAIN", value_parser = domain, default_value = DEFAULT_DNS_DOMAIN)]
+    pub service_dns_domain: String,
     /// The token to use for establishing bidirectional trust between nodes and control-plane nodes
     #[arg(long)]
     pub token: Option<String>,
@@ -180,8 +184,8 @@ pub fn node_name(given: Option<&String>) -> String {
 }
 
 /// The default, with what a file says otherwise.
-pub fn kubelet_yaml(dns: &str, over: Option<&Value>) -> String {
-    let text = kubelet_configuration(dns);
+pub fn kubelet_yaml(dns: &str, domain: &str, over: Option<&Value>) -> String {
+    let text = kubelet_configuration(dns, domain);
     let (Some(over), Ok(mut whole)) = (over, serde_saphyr::from_str::<Value>(&text)) else { return text };
     overlaid(&mut whole, over);
     documents::yaml(&whole)
@@ -206,7 +210,7 @@ pub struct Init<'a> {
 impl<'a> Init<'a> {
     fn of(options: &'a Options, host: &'a dyn Host) -> Result<Self, Error> {
         let address = advertised(options.apiserver_advertise_address, &options.service_cidr, host)?;
-                let given = options.token.as_ref().or_else(|| options.file.tokens.first()?.token.as_ref());
+        let given = options.token.as_ref().or_else(|| options.file.tokens.first()?.token.as_ref());
         let token = match given {
             Some(text) => text.parse()?,
             None => BootstrapToken::generate()?,
@@ -232,7 +236,8 @@ impl<'a> Init<'a> {
             no_network: options.network == "none",
             no_proxy: options.file.proxy_disabled || skips_proxy(&options.skip_phases),
             etcd: options.etcd.external(),
-            api_server_args: options.file.api_server_args.clone(),
+            dns_domain: options.service_dns_domain.clone(),
+            args: options.file.args.clone(),
             kubelet_args: options.file.kubelet_args.clone(),
         };
         let dns = nth(&what.service_cidr, DNS_OFFSET).map(|address| address.to_string()).unwrap_or_default();
@@ -243,7 +248,7 @@ impl<'a> Init<'a> {
             what,
             token,
             certificate_key: options.certificate_key.clone(),
-            kubelet: kubelet_yaml(&dns, options.file.kubelet.as_ref()),
+            kubelet: kubelet_yaml(&dns, &options.service_dns_domain, options.file.kubelet.as_ref()),
             journal: Journal::default(),
             before: None,
         })

@@ -176,7 +176,8 @@ fn configuration(init: &Init<'_>) -> ClusterConfiguration {
         no_proxy: init.what.no_proxy,
         extra_names: init.what.extra_names.clone(),
         etcd: init.what.etcd.clone(),
-        api_server_args: init.what.api_server_args.clone(),
+        dns_domain: init.what.dns_domain.clone(),
+        args: init.what.args.clone(),
     }
 }
 

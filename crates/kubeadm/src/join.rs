@@ -19,7 +19,7 @@ use crate::host::{Agent, Host, KUBELET_FOLDER, KUBERNETES_FOLDER};
 use crate::identity::IdentityFile;
 use crate::control_plane::{BIND_PORT, KUBELET_PORT};
 use crate::init::{DEFAULT_DATA, node_name};
-use crate::{join_command, join_control_plane};
+use crate::{extra_args, join_command, join_control_plane};
 use crate::kubeconfig::{Login, kubeconfig};
 use crate::objects::{ClusterConfiguration, KUBEADM_CONFIG, KUBELET_CONFIG};
 use crate::phases::{self, Phase};
@@ -228,6 +228,7 @@ fn preflight(options: &Options, wanted: &Wanted, host: &dyn Host) -> Result<Lear
     let mut checks = vec![Check::FileAvailable(files.kubeconfig), Check::PortOpen(KUBELET_PORT), Check::HostName(wanted.node_name.clone()), Check::Found { name: "Coracle", wrong: running }];
     if !options.control_plane {
         checks.push(Check::FileAvailable(files.ca));
+        checks.push(extra_args::check(host, &extra_args::of_agent(&options.file.kubelet_args)));
     }
     preflight::run(&checks, &ignored)?;
     let patience = options.file.discovery.map_or(discovery::TIMEOUT, SignedDuration::unsigned_abs);

@@ -68,7 +68,8 @@ fn instance(options: &Options, wanted: &Wanted, cluster: &ClusterConfiguration, 
         no_network: cluster.no_network,
         no_proxy: cluster.no_proxy,
         etcd: cluster.etcd.clone(),
-        api_server_args: cluster.api_server_args.clone(),
+        dns_domain: cluster.dns_domain.clone(),
+        args: cluster.args.clone(),
         kubelet_args: options.file.kubelet_args.clone(),
     })
 }
@@ -155,7 +156,8 @@ mod tests {
             no_proxy: false,
             extra_names: Vec::new(),
             etcd: Some(ExternalEtcd::default()),
-            api_server_args: Vec::new(),
+            dns_domain: "cluster.local".into(),
+            args: Default::default(),
         };
         let empty = tempfile::tempdir().unwrap();
         let pki = PkiFolder(empty.path().to_owned());

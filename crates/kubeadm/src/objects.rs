@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::bootstrap_token::GROUP;
 use crate::certificates::KUBELET_CLIENT_USER;
-use crate::host::ExternalEtcd;
+use crate::domain::DEFAULT_DNS_DOMAIN;
+use crate::host::{Args, ControlPlaneArgs, ExternalEtcd};
 use crate::rest::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, CONFIG_MAPS, Kind, ROLE_BINDINGS, ROLES};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
@@ -97,8 +98,9 @@ pub struct ClusterConfiguration {
     pub extra_names: Vec<String>,
     /// None: the first machine's data folder.
     pub etcd: Option<ExternalEtcd>,
-    /// `apiServer.extraArgs`.
-    pub api_server_args: Vec<(String, String)>,
+    pub dns_domain: String,
+    /// `extraArgs` of the parts.
+    pub args: ControlPlaneArgs,
 }
 
 /// `etcd:` of a ClusterConfiguration.
@@ -119,6 +121,12 @@ pub fn external_etcd(configuration: &Value) -> Option<ExternalEtcd> {
     Some(ExternalEtcd { endpoints, ca_file: file("caFile"), cert_file: file("certFile"), key_file: file("keyFile") })
 }
 
+/// Of one part of a ClusterConfiguration.
+fn extra_args(configuration: &Value, part: &str) -> Args {
+    let items = configuration[part]["extraArgs"].as_array().into_iter().flatten();
+    items.filter_map(|argument| Some((argument["name"].as_str()?.to_owned(), argument["value"].as_str()?.to_owned()))).collect()
+}
+
 impl ClusterConfiguration {
     pub fn value(&self) -> Value {
         let mut value = json!({
@@ -127,7 +135,7 @@ impl ClusterConfiguration {
             "caCertificateValidityPeriod": "87600h0m0s", "certificateValidityPeriod": "8760h0m0s", "encryptionAlgorithm": "ECDSA-P256",
             "certificatesDir": "/etc/kubernetes/pki", "clusterName": "kubernetes", "imageRepository": "registry.k8s.io", "kubernetesVersion": self.version,
             "etcd": etcd_value(self.etcd.as_ref()),
-            "networking": {"dnsDomain": "cluster.local", "podSubnet": self.pod_subnet, "serviceSubnet": self.service_subnet},
+            "networking": {"dnsDomain": self.dns_domain, "podSubnet": self.pod_subnet, "serviceSubnet": self.service_subnet},
         });
         if let Some(endpoint) = &self.control_plane_endpoint {
             value["controlPlaneEndpoint"] = endpoint.as_str().into();
@@ -138,8 +146,10 @@ impl ClusterConfiguration {
         if !self.extra_names.is_empty() {
             value["apiServer"]["certSANs"] = json!(self.extra_names);
         }
-        if !self.api_server_args.is_empty() {
-            value["apiServer"]["extraArgs"] = self.api_server_args.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+        for (part, args) in [("apiServer", &self.args.api_server), ("controllerManager", &self.args.controller_manager), ("scheduler", &self.args.scheduler)] {
+            if !args.is_empty() {
+                value[part]["extraArgs"] = args.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+            }
         }
         value
     }
@@ -163,13 +173,8 @@ impl ClusterConfiguration {
             no_proxy: parsed.pointer("/proxy/disabled").and_then(Value::as_bool).unwrap_or_default(),
             extra_names: parsed.pointer("/apiServer/certSANs").and_then(Value::as_array).into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect(),
             etcd: external_etcd(&parsed),
-            api_server_args: parsed
-                .pointer("/apiServer/extraArgs")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-                .filter_map(|argument| Some((argument["name"].as_str()?.to_owned(), argument["value"].as_str()?.to_owned())))
-                .collect(),
+            dns_domain: at("/networking/dnsDomain").unwrap_or_else(|| DEFAULT_DNS_DOMAIN.to_owned()),
+            args: ControlPlaneArgs { api_server: extra_args(&parsed, "apiServer"), controller_manager: extra_args(&parsed, "controllerManager"), scheduler: extra_args(&parsed, "scheduler") },
         })
     }
 }
@@ -191,9 +196,9 @@ pub fn kubeadm_config(configuration: &ClusterConfiguration) -> Vec<Object> {
 }
 
 /// A KubeletConfiguration, in YAML.
-pub fn kubelet_configuration(cluster_dns: &str) -> String {
+pub fn kubelet_configuration(cluster_dns: &str, domain: &str) -> String {
     format!(
-        "apiVersion: kubelet.config.k8s.io/v1beta1\nauthentication:\n  anonymous:\n    enabled: false\n  webhook:\n    enabled: true\n  x509:\n    clientCAFile: /etc/kubernetes/pki/ca.crt\nauthorization:\n  mode: Webhook\ncgroupDriver: cgroupfs\nclusterDNS:\n- {cluster_dns}\nclusterDomain: cluster.local\nkind: KubeletConfiguration\nrotateCertificates: true\nserverTLSBootstrap: true\nstaticPodPath: /etc/kubernetes/manifests\n"
+        "apiVersion: kubelet.config.k8s.io/v1beta1\nauthentication:\n  anonymous:\n    enabled: false\n  webhook:\n    enabled: true\n  x509:\n    clientCAFile: /etc/kubernetes/pki/ca.crt\nauthorization:\n  mode: Webhook\ncgroupDriver: cgroupfs\nclusterDNS:\n- {cluster_dns}\nclusterDomain: {domain}\nkind: KubeletConfiguration\nrotateCertificates: true\nserverTLSBootstrap: true\nstaticPodPath: /etc/kubernetes/manifests\n"
     )
 }
 
@@ -223,15 +228,16 @@ mod tests {
             no_proxy: true,
             extra_names: vec!["lb.example".into()],
             etcd: Some(ExternalEtcd { endpoints: vec!["https://192.0.2.9:2379".into()], ca_file: Some("/etc/etcd/ca.crt".into()), cert_file: None, key_file: None }),
-            api_server_args: vec![("audit-log-path".into(), "-".into())],
+            dns_domain: "example.org".into(),
+            args: ControlPlaneArgs { api_server: vec![("audit-log-path".into(), "-".into())], controller_manager: vec![("cluster-signing-duration".into(), "1h".into())], scheduler: Vec::new() },
         };
         for _ in 0..2 {
             let object = &kubeadm_config(&configuration)[0].1;
             assert_eq!(format!("{:?}", ClusterConfiguration::read(object).unwrap()), format!("{configuration:?}"));
-            configuration = ClusterConfiguration { control_plane_endpoint: None, no_network: false, no_proxy: false, extra_names: Vec::new(), etcd: None, api_server_args: Vec::new(), ..configuration };
+            configuration = ClusterConfiguration { control_plane_endpoint: None, no_network: false, no_proxy: false, extra_names: Vec::new(), etcd: None, args: ControlPlaneArgs::default(), ..configuration };
         }
         assert!(ClusterConfiguration::read(&json!({"data": {"ClusterConfiguration": "a: ["}})).is_none());
-        let parsed: Value = serde_saphyr::from_str(&kubelet_configuration("10.96.0.10")).unwrap();
+        let parsed: Value = serde_saphyr::from_str(&kubelet_configuration("10.96.0.10", "example.org")).unwrap();
         assert_eq!(parsed["clusterDNS"], json!(["10.96.0.10"]));
     }
 }

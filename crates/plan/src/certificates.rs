@@ -23,8 +23,9 @@ const SELF_NODE_SERVER: &str = "selfnodeserver";
 const HOUR: i64 = 3600;
 const SETTLED_SECONDS: i64 = HOUR;
 const PENDING_SECONDS: i64 = 24 * HOUR;
-/// As long as a certificate lives at most, and at least.
-const MAX_SECONDS: i64 = 365 * 24 * HOUR;
+/// As long as a certificate lives when nothing else was said (`--cluster-signing-duration`).
+pub const DEFAULT_SECONDS: i64 = 365 * 24 * HOUR;
+/// A wish for less is not heard, unless no certificate lives that long.
 const MIN_SECONDS: i64 = 600;
 
 /// What a request asks for, out of its PKCS#10 form.
@@ -129,13 +130,13 @@ pub fn rights(request: &CertificateSigningRequest, facts: &Facts) -> Vec<&'stati
     if own { vec!["selfnodeclient", "nodeclient"] } else { vec!["nodeclient"] }
 }
 
-/// For how many seconds a certificate shall be made now, if one shall.
-pub fn signable(request: &CertificateSigningRequest, facts: &Facts) -> Option<i64> {
+/// For how many seconds a certificate shall be made now, if one shall; `longest` is what the signer gives at most, and to who has no wish.
+pub fn signable(request: &CertificateSigningRequest, facts: &Facts, longest: i64) -> Option<i64> {
     let approved = condition(request, "Approved").is_some() && condition(request, "Denied").is_none();
     if deleting(request) || issued(request) || !approved || condition(request, "Failed").is_some() || recognized(request, facts) != Some(Ok(())) {
         return None;
     }
-    Some(request.spec.expiration_seconds.map_or(MAX_SECONDS, |seconds| i64::from(seconds).clamp(MIN_SECONDS, MAX_SECONDS)))
+    Some(request.spec.expiration_seconds.map_or(longest, |seconds| i64::from(seconds).max(MIN_SECONDS).min(longest)))
 }
 
 fn with(request: &CertificateSigningRequest, kind: &str, reason: &str, message: &str, now: Timestamp) -> CertificateSigningRequest {
@@ -257,10 +258,16 @@ mod tests {
             assert!(serving(node, dns_names, addresses).is_empty(), "{node} {dns_names:?} {addresses}");
         }
 
-        assert_eq!(signable(&fresh(API_SERVER_CLIENT), &Facts::default()), Some(MAX_SECONDS));
-        assert_eq!(signable(&fresh("example.com/signer"), &Facts::default()), None);
-        assert_eq!(signable(&request(API_SERVER_CLIENT, CLIENT, json!([])), &Facts::default()), None);
-        assert_eq!(signable(&request(API_SERVER_CLIENT, &["server auth"], approved()), &Facts::default()), None);
+        let for_seconds = |request: &CertificateSigningRequest| signable(request, &Facts::default(), DEFAULT_SECONDS);
+        assert_eq!(for_seconds(&fresh(API_SERVER_CLIENT)), Some(DEFAULT_SECONDS));
+        assert_eq!(for_seconds(&fresh("example.com/signer")), None);
+        assert_eq!(for_seconds(&request(API_SERVER_CLIENT, CLIENT, json!([]))), None);
+        assert_eq!(for_seconds(&request(API_SERVER_CLIENT, &["server auth"], approved())), None);
+        for (wish, longest, seconds) in [(None, 30, 30), (Some(3600), DEFAULT_SECONDS, 3600), (Some(3600), 1800, 1800), (Some(1), DEFAULT_SECONDS, MIN_SECONDS), (Some(600), 30, 30)] {
+            let mut request = fresh(API_SERVER_CLIENT);
+            request.spec.expiration_seconds = wish;
+            assert_eq!(signable(&request, &Facts::default(), longest), Some(seconds), "{wish:?} {longest}");
+        }
         assert_eq!(outcome(fresh(API_SERVER_CLIENT), Facts::default(), None, Some(Ok("x".into()))), "status Approved Because eA==");
         assert_eq!(outcome(request(API_SERVER_CLIENT, &["server auth"], approved()), Facts::default(), None, None), "status Failed SignerValidationFailure -");
         assert_eq!(outcome(fresh(KUBELET_SERVING), node(), None, None), "status Failed SignerValidationFailure -");

@@ -65,11 +65,13 @@ async fn ensure_role(api: &Arc<Api>, namespace: Option<&str>, expected: Value) -
 }
 
 /// By which authorities servers behind APIServices are to know clients, and us: `extension-apiserver-authentication`.
-async fn authentication(api: &Arc<Api>) -> Result<(), Status> {
+pub async fn authentication(api: &Arc<Api>) -> Result<(), Status> {
     const NAME: &str = "extension-apiserver-authentication";
     let mut data = json!({"client-ca-file": api.config.ca_pem});
     if let Some(front) = &api.config.front_proxy {
-        data["requestheader-client-ca-file"] = front.authority_pem.as_str().into();
+        // By whom proxies are known now; who knows none tells of our own.
+        let known = api.fronts.borrow().authority_pem.clone();
+        data["requestheader-client-ca-file"] = if known.is_empty() { front.authority_pem.clone() } else { known }.into();
         for (key, value) in [("allowed-names", "front-proxy-client"), ("username-headers", "X-Remote-User"), ("uid-headers", "X-Remote-Uid"), ("group-headers", "X-Remote-Group"), ("extra-headers-prefix", "X-Remote-Extra-")] {
             data[format!("requestheader-{key}")] = format!("[{value:?}]").into();
         }

@@ -104,11 +104,16 @@ impl ReloadMetrics {
 }
 
 impl Api {
-    fn take(&self, reloaded: Reloaded) {
+    async fn take(self: &Arc<Self>, reloaded: Reloaded) {
         match reloaded {
             Reloaded::Authentication { issuers, anonymous } => self.reloadable.store(Arc::new((anonymous, issuers))),
             Reloaded::Authorization(modes) => self.authorizer.ask(modes),
-            Reloaded::Fronts(authority) => drop(self.fronts.send_replace(Arc::new(Fronts::of(&self.config.ca_pem, authority)))),
+            Reloaded::Fronts(authority) => {
+                self.fronts.send_replace(Arc::new(Fronts::of(&self.config.ca_pem, authority)));
+                if let Err(error) = crate::bootstrap::authentication(self).await {
+                    tracing::warn!(%error, "servers behind APIServices are not told of the new authority of proxies");
+                }
+            }
         }
     }
 }
@@ -131,7 +136,7 @@ pub async fn run(api: Arc<Api>, followed: Arc<Followed>, mut shutdown: watch::Re
         }
         match (followed.parse)(changes.content()) {
             Ok(reloaded) => {
-                api.take(reloaded);
+                api.take(reloaded).await;
                 if let Some(metrics) = metrics {
                     metrics.read(Some(changes.content()));
                 }

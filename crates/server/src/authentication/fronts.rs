@@ -7,6 +7,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Presented, User};
 
@@ -54,8 +55,9 @@ impl Fronts {
 
     pub fn judge(&self, chain: &[CertificateDer<'_>]) -> Presented {
         let user = chain.first().and_then(|leaf| User::of_certificate(leaf));
-        let Some((clients, front)) = &self.verifiers else { return Presented { user: user.map(Arc::new), proxy: None } };
+        let ends = chain.first().and_then(|leaf| X509Certificate::from_der(leaf).ok()).map(|(_, leaf)| leaf.validity().not_after.timestamp());
+        let Some((clients, front)) = &self.verifiers else { return Presented { user: user.map(Arc::new), proxy: None, ends } };
         let proxy = user.as_ref().filter(|_| accepts(front, chain)).map(|user| user.name.clone());
-        Presented { user: user.filter(|_| proxy.is_none() || clients.as_ref().is_some_and(|clients| accepts(clients, chain))).map(Arc::new), proxy }
+        Presented { user: user.filter(|_| proxy.is_none() || clients.as_ref().is_some_and(|clients| accepts(clients, chain))).map(Arc::new), proxy, ends }
     }
 }

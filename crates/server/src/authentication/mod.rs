@@ -139,6 +139,8 @@ pub struct Presented {
     pub user: Option<Arc<User>>,
     /// The name of a proxy in front.
     pub proxy: Option<String>,
+    /// When the certificate ends, in seconds since 1970: a connection may last longer.
+    pub ends: Option<i64>,
 }
 
 /// A user whom a token has told, and for which of the audiences that were asked about.
@@ -151,12 +153,14 @@ pub struct Authenticated {
 impl Api {
     pub async fn authenticate(&self, presented: &Presented, headers: &HeaderMap, path: &str) -> Result<Arc<User>, Status> {
         let config = &self.config.authentication;
-        if let (Some(front), Some(proxy)) = (&config.request_header, &presented.proxy)
+        let ended = presented.ends.is_some_and(|ends| ends < self.clock.now().as_second());
+        if !ended
+            && let (Some(front), Some(proxy)) = (&config.request_header, &presented.proxy)
             && let Some(user) = front.authenticate(proxy, headers)
         {
             return Ok(Arc::new(user.authenticated()));
         }
-        if let Some(user) = &presented.user {
+        if let Some(user) = presented.user.as_ref().filter(|_| !ended) {
             return Ok(user.clone());
         }
         let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -170,6 +174,11 @@ impl Api {
                     Err(Status::unauthorized())
                 }
             };
+        }
+        if ended {
+            // Who wanted to be somebody is not taken for nobody.
+            tracing::debug!(ends = presented.ends, "verifying certificate failed: x509: certificate has expired or is not yet valid");
+            return Err(Status::unauthorized());
         }
         let reloadable = self.reloadable.load();
         let anonymous = &reloadable.0;
