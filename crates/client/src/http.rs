@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::Clock;
+use api::world::{SystemClock, rfc3339};
 use base64::Engine;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST, USER_AGENT};
@@ -15,8 +17,9 @@ use hyper::client::conn::{http1, http2};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use jiff::Timestamp;
 use parking_lot::Mutex;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -131,6 +134,11 @@ enum Sender {
 
 impl HttpClient {
     pub fn new(config: &Config, user_agent: &str) -> Result<Self, HttpError> {
+        Self::at(config, user_agent, Arc::new(SystemClock))
+    }
+
+    /// For who has another clock than this machine's: certificates are judged by it.
+    pub fn at(config: &Config, user_agent: &str, clock: Arc<dyn Clock>) -> Result<Self, HttpError> {
         let uri: Uri = config.server.parse().map_err(|error| HttpError::Config(format!("host must be a URL or a host:port pair: \"{}\": {error}", config.server)))?;
         let https = uri.scheme_str() == Some("https");
         let host = uri.host().ok_or_else(|| HttpError::Config(format!("host must be a URL or a host:port pair: {:?}", config.server)))?.to_owned();
@@ -149,7 +157,7 @@ impl HttpClient {
                 common.append("impersonate-group", header(group)?);
             }
         }
-        let tls = tls::client_config(config, &[b"h2", b"http/1.1"]).map_err(HttpError::Config)?;
+        let tls = tls::client_config_at(config, &[b"h2", b"http/1.1"], clock).map_err(HttpError::Config)?;
         let mut tls_http1 = tls.clone();
         tls_http1.alpn_protocols = vec![b"http/1.1".to_vec()];
         let prefix = uri.path().trim_end_matches('/').to_owned();
@@ -336,12 +344,21 @@ fn go_words(error: &std::io::Error) -> String {
     }
 }
 
+/// Go's words, which a clock that is wrong makes people read.
+pub const EXPIRED: &str = "certificate has expired or is not yet valid";
+
+fn moment(at: &UnixTime) -> String {
+    i64::try_from(at.as_secs()).ok().and_then(|seconds| Timestamp::from_second(seconds).ok()).map(rfc3339).unwrap_or_default()
+}
+
 fn tls_error(error: &std::io::Error, host: &str) -> HttpError {
     use rustls::CertificateError as C;
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidCertificate(why)) => HttpError::Certificate(match why {
             C::UnknownIssuer | C::BadSignature => "certificate signed by unknown authority".to_owned(),
-            C::Expired | C::ExpiredContext { .. } | C::NotValidYet | C::NotValidYetContext { .. } => "certificate has expired or is not yet valid".to_owned(),
+            C::Expired | C::NotValidYet => EXPIRED.to_owned(),
+            C::ExpiredContext { time, not_after } => format!("{EXPIRED}: current time {} is after {}", moment(time), moment(not_after)),
+            C::NotValidYetContext { time, not_before } => format!("{EXPIRED}: current time {} is before {}", moment(time), moment(not_before)),
             C::NotValidForName | C::NotValidForNameContext { .. } => format!("certificate is not valid for any names, but wanted to match {host}"),
             other => other.to_string(),
         }),

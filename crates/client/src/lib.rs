@@ -18,7 +18,7 @@ mod typed;
 mod upgrade;
 pub mod websocket;
 
-pub use crate::http::HttpClient;
+pub use crate::http::{EXPIRED, HttpClient};
 pub use remote::HttpTransport;
 pub use rotating::Rotating;
 pub use cache::{Cache, Change, IndexFn, ObjectKey, Untyped};

@@ -1,9 +1,13 @@
 //! TLS as a kubeconfig asks for it: its own authority, a client certificate, or no check at all.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use api::Clock;
+use api::world::SystemClock;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
+use rustls::time_provider::TimeProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
@@ -12,9 +16,29 @@ use crate::kubeconfig::Config;
 /// Where distributions keep the public authorities, for servers without one of their own.
 const SYSTEM_ROOTS: [&str; 3] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
+/// By whose time certificates are judged.
+struct Time(Arc<dyn Clock>);
+
+impl std::fmt::Debug for Time {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Time")
+    }
+}
+
+impl TimeProvider for Time {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0.now().as_second().try_into().ok()?)))
+    }
+}
+
 pub fn client_config(config: &Config, protocols: &[&[u8]]) -> Result<ClientConfig, String> {
+    client_config_at(config, protocols, Arc::new(SystemClock))
+}
+
+/// Certificates are judged by that clock.
+pub fn client_config_at(config: &Config, protocols: &[&[u8]], clock: Arc<dyn Clock>) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12]).map_err(|error| error.to_string())?;
+    let builder = ClientConfig::builder_with_details(provider.clone(), Arc::new(Time(clock))).with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12]).map_err(|error| error.to_string())?;
     let builder = if config.insecure {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider)))
     } else {

@@ -174,6 +174,15 @@ impl Host for ThisMachine {
         start(&what.data_dir, arguments, &what.pod_network_cidr, &what.service_cidr)
     }
 
+    fn restart(&self, data_dir: &Path) -> Result<(), String> {
+        let paths = Paths::new(data_dir);
+        let note = note(&paths);
+        let arguments = note["arguments"].as_array().ok_or_else(|| format!("kubeadm has made nothing of this machine in {}", data_dir.display()))?;
+        let arguments = arguments.iter().filter_map(|word| word.as_str().map(OsString::from)).collect();
+        down::stop(&paths).map_err(text)?;
+        detach::start(&paths, arguments).map_err(text)
+    }
+
     fn remove(&self, data_dir: &Path) -> Result<(), String> {
         let paths = Paths::new(data_dir);
         let (pods, services) = ranges(&paths)?;

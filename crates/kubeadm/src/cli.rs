@@ -11,7 +11,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, Value
 use crate::error::Error;
 use crate::host::Host;
 use crate::documents::Document;
-use crate::{certs, completion, config, config_file, init, join, reset, tokens};
+use crate::{certs, completion, config, config_file, init, join, options, reset, tokens, upgrade};
 
 /// kubeadm: easily bootstrap a secure Kubernetes cluster
 #[derive(Parser)]
@@ -35,11 +35,11 @@ enum Command {
     /// Commands related to handling Kubernetes certificates
     Certs(certs::CertsCommand),
     /// Performs a best effort revert of changes made to this host by 'kubeadm init' or 'kubeadm join'
-    Reset(reset::Options),
+    Reset(reset::ResetCommand),
     /// Manage configuration for a kubeadm cluster persisted in a ConfigMap in the cluster
     Config(config::ConfigCommand),
     /// Upgrade your cluster smoothly to a newer version with this command
-    Upgrade(config::UpgradeCommand),
+    Upgrade(upgrade::UpgradeCommand),
     /// Output shell completion code for the specified shell (bash or zsh)
     Completion {
         #[arg(value_parser = ["bash", "zsh"])]
@@ -67,11 +67,27 @@ pub fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Error> {
 
 fn version(version: &str, output: Option<Format>) -> String {
     let (major, minor) = version.trim_start_matches('v').split_once('.').map_or(("", ""), |(major, rest)| (major, rest.split('.').next().unwrap_or_default()));
+    // In the order and by the names of upstream's version.Info; there is no Go here.
+    let platform = format!("linux/{}", if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" });
+    let facts = [("major", major), ("minor", minor), ("gitVersion", version), ("gitCommit", ""), ("gitTreeState", "clean"), ("buildDate", "1970-01-01T00:00:00Z"), ("goVersion", "none"), ("compiler", "rustc"), ("platform", &platform)];
+    let lines = |line: &dyn Fn(&str, &str) -> String, between: &str| facts.iter().map(|(name, value)| line(name, value)).collect::<Vec<_>>().join(between);
     match output {
-        None => format!("kubeadm version: &version.Info{{Major:\"{major}\", Minor:\"{minor}\", GitVersion:\"{version}\"}}\n"),
+        None => {
+            let capital = |name: &str| name[..1].to_uppercase() + &name[1..];
+            let go = lines(&|name, value| format!("{}:{value:?}", capital(name)), ", ");
+            // Those are of a server that pretends to be older.
+            format!("kubeadm version: &version.Info{{{}}}\n", go.replace(", GitVersion", ", EmulationMajor:\"\", EmulationMinor:\"\", MinCompatibilityMajor:\"\", MinCompatibilityMinor:\"\", GitVersion"))
+        }
         Some(Format::Short) => format!("{version}\n"),
-        Some(Format::Json) => format!("{{\n  \"clientVersion\": {{\n    \"major\": \"{major}\",\n    \"minor\": \"{minor}\",\n    \"gitVersion\": \"{version}\"\n  }}\n}}\n"),
-        Some(Format::Yaml) => format!("clientVersion:\n  gitVersion: {version}\n  major: \"{major}\"\n  minor: \"{minor}\"\n"),
+        Some(Format::Json) => format!("{{\n  \"clientVersion\": {{\n{}\n  }}\n}}\n", lines(&|name, value| format!("    {name:?}: {value:?}"), ",\n")),
+        Some(Format::Yaml) => {
+            let mut facts = facts;
+            facts.sort_unstable();
+            // What YAML would take for a number or a time is in quotes.
+            let plain = |value: &str| if value.is_empty() || value.starts_with(|first: char| first.is_ascii_digit()) { format!("{value:?}") } else { value.to_owned() };
+            let lines: String = facts.iter().map(|(name, value)| format!("  {name}: {}\n", plain(value))).collect();
+            format!("clientVersion:\n{lines}\n")
+        }
     }
 }
 
@@ -81,12 +97,9 @@ fn run(command: Command, host: &dyn Host) -> Result<(), Error> {
         Command::Join(command) => join::run(&command, host),
         Command::Token(command) => tokens::run(&command),
         Command::Certs(command) => certs::run(&command),
-        Command::Reset(options) => reset::run(&options, host),
+        Command::Reset(command) => reset::run(&command, host),
         Command::Config(command) => config::run(&command, host),
-        Command::Upgrade(command) => {
-            config::upgrade(&command, host);
-            Ok(())
-        }
+        Command::Upgrade(command) => upgrade::run(&command, host),
         Command::Completion { shell } => {
             print!("{}", completion::script(&Cli::command(), &shell));
             Ok(())
@@ -125,19 +138,10 @@ fn parse(line: impl Iterator<Item = OsString>) -> Result<Result<Cli, Error>, cla
 
 /// Whether the documents of a file could be used.
 pub fn check_documents(documents: &[Document]) -> Result<(), Error> {
-    #[derive(Parser)]
-    struct Init {
-        #[command(flatten)]
-        options: init::Options,
-    }
-    #[derive(Parser)]
-    struct Join {
-        #[command(flatten)]
-        options: join::Options,
-    }
     let unusable = |error: clap::Error| Error::Invalid(error.to_string());
-    config_file::of_init(&mut Init::try_parse_from(["kubeadm"]).map_err(unusable)?.options, documents)?;
-    config_file::of_join(&mut Join::try_parse_from(["kubeadm"]).map_err(unusable)?.options, documents)
+    config_file::of_init(&mut options::defaults().map_err(unusable)?, documents)?;
+    config_file::of_join(&mut options::defaults().map_err(unusable)?, documents)?;
+    reset::of_file(&mut options::defaults().map_err(unusable)?, documents)
 }
 
 /// What cobra says of a line it does not understand.
@@ -200,6 +204,9 @@ mod tests {
             "init --config a.yaml --dry-run --upload-certs --ignore-preflight-errors all --skip-phases addon",
             "join --config a.yaml",
             "join phase",
+            "join phase kubelet-start 10.0.0.1:6443 --token abcdef.0123456789abcdef --discovery-token-unsafe-skip-ca-verification",
+            "join phase control-plane-prepare certs lb:6443 --control-plane",
+            "join phase control-plane-join mark-control-plane --control-plane --node-name n",
             "config validate --config a.yaml",
             "config migrate --old-config a --new-config b",
             "config images list --config a",
@@ -211,8 +218,13 @@ mod tests {
             "certs renew all",
             "certs check-expiration",
             "reset -f",
+            "reset --config a.yaml --dry-run --cert-dir /x --cleanup-tmp-dir --skip-phases preflight",
+            "reset phase cleanup-node -f",
             "config print init-defaults",
             "upgrade plan",
+            "upgrade apply v1.36.2 -y --dry-run",
+            "upgrade node",
+            "upgrade diff v1.36.2",
             "version -o short",
             "version",
         ] {
@@ -227,6 +239,9 @@ mod tests {
         assert_eq!((mixed("init --pod-network-cidr 10.0.0.0/8"), mixed("init --config a --v 5"), mixed("config images list --config a --image-repository b")), (None, None, None));
         assert!(says("init --pod-network-cidr x").contains("invalid CIDR address"), "{}", says("init --pod-network-cidr x"));
         assert_eq!(version("v1.36.2", Some(Format::Short)), "v1.36.2\n");
-        assert!(version("v1.36.2", None).starts_with("kubeadm version: &version.Info{Major:\"1\", Minor:\"36\", GitVersion:\"v1.36.2\""));
+        assert!(version("v1.36.2", None).starts_with("kubeadm version: &version.Info{Major:\"1\", Minor:\"36\", EmulationMajor:\"\", EmulationMinor:\"\", MinCompatibilityMajor:\"\", MinCompatibilityMinor:\"\", GitVersion:\"v1.36.2\", GitCommit:\"\", "));
+        let json: serde_json::Value = serde_json::from_str(&version("v1.36.2", Some(Format::Json))).unwrap();
+        let yaml: serde_json::Value = serde_saphyr::from_str(&version("v1.36.2", Some(Format::Yaml))).unwrap();
+        assert_eq!((&json, &json["clientVersion"]["minor"], &json["clientVersion"]["gitVersion"]), (&yaml, &"36".into(), &"v1.36.2".into()));
     }
 }

@@ -1,4 +1,4 @@
-//! `kubeadm config` (print, validate, migrate, images) and `kubeadm upgrade`. Mirrors `cmd/config.go`; how this program is upgraded is its own.
+//! `kubeadm config`: print, validate, migrate, images. Mirrors `cmd/config.go`.
 
 use std::path::{Path, PathBuf};
 
@@ -101,22 +101,6 @@ enum Images {
     List(ImageOptions),
     /// Pull images used by kubeadm: none
     Pull(ImageOptions),
-}
-
-#[derive(Args, Debug)]
-pub struct UpgradeCommand {
-    #[command(subcommand)]
-    what: Option<Upgrade>,
-}
-
-#[derive(Subcommand, Debug)]
-enum Upgrade {
-    /// Check which versions are available to upgrade to
-    Plan,
-    /// Upgrade your Kubernetes cluster to the specified version
-    Apply { version: Option<String> },
-    /// Upgrade commands for a node in the cluster
-    Node,
 }
 
 fn node_registration() -> Value {
@@ -226,14 +210,6 @@ pub fn run(command: &ConfigCommand, host: &dyn Host) -> Result<(), Error> {
         ConfigWhat::Images { which: Images::List(_) | Images::Pull(_) } => eprintln!("hint: no images are needed: the control plane, the proxy and the DNS are this program."),
     }
     Ok(())
-}
-
-pub fn upgrade(command: &UpgradeCommand, host: &dyn Host) {
-    match &command.what {
-        Some(Upgrade::Apply { .. } | Upgrade::Node) => println!("[upgrade] Nothing to apply: this program is the whole of Kubernetes {}.", host.version()),
-        _ => println!("[upgrade/versions] Cluster version: {0}\n[upgrade/versions] kubeadm version: {0}\n[upgrade/versions] This command looks for no newer versions: it does not ask the Internet.", host.version()),
-    }
-    println!("hint: to upgrade a machine, put a newer binary in place of this one, `coracle down`, and start it again; pods run on meanwhile. Control plane first.");
 }
 
 #[cfg(test)]

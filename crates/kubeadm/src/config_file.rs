@@ -45,7 +45,7 @@ pub struct FromFile {
 }
 
 /// A document whose fields are read by their paths.
-struct Reader<'a>(&'a Value);
+pub struct Reader<'a>(pub &'a Value);
 
 fn wrong(path: &str, value: &Value, why: impl std::fmt::Display) -> Error {
     Error::Invalid(format!("{}: Invalid value: {value}: {why}", path.trim_start_matches('/').replace('/', ".")))
@@ -56,7 +56,7 @@ impl Reader<'_> {
         self.0.pointer(path).filter(|value| !value.is_null() && value.as_str() != Some(""))
     }
 
-    fn text(&self, path: &str) -> Result<Option<String>, Error> {
+    pub fn text(&self, path: &str) -> Result<Option<String>, Error> {
         self.at(path).map(|value| value.as_str().map(str::to_owned).ok_or_else(|| wrong(path, value, "want a text"))).transpose()
     }
 
@@ -64,7 +64,7 @@ impl Reader<'_> {
         self.text(path)?.map(|text| parse(&text).map_err(|error| wrong(path, &text.as_str().into(), error))).transpose()
     }
 
-    fn truth(&self, path: &str) -> Result<bool, Error> {
+    pub fn truth(&self, path: &str) -> Result<bool, Error> {
         self.at(path).map_or(Ok(false), |value| value.as_bool().ok_or_else(|| wrong(path, value, "want true or false")))
     }
 
@@ -76,7 +76,7 @@ impl Reader<'_> {
         self.at(path).map(|value| value.as_array().ok_or_else(|| wrong(path, value, "want a list"))).transpose()
     }
 
-    fn texts(&self, path: &str) -> Result<Vec<String>, Error> {
+    pub fn texts(&self, path: &str) -> Result<Vec<String>, Error> {
         let items = self.list(path)?.into_iter().flatten();
         items.map(|item| item.as_str().map(str::to_owned).ok_or_else(|| wrong(path, item, "want a text"))).collect()
     }
@@ -98,7 +98,7 @@ impl Reader<'_> {
     }
 
     /// Tells of what is there and has no meaning.
-    fn pass_over(&self, paths: &[&str]) {
+    pub fn pass_over(&self, paths: &[&str]) {
         for path in paths.iter().filter(|path| self.at(path).is_some_and(|value| value.as_array().is_none_or(|list| !list.is_empty()))) {
             eprintln!("hint: {} has no meaning here: the control plane is one process, and no pods of images.", path.trim_start_matches('/').replace('/', "."));
         }
@@ -237,24 +237,10 @@ pub fn overlaid(base: &mut Value, over: &Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    #[command(no_binary_name = true)]
-    struct Init {
-        #[command(flatten)]
-        options: init::Options,
-    }
-
-    #[derive(Parser)]
-    #[command(no_binary_name = true)]
-    struct Join {
-        #[command(flatten)]
-        options: join::Options,
-    }
+    use crate::options::of_line;
 
     fn of(text: &str) -> Result<init::Options, Error> {
-        let mut options = Init::try_parse_from(["--node-name", "flag"]).unwrap().options;
+        let mut options = of_line::<init::Options>("--node-name flag").unwrap();
         of_init(&mut options, &documents::parse(text).unwrap().0).map(|()| options)
     }
 
@@ -288,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_join_from_a_file() {
-        let mut options = Join::try_parse_from(Vec::<String>::new()).unwrap().options;
+        let mut options = of_line::<join::Options>("").unwrap();
         let text = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: JoinConfiguration\ndiscovery:\n  bootstrapToken: {token: abcdef.0123456789abcdef, apiServerEndpoint: 'lb:6443', unsafeSkipCAVerification: true}\nnodeRegistration:\n  name: N1\n  taints: [{key: a, effect: NoSchedule}]\n  kubeletExtraArgs: [{name: node-ip, value: 10.0.0.9}, {name: node-labels, value: a=b}]\ncontrolPlane: {localAPIEndpoint: {bindPort: 8443}}\n";
         of_join(&mut options, &documents::parse(text).unwrap().0).unwrap();
         assert_eq!((options.endpoint.as_deref(), options.tls_bootstrap_token.as_deref(), options.node_name.as_deref()), (Some("lb:6443"), Some("abcdef.0123456789abcdef"), Some("n1")));

@@ -3,8 +3,10 @@
 //! Mirrors `discovery/token/token.go`, texts included.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use api::Clock;
 use base64::Engine as _;
 use client::HttpClient;
 use client::kubeconfig::Config;
@@ -128,23 +130,28 @@ struct Answer {
     skew: Option<i64>,
 }
 
-async fn ask(http: &HttpClient, patience: Duration) -> Result<Answer, Error> {
+async fn ask(http: &HttpClient, patience: Duration, clock: &dyn Clock) -> Result<Answer, Error> {
     let failed = |message: String| Error::Hinted {
+        hint: if message.contains(client::EXPIRED) {
+            // Its own time is not known, or it would have been compared.
+            format!("this machine's clock says {}: is that so (`date -u` here and on the control plane), and is the API server's certificate good (`kubeadm certs check-expiration` there)?", api::world::rfc3339(clock.now()))
+        } else {
+            "is this the address of the control plane, does it run, and does this machine reach it (`ping`, `curl -k https://…/healthz`)?".to_owned()
+        },
         message: format!("couldn't validate the identity of the API Server: failed to request the cluster-info ConfigMap: Get \"{}{PATH}\": {message}", http.server()),
-        hint: "is this the address of the control plane, does it run, and does this machine reach it (`ping`, `curl -k https://…/healthz`)?".into(),
     };
     let answered = tokio::time::timeout(patience, http.request(Method::GET, PATH, &[("accept", "application/json")], Vec::<u8>::new())).await;
     let response = answered.map_err(|_| failed("net/http: request canceled while waiting for connection (Client.Timeout exceeded while awaiting headers)".into()))?.map_err(|error| failed(error.to_string()))?;
-    let skew = skew(response.header("date"), Timestamp::now());
+    let skew = skew(response.header("date"), clock.now());
     let body = client::remote::success(response).await.map_err(|status| failed(status.message))?;
     Ok(Answer { info: serde_json::from_slice(&body).map_err(|error| failed(error.to_string()))?, skew })
 }
 
 /// Asks until the cluster answers and has signed with the token, or it takes too long.
-async fn wait(http: &HttpClient, token: &BootstrapToken, patience: Duration) -> Result<(Answer, Cluster), Error> {
+async fn wait(http: &HttpClient, token: &BootstrapToken, patience: Duration, clock: &dyn Clock) -> Result<(Answer, Cluster), Error> {
     let until = Instant::now() + patience;
     loop {
-        let last = match ask(http, patience).await {
+        let last = match ask(http, patience, clock).await {
             Ok(answer) => match read(&answer.info, token)? {
                 Some(cluster) => return Ok((answer, cluster)),
                 None => expired(&token.id),
@@ -159,36 +166,48 @@ async fn wait(http: &HttpClient, token: &BootstrapToken, patience: Duration) -> 
 }
 
 /// The cluster of a kubeconfig, if it answers.
-async fn of_file(path: &Path, patience: Duration) -> Result<Found, Error> {
+async fn of_file(path: &Path, patience: Duration, clock: &Arc<dyn Clock>) -> Result<Found, Error> {
     let config = Config::load(Some(path))?;
     let ca = config.certificate_authority.clone().and_then(|pem| String::from_utf8(pem).ok()).ok_or_else(|| distrusted(format!("{} names no certificate authority", path.display())))?;
-    let http = HttpClient::new(&Config { server: config.server.clone(), certificate_authority: config.certificate_authority.clone(), ..Config::default() }, "kubeadm").map_err(distrusted)?;
-    let clock = ask(&http, patience).await?.skew.and_then(judge_clock);
-    Ok(Found { cluster: Cluster { server: config.server, ca }, clock })
+    let plain = Config { server: config.server.clone(), ..Config::default() };
+    let verified = connect(&Config { certificate_authority: config.certificate_authority.clone(), ..plain.clone() }, clock)?;
+    let cluster = Cluster { server: config.server, ca };
+    match ask(&verified, patience, &**clock).await {
+        Ok(answer) => Ok(Found { cluster, clock: answer.skew.and_then(judge_clock) }),
+        Err(error) => {
+            // Perhaps only the clocks differ: what time it is there is asked of whoever answers, and nothing else is taken from it.
+            let told = ask(&connect(&Config { insecure: true, ..plain }, clock)?, patience, &**clock).await;
+            let wrong = told.ok().and_then(|answer| answer.skew).and_then(judge_clock).ok_or(error)?;
+            Ok(Found { cluster, clock: Some(wrong) })
+        }
+    }
 }
 
-/// Who is at `endpoint` (`192.0.2.1:6443`).
-pub async fn discover(endpoint: &str, token: &BootstrapToken, trust: &Trust, patience: Duration) -> Result<Found, Error> {
+fn connect(config: &Config, clock: &Arc<dyn Clock>) -> Result<HttpClient, Error> {
+    HttpClient::at(config, "kubeadm", clock.clone()).map_err(distrusted)
+}
+
+/// Who is at `endpoint` (`192.0.2.1:6443`), and what of that is wrong by this machine's clock.
+pub async fn discover(endpoint: &str, token: &BootstrapToken, trust: &Trust, patience: Duration, clock: &Arc<dyn Clock>) -> Result<Found, Error> {
     if let Trust::File(path) = trust {
-        return of_file(path, patience).await;
+        return of_file(path, patience, clock).await;
     }
     let server = format!("https://{endpoint}");
-    let client = |config: &Config| HttpClient::new(config, "kubeadm").map_err(distrusted);
-    let unverified = client(&Config { server: server.clone(), insecure: true, ..Config::default() })?;
-    let (answer, cluster) = wait(&unverified, token, patience).await?;
-    let clock = answer.skew.and_then(judge_clock);
-    let Trust::Pinned(pins) = trust else { return Ok(Found { cluster, clock }) };
+    let unverified = connect(&Config { server: server.clone(), insecure: true, ..Config::default() }, clock)?;
+    let (answer, cluster) = wait(&unverified, token, patience, &**clock).await?;
+    let wrong = answer.skew.and_then(judge_clock);
+    let Trust::Pinned(pins) = trust else { return Ok(Found { cluster, clock: wrong }) };
     check_pins(&cluster.ca, pins)?;
-    if clock.is_some() {
+    if wrong.is_some() {
         // The second connection could not but fail, with words that say less.
-        return Ok(Found { cluster, clock });
+        return Ok(Found { cluster, clock: wrong });
     }
-    let verified = client(&Config { server, certificate_authority: Some(cluster.ca.clone().into_bytes()), ..Config::default() })?;
-    let again = ask(&verified, patience).await?;
+    let verified = connect(&Config { server, certificate_authority: Some(cluster.ca.clone().into_bytes()), ..Config::default() }, clock)?;
+    let again = ask(&verified, patience, &**clock).await?;
     if again.info.pointer("/data/kubeconfig") != answer.info.pointer("/data/kubeconfig") {
         return Err(distrusted(format!("the second kubeconfig from the {CLUSTER_INFO} ConfigMap (using validated TLS) was different from the first")));
     }
-    Ok(Found { cluster, clock })
+    Ok(Found { cluster, clock: None })
 }
 
 #[cfg(test)]

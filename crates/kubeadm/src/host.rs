@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use jiff::Timestamp;
+use api::Clock;
+use api::world::SystemClock;
 
 /// Where kubeadm's files are, as upstream's.
 pub const KUBERNETES_FOLDER: &str = "/etc/kubernetes";
@@ -103,9 +105,9 @@ pub struct Agent {
 pub trait Host {
     /// Like `v1.36.2`.
     fn version(&self) -> &str;
-    /// What its clock says.
-    fn now(&self) -> Timestamp {
-        Timestamp::now()
+    /// Its clock, by which it judges certificates.
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::new(SystemClock)
     }
     /// What a flag of upstream's comes to.
     fn meaning(&self, component: Component, flag: &str, value: &str) -> Meaning;
@@ -117,6 +119,8 @@ pub trait Host {
     fn start_control_plane(&self, what: &ControlPlane) -> Result<(), String>;
     /// Returns when it has registered its node; it goes on in the background.
     fn start_agent(&self, what: &Agent) -> Result<(), String>;
+    /// Stops what runs with that folder, and starts it again as what it was made, by this program.
+    fn restart(&self, data_dir: &std::path::Path) -> Result<(), String>;
     /// Stops what runs with that folder and takes away all it made, the folder too.
     fn remove(&self, data_dir: &std::path::Path) -> Result<(), String>;
     /// The same, but for what was in the folder `before`.

@@ -1,5 +1,8 @@
-//! `kubeadm join`: one more machine. Finds out whom it deals with, gets a certificate of its own, and starts the agent. Mirrors `cmd/join.go` and its phases.
+//! `kubeadm join`: one more machine. Finds out whom it deals with, gets a certificate of its own, and starts the agent. Mirrors `cmd/join.go`; what it does is in phases
+//! (`join_phases.rs`), which can be run one by one.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,12 +20,13 @@ use crate::error::{Error, InPhase};
 use crate::files::{Journal, names_in};
 use crate::host::{Agent, Host, KUBELET_FOLDER, KUBERNETES_FOLDER};
 use crate::identity::IdentityFile;
-use crate::control_plane::{BIND_PORT, KUBELET_PORT};
+use crate::control_plane::{ADMIN, BIND_PORT, KUBELET_PORT};
 use crate::init::{DEFAULT_DATA, node_name};
-use crate::{extra_args, join_command, join_control_plane};
+use crate::join_phases::{self, PHASES};
+use crate::{extra_args, join_command};
 use crate::kubeconfig::{Login, kubeconfig};
 use crate::objects::{ClusterConfiguration, KUBEADM_CONFIG, KUBELET_CONFIG};
-use crate::phases::{self, Phase};
+use crate::phases;
 use crate::preflight::{self, Check};
 use crate::rest::{self, CONFIG_MAPS, NODES, connect};
 use crate::shared_certificates::CertificateKey;
@@ -32,7 +36,11 @@ use crate::signing::{CLIENT_SIGNER, Wish, sign};
 const SIGNING_PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct JoinCommand {
+    /// Address of the control plane's API server, as 192.0.2.1:6443
+    #[arg(value_name = "API-SERVER-ENDPOINT")]
+    endpoint: Option<String>,
     #[command(flatten)]
     options: Options,
     #[command(subcommand)]
@@ -43,15 +51,18 @@ pub struct JoinCommand {
 enum What {
     /// Use this command to invoke single phase of the "join" workflow
     Phase {
-        #[arg(value_name = "PHASE", num_args = 0..=2)]
+        /// The phase, and a part of it: `control-plane-prepare certs`; then the API server's address, where it is needed. Without any, the phases are listed
+        #[arg(value_name = "PHASE", num_args = 0..=3)]
         words: Vec<String>,
+        #[command(flatten)]
+        options: Box<Options>,
     },
 }
 
 #[derive(Args, Debug, Clone)]
 pub struct Options {
-    /// Address of the control plane's API server, as 192.0.2.1:6443
-    #[arg(value_name = "API-SERVER-ENDPOINT")]
+    /// Of the command line, or the file.
+    #[arg(skip)]
     pub endpoint: Option<String>,
     /// Use this token for both discovery-token and tls-bootstrap-token when those values are not provided
     #[arg(long)]
@@ -127,6 +138,11 @@ fn wanted(options: &Options) -> Result<Wanted, Error> {
         let text = given.as_ref().or(options.token.as_ref()).ok_or_else(|| Error::Invalid(format!("{what}: Invalid value: \"\": the bootstrap token is invalid\nhint: --token; `kubeadm token create` on the control-plane node makes one")))?;
         text.trim().parse()
     };
+    let admin = Path::new(KUBERNETES_FOLDER).join(ADMIN);
+    if options.control_plane && options.endpoint.is_none() && options.discovery_file.is_none() && admin.exists() {
+        // A phase after the one that wrote it: nothing needs to be found out any more.
+        return Ok(Wanted { endpoint: String::new(), discovery: BootstrapToken::generate()?, bootstrap: BootstrapToken::generate()?, trust: Trust::File(admin), node_name: node_name(options.node_name.as_ref()) });
+    }
     if let Some(path) = &options.discovery_file {
         let bootstrap = token(&options.tls_bootstrap_token, "discovery.tlsBootstrapToken")?;
         return Ok(Wanted { endpoint: String::new(), discovery: bootstrap.clone(), bootstrap, trust: Trust::File(path.clone()), node_name: node_name(options.node_name.as_ref()) });
@@ -192,9 +208,20 @@ fn is_ready(node: &Value) -> bool {
     node.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
 
-async fn learn(cluster: Cluster, wanted: &Wanted) -> Result<Learned, Error> {
-    let config = Config { server: cluster.server.clone(), certificate_authority: Some(cluster.ca.clone().into_bytes()), token: Some(wanted.bootstrap.to_string()), ..Config::default() };
-    let client = connect(&config)?;
+/// As whom the cluster is asked: as who holds the token, or who has a login of their own in the file.
+fn login(cluster: &Cluster, wanted: &Wanted) -> Result<Config, Error> {
+    if let Trust::File(path) = &wanted.trust {
+        let config = Config::load(Some(path))?;
+        if config.client_identity.is_some() || config.token.is_some() {
+            return Ok(config);
+        }
+    }
+    Ok(Config { server: cluster.server.clone(), certificate_authority: Some(cluster.ca.clone().into_bytes()), token: Some(wanted.bootstrap.to_string()), ..Config::default() })
+}
+
+/// `new`: this machine is none of the cluster's yet.
+async fn learn(cluster: Cluster, wanted: &Wanted, new: bool) -> Result<Learned, Error> {
+    let client = connect(&login(&cluster, wanted)?)?;
     println!("[preflight] Reading configuration from the \"kubeadm-config\" ConfigMap in namespace \"kube-system\"...");
     println!("[preflight] Use 'kubeadm init phase upload-config kubeadm --config your-config-file' to re-upload it.");
     let read = async |name: &'static str| -> Result<Value, Error> {
@@ -212,84 +239,134 @@ async fn learn(cluster: Cluster, wanted: &Wanted) -> Result<Learned, Error> {
     let kubelet = read(KUBELET_CONFIG).await?.pointer("/data/kubelet").and_then(Value::as_str).unwrap_or_default().to_owned();
     let name = &wanted.node_name;
     let existing = rest::get(&client, &NODES, None, name).await.map_err(Error::api("cannot get Node"))?;
-    if existing.is_some_and(|node| is_ready(&node)) {
+    if new && existing.is_some_and(|node| is_ready(&node)) {
         return Err(Error::Invalid(format!("a Node with name {name:?} and status \"Ready\" already exists in the cluster. You must delete the existing Node or change the name of this new joining Node"))).phase("kubelet-start");
     }
     Ok(Learned { ca: cluster.ca, cluster: configuration, kubelet, client, server: cluster.server })
 }
 
-/// Checks this machine, finds out whom it deals with, and what the cluster is like.
-fn preflight(options: &Options, wanted: &Wanted, host: &dyn Host) -> Result<Learned, Error> {
-    let ignored = preflight::ignored(&options.ignore_preflight_errors);
-    println!("[preflight] Running pre-flight checks");
-    preflight::root(&ignored)?;
-    let files = Files::new();
-    let running = host.runs(&options.data_dir).then(|| format!("a cluster or an agent already runs on this machine with {}\n\thint: `kubeadm reset` takes this machine out of it", options.data_dir.display()));
-    let mut checks = vec![Check::FileAvailable(files.kubeconfig), Check::PortOpen(KUBELET_PORT), Check::HostName(wanted.node_name.clone()), Check::Found { name: "Coracle", wrong: running }];
-    if !options.control_plane {
-        checks.push(Check::FileAvailable(files.ca));
-        checks.push(extra_args::check(host, &extra_args::of_agent(&options.file.kubelet_args)));
-    }
-    preflight::run(&checks, &ignored)?;
-    let patience = options.file.discovery.map_or(discovery::TIMEOUT, SignedDuration::unsigned_abs);
-    crate::cli::block_on(async {
-        let found = discovery::discover(&wanted.endpoint, &wanted.discovery, &wanted.trust, patience).await?;
-        preflight::run(&[Check::Found { name: "ClockSkew", wrong: found.clock }], &ignored)?;
-        learn(found.cluster, wanted).await
-    })?
+/// One machine on its way into a cluster, and how far it is.
+pub struct Join<'a> {
+    pub options: &'a Options,
+    pub host: &'a dyn Host,
+    pub wanted: Wanted,
+    learned: Option<Learned>,
+    pub journal: Journal,
+    /// What was in the data folder before anything was started.
+    pub before: Option<Vec<OsString>>,
 }
 
-/// Its phases, by upstream's names.
-pub const PHASES: [Phase; 6] = [
-    Phase { name: "preflight", short: "Run join pre-flight checks", parts: &[] },
-    Phase { name: "control-plane-prepare", short: "Prepare the machine for serving a control plane", parts: &["download-certs", "certs", "kubeconfig", "control-plane"] },
-    Phase { name: "check-etcd", short: "Check etcd health for control-plane join", parts: &[] },
-    Phase { name: "kubelet-start", short: "Write kubelet settings, certificates and (re)start the kubelet", parts: &[] },
-    Phase { name: "control-plane-join", short: "Join a machine as a control plane instance", parts: &["mark-control-plane"] },
-    Phase { name: "wait-control-plane", short: "Wait for the control plane to start", parts: &[] },
-];
+impl<'a> Join<'a> {
+    pub fn of(options: &'a Options, host: &'a dyn Host) -> Result<Self, Error> {
+        Ok(Self { options, host, wanted: wanted(options)?, learned: None, journal: Journal::default(), before: None })
+    }
+
+    pub fn ignored(&self) -> BTreeSet<String> {
+        preflight::ignored(&self.options.ignore_preflight_errors)
+    }
+
+    /// What the cluster says of itself; found out once.
+    pub fn learned(&mut self) -> Result<&Learned, Error> {
+        let learned = match self.learned.take() {
+            Some(learned) => learned,
+            None => self.find_out(false)?,
+        };
+        Ok(self.learned.insert(learned))
+    }
+
+    fn find_out(&self, new: bool) -> Result<Learned, Error> {
+        let patience = self.options.file.discovery.map_or(discovery::TIMEOUT, SignedDuration::unsigned_abs);
+        crate::cli::block_on(async {
+            let wanted = &self.wanted;
+            let found = discovery::discover(&wanted.endpoint, &wanted.discovery, &wanted.trust, patience, &self.host.clock()).await?;
+            preflight::run(&[Check::Found { name: "ClockSkew", wrong: found.clock }], &self.ignored())?;
+            learn(found.cluster, wanted, new).await
+        })?
+    }
+
+    /// Checks this machine, finds out whom it deals with, and what the cluster is like.
+    pub fn preflight(&mut self) -> Result<(), Error> {
+        let (options, ignored) = (self.options, self.ignored());
+        println!("[preflight] Running pre-flight checks");
+        preflight::root(&ignored)?;
+        let files = Files::new();
+        let running = self.host.runs(&options.data_dir).then(|| format!("a cluster or an agent already runs on this machine with {}\n\thint: `kubeadm reset` takes this machine out of it", options.data_dir.display()));
+        let mut checks = vec![Check::FileAvailable(files.kubeconfig), Check::PortOpen(KUBELET_PORT), Check::HostName(self.wanted.node_name.clone()), Check::Found { name: "Coracle", wrong: running }];
+        if !options.control_plane {
+            checks.push(Check::FileAvailable(files.ca));
+            checks.push(extra_args::check(self.host, &extra_args::of_agent(&options.file.kubelet_args)));
+        }
+        preflight::run(&checks, &ignored)?;
+        self.learned = Some(self.find_out(true)?);
+        Ok(())
+    }
+
+    /// Makes this machine a worker: a certificate of its own, its files, and the agent.
+    pub fn start_agent(&mut self) -> Result<(), Error> {
+        self.learned()?;
+        let Some(learned) = &self.learned else { return Ok(()) };
+        let agent = become_worker(self.options, &self.wanted, learned, &mut self.journal)?;
+        println!("[kubelet-start] Starting the kubelet");
+        self.before = Some(names_in(&self.options.data_dir));
+        self.host.start_agent(&agent).map_err(Error::Host)
+    }
+
+    fn phases(&mut self) -> Result<(), Error> {
+        for phase in PHASES.iter().filter(|phase| !phase.is_skipped(&self.options.skip_phases)) {
+            join_phases::run(self, phase.name, None).phase(phase.name)?;
+        }
+        Ok(())
+    }
+}
 
 pub fn run(command: &JoinCommand, host: &dyn Host) -> Result<(), Error> {
-    if let Some(What::Phase { words }) = &command.what {
-        return match phases::find(&PHASES, "join", words)? {
-            Some((phase, _)) => Err(Error::Invalid(format!("phase {} is run by `kubeadm join` only, as a whole\nhint: `kubeadm join --skip-phases` leaves out preflight", phase.name))),
-            None => Ok(()),
-        };
+    let Some(What::Phase { words, options }) = &command.what else {
+        return workflow(&filled(&command.options, command.endpoint.clone())?, host);
+    };
+    // Addresses have what no phase has.
+    let (endpoint, words) = match words.split_last() {
+        Some((last, words)) if last.contains([':', '.']) => (Some(last.clone()), words),
+        _ => (None, &words[..]),
+    };
+    let Some((phase, part)) = phases::find(&PHASES, "join", words)? else { return Ok(()) };
+    if let Some(why) = join_phases::nothing(phase.name, options.control_plane) {
+        println!("[{}] Skipping phase: {why}", phase.name);
+        return Ok(());
     }
-    let mut options = command.options.clone();
+    let options = filled(options, endpoint)?;
+    let mut join = Join::of(&options, host)?;
+    join_phases::run(&mut join, phase.name, part).phase(phase.name)?;
+    join.journal.keep();
+    Ok(())
+}
+
+/// With what the file says.
+fn filled(options: &Options, endpoint: Option<String>) -> Result<Options, Error> {
+    let mut options = Options { endpoint, ..options.clone() };
     if let Some(path) = options.config.clone() {
         config_file::join(&mut options, &path)?;
     }
-    phases::known(&PHASES, &options.skip_phases)?;
-    if options.skip_phases.iter().any(|name| name == "preflight") {
-        // What it finds out is needed all the same.
-        options.ignore_preflight_errors.push("all".into());
-    }
-    join(&options, host)
+    Ok(options)
 }
 
-fn join(options: &Options, host: &dyn Host) -> Result<(), Error> {
-    let wanted = wanted(options)?;
-    let learned = preflight(options, &wanted, host).phase("preflight")?;
-    if options.control_plane {
-        return join_control_plane::run(options, &wanted, learned, host);
-    }
-    if options.dry_run {
-        println!("[dryrun] Would get a certificate for the node {} and write it to {KUBELET_FOLDER:?}, write kubelet.conf to {KUBERNETES_FOLDER:?}, and start the kubelet", wanted.node_name);
-        return Ok(());
-    }
-    let mut journal = Journal::default();
-    let agent = become_worker(options, &wanted, &learned, &mut journal).phase("kubelet-start")?;
-    println!("[kubelet-start] Starting the kubelet");
-    let before = names_in(&options.data_dir);
-    if let Err(message) = host.start_agent(&agent) {
-        if let Err(message) = host.undo(&options.data_dir, &before) {
+fn workflow(options: &Options, host: &dyn Host) -> Result<(), Error> {
+    phases::known(&PHASES, &options.skip_phases)?;
+    let mut join = Join::of(options, host)?;
+    if let Err(error) = join.phases() {
+        // As it was found.
+        if let Some(before) = &join.before
+            && let Err(message) = host.undo(&options.data_dir, before)
+        {
             eprintln!("warning: {message}");
         }
-        return Err(Error::Host(message)).phase("kubelet-start");
+        return Err(error);
     }
-    journal.keep();
-    print!("{}", join_command::JOINED);
+    join.journal.keep();
+    match (options.dry_run, options.control_plane) {
+        (true, _) => {}
+        (false, true) => print!("{}", join_command::joined_control_plane()),
+        (false, false) => print!("{}", join_command::JOINED),
+    }
     Ok(())
 }
 
@@ -339,17 +416,11 @@ fn become_worker(options: &Options, wanted: &Wanted, learned: &Learned, journal:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    #[command(no_binary_name = true)]
-    struct Line {
-        #[command(flatten)]
-        options: Options,
-    }
+    use crate::options::of_line;
 
     fn of(line: &str) -> Result<Wanted, Error> {
-        wanted(&Line::try_parse_from(line.split_whitespace()).unwrap().options)
+        let command = of_line::<JoinCommand>(line).unwrap();
+        wanted(&Options { endpoint: command.endpoint, ..command.options })
     }
 
     #[test]

@@ -7,12 +7,12 @@ use jiff::Timestamp;
 
 use crate::certificates::{CA, PkiFolder};
 use crate::control_plane::{ADMIN, Etcd, advertised, endpoint};
-use crate::error::{Error, InPhase};
-use crate::files::{Journal, names_in};
+use crate::error::Error;
+use crate::files::names_in;
 use crate::host::{ControlPlane, Host, KUBELET_FOLDER, KUBERNETES_FOLDER};
-use crate::join::{Learned, Options, Wanted};
+use crate::join::{Join, Options};
 use crate::objects::ClusterConfiguration;
-use crate::{join_command, preflight, publish, shared_certificates};
+use crate::{preflight, publish, shared_certificates};
 
 /// Why this cluster cannot have this machine as a control plane.
 fn obstacle(options: &Options, cluster: &ClusterConfiguration, pki: &PkiFolder) -> Option<Error> {
@@ -48,7 +48,7 @@ fn check_authority(pki: &PkiFolder, ca: &str) -> Result<(), Error> {
     Err(Error::Hinted { message: format!("{path} is not the authority of the cluster that is joined"), hint: "it is another cluster's: remove it, or bring the right one".into() })
 }
 
-fn instance(options: &Options, wanted: &Wanted, cluster: &ClusterConfiguration, host: &dyn Host) -> Result<ControlPlane, Error> {
+fn instance(options: &Options, node_name: &str, cluster: &ClusterConfiguration, host: &dyn Host) -> Result<ControlPlane, Error> {
     let mut extra_names = cluster.extra_names.clone();
     if let Some(text) = &cluster.control_plane_endpoint {
         let (name, _) = endpoint(text, options.apiserver_bind_port)?;
@@ -59,7 +59,7 @@ fn instance(options: &Options, wanted: &Wanted, cluster: &ClusterConfiguration, 
     Ok(ControlPlane {
         data_dir: options.data_dir.clone(),
         pki_dir: std::path::Path::new(KUBERNETES_FOLDER).join("pki"),
-        node_name: wanted.node_name.clone(),
+        node_name: node_name.to_owned(),
         advertise_address: advertised(options.apiserver_advertise_address.or(options.node_ip), &cluster.service_subnet, host)?,
         secure_port: options.apiserver_bind_port,
         pod_network_cidr: cluster.pod_subnet.clone(),
@@ -74,78 +74,85 @@ fn instance(options: &Options, wanted: &Wanted, cluster: &ClusterConfiguration, 
     })
 }
 
-/// The shared certificates, and this machine's own.
-fn prepare(options: &Options, learned: &Learned, what: &ControlPlane, server: &str, journal: &mut Journal) -> Result<(), Error> {
-    let pki = what.pki();
-    journal.expect(&pki.0);
-    if let Some(key) = &options.certificate_key {
-        crate::cli::block_on(shared_certificates::download(&learned.client, &pki, what.etcd.as_ref(), key, journal))??;
-    }
-    check_authority(&pki, &learned.ca)?;
-    println!("[certs] Using certificateDir folder {:?}", pki.0.display().to_string());
-    pki.ensure(&what.names()?, Timestamp::now().as_second(), &mut |line| println!("{line}"))?;
-    println!("[kubeconfig] Generating kubeconfig files");
-    println!("[kubeconfig] Using kubeconfig folder {KUBERNETES_FOLDER:?}");
-    what.write_kubeconfigs(journal, server, None)?;
-    let config = std::path::Path::new(KUBELET_FOLDER).join("config.yaml");
-    println!("[kubelet-start] Writing kubelet configuration to file {:?}", config.display().to_string());
-    // The agent makes it.
-    journal.expect(&std::path::Path::new(KUBERNETES_FOLDER).join("manifests"));
-    journal.write(&config, learned.kubelet.as_bytes())
+/// This machine as a control plane of the cluster.
+fn this(join: &mut Join<'_>) -> Result<ControlPlane, Error> {
+    let (options, host, node_name) = (join.options, join.host, join.wanted.node_name.clone());
+    instance(options, &node_name, &join.learned()?.cluster, host)
 }
 
-pub fn run(options: &Options, wanted: &Wanted, learned: Learned, host: &dyn Host) -> Result<(), Error> {
-    let what = instance(options, wanted, &learned.cluster, host).phase("preflight")?;
-    if let Some(error) = obstacle(options, &learned.cluster, &what.pki()) {
-        return Err(error).phase("preflight");
-    }
-    let ignored = preflight::ignored(&options.ignore_preflight_errors);
-    if options.dry_run {
-        println!("[dryrun] Would fetch the shared certificates to {:?}, write kubeconfigs to {KUBERNETES_FOLDER:?}, start the control plane of {} at {}", what.pki_dir.display().to_string(), what.node_name, what.own_endpoint());
-        return Ok(());
-    }
-    println!("[preflight] Running pre-flight checks before initializing the new control plane instance");
-    let mut journal = Journal::default();
-    // etcd can only be asked with the certificates that the cluster has for it.
-    let local = ControlPlane { etcd: None, ..what.clone() };
-    preflight::run(&local.checks(host, Etcd::InUse), &ignored).phase("preflight")?;
-    let server = format!("https://{}", learned.cluster.control_plane_endpoint.as_deref().unwrap_or_default());
-    prepare(options, &learned, &what, &server, &mut journal).phase("control-plane-prepare")?;
-    println!("[check-etcd] Checking that the etcd cluster is healthy");
-    preflight::run(what.etcd_check(host, Etcd::InUse).as_slice(), &ignored).phase("check-etcd")?;
-    println!("[kubelet-start] Starting the kubelet");
-    let before = names_in(&what.data_dir);
-    let started = host.start_control_plane(&what).map_err(Error::Host).phase("kubelet-start").and_then(|()| {
-        let client = what.client(ADMIN)?;
-        crate::cli::block_on(publish::mark_control_plane(&client, &what.node_name, options.file.taints.as_deref()))?.phase("control-plane-join")
-    });
-    if let Err(error) = started {
-        if let Err(message) = host.undo(&what.data_dir, &before) {
-            eprintln!("warning: {message}");
-        }
+/// Whether the cluster can have it, and this machine can be it.
+pub fn preflight(join: &mut Join<'_>) -> Result<(), Error> {
+    let what = this(join)?;
+    let options = join.options;
+    if let Some(error) = obstacle(options, &join.learned()?.cluster, &what.pki()) {
         return Err(error);
     }
-    journal.keep();
-    print!("{}", join_command::joined_control_plane());
+    println!("[preflight] Running pre-flight checks before initializing the new control plane instance");
+    // etcd can only be asked with the certificates that the cluster has for it.
+    let local = ControlPlane { etcd: None, ..what };
+    preflight::run(&local.checks(join.host, Etcd::InUse), &join.ignored())
+}
+
+/// The shared certificates, this machine's own, and its kubeconfigs: those of it that are `wanted`.
+pub fn prepare(join: &mut Join<'_>, wanted: &dyn Fn(&str) -> bool) -> Result<(), Error> {
+    let what = this(join)?;
+    let pki = what.pki();
+    let (options, learned) = (join.options, join.learned()?);
+    let (client, ca) = (learned.client.clone(), learned.ca.clone());
+    let server = format!("https://{}", learned.cluster.control_plane_endpoint.as_deref().unwrap_or_default());
+    let journal = &mut join.journal;
+    journal.expect(&pki.0);
+    if let Some(key) = options.certificate_key.as_ref().filter(|_| wanted("download-certs")) {
+        crate::cli::block_on(shared_certificates::download(&client, &pki, what.etcd.as_ref(), key, journal))??;
+    }
+    if wanted("certs") {
+        check_authority(&pki, &ca)?;
+        println!("[certs] Using certificateDir folder {:?}", pki.0.display().to_string());
+        pki.ensure(&what.names()?, Timestamp::now().as_second(), &mut |line| println!("{line}"))?;
+    }
+    if wanted("kubeconfig") {
+        println!("[kubeconfig] Generating kubeconfig files");
+        println!("[kubeconfig] Using kubeconfig folder {KUBERNETES_FOLDER:?}");
+        what.write_kubeconfigs(journal, &server, None)?;
+    }
     Ok(())
+}
+
+pub fn check_etcd(join: &mut Join<'_>) -> Result<(), Error> {
+    println!("[check-etcd] Checking that the etcd cluster is healthy");
+    let what = this(join)?;
+    preflight::run(what.etcd_check(join.host, Etcd::InUse).as_slice(), &join.ignored())
+}
+
+/// The whole control plane, with this node's agent in it.
+pub fn start(join: &mut Join<'_>) -> Result<(), Error> {
+    let what = this(join)?;
+    let config = std::path::Path::new(KUBELET_FOLDER).join("config.yaml");
+    println!("[kubelet-start] Writing kubelet configuration to file {:?}", config.display().to_string());
+    let kubelet = join.learned()?.kubelet.clone();
+    join.journal.write(&config, kubelet.as_bytes())?;
+    // The agent makes it.
+    join.journal.expect(&std::path::Path::new(KUBERNETES_FOLDER).join("manifests"));
+    println!("[kubelet-start] Starting the kubelet");
+    join.before = Some(names_in(&what.data_dir));
+    join.host.start_control_plane(&what).map_err(Error::Host)
+}
+
+pub fn mark(join: &mut Join<'_>) -> Result<(), Error> {
+    let what = this(join)?;
+    let client = what.client(ADMIN)?;
+    crate::cli::block_on(publish::mark_control_plane(&client, &what.node_name, join.options.file.taints.as_deref()))?
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::host::ExternalEtcd;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    #[command(no_binary_name = true)]
-    struct Line {
-        #[command(flatten)]
-        options: Options,
-    }
+    use crate::options::of_line;
 
     #[test]
     fn what_a_cluster_must_have() {
-        let options = |line: &str| Line::try_parse_from(line.split_whitespace()).unwrap().options;
+        let options = |line: &str| of_line::<Options>(line).unwrap();
         let key = format!("--certificate-key {}", "ab".repeat(32));
         let mut cluster = ClusterConfiguration {
             version: "v1.36.2".into(),

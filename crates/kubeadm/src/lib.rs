@@ -4,6 +4,8 @@ mod bootstrap_token;
 mod certificates;
 mod certs;
 mod cli;
+#[cfg(test)]
+mod clocks;
 mod completion;
 mod config;
 mod config_file;
@@ -21,8 +23,10 @@ mod init_phases;
 mod join;
 mod join_command;
 mod join_control_plane;
+mod join_phases;
 mod kubeconfig;
 mod objects;
+mod options;
 mod phases;
 mod preflight;
 mod publish;
@@ -32,6 +36,7 @@ mod shared_certificates;
 mod signing;
 mod tabs;
 mod tokens;
+mod upgrade;
 
 pub use bootstrap_token::BootstrapToken;
 pub use certificates::{FRONT_PROXY_CA, FRONT_PROXY_CLIENT, KUBELET_CLIENT, KUBELET_CLIENT_USER, Names, PkiFolder, RENEW_BEFORE_SECONDS};

@@ -72,6 +72,11 @@ pub fn description(wish: &TokenWish, otherwise: &str) -> Description {
     what
 }
 
+/// What machines with a token may do, and nodes.
+pub async fn bootstrap_rules(client: &Client) -> Result<(), Error> {
+    put_all(client, objects::bootstrap_rules()).await.map_err(Error::api("error configuring RBAC rules for bootstrap tokens"))
+}
+
 pub async fn bootstrap(client: &Client, new: &BootstrapToken, ttl: SignedDuration, wish: &TokenWish, cluster_info: &str, show: bool) -> Result<(), Error> {
     if show {
         println!("[bootstrap-token] Using token: {new}");
@@ -84,7 +89,7 @@ pub async fn bootstrap(client: &Client, new: &BootstrapToken, ttl: SignedDuratio
     println!("[bootstrap-token] Configured RBAC rules to allow the csrapprover controller automatically approve CSRs from a Node Bootstrap Token");
     println!("[bootstrap-token] Configured RBAC rules to allow certificate rotation for all node client certificates in the cluster");
     println!("[bootstrap-token] Configured RBAC rules to allow the API server kubelet client certificate to access the kubelet API");
-    put_all(client, objects::bootstrap_rules()).await.map_err(Error::api("error configuring RBAC rules for bootstrap tokens"))?;
+    bootstrap_rules(client).await?;
     println!("[bootstrap-token] Creating the \"cluster-info\" ConfigMap in the \"kube-public\" namespace");
     put_all(client, objects::cluster_info(cluster_info)).await.map_err(Error::api("error creating the cluster-info ConfigMap"))
 }

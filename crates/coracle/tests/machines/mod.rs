@@ -29,6 +29,11 @@ impl Lab {
         String::from_utf8(output.stdout).expect("text")
     }
 
+    /// A file of a node, whole or not there.
+    pub fn write(&self, node: &str, path: &str, contents: &str) {
+        self.on(node, &format!("mkdir -p $(dirname {path}) && cat >{path}.new <<'END' && mv {path}.new {path}\n{}\nEND\n", contents.trim_end()));
+    }
+
     pub fn refused(&self, node: &str, script: &str, why: &str) {
         let output = self.try_on(node, script);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
