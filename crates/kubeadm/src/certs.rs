@@ -7,12 +7,14 @@ use clap::{Args, Subcommand};
 use client::kubeconfig::Config;
 use jiff::Timestamp;
 use pki::{Certificate, Pki};
+use serde_json::{Value, json};
 
 use crate::certificates::{AUTHORITIES, CA, CONFIGS, ConfigEntry, ENTRIES, Entry, Names, PkiFolder};
 use crate::error::Error;
 use crate::files::write_private;
 use crate::host::KUBERNETES_FOLDER;
 use crate::kubeconfig::{Login, kubeconfig};
+use crate::output::{API_VERSION, Output};
 use crate::shared_certificates::CertificateKey;
 use crate::tabs::columns;
 
@@ -32,7 +34,11 @@ enum What {
     /// Renew certificates for a Kubernetes cluster: all of them, or one by its name
     Renew { name: String },
     /// Check certificates expiration for a Kubernetes cluster
-    CheckExpiration,
+    CheckExpiration {
+        /// Output format
+        #[arg(long, short, value_enum, default_value = "text")]
+        output: Output,
+    },
     /// Generate certificate keys
     CertificateKey,
 }
@@ -100,6 +106,34 @@ fn date(seconds: i64) -> String {
     Timestamp::from_second(seconds).map(|at| at.strftime("%b %d, %Y %H:%M UTC").to_string()).unwrap_or_default()
 }
 
+type Leaf = (&'static str, Option<Certificate>, &'static str);
+
+/// All but the authorities, by name: what they say, and who signed them.
+fn all(pki: &PkiFolder) -> Result<Vec<Leaf>, Error> {
+    let mut all: Vec<Leaf> = CONFIGS.iter().map(|entry| (entry.file, config_facts(&config_path(entry)), CA)).collect();
+    for entry in &ENTRIES {
+        all.push((entry.name, pki.facts(entry.name)?, entry.authority));
+    }
+    all.sort_by_key(|(name, ..)| *name);
+    Ok(all)
+}
+
+/// The same for machines.
+fn info(pki: &PkiFolder, now: i64) -> Result<Value, Error> {
+    let one = |name: &str, facts: Option<Certificate>, authority: Option<&str>| {
+        let Some(facts) = facts else { return json!({"name": name, "expirationDate": null, "residualTime": 0, "externallyManaged": false, "missing": true}) };
+        let ends = Timestamp::from_second(facts.not_after).map(api::world::rfc3339).unwrap_or_default();
+        let mut value = json!({"name": name, "expirationDate": ends, "residualTime": facts.not_after - now, "externallyManaged": false, "missing": false});
+        if let Some(authority) = authority {
+            value["caName"] = authority.into();
+        }
+        value
+    };
+    let leaves: Vec<Value> = all(pki)?.into_iter().map(|(name, facts, authority)| one(name, facts, Some(authority))).collect();
+    let authorities = AUTHORITIES.iter().map(|entry| Ok(one(entry.name, pki.facts(entry.name)?, None))).collect::<Result<Vec<_>, Error>>()?;
+    Ok(json!({"kind": "CertificateExpirationInfo", "apiVersion": API_VERSION, "certificates": leaves, "certificateAuthorities": authorities}))
+}
+
 fn table(pki: &PkiFolder, now: i64) -> Result<String, Error> {
     let row = |name: &str, facts: Option<Certificate>, authority: Option<&str>| {
         let blanks = if authority.is_some() { 4 } else { 3 };
@@ -113,12 +147,7 @@ fn table(pki: &PkiFolder, now: i64) -> Result<String, Error> {
         cells
     };
     let mut leaves = vec![["CERTIFICATE", "EXPIRES", "RESIDUAL TIME", "CERTIFICATE AUTHORITY", "EXTERNALLY MANAGED"].map(str::to_owned).to_vec()];
-    let mut all: Vec<(&str, Option<Certificate>, &str)> = CONFIGS.iter().map(|entry| (entry.file, config_facts(&config_path(entry)), CA)).collect();
-    for entry in &ENTRIES {
-        all.push((entry.name, pki.facts(entry.name)?, entry.authority));
-    }
-    all.sort_by_key(|(name, ..)| *name);
-    leaves.extend(all.into_iter().map(|(name, facts, authority)| row(name, facts, Some(authority))));
+    leaves.extend(all(pki)?.into_iter().map(|(name, facts, authority)| row(name, facts, Some(authority))));
     let mut authorities = vec![["CERTIFICATE AUTHORITY", "EXPIRES", "RESIDUAL TIME", "EXTERNALLY MANAGED"].map(str::to_owned).to_vec()];
     for entry in &AUTHORITIES {
         authorities.push(row(entry.name, pki.facts(entry.name)?, None));
@@ -130,8 +159,12 @@ pub fn run(command: &CertsCommand) -> Result<(), Error> {
     let (pki, now) = (PkiFolder(command.cert_dir.clone()), Timestamp::now().as_second());
     match &command.what {
         What::Renew { name } => renew_named(&pki, name, now),
-        What::CheckExpiration => {
+        What::CheckExpiration { output: Output::Text } => {
             print!("{}", table(&pki, now)?);
+            Ok(())
+        }
+        What::CheckExpiration { output } => {
+            print!("{}", output.shown(&info(&pki, now)?));
             Ok(())
         }
         What::CertificateKey => {
@@ -157,6 +190,9 @@ mod tests {
         let facts = pki.facts("apiserver").unwrap().unwrap();
         assert_eq!((facts.dns_names, facts.addresses, facts.not_after), (names.dns, names.addresses, later + 365 * 24 * 3600));
         assert!(renew_named(&pki, "nonsense", later).unwrap_err().to_string().contains("there are all, apiserver,"));
+        let info = info(&pki, later).unwrap();
+        let server = info["certificates"].as_array().unwrap().iter().find(|one| one["name"] == "apiserver").unwrap();
+        assert_eq!((&server["residualTime"], &server["caName"], &info["certificateAuthorities"][0]["name"]), (&json!(365 * 24 * 3600), &json!("ca"), &json!("ca")));
         let table = table(&pki, later).unwrap();
         assert!(table.contains("\napiserver                  Jan 23, 2028 08:00 UTC   364d            ca                      no      \n") || table.contains("apiserver  "), "{table}");
         assert!(table.lines().any(|line| line.starts_with("front-proxy-client") && line.contains("265d")), "{table}");

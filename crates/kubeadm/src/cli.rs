@@ -11,7 +11,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, Value
 use crate::error::Error;
 use crate::host::Host;
 use crate::documents::Document;
-use crate::{certs, completion, config, config_file, init, join, options, reset, tokens, upgrade};
+use crate::{certs, completion, config, config_file, init, join, kubeconfig_user, options, reset, tokens, upgrade};
 
 /// kubeadm: easily bootstrap a secure Kubernetes cluster
 #[derive(Parser)]
@@ -38,6 +38,8 @@ enum Command {
     Reset(reset::ResetCommand),
     /// Manage configuration for a kubeadm cluster persisted in a ConfigMap in the cluster
     Config(config::ConfigCommand),
+    /// Kubeconfig file utilities
+    Kubeconfig(kubeconfig_user::KubeconfigCommand),
     /// Upgrade your cluster smoothly to a newer version with this command
     Upgrade(upgrade::UpgradeCommand),
     /// Output shell completion code for the specified shell (bash or zsh)
@@ -99,6 +101,7 @@ fn run(command: Command, host: &dyn Host) -> Result<(), Error> {
         Command::Certs(command) => certs::run(&command),
         Command::Reset(command) => reset::run(&command, host),
         Command::Config(command) => config::run(&command, host),
+        Command::Kubeconfig(command) => kubeconfig_user::run(&command, host),
         Command::Upgrade(command) => upgrade::run(&command, host),
         Command::Completion { shell } => {
             print!("{}", completion::script(&Cli::command(), &shell));
@@ -133,7 +136,7 @@ fn parse(line: impl Iterator<Item = OsString>) -> Result<Result<Cli, Error>, cla
     let mixed = mixed(&command, &matches);
     let cli = Cli::from_arg_matches(&matches)?;
     // `config validate --config` and `images list --config` are no such files.
-    if mixed.is_empty() || matches!(cli.command, Command::Config(_)) { Ok(Ok(cli)) } else { Ok(Err(Error::Invalid(format!("can not mix '--config' with arguments [{}]", mixed.join(" "))))) }
+    if mixed.is_empty() || matches!(cli.command, Command::Config(_) | Command::Kubeconfig(_)) { Ok(Ok(cli)) } else { Ok(Err(Error::Invalid(format!("can not mix '--config' with arguments [{}]", mixed.join(" "))))) }
 }
 
 /// Whether the documents of a file could be used.
@@ -221,6 +224,9 @@ mod tests {
             "reset --config a.yaml --dry-run --cert-dir /x --cleanup-tmp-dir --skip-phases preflight",
             "reset phase cleanup-node -f",
             "config print init-defaults",
+            "kubeconfig user --client-name jane --org dev --validity-period 24h",
+            "token list -o json",
+            "certs check-expiration -o yaml",
             "upgrade plan",
             "upgrade apply v1.36.2 -y --dry-run",
             "upgrade node",

@@ -9,7 +9,7 @@ use client::kubeconfig::Config;
 use client::{Client, DeleteOptions, ListOptions};
 use jiff::{SignedDuration, Timestamp};
 use plan::bootstrap::{SECRET_NAMESPACE, SECRET_PREFIX, SECRET_TYPE};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::bootstrap_token::{self, BootstrapToken, Description, GROUP, ID_PATTERN, PATTERN, duration, is_id};
 use crate::error::Error;
@@ -17,6 +17,7 @@ use crate::host::KUBERNETES_FOLDER;
 use crate::join_command;
 use crate::publish;
 use crate::rest::{SECRETS, connect};
+use crate::output::{API_VERSION, Output};
 use crate::shared_certificates::CertificateKey;
 use crate::tabs::columns;
 
@@ -34,7 +35,11 @@ enum What {
     /// Create bootstrap tokens on the server
     Create(Create),
     /// List bootstrap tokens on the server
-    List,
+    List {
+        /// Output format
+        #[arg(long, short, value_enum, default_value = "text")]
+        output: Output,
+    },
     /// Delete bootstrap tokens on the server
     Delete {
         #[arg(value_name = "TOKEN-VALUE")]
@@ -99,12 +104,37 @@ async fn create(client: &Client, config: &Config, options: &Create) -> Result<()
     Ok(())
 }
 
+/// What a Secret says under a key.
+fn datum(secret: &Value, key: &str) -> Option<String> {
+    let text = secret.get("data")?.get(key)?.as_str()?;
+    String::from_utf8(base64::engine::general_purpose::STANDARD.decode(text).ok()?).ok().filter(|text| !text.is_empty())
+}
+
+fn usages(secret: &Value) -> Vec<&'static str> {
+    ["authentication", "signing"].into_iter().filter(|usage| datum(secret, &format!("usage-bootstrap-{usage}")).as_deref() == Some("true")).collect()
+}
+
+/// A token as machines read it; none if the Secret is no token.
+fn object(secret: &Value) -> Option<Value> {
+    let mut object = json!({"kind": "BootstrapToken", "apiVersion": API_VERSION, "token": format!("{}.{}", datum(secret, "token-id")?, datum(secret, "token-secret")?)});
+    for (key, value) in [("description", datum(secret, "description")), ("expires", datum(secret, "expiration"))] {
+        if let Some(value) = value {
+            object[key] = value.into();
+        }
+    }
+    let groups = datum(secret, "auth-extra-groups").map(|groups| groups.split(',').map(str::to_owned).collect()).unwrap_or_default();
+    for (key, values) in [("usages", usages(secret).into_iter().map(str::to_owned).collect()), ("groups", groups)] {
+        let values: Vec<String> = values;
+        if !values.is_empty() {
+            object[key] = json!(values);
+        }
+    }
+    Some(object)
+}
+
 /// A row of `token list`; none if the Secret is no token.
 fn row(secret: &Value, now: Timestamp) -> Option<Vec<String>> {
-    let datum = |key: &str| {
-        let text = secret.get("data")?.get(key)?.as_str()?;
-        String::from_utf8(base64::engine::general_purpose::STANDARD.decode(text).ok()?).ok().filter(|text| !text.is_empty())
-    };
+    let datum = |key: &str| datum(secret, key);
     let (id, key) = (datum("token-id")?, datum("token-secret")?);
     let (ttl, expires) = match datum("expiration") {
         None => ("<forever>".to_owned(), "<never>".to_owned()),
@@ -113,7 +143,7 @@ fn row(secret: &Value, now: Timestamp) -> Option<Vec<String>> {
             Err(_) => ("<invalid>".to_owned(), text),
         },
     };
-    let usages: Vec<&str> = ["authentication", "signing"].into_iter().filter(|usage| datum(&format!("usage-bootstrap-{usage}")).as_deref() == Some("true")).collect();
+    let usages = usages(secret);
     let or_none = |text: String| if text.is_empty() { "<none>".to_owned() } else { text };
     let description = or_none(datum("description").unwrap_or_default());
     Some(vec![format!("{id}.{key}"), format!("{ttl:<9}"), expires, format!("{:<22}", or_none(usages.join(","))), format!("{description:<56}"), or_none(datum("auth-extra-groups").unwrap_or_default())])
@@ -132,10 +162,15 @@ fn short(seconds: i64) -> String {
     }
 }
 
-async fn list(client: &Client) -> Result<(), Error> {
+async fn list(client: &Client, output: Output) -> Result<(), Error> {
     let options = ListOptions { field_selector: format!("type={SECRET_TYPE}"), ..ListOptions::default() };
     let found = client.transport().list(&SECRETS.target(Some(SECRET_NAMESPACE), None), &options).await.map_err(Error::api("failed to list bootstrap tokens"))?;
     let now = Timestamp::now();
+    if output != Output::Text {
+        let tokens = found.items.iter().filter_map(|secret| object(&secret.value().ok()?));
+        tokens.for_each(|token| print!("{}", output.shown(&token)));
+        return Ok(());
+    }
     let mut rows: Vec<Vec<String>> = found.items.iter().filter_map(|secret| row(&secret.value().ok()?, now)).collect();
     if !rows.is_empty() {
         rows.insert(0, ["TOKEN", "TTL", "EXPIRES", "USAGES", "DESCRIPTION", "EXTRA GROUPS"].map(str::to_owned).to_vec());
@@ -171,7 +206,7 @@ pub fn run(command: &TokenCommand) -> Result<(), Error> {
         let client = connect(&config)?;
         match &command.what {
             What::Create(options) => create(&client, &config, options).await,
-            What::List => list(&client).await,
+            What::List { output } => list(&client, *output).await,
             What::Delete { tokens } => delete(&client, tokens).await,
             What::Generate => Ok(()),
         }
@@ -191,6 +226,8 @@ mod tests {
         let cells = of(Some("2026-01-01T23:30:00Z"));
         assert_eq!(cells.iter().map(|cell| cell.trim_end()).collect::<Vec<_>>(), ["abcdef.0123456789abcdef", "23h", "2026-01-01T23:30:00Z", "authentication,signing", "<none>", GROUP]);
         assert_eq!(of(None)[1..3], ["<forever>", "<never>"]);
+        let object = object(&token.secret(&what, None)).unwrap();
+        assert_eq!((&object["token"], &object["usages"], object.get("expires")), (&json!("abcdef.0123456789abcdef"), &json!(["authentication", "signing"]), None));
         assert_eq!(of(Some("2025-01-01T00:00:00Z"))[1], "<invalid>");
         assert_eq!(row(&serde_json::json!({"data": {"token-id": "?"}}), now), None);
     }

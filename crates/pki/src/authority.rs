@@ -4,11 +4,13 @@
 
 use std::net::IpAddr;
 
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SigningKey as _};
 
-const CA_YEARS: i64 = 10;
-const LEAF_YEARS: i64 = 1;
-const DAY_SECONDS: i64 = 24 * 3600;
+use crate::signing::{pem, subject as subject_of, with_subject};
+
+const YEAR_SECONDS: i64 = 365 * 24 * 3600;
+const CA_SECONDS: i64 = 10 * YEAR_SECONDS;
+const LEAF_SECONDS: i64 = YEAR_SECONDS;
 /// Clocks of clients may lag behind by this much.
 const BACKDATE_SECONDS: i64 = 3600;
 
@@ -46,16 +48,14 @@ fn failed(subject: &str) -> impl FnOnce(rcgen::Error) -> PkiError {
     move |error| PkiError::Certificate { subject, message: error.to_string() }
 }
 
-fn period(params: &mut CertificateParams, now_seconds: i64, years: i64) {
+fn period(params: &mut CertificateParams, now_seconds: i64, seconds: i64) {
     params.not_before = time_of(now_seconds - BACKDATE_SECONDS);
-    params.not_after = time_of(now_seconds + years * 365 * DAY_SECONDS);
+    params.not_after = time_of(now_seconds.saturating_add(seconds));
 }
 
 pub(crate) fn time_of(seconds: i64) -> time::OffsetDateTime {
     time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
 }
-
-
 
 impl Authority {
     pub(crate) fn issuer(&self) -> &Issuer<'static, KeyPair> {
@@ -70,7 +70,7 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment, KeyUsagePurpose::KeyCertSign];
         params.subject_alt_names = vec![SanType::DnsName(name.try_into().map_err(failed(name))?)];
-        period(&mut params, now_seconds, CA_YEARS);
+        period(&mut params, now_seconds, CA_SECONDS);
         let key = KeyPair::generate().map_err(failed(name))?;
         let certificate = params.self_signed(&key).map_err(failed(name))?;
         Self::load(&certificate.pem(), &key.serialize_pem())
@@ -83,6 +83,11 @@ impl Authority {
     }
 
     pub fn issue(&self, what: &Pki<'_>, now_seconds: i64) -> Result<Identity, PkiError> {
+        self.issue_for(what, now_seconds, LEAF_SECONDS)
+    }
+
+    /// Good for so many seconds from now on.
+    pub fn issue_for(&self, what: &Pki<'_>, now_seconds: i64, seconds: i64) -> Result<Identity, PkiError> {
         let mut params = CertificateParams::default();
         let (name, groups) = match what {
             Pki::Client { user, groups } => (*user, *groups),
@@ -103,9 +108,14 @@ impl Authority {
             }
             params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
         }
-        period(&mut params, now_seconds, LEAF_YEARS);
+        period(&mut params, now_seconds, seconds);
         let key = KeyPair::generate().map_err(failed(name))?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(failed(name))?;
+        if groups.len() > 1 {
+            let message = |message: String| PkiError::Certificate { subject: name.to_owned(), message };
+            let certificate = with_subject(certificate.der(), &subject_of(name, groups), |tbs| self.issuer.key().sign(tbs).map_err(|error| error.to_string())).map_err(message)?;
+            return Ok(Identity { certificate_pem: pem(&certificate), key_pem: key.serialize_pem() });
+        }
         Ok(Identity { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
 }

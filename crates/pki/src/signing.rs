@@ -139,8 +139,22 @@ fn value(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     out
 }
 
+const SET: u8 = 0x31;
+const OBJECT_ID: u8 = 0x06;
+const UTF8: u8 = 0x0c;
+/// Of the kinds of names under `2.5.4`.
+const COMMON_NAME: u8 = 3;
+const ORGANIZATION: u8 = 10;
+
+/// A subject of several groups, which the library we build certificates with cannot write.
+pub(crate) fn subject(user: &str, groups: &[&str]) -> Vec<u8> {
+    let name = |kind: u8, text: &str| value(SET, &[&value(SEQUENCE, &[&[OBJECT_ID, 3, 0x55, 4, kind], &value(UTF8, &[text.as_bytes()])])]);
+    let names: Vec<Vec<u8>> = groups.iter().map(|group| name(ORGANIZATION, group)).chain([name(COMMON_NAME, user)]).collect();
+    value(SEQUENCE, &names.iter().map(Vec::as_slice).collect::<Vec<_>>())
+}
+
 /// The same certificate for another subject, signed again.
-fn with_subject(certificate: &[u8], subject: &[u8], sign: impl Fn(&[u8]) -> Result<Vec<u8>, String>) -> Result<Vec<u8>, String> {
+pub(crate) fn with_subject(certificate: &[u8], subject: &[u8], sign: impl Fn(&[u8]) -> Result<Vec<u8>, String>) -> Result<Vec<u8>, String> {
     let broken = || "the certificate cannot be taken apart".to_owned();
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(|error| error.to_string())?;
     let (tbs, old) = (parsed.tbs_certificate.as_ref(), parsed.tbs_certificate.subject.as_raw());
@@ -154,7 +168,7 @@ fn with_subject(certificate: &[u8], subject: &[u8], sign: impl Fn(&[u8]) -> Resu
     Ok(value(SEQUENCE, &[&tbs, algorithm, &signature]))
 }
 
-fn pem(der: &[u8]) -> String {
+pub(crate) fn pem(der: &[u8]) -> String {
     const LINE: usize = 64;
     let text = base64::engine::general_purpose::STANDARD.encode(der);
     let mut out = String::from("-----BEGIN CERTIFICATE-----\n");
@@ -202,9 +216,8 @@ mod tests {
         let (_, parsed) = X509CertificationRequest::from_der(one.der()).unwrap();
         let tbs = parsed.certification_request_info.raw;
         let old = parsed.certification_request_info.subject.as_raw();
-        // CN=jane, O=dev, O=ops: a request that our library cannot write either.
-        let name = |kind: u8, text: &str| value(0x31, &[&value(SEQUENCE, &[&[0x06, 3, 0x55, 4, kind], &value(0x0c, &[text.as_bytes()])])]);
-        let subject = value(SEQUENCE, &[&name(3, "jane"), &name(10, "dev"), &name(10, "ops")]);
+        // A request that our library cannot write either.
+        let subject = subject("jane", &["dev", "ops"]);
         let (start, at) = (header_length(tbs).unwrap(), old.as_ptr() as usize - tbs.as_ptr() as usize);
         let info = value(SEQUENCE, &[&tbs[start..at], &subject, &tbs[at + old.len()..]]);
         let rest = &one.der()[header_length(one.der()).unwrap() + tbs.len()..];
