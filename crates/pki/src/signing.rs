@@ -217,7 +217,7 @@ mod tests {
         let tbs = parsed.certification_request_info.raw;
         let old = parsed.certification_request_info.subject.as_raw();
         // A request that our library cannot write either.
-        let subject = subject("jane", &["dev", "ops"]);
+        let subject = super::subject("jane", &["dev", "ops"]);
         let (start, at) = (header_length(tbs).unwrap(), old.as_ptr() as usize - tbs.as_ptr() as usize);
         let info = value(SEQUENCE, &[&tbs[start..at], &subject, &tbs[at + old.len()..]]);
         let rest = &one.der()[header_length(one.der()).unwrap() + tbs.len()..];
