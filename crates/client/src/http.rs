@@ -3,6 +3,7 @@
 //! [`HttpClient`] is the plain way in (any path, any body, streamed answers); [`HttpTransport`] carries the API's operations over it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use api::Clock;
@@ -22,6 +23,7 @@ use parking_lot::Mutex;
 use rustls::pki_types::{ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
 use crate::kubeconfig::Config;
@@ -117,6 +119,9 @@ struct Inner {
     tls: Arc<rustls::ClientConfig>,
     tls_http1: Arc<rustls::ClientConfig>,
     pool: Mutex<Pool>,
+    /// Whether the last request had no answer at all, and how often one had after that.
+    silent: AtomicBool,
+    returns: watch::Sender<u64>,
     /// One connection attempt at a time, so that a burst of requests shares one HTTP/2 connection.
     connecting: tokio::sync::Mutex<()>,
 }
@@ -162,7 +167,7 @@ impl HttpClient {
         tls_http1.alpn_protocols = vec![b"http/1.1".to_vec()];
         let prefix = uri.path().trim_end_matches('/').to_owned();
         Ok(Self {
-            inner: Arc::new(Inner { config: config.clone(), https, host, port, prefix, common, tls: Arc::new(tls), tls_http1: Arc::new(tls_http1), pool: Mutex::default(), connecting: tokio::sync::Mutex::new(()) }),
+            inner: Arc::new(Inner { config: config.clone(), https, host, port, prefix, common, tls: Arc::new(tls), tls_http1: Arc::new(tls_http1), pool: Mutex::default(), silent: AtomicBool::new(false), returns: watch::Sender::new(0), connecting: tokio::sync::Mutex::new(()) }),
         })
     }
 
@@ -258,8 +263,21 @@ impl HttpClient {
         format!("{}{path_and_query}", self.inner.prefix)
     }
 
+    /// See [`crate::Transport::returns`].
+    pub fn returns(&self) -> watch::Receiver<u64> {
+        self.inner.returns.subscribe()
+    }
+
     pub async fn request(&self, method: Method, path_and_query: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Result<Response, HttpError> {
-        let body: Bytes = body.into();
+        let outcome = self.send(method, path_and_query, headers, body.into()).await;
+        let silent = outcome.is_err();
+        if self.inner.silent.load(Ordering::Relaxed) != silent && self.inner.silent.swap(silent, Ordering::AcqRel) && !silent {
+            self.inner.returns.send_modify(|times| *times += 1);
+        }
+        outcome
+    }
+
+    async fn send(&self, method: Method, path_and_query: &str, headers: &[(&str, &str)], body: Bytes) -> Result<Response, HttpError> {
         let mut extra = HeaderMap::new();
         for (name, value) in headers {
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| HttpError::Config(error.to_string()))?;
@@ -366,5 +384,40 @@ fn tls_error(error: &std::io::Error, host: &str) -> HttpError {
         Some(other) => HttpError::Tls(other.to_string()),
         None if error.kind() == std::io::ErrorKind::UnexpectedEof => HttpError::Tls("EOF".to_owned()),
         None => HttpError::Tls(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_answers_again_is_told_of_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = HttpClient::new(&Config { server: format!("http://{address}"), ..Config::default() }, "test").unwrap();
+        let returns = client.returns();
+        let ask = || client.request(Method::GET, "/", &[], "");
+        drop(listener);
+        for _ in 0..2 {
+            assert!(ask().await.is_err());
+        }
+        let listener = TcpListener::bind(address).await.unwrap();
+        let server = tokio::spawn(async move {
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 1000]).await.unwrap();
+                stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await.unwrap();
+            }
+        });
+        assert_eq!(*returns.borrow(), 0);
+        for _ in 0..2 {
+            assert_eq!(ask().await.unwrap().status, 503);
+            assert_eq!(*returns.borrow(), 1);
+        }
+        server.await.unwrap();
     }
 }

@@ -37,6 +37,8 @@ use crate::typed::Client;
 pub const BACKOFF_BASE: Duration = Duration::from_millis(100);
 /// The longest pause between two tries to reach the server (upstream's reflector: 30 s).
 pub const BACKOFF_LIMIT: Duration = Duration::from_secs(30);
+/// From then on a pause ends when the server has answered anybody; not before, as it may answer some and not others.
+pub const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 /// A watch that says nothing and ends sooner counts as an error.
 pub const SHORTEST_WATCH: Duration = Duration::from_secs(1);
 
@@ -272,6 +274,7 @@ impl Task {
         // None: list first.
         let mut from: Option<String> = None;
         loop {
+            let returns = self.client.transport().returns();
             let outcome = match &from {
                 None => self.list().await.map(|revision| from = Some(revision)),
                 Some(_) => self.watch(&mut from, &mut failures).await,
@@ -289,7 +292,7 @@ impl Task {
             let pause = self.pause(&status, failures);
             tracing::debug!(path = self.shared.target.path(), error = %status, ?pause, "cannot list or watch, trying again");
             failures = failures.saturating_add(1);
-            tokio::time::sleep(pause).await;
+            rest(pause, returns).await;
         }
     }
 
@@ -370,9 +373,47 @@ impl Task {
     }
 }
 
+/// Until the pause is over, or the server is back.
+async fn rest(pause: Duration, returns: Option<watch::Receiver<u64>>) {
+    let shortest = pause.min(SHORTEST_PAUSE);
+    tokio::time::sleep(shortest).await;
+    let rest = tokio::time::sleep(pause - shortest);
+    match returns {
+        Some(mut returns) => tokio::select! {
+            () = rest => {}
+            Ok(()) = returns.changed() => {}
+        },
+        None => rest.await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_ends_when_the_server_is_back_but_not_at_once() {
+        let (came_back, returns) = watch::channel(0);
+        let took = |pause: u64, returns: Option<watch::Receiver<u64>>| async move {
+            let begun = Instant::now();
+            rest(Duration::from_secs(pause), returns).await;
+            begun.elapsed().as_secs()
+        };
+        assert_eq!(took(30, None).await, 30);
+        assert_eq!(took(30, Some(returns.clone())).await, 30);
+        came_back.send_modify(|times| *times += 1);
+        assert_eq!(took(30, Some(returns.clone())).await, 1);
+        let later = async {
+            tokio::time::sleep(Duration::from_secs(7)).await;
+            came_back.send_modify(|times| *times += 1);
+        };
+        let mut returns = returns;
+        returns.mark_unchanged();
+        assert_eq!(tokio::join!(took(30, Some(returns.clone())), later).0, 7);
+        drop(came_back);
+        returns.mark_unchanged();
+        assert_eq!(took(30, Some(returns)).await, 30);
+    }
 
     #[test]
     fn jitter_is_repeatable_and_in_range() {

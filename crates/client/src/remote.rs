@@ -10,6 +10,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::http::{HttpClient, HttpError, Response};
 use crate::transport::{
@@ -326,6 +327,10 @@ impl Transport for HttpTransport {
             let response = self.http.request(Method::DELETE, &path, &[("accept", "application/json"), ("content-type", "application/json")], body).await.map_err(unreachable)?;
             success(response).await.map(drop)
         })
+    }
+
+    fn returns(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.http.returns())
     }
 }
 

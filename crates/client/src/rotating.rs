@@ -69,4 +69,8 @@ impl Transport for Rotating {
     fn delete_collection<'a>(&'a self, target: &'a Target, options: &'a DeleteOptions, list: &'a ListOptions) -> BoxFuture<'a, Result<(), Status>> {
         Box::pin(async move { self.current().delete_collection(target, options, list).await })
     }
+
+    fn returns(&self) -> Option<watch::Receiver<u64>> {
+        self.current().returns()
+    }
 }
