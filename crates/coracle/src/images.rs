@@ -81,6 +81,22 @@ impl Images for LocalImages {
         })
     }
 
+    fn remove<'a>(&'a self, id: &'a str, used_layers: HashSet<PathBuf>) -> BoxFuture<'a, Result<(), ImageError>> {
+        let (store, id) = (self.store.clone(), id.to_owned());
+        Box::pin(async move {
+            let removed = tokio::task::spawn_blocking(move || {
+                // One configuration may have been pulled with several manifests.
+                while store.remove(&id)? {}
+                store.gc(&used_layers)
+            })
+            .await;
+            match removed {
+                Ok(removed) => removed.map(drop).map_err(failed),
+                Err(error) => Err(ImageError::Failed(error.to_string())),
+            }
+        })
+    }
+
     fn list(&self) -> BoxFuture<'_, Vec<ImageInfo>> {
         let store = self.store.clone();
         Box::pin(async move {

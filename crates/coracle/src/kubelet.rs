@@ -162,6 +162,17 @@ pub fn door_address(settings: &Settings) -> SocketAddr {
     SocketAddr::new(settings.address.unwrap_or(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)), settings.port)
 }
 
+/// The port for those who only look, if one is configured. That it is taken is no reason not to run.
+pub async fn serve_read_only(node: &Arc<node::Node>, stopped: &watch::Receiver<bool>) {
+    let settings = &node.config.settings;
+    let Some(port) = settings.read_only_port else { return };
+    let address = SocketAddr::new(settings.address.unwrap_or(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)), port);
+    match tokio::net::TcpListener::bind(address).await {
+        Ok(listener) => drop(tokio::spawn(node::door::serve_read_only(listener, node.clone(), stopped.clone()))),
+        Err(error) => tracing::warn!(%error, %address, "the read-only port is not served"),
+    }
+}
+
 /// As `tlsMinVersion` and `tlsCipherSuites` have it.
 pub fn door_tls(settings: &Settings) -> Result<Tls> {
     Tls::of(settings.tls_min_version.as_deref() == Some("VersionTLS13"), &settings.tls_cipher_suites)
@@ -289,6 +300,7 @@ async fn agent(options: &Options, paths: &Paths, started: Instant, logs: Compone
     }
     let serving = Renewal { file: IdentityFile::new(&options.cert_dir, "kubelet-server"), wish: wish(SERVING_SIGNER) };
     let node = machine.node.clone();
+    serve_read_only(&node, &stopped).await;
     tokio::spawn(async move {
         if let Err(error) = serve_door(node, client, serving, authority, stopped).await {
             tracing::error!(error = %format_args!("{error:#}"), "other machines cannot reach this node's agent");

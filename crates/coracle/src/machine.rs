@@ -109,6 +109,7 @@ impl Machine {
         wanted.labels = config.labels;
         let readiness = networking.readiness();
         wanted.not_ready = readiness.as_ref().and_then(|readiness| readiness.borrow().clone());
+        wanted.image_dir = Some(paths.images());
         wanted.follow(config.settings);
         let node = Node::start(wanted, agent, Arc::new(runtime), Arc::new(LocalImages::new(store, registry, paths.own_image())), clock);
         if let Some(readiness) = readiness {

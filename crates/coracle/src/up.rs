@@ -338,6 +338,7 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
             }
             Err(error) => tracing::warn!(%error, port = settings.port, "the kubelet's port is taken: other machines cannot reach this node's agent"),
         }
+        kubelet::serve_read_only(&machine.node, &stopped).await;
         let mirrors = Arc::new(system::MirrorPods {
             client: client.clone(),
             node: name.clone(),

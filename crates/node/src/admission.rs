@@ -27,7 +27,7 @@ const SAFE_SYSCTLS: [&str; 12] = [
 const OS: &str = "linux";
 
 /// Why the pod may not run here, if so: reason and message of its failed status and of the event.
-pub fn refusal(pod: &Pod, allocatable: &quantity::List) -> Option<Reason> {
+pub fn refusal(pod: &Pod, allocatable: &quantity::List, unsafe_allowed: &[String]) -> Option<Reason> {
     if let Some((name, asked, used, capacity)) = resize::shortage(pod, resize::Asked::default(), allocatable) {
         return Some(Reason { reason: format!("OutOf{name}"), message: format!("Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}") });
     }
@@ -45,12 +45,18 @@ pub fn refusal(pod: &Pod, allocatable: &quantity::List) -> Option<Reason> {
         let of_host = (spec.host_network == Some(true) && name.starts_with("net.")).then_some("hostnet").or((spec.host_ipc == Some(true) && name.starts_with("kernel.")).then_some("hostipc"));
         let why = match of_host {
             Some(which) => format!("not allowed with host {} enabled", if which == "hostnet" { "net" } else { "ipc" }),
-            None if !SAFE_SYSCTLS.contains(&name.as_str()) => "not allowlisted".to_owned(),
+            None if !SAFE_SYSCTLS.contains(&name.as_str()) && !unsafe_allowed.iter().any(|pattern| fits(pattern, &name)) => "not allowlisted".to_owned(),
             None => continue,
         };
         return Some(Reason { reason: "SysctlForbidden".to_owned(), message: format!("forbidden sysctl: {name:?} {why}") });
     }
     None
+}
+
+/// `kernel.msg*` and full names, with either separator.
+fn fits(pattern: &str, name: &str) -> bool {
+    let pattern = pattern.replace('/', ".");
+    pattern.strip_suffix('*').map_or(pattern == name, |prefix| name.starts_with(prefix))
 }
 
 /// The ports of the machine a pod takes: address (empty: all of them), protocol, number.
@@ -84,13 +90,13 @@ mod tests {
     fn more_than_the_node_has() {
         let pod = pod::from_json(json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "3"}}}]}}));
         let allocatable: quantity::List = serde_json::from_value(json!({"cpu": "2"})).unwrap();
-        let refused = refusal(&pod, &allocatable).unwrap();
+        let refused = refusal(&pod, &allocatable, &[]).unwrap();
         assert_eq!((refused.reason.as_str(), refused.message.as_str()), ("OutOfcpu", "Node didn't have enough resource: cpu, requested: 3000, used: 0, capacity: 2000"));
     }
 
     #[test]
     fn other_systems() {
-        let reason = |spec: serde_json::Value| refusal(&pod::from_json(json!({"spec": spec})), &quantity::List::new()).map(|refused| refused.reason);
+        let reason = |spec: serde_json::Value| refusal(&pod::from_json(json!({"spec": spec})), &quantity::List::new(), &["kernel.shm*".to_owned()]).map(|refused| refused.reason);
         assert_eq!(reason(json!({"containers": [], "os": {"name": "linux"}, "nodeSelector": {"kubernetes.io/os": "linux"}})), None);
         assert_eq!(reason(json!({"containers": [], "os": {"name": "windows"}})).as_deref(), Some("PodOSNotSupported"));
         assert_eq!(reason(json!({"containers": [], "nodeSelector": {"kubernetes.io/os": "windows"}})).as_deref(), Some("PodOSSelectorNodeLabelDoesNotMatch"));
@@ -111,10 +117,11 @@ mod tests {
     fn sysctls() {
         let of = |name: &str, host: bool| {
             let pod = pod::from_json(json!({"spec": {"hostNetwork": host, "containers": [], "securityContext": {"sysctls": [{"name": name, "value": "1"}]}}}));
-            refusal(&pod, &quantity::List::new()).map(|refused| refused.message)
+            refusal(&pod, &quantity::List::new(), &["kernel.shm*".to_owned()]).map(|refused| refused.message)
         };
         assert_eq!(of("kernel.shm_rmid_forced", false), None);
         assert_eq!(of("kernel/shm_rmid_forced", false), None);
+        assert_eq!(of("kernel.shmmax", false), None, "allowed by configuration");
         assert_eq!(of("kernel.msgmax", false).as_deref(), Some("forbidden sysctl: \"kernel.msgmax\" not allowlisted"));
         assert_eq!(of("net.ipv4.tcp_syncookies", true).as_deref(), Some("forbidden sysctl: \"net.ipv4.tcp_syncookies\" not allowed with host net enabled"));
     }

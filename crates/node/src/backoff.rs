@@ -35,10 +35,15 @@ fn expired(event: Timestamp, updated: Timestamp) -> bool {
 impl BackOff {
     /// Counts one more attempt at `now`, after something that happened at `event` (a container's end).
     pub fn next(&mut self, key: &str, event: Timestamp, now: Timestamp) {
+        self.next_up_to(LONGEST, key, event, now);
+    }
+
+    /// The same, with a longest delay of its own.
+    pub fn next_up_to(&mut self, longest: SignedDuration, key: &str, event: Timestamp, now: Timestamp) {
         let entry = self.entries.get(key).copied();
         let delay = match entry {
-            Some(entry) if !expired(event, entry.updated) => (entry.delay * 2).min(LONGEST),
-            _ => FIRST,
+            Some(entry) if !expired(event, entry.updated) => (entry.delay * 2).min(longest),
+            _ => FIRST.min(longest),
         };
         self.entries.insert(key.to_owned(), Entry { delay, updated: now });
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::configuration::Settings;
 
@@ -10,6 +11,9 @@ use crate::configuration::Settings;
 pub const KUBELET_PORT: u16 = 10250;
 /// Pods a node takes, as upstream's default.
 pub const MAX_PODS: u32 = 110;
+
+/// Upstream's `evictionMonitoringPeriod`.
+const EVICTION_PERIOD: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -40,6 +44,10 @@ pub struct Config {
     pub not_ready: Option<String>,
     /// The KubeletConfiguration.
     pub settings: Settings,
+    /// The folder of images; the node's own when there is none.
+    pub image_dir: Option<PathBuf>,
+    /// How often is looked whether memory and disk are short: they tell nobody.
+    pub eviction_period: Duration,
     /// The socket of the bus on which logind is to be found.
     pub system_bus: PathBuf,
     /// Where logind looks for more configuration.
@@ -73,6 +81,8 @@ impl Config {
             resolv_conf: "/etc/resolv.conf".into(),
             not_ready: None,
             settings: Settings::default(),
+            image_dir: None,
+            eviction_period: EVICTION_PERIOD,
             system_bus: system_bus(),
             logind_conf_dir: "/etc/systemd/logind.conf.d".into(),
         }
@@ -97,6 +107,11 @@ impl Config {
 
     pub fn hostname(&self) -> &str {
         if self.hostname.is_empty() { &self.node_name } else { &self.hostname }
+    }
+
+    /// Where images lie, as far as free space goes.
+    pub fn images_dir(&self) -> PathBuf {
+        self.image_dir.clone().unwrap_or_else(|| self.root_dir.clone())
     }
 
     pub fn pod_dir(&self, uid: &str) -> PathBuf {

@@ -76,7 +76,6 @@ pub struct Settings {
     pub pod_pids_limit: Option<i64>,
     /// Empty: pods get none of the machine's name servers.
     pub resolv_conf: PathBuf,
-    pub cpu_quota: bool,
     /// `None`: all.
     pub status_max_images: Option<usize>,
     pub thresholds: Vec<Threshold>,
@@ -255,7 +254,6 @@ impl Settings {
             pods_per_core: count("podsPerCore"),
             pod_pids_limit: Some(number("podPidsLimit")).filter(|limit| *limit > 0),
             resolv_conf: text("resolvConf").into(),
-            cpu_quota: yes("cpuCFSQuota"),
             status_max_images: usize::try_from(number("nodeStatusMaxImages")).ok(),
             thresholds: thresholds::of(whole).unwrap_or_default(),
             pressure_transition: time("evictionPressureTransitionPeriod"),
@@ -286,7 +284,7 @@ mod tests {
         let settings = Settings::default();
         assert_eq!((settings.max_pods, settings.port, settings.lease_seconds, settings.log_max_bytes, settings.log_max_files), (110, 10250, 40, 10 << 20, 5));
         assert_eq!((settings.image_gc.high_percent, settings.image_gc.low_percent, settings.image_gc.minimum_age), (85, 80, SignedDuration::from_secs(120)));
-        assert_eq!((settings.shutdown.len(), settings.thresholds.len(), settings.pod_pids_limit, settings.pull_rate), (0, 5, None, Some((5, 10))));
+        assert_eq!((settings.shutdown.len(), settings.thresholds.len(), settings.pod_pids_limit, settings.pull_rate), (0, 5, None, None));
         assert_eq!(settings.whole["evictionHard"]["memory.available"], "100Mi");
         assert!(FIELDS.iter().all(|field| field.default.is_empty() || serde_json::from_str::<Value>(field.default).is_ok_and(|default| field.kind.fits(&default))), "a default that does not fit");
         assert_eq!(Settings::read(&Value::Null).unwrap(), (settings, vec![]));

@@ -118,7 +118,7 @@ pub fn configure(
 ) -> Result<ContainerConfig, String> {
     let pod = &*cx.pod;
     let node = &cx.node;
-    let security = security::of_container(pod, container, &image.config.user, &node.config.root_dir)?;
+    let security = security::of_container(pod, container, &image.config.user, &node.config.root_dir, node.config.settings.seccomp_default)?;
     let args = arguments(container, image, &env);
     if args.is_empty() {
         return Err("no command specified".to_owned());

@@ -84,3 +84,32 @@ pub fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, node: Arc<No
         }
     })
 }
+
+/// What may be looked at without a name, where that is configured (`readOnlyPort`).
+const READ_ONLY: [&str; 5] = ["/healthz", "/pods", "/stats/summary", "/metrics", "/metrics/resource"];
+
+/// Serves those who only look, in plain text and unasked who they are, until `shutdown` becomes true or its sender is gone.
+pub fn serve_read_only(listener: TcpListener, node: Arc<Node>, mut shutdown: watch::Receiver<bool>) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = shutdown.wait_for(|stop| *stop) => return,
+            };
+            let Ok((stream, _)) = accepted else { continue };
+            let node = node.clone();
+            let service = service_fn(move |request: Request<Incoming>| {
+                let node = node.clone();
+                async move {
+                    let allowed = request.method() == http::Method::GET && READ_ONLY.contains(&request.uri().path());
+                    Ok::<_, Infallible>(if allowed { node.handle(request).await } else { crate::http::full(http::StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n") })
+                }
+            });
+            tokio::spawn(async move {
+                if let Err(error) = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
+                    tracing::debug!(%error, "a connection to the read-only port ended");
+                }
+            });
+        }
+    })
+}

@@ -123,6 +123,10 @@ impl Node {
         let result = match (request.method(), parts.as_slice()) {
             (&Method::GET | &Method::HEAD, ["healthz" | "livez" | "readyz", ..]) => Ok(text("ok")),
             (&Method::GET, ["pods" | "runningpods"]) => Ok(json(&self.pod_list())),
+            (&Method::GET, ["configz"]) => Ok(json(&json!({"kubeletconfig": self.config.settings.whole}))),
+            (_, ["containerLogs" | "exec" | "attach" | "portForward" | "runningpods", ..]) if !self.config.settings.debugging_handlers => {
+                Ok(full(StatusCode::METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", "Debug endpoints are disabled.\n"))
+            }
             (&Method::GET, ["stats", "summary"]) => Ok(json(&stats::summary(&self).await)),
             (&Method::GET, ["metrics"]) => Ok(full(StatusCode::OK, "text/plain; version=0.0.4", stats::own_metrics(&self))),
             (&Method::GET, ["metrics", "resource"]) => Ok(full(StatusCode::OK, "text/plain; version=0.0.4", stats::resource_metrics(&self).await)),

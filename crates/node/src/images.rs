@@ -1,5 +1,6 @@
 //! The node's seam to images: find one here, or pull it. The image store implements it; tests have their own.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use sandbox::cri::BoxFuture;
@@ -51,4 +52,6 @@ pub trait Images: Send + Sync + 'static {
     fn find<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Option<ImageInfo>, ImageError>>;
     fn pull<'a>(&'a self, reference: &'a str, credentials: &'a [Credentials]) -> BoxFuture<'a, Result<ImageInfo, ImageError>>;
     fn list(&self) -> BoxFuture<'_, Vec<ImageInfo>>;
+    /// Removes the image of that ID with all its names, and what of its content nothing else stands on; `used_layers` are those of containers.
+    fn remove<'a>(&'a self, id: &'a str, used_layers: HashSet<PathBuf>) -> BoxFuture<'a, Result<(), ImageError>>;
 }

@@ -112,7 +112,7 @@ async fn start(cx: &Cx, name: &str, attempt: u32, after: Option<Timestamp>) {
     let Some((sort, container)) = pod::container(&cx.pod, name) else { return };
     if let Some(after) = after {
         let now = cx.node.now();
-        cx.shared.lock().backoff.next(name, after, now);
+        cx.shared.lock().backoff.next_up_to(cx.node.config.settings.crash_loop_longest, name, after, now);
     }
     match try_start(cx, &container, sort, attempt).await {
         Ok(()) => {

@@ -25,6 +25,7 @@ mod forward;
 pub mod hollow;
 mod hooks;
 mod http;
+mod image_gc;
 mod images;
 mod kill;
 mod launch;

@@ -76,6 +76,21 @@ pub fn disk(path: &Path) -> (u64, u64) {
     })
 }
 
+/// What a file system has and has left; all zero where there is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Space {
+    pub capacity: u64,
+    pub available: u64,
+    pub inodes: u64,
+    pub inodes_free: u64,
+}
+
+pub fn space(path: &Path) -> Space {
+    let existing = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
+    let (capacity, available) = disk(path);
+    statvfs(existing).map_or(Space::default(), |s| Space { capacity, available, inodes: s.files(), inodes_free: s.files_available() })
+}
+
 /// Process IDs in use and their limit.
 pub fn pids() -> (u64, u64) {
     let limit = read("/proc/sys/kernel/pid_max").parse().unwrap_or(u64::MAX);

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::AbortHandle;
 
 use crate::config::Config;
+use crate::eviction::pressure::Pressures;
 use crate::images::Images;
 use crate::machine::{self, Machine};
 use crate::objects::Objects;
@@ -23,7 +24,8 @@ use crate::static_pods::{StaticPods, is_of_file};
 use crate::status::Reason;
 use crate::volumes::Volumes;
 use crate::worker::{Desired, Handle, Worker};
-use crate::{dns, lease, mirror_pods, observe, pod, quantity, register, resize, rotate, shutdown};
+use crate::pull::Pulls;
+use crate::{dns, eviction, image_gc, lease, mirror_pods, observe, pod, quantity, register, resize, rotate, shutdown};
 
 pub struct Node {
     pub config: Config,
@@ -57,8 +59,14 @@ pub struct Node {
     tasks: Mutex<Vec<AbortHandle>>,
     /// The machine goes: pods end, and none come.
     pub(crate) shutting_down: AtomicBool,
+    /// And the API knows.
+    pub(crate) shutdown_told: AtomicBool,
     /// Some pod has ended, or the API knows it.
     pub(crate) progress: watch::Sender<()>,
+    /// What is short, and the conditions that say so.
+    pub(crate) eviction: Mutex<(Pressures, Vec<&'static str>)>,
+    pub(crate) image_records: Mutex<image_gc::Records>,
+    pub(crate) pulls: Pulls,
 }
 
 /// On pods that mirror what is not run by the API's will.
@@ -83,7 +91,7 @@ impl Node {
         let client = client.named("kubelet");
         let machine = Machine::read();
         let disk = machine::disk(&config.root_dir).0;
-        let allocatable = serde_json::from_value(register::allocatable(&machine, disk, config.max_pods)).unwrap_or_default();
+        let allocatable = serde_json::from_value(register::allocatable(&machine, disk, &config)).unwrap_or_default();
         let version = runtime.version();
         let scheme = version.split_once("://").map_or("coracle", |(scheme, _)| scheme);
         let node = Arc::new(Self {
@@ -104,7 +112,11 @@ impl Node {
             deferred: AtomicBool::new(false),
             tasks: Mutex::default(),
             shutting_down: AtomicBool::new(false),
+            shutdown_told: AtomicBool::new(false),
             progress: watch::Sender::new(()),
+            eviction: Mutex::default(),
+            image_records: Mutex::default(),
+            pulls: Pulls::new(&config.settings),
             config,
             client,
             runtime,
@@ -120,6 +132,7 @@ impl Node {
         let status = tokio::spawn(node.clone().run_status()).abort_handle();
         let mirrors = tokio::spawn(mirror_pods::keep(node.clone())).abort_handle();
         node.tasks.lock().extend([own, status, logs, mirrors]);
+        node.own(tokio::spawn(image_gc::keep(node.clone())));
         if !node.config.settings.shutdown.is_empty() {
             node.own(tokio::spawn(logind::follow(node.clone())));
         }
@@ -229,8 +242,9 @@ impl Node {
     }
 
     /// Why the node takes no pod that does not run yet, whatever it asks for.
-    pub(crate) fn refusal(&self, _: &Pod) -> Option<Reason> {
-        self.is_shutting_down().then(|| Reason { reason: shutdown::REJECTED_REASON.to_owned(), message: shutdown::REJECTED_MESSAGE.to_owned() })
+    pub(crate) fn refusal(&self, pod: &Pod) -> Option<Reason> {
+        let goes = self.is_shutting_down().then(|| Reason { reason: shutdown::REJECTED_REASON.to_owned(), message: shutdown::REJECTED_MESSAGE.to_owned() });
+        goes.or_else(|| self.pressure_refusal(pod))
     }
 
     pub(crate) fn forget(&self, uid: &str) {
@@ -285,6 +299,8 @@ impl Node {
 
     async fn run_status(self: Arc<Self>) {
         self.events.normal(&self.reference(), "Starting", "Starting kubelet.");
+        self.look_around();
+        self.own(tokio::spawn(eviction::keep(self.clone())));
         let written = register::register(&self).await;
         self.mirrors_stale.notify_one();
         let lease = tokio::spawn(lease::keep(self.clone())).abort_handle();
@@ -316,7 +332,8 @@ impl Node {
         // Mirror pods too: their logs are somebody's.
         let mut known: HashSet<String> = informer.cache().objects().iter().map(|pod| pod.meta().uid.clone()).collect();
         known.extend(self.static_pods().iter().filter_map(|pod| pod.metadata.uid.clone()));
-        self.remove_orphans(std::mem::take(&mut adopted), known);
+        let left = observe::orphaned_files(&self, &known);
+        self.remove_orphans(std::mem::take(&mut adopted), left);
         // What the API shows of files that are gone, too.
         self.mirrors_stale.notify_one();
         loop {
@@ -444,7 +461,7 @@ impl Node {
     }
 
     /// What runs or lies here of pods the API no longer has.
-    fn remove_orphans(self: &Arc<Self>, orphans: HashMap<String, Vec<sandbox::cri::PodSandboxStatus>>, known: HashSet<String>) {
+    fn remove_orphans(self: &Arc<Self>, orphans: HashMap<String, Vec<sandbox::cri::PodSandboxStatus>>, files: observe::Files) {
         let node = self.clone();
         tokio::spawn(async move {
             for (uid, sandboxes) in orphans {
@@ -455,7 +472,7 @@ impl Node {
                     observe::remove_files(&node, &last.metadata.namespace, &last.metadata.name, &uid).await;
                 }
             }
-            observe::remove_orphaned_files(&node, &known).await;
+            observe::remove_orphaned_files(&node, files).await;
         });
     }
 }

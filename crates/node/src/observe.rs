@@ -197,18 +197,28 @@ pub async fn remove_files(node: &Arc<Node>, namespace: &str, name: &str, uid: &s
     }
 }
 
-/// Folders of pods that were deleted while this process was away. `known` are the UIDs of the pods that are there.
-pub async fn remove_orphaned_files(node: &Arc<Node>, known: &std::collections::HashSet<String>) {
+/// What lies here of pods.
+pub struct Files {
+    uids: Vec<String>,
+    /// `<namespace>_<name>_<uid>`; anything else is not ours.
+    logs: Vec<String>,
+}
+
+/// Folders of pods that were deleted while this process was away: all but those of `known` UIDs. Looked for before any other pod can come, whose folders would not be known.
+pub fn orphaned_files(node: &Node, known: &std::collections::HashSet<String>) -> Files {
     let names = |folder: &Path| -> Vec<String> { fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect() };
-    for uid in names(&node.config.root_dir.join("pods")).into_iter().filter(|uid| !known.contains(uid)) {
+    let mut files = Files { uids: names(&node.config.root_dir.join("pods")), logs: names(&node.config.log_dir) };
+    files.uids.retain(|uid| !known.contains(uid));
+    files.logs.retain(|folder| matches!(folder.split('_').collect::<Vec<_>>()[..], [_, _, uid] if !known.contains(uid)));
+    files
+}
+
+pub async fn remove_orphaned_files(node: &Arc<Node>, files: Files) {
+    for uid in files.uids {
         remove_files(node, "", "", &uid).await;
     }
-    for folder in names(&node.config.log_dir) {
-        // `<namespace>_<name>_<uid>`; anything else is not ours.
-        if let [_, _, uid] = folder.split('_').collect::<Vec<_>>()[..]
-            && !known.contains(uid)
-            && let Err(error) = fs::remove_dir_all(node.config.log_dir.join(&folder))
-        {
+    for folder in files.logs {
+        if let Err(error) = fs::remove_dir_all(node.config.log_dir.join(&folder)) {
             tracing::warn!(folder, %error, "cannot remove the log folder");
         }
     }

@@ -2,8 +2,12 @@
 
 use api::k8s::api::core::v1::{Container, Secret};
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
 use crate::backoff::go_duration;
+use crate::configuration::Settings;
 use crate::cx::Cx;
 use crate::images::{Credentials, ImageError, ImageInfo};
 use crate::pod;
@@ -14,6 +18,37 @@ const ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(2);
 
 /// Nothing but a change of the pod (which is tried at once) makes a bad name good.
 const INVALID_NAME_RETRY_SECONDS: i64 = 300;
+
+/// How many images are pulled at a time and in a second, as configured.
+pub struct Pulls {
+    turns: Option<Semaphore>,
+    /// Pulls a second, the most at once, and what is left of them.
+    rate: Option<(f64, f64, Mutex<(f64, Instant)>)>,
+}
+
+impl Pulls {
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            turns: settings.parallel_pulls.map(Semaphore::new),
+            rate: settings.pull_rate.map(|(rate, burst)| (f64::from(rate), f64::from(burst), Mutex::new((f64::from(burst), Instant::now())))),
+        }
+    }
+
+    /// Whether another pull may begin now.
+    fn admits(&self) -> bool {
+        let Some((rate, burst, left)) = &self.rate else { return true };
+        let mut left = left.lock();
+        let now = Instant::now();
+        let tokens = (left.0 + rate * now.duration_since(left.1).as_secs_f64()).min(*burst);
+        *left = (if tokens >= 1.0 { tokens - 1.0 } else { tokens }, now);
+        tokens >= 1.0
+    }
+
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // Never closed.
+        self.turns.as_ref()?.acquire().await.ok()
+    }
+}
 
 pub struct Failure {
     pub reason: Reason,
@@ -83,7 +118,13 @@ async fn pull(cx: &Cx, container: &Container, image: &str) -> Result<ImageInfo, 
     cx.shared.wake.notify_one();
     let began = cx.node.now();
     let credentials = credentials(cx).await;
-    match cx.node.images.pull(image, &credentials).await {
+    let pulled = if cx.node.pulls.admits() {
+        let _turn = cx.node.pulls.turn().await;
+        cx.node.images.pull(image, &credentials).await
+    } else {
+        Err(ImageError::Failed("pull QPS exceeded".to_owned()))
+    };
+    match pulled {
         Ok(found) => {
             let took = go_duration(round(cx.node.now().duration_since(began)));
             events.normal(&about, "Pulled", format!("Successfully pulled image {image:?} in {took} ({took} including waiting). Image size: {} bytes.", found.size));

@@ -1,57 +1,32 @@
 //! The Node object: what is registered, and the status that is kept true.
 //!
 //! Mirrors upstream's kubelet_node_status.go and nodestatus/setters.go; words of conditions are upstream's. The heartbeat is the lease ([`crate::lease`]):
-//! the status is written when something changed, and every five minutes.
+//! the status is written when something changed, and every five minutes (`nodeStatusReportFrequency`).
 
-use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use api::Typed as _;
 use api::Status;
 use api::k8s::api::core::v1::Node as ApiNode;
+use api::quantity::{Format, Quantity};
 use api::world::rfc3339;
 use client::{Informer, PatchKind};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::config::Config;
+use crate::eviction::thresholds;
 use crate::images::ImageInfo;
 use crate::machine::{self, Machine};
 use crate::node::Node;
-use crate::{runtime_class, shutdown};
+use crate::{duration, runtime_class, shutdown};
 
-/// Status without a change is written this often.
-pub const STATUS_REPORT_PERIOD: Duration = Duration::from_secs(300);
-/// Upstream's `nodeStatusMaxImages`.
-const MAX_IMAGES: usize = 50;
 const MAX_NAMES_PER_IMAGE: usize = 5;
-/// Upstream's default hard eviction thresholds.
-const MEMORY_RESERVED_BYTES: u64 = 100 << 20;
-const DISK_RESERVED_PERCENT: u64 = 10;
-const PIDS_RESERVED_PERCENT: u64 = 5;
 /// First pause after a failed registration; doubles to [`REGISTER_PAUSE_MAX`].
 const REGISTER_PAUSE: Duration = Duration::from_millis(100);
 const REGISTER_PAUSE_MAX: Duration = Duration::from_secs(7);
-
-/// What presses, as last measured.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Pressure {
-    pub memory: bool,
-    pub disk: bool,
-    pub pids: bool,
-}
-
-impl Pressure {
-    pub fn measure(root: &Path) -> Self {
-        let (size, free) = machine::disk(root);
-        let (used, limit) = machine::pids();
-        Self {
-            memory: machine::memory_available() < MEMORY_RESERVED_BYTES,
-            disk: size > 0 && free < size / 100 * DISK_RESERVED_PERCENT,
-            pids: limit.saturating_sub(used) < limit / 100 * PIDS_RESERVED_PERCENT,
-        }
-    }
-}
 
 pub fn labels(node: &Node) -> Value {
     let architecture = machine::architecture();
@@ -83,17 +58,27 @@ fn capacity(machine: &Machine, disk: u64, max_pods: u32) -> Value {
     list
 }
 
-pub fn allocatable(machine: &Machine, disk: u64, max_pods: u32) -> Value {
-    let mut list = capacity(machine, disk, max_pods);
-    list["memory"] = json!(format!("{}Ki", machine.memory_bytes.saturating_sub(MEMORY_RESERVED_BYTES) >> 10));
-    list["ephemeral-storage"] = json!((disk / 100 * (100 - DISK_RESERVED_PERCENT)).to_string());
+/// What is left for pods: without what is reserved, and what hard eviction thresholds keep free.
+pub fn allocatable(machine: &Machine, disk: u64, config: &Config) -> Value {
+    let mut list = capacity(machine, disk, config.max_pods);
+    let settings = &config.settings;
+    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    for (name, has, format) in [("memory", signed(machine.memory_bytes), Format::BinarySi), ("ephemeral-storage", signed(disk), Format::DecimalSi)] {
+        let reserved = settings.reserved.get(name).map_or(0, |reserved| reserved.value());
+        let left = has.saturating_sub(reserved).saturating_sub(thresholds::kept(&settings.thresholds, name, has)).max(0);
+        list[name] = json!(Quantity::new(left, format).to_string());
+    }
+    if let Some(reserved) = settings.reserved.get("cpu") {
+        let milli = signed(machine.cpus as u64).saturating_mul(1000).saturating_sub(reserved.milli_value()).max(0);
+        list["cpu"] = json!(Quantity::from_milli(milli, Format::DecimalSi).to_string());
+    }
     list
 }
 
-fn images(mut list: Vec<ImageInfo>) -> Value {
+fn images(mut list: Vec<ImageInfo>, most: Option<usize>) -> Value {
     list.sort_by_key(|image| std::cmp::Reverse(image.size));
     list.into_iter()
-        .take(MAX_IMAGES)
+        .take(most.unwrap_or(usize::MAX))
         .map(|image| {
             let names: Vec<String> = image.repo_digests.into_iter().chain(image.repo_tags).take(MAX_NAMES_PER_IMAGE).collect();
             json!({"names": names, "sizeBytes": image.size})
@@ -102,7 +87,7 @@ fn images(mut list: Vec<ImageInfo>) -> Value {
 }
 
 /// `not_ready` is why the node cannot take pods.
-fn conditions(pressure: Pressure, not_ready: Option<&str>, old: &[Value], now: Timestamp) -> Value {
+fn conditions(pressures: &[&str], not_ready: Option<&str>, old: &[Value], now: Timestamp) -> Value {
     let now = rfc3339(now);
     let pick = |bad: bool, yes: (&'static str, &'static str), no: (&'static str, &'static str)| {
         let (reason, message) = if bad { yes } else { no };
@@ -111,10 +96,10 @@ fn conditions(pressure: Pressure, not_ready: Option<&str>, old: &[Value], now: T
     let made = [
         (
             "MemoryPressure",
-            pick(pressure.memory, ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"), ("KubeletHasSufficientMemory", "kubelet has sufficient memory available")),
+            pick(pressures.contains(&"MemoryPressure"), ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"), ("KubeletHasSufficientMemory", "kubelet has sufficient memory available")),
         ),
-        ("DiskPressure", pick(pressure.disk, ("KubeletHasDiskPressure", "kubelet has disk pressure"), ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"))),
-        ("PIDPressure", pick(pressure.pids, ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"), ("KubeletHasSufficientPID", "kubelet has sufficient PID available"))),
+        ("DiskPressure", pick(pressures.contains(&"DiskPressure"), ("KubeletHasDiskPressure", "kubelet has disk pressure"), ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"))),
+        ("PIDPressure", pick(pressures.contains(&"PIDPressure"), ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"), ("KubeletHasSufficientPID", "kubelet has sufficient PID available"))),
         (
             "Ready",
             match not_ready {
@@ -143,7 +128,7 @@ fn not_ready(node: &Node) -> Option<String> {
 }
 
 /// The whole status as it should be; `old` are the conditions written last.
-pub async fn status(node: &Node, pressure: Pressure, old: &[Value], now: Timestamp) -> Value {
+pub async fn status(node: &Node, old: &[Value], now: Timestamp) -> Value {
     let machine = &node.machine;
     let disk = machine::disk(&node.config.root_dir).0;
     let mut addresses: Vec<Value> = node.addresses().iter().map(|ip| json!({"type": "InternalIP", "address": ip.to_string()})).collect();
@@ -152,10 +137,10 @@ pub async fn status(node: &Node, pressure: Pressure, old: &[Value], now: Timesta
     json!({
         "addresses": addresses,
         "capacity": capacity(machine, disk, node.config.max_pods),
-        "allocatable": allocatable(machine, disk, node.config.max_pods),
-        "conditions": conditions(pressure, not_ready.as_deref(), old, now),
+        "allocatable": allocatable(machine, disk, &node.config),
+        "conditions": conditions(&node.pressures(), not_ready.as_deref(), old, now),
         "daemonEndpoints": {"kubeletEndpoint": {"Port": node.config.port}},
-        "images": images(node.images.list().await),
+        "images": images(node.images.list().await, node.config.settings.status_max_images),
         "nodeInfo": {
             "architecture": machine::architecture(),
             "bootID": machine.boot_id,
@@ -189,8 +174,7 @@ pub async fn register(node: &Arc<Node>) -> Value {
 async fn try_register(node: &Arc<Node>) -> Result<Value, Status> {
     let nodes = node.client.of::<ApiNode>(None);
     let name = &node.config.node_name;
-    let pressure = Pressure::measure(&node.config.root_dir);
-    let wanted = status(node, pressure, &[], node.now()).await;
+    let wanted = status(node, &[], node.now()).await;
     let mut object = json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": name, "labels": labels(node), "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"}},
@@ -200,9 +184,18 @@ async fn try_register(node: &Arc<Node>) -> Result<Value, Status> {
     if let Some(first) = node.config.pod_cidrs.first() {
         object["spec"] = json!({"podCIDR": first, "podCIDRs": node.config.pod_cidrs});
     }
+    let settings = &node.config.settings;
+    if !settings.register_with_taints.is_empty() {
+        object["spec"]["taints"] = settings.register_with_taints.clone().into();
+    }
+    if !settings.provider_id.is_empty() {
+        object["spec"]["providerID"] = settings.provider_id.clone().into();
+    }
     let typed = ApiNode::from_value(&object).map_err(Status::internal)?;
-    match nodes.create(&typed).await {
-        Ok(_) => {}
+    // Who may not register itself waits until somebody has.
+    let registered = if settings.register_node { nodes.create(&typed).await.map(drop) } else { nodes.get(name).await.map(drop) };
+    match registered {
+        Ok(()) => {}
         Err(error) if error.is_already_exists() => {
             nodes.patch(name, PatchKind::Strategic, json!({"metadata": {"labels": labels(node)}})).await?;
         }
@@ -216,7 +209,7 @@ async fn try_register(node: &Arc<Node>) -> Result<Value, Status> {
         .flat_map(|s| s.conditions.iter().flatten())
         .filter_map(|c| serde_json::to_value(c).ok())
         .collect();
-    let wanted = status(node, pressure, &old, node.now()).await;
+    let wanted = status(node, &old, node.now()).await;
     write(node, &wanted).await?;
     Ok(wanted)
 }
@@ -280,11 +273,12 @@ pub async fn keep(node: Arc<Node>, mut written: Value) {
                 }
                 owed = true;
             }
-            () = tokio::time::sleep_until(at + STATUS_REPORT_PERIOD) => owed = true,
+            // What changed by itself: images, conditions that are over.
+            () = tokio::time::sleep(duration::std(node.config.settings.status_update_frequency)) => {}
+            () = tokio::time::sleep_until(at + duration::std(node.config.settings.status_report_frequency)) => owed = true,
         }
-        let pressure = Pressure::measure(&node.config.root_dir);
         let old = written["conditions"].as_array().cloned().unwrap_or_default();
-        let wanted = status(&node, pressure, &old, node.now()).await;
+        let wanted = status(&node, &old, node.now()).await;
         if !owed && same(&wanted, &written) {
             continue;
         }
@@ -292,6 +286,10 @@ pub async fn keep(node: Arc<Node>, mut written: Value) {
         match write(&node, &wanted).await {
             Ok(()) => {
                 announce(&node, &written, &wanted);
+                if says(&wanted, shutdown::NOT_READY) {
+                    node.shutdown_told.store(true, Ordering::Relaxed);
+                    node.progress.send_replace(());
+                }
                 written = wanted;
                 owed = false;
             }
@@ -301,6 +299,11 @@ pub async fn keep(node: Arc<Node>, mut written: Value) {
             }
         }
     }
+}
+
+/// Whether the status says so of the node.
+fn says(status: &Value, what: &str) -> bool {
+    status["conditions"].as_array().into_iter().flatten().any(|c| c["message"].as_str().is_some_and(|message| message.contains(what)))
 }
 
 /// Events for conditions that changed.
@@ -335,9 +338,9 @@ mod tests {
     #[test]
     fn conditions_keep_their_transition_times() {
         let at = |s| Timestamp::from_second(s).unwrap();
-        let first = conditions(Pressure::default(), Some("no network"), &[], at(1000));
+        let first = conditions(&[], Some("no network"), &[], at(1000));
         assert_eq!(first[3]["reason"], "KubeletNotReady");
-        let second = conditions(Pressure { disk: true, ..Pressure::default() }, None, first.as_array().unwrap(), at(2000));
+        let second = conditions(&["DiskPressure"], None, first.as_array().unwrap(), at(2000));
         assert_eq!(second[0]["lastTransitionTime"], first[0]["lastTransitionTime"]);
         assert_eq!(second[1]["reason"], "KubeletHasDiskPressure");
         assert_ne!(second[3]["lastTransitionTime"], first[3]["lastTransitionTime"]);

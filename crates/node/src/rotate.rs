@@ -1,4 +1,4 @@
-//! Rotates container logs at 10 MiB, keeping five files, as upstream's container log manager.
+//! Rotates container logs (at 10 MiB, keeping five files, unless configured otherwise), as upstream's container log manager.
 //!
 //! A full log is renamed to `<log>.<time>`, the runtime reopens its file, the one before is compressed by nobody: space is bounded by count.
 
@@ -6,26 +6,25 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use sandbox::cri::ContainerState;
 
+use crate::duration;
 use crate::node::Node;
 
-/// Upstream's `containerLogMaxSize` and `containerLogMaxFiles`.
+/// Upstream's defaults of `containerLogMaxSize` and `containerLogMaxFiles`, for logs that are not containers'.
 pub const MAX_SIZE: u64 = 10 << 20;
 pub const MAX_FILES: usize = 5;
-/// Upstream's `containerLogMonitorInterval`: sizes cannot be waited for without reading every write.
-const INTERVAL: Duration = Duration::from_secs(10);
-
 pub async fn keep(node: Arc<Node>) {
+    let settings = &node.config.settings;
     loop {
-        tokio::time::sleep(INTERVAL).await;
+        // Sizes cannot be waited for without reading every write.
+        tokio::time::sleep(duration::std(settings.log_monitor_interval)).await;
         for cx in node.all() {
             let logs: Vec<(String, PathBuf)> = cx.shared.lock().runtime.containers.iter().filter(|c| c.state == ContainerState::Running).map(|c| (c.id.clone(), c.log_path.clone())).collect();
             for (id, path) in logs {
-                if fs::metadata(&path).is_ok_and(|m| m.len() >= MAX_SIZE)
+                if fs::metadata(&path).is_ok_and(|m| m.len() >= settings.log_max_bytes)
                     && let Err(error) = rotate(&node, &id, &path).await
                 {
                     tracing::warn!(log = %path.display(), error, "cannot rotate the log");
@@ -42,7 +41,7 @@ async fn rotate(node: &Node, id: &str, path: &Path) -> Result<(), String> {
         fs::rename(&aside, path).map_err(|e| e.to_string())?;
         return Err(error.to_string());
     }
-    prune(path).map_err(|e| e.to_string())
+    prune_to(path, node.config.settings.log_max_files).map_err(|e| e.to_string())
 }
 
 /// Renames a full log to `<log>.<time>`.
@@ -54,21 +53,26 @@ pub fn set_aside(path: &Path, now: Timestamp) -> io::Result<PathBuf> {
 
 /// Removes the oldest of what was set aside, if it is too much.
 pub fn prune(path: &Path) -> io::Result<()> {
-    surplus(path, &file_name(path)).into_iter().try_for_each(fs::remove_file)
+    prune_to(path, MAX_FILES)
+}
+
+/// The living log is one of them.
+fn prune_to(path: &Path, files: usize) -> io::Result<()> {
+    surplus(path, &file_name(path), files).into_iter().try_for_each(fs::remove_file)
 }
 
 fn file_name(path: &Path) -> String {
     path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// The oldest rotated files beyond the limit (the living log is one of the five).
-fn surplus(path: &Path, name: &str) -> Vec<PathBuf> {
+/// The oldest rotated files beyond the limit.
+fn surplus(path: &Path, name: &str, files: usize) -> Vec<PathBuf> {
     let prefix = format!("{name}.");
     let folder = path.parent().unwrap_or(Path::new("/"));
     let mut rotated: Vec<PathBuf> =
         fs::read_dir(folder).into_iter().flatten().flatten().filter(|e| e.file_name().to_string_lossy().starts_with(&prefix)).map(|e| e.path()).collect();
     rotated.sort();
-    let keep = MAX_FILES - 1;
+    let keep = files.saturating_sub(1);
     rotated.truncate(rotated.len().saturating_sub(keep));
     rotated
 }
@@ -83,6 +87,6 @@ mod tests {
         for name in ["0.log", "0.log.20260101-000001", "0.log.20260101-000002", "0.log.20260101-000003", "0.log.20260101-000004", "0.log.20260101-000005", "1.log"] {
             fs::write(folder.path().join(name), "").unwrap();
         }
-        assert_eq!(surplus(&folder.path().join("0.log"), "0.log"), [folder.path().join("0.log.20260101-000001")]);
+        assert_eq!(surplus(&folder.path().join("0.log"), "0.log", MAX_FILES), [folder.path().join("0.log.20260101-000001")]);
     }
 }

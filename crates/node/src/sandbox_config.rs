@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::k8s::api::core::v1::Pod;
-use sandbox::cri::{NamespaceMode, NamespaceOptions, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol};
+use sandbox::cri::{LinuxResources, NamespaceMode, NamespaceOptions, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol};
 
 use crate::cx::Cx;
 use crate::{dns, pod, resources};
@@ -69,7 +69,7 @@ pub fn of(cx: &Cx, attempt: u32) -> PodSandboxConfig {
         labels: labels(pod),
         annotations: pod.metadata.annotations.clone().unwrap_or_default(),
         cgroup_parent: resources::cgroup_parent(pod),
-        resources: resources::of_pod(pod),
+        resources: LinuxResources { pids_limit: config.settings.pod_pids_limit, ..resources::of_pod(pod) },
         namespaces: namespaces(pod),
         sysctls,
     }

@@ -9,7 +9,7 @@ use sandbox::cri::{Capabilities, SeccompProfile, SecurityContext, User};
 
 use crate::pod;
 
-pub fn of_container(pod: &Pod, container: &Container, image_user: &str, root_dir: &Path) -> Result<SecurityContext, String> {
+pub fn of_container(pod: &Pod, container: &Container, image_user: &str, root_dir: &Path, seccomp_default: bool) -> Result<SecurityContext, String> {
     let spec = pod::spec(pod);
     let of_pod = spec.security_context.clone().unwrap_or_default();
     let own = container.security_context.clone().unwrap_or_default();
@@ -40,7 +40,10 @@ pub fn of_container(pod: &Pod, container: &Container, image_user: &str, root_dir
         readonly_rootfs: own.read_only_root_filesystem == Some(true),
         no_new_privs: own.allow_privilege_escalation == Some(false),
         capabilities,
-        seccomp: seccomp(profile, root_dir)?,
+        seccomp: match profile {
+            None if seccomp_default && !privileged => SeccompProfile::RuntimeDefault,
+            profile => seccomp(profile, root_dir)?,
+        },
         unmasked_proc: privileged || own.proc_mount.as_deref() == Some("Unmasked"),
     })
 }
@@ -81,7 +84,7 @@ mod tests {
     fn of(pod_context: serde_json::Value, own: serde_json::Value, image_user: &str) -> Result<SecurityContext, String> {
         let pod = pod::from_json(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"},
             "spec": {"securityContext": pod_context, "containers": [{"name": "c", "securityContext": own}]}}));
-        of_container(&pod, &pod::containers(&pod)[0], image_user, Path::new("/r"))
+        of_container(&pod, &pod::containers(&pod)[0], image_user, Path::new("/r"), false)
     }
 
     #[test]

@@ -30,7 +30,7 @@ const TERMINATED_MESSAGE: &str = "Pod was terminated in response to imminent nod
 /// In the Ready condition.
 pub const NOT_READY: &str = "node is shutting down";
 /// `system-cluster-critical`.
-const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+pub const CRITICAL_PRIORITY: i32 = 2_000_000_000;
 /// What pods get when somebody here asks for a shutdown and no times are configured: upstream's example.
 const ASKED_SECONDS: i64 = 30;
 const ASKED_CRITICAL_SECONDS: i64 = 10;
@@ -125,6 +125,7 @@ impl Node {
         self.events.normal(&self.reference(), REJECTED_REASON, "Shutdown manager detected shutdown event");
         tracing::info!("the machine shuts down: its pods end");
         // Before the pods are looked at: who comes later is rejected.
+        self.shutdown_told.store(false, Ordering::Relaxed);
         self.shutting_down.store(true, Ordering::Relaxed);
         self.status_changed.notify_one();
         let started = self.now();
@@ -134,6 +135,9 @@ impl Node {
         for (period, group) in groups(periods, pods) {
             self.end_group(period, group).await;
         }
+        let mut progress = self.progress.subscribe();
+        let told = async { while !self.shutdown_told.load(Ordering::Relaxed) && progress.changed().await.is_ok() {} };
+        let _ = timeout_at(Instant::now() + STATUS_PATIENCE, told).await;
         self.remember_shutdown(json!({"startTime": rfc3339(started), "endTime": rfc3339(self.now())}));
         tracing::info!("the pods have ended");
     }

@@ -43,6 +43,8 @@ struct OfPod {
 #[derive(Default)]
 pub struct Volumes {
     pods: Mutex<HashMap<String, Arc<tokio::sync::Mutex<OfPod>>>>,
+    /// Of the images that are mounted, by pod.
+    layers: Mutex<HashMap<String, Vec<PathBuf>>>,
 }
 
 /// The root of a volume of a kind, as upstream names it.
@@ -61,6 +63,11 @@ impl Volumes {
 
     fn of(&self, uid: &str) -> Arc<tokio::sync::Mutex<OfPod>> {
         self.pods.lock().entry(uid.to_owned()).or_default().clone()
+    }
+
+    /// What image volumes stand on.
+    pub fn used_layers(&self) -> Vec<PathBuf> {
+        self.layers.lock().values().flatten().cloned().collect()
     }
 
     /// Sets up what is not yet. One message per volume that cannot be.
@@ -119,6 +126,7 @@ impl Volumes {
 
     /// Ends the updates, unmounts, and removes what the volumes held.
     pub async fn tear_down(&self, uid: &str, pod_dir: PathBuf) {
+        self.layers.lock().remove(uid);
         let own = self.pods.lock().remove(uid);
         if let Some(own) = own {
             own.lock().await.tasks.clear();
@@ -184,6 +192,8 @@ async fn image(cx: &Cx, name: &str, source: &ImageVolumeSource) -> Result<PathBu
     let as_container = Container { name: name.to_owned(), image: source.reference.clone(), image_pull_policy: source.pull_policy.clone(), ..Container::default() };
     let found = pull::ensure(cx, &as_container).await.map_err(|failure| format!("{}: {}", failure.reason.reason, failure.reason.message))?;
     let path = folder_of(cx, "image", name);
+    // Before they are mounted: nobody is to take them away in between.
+    cx.node.volumes.layers.lock().entry(pod::uid(&cx.pod).to_owned()).or_default().extend(found.layers.iter().cloned());
     mount::layers(&path, &found.layers)?;
     Ok(path)
 }

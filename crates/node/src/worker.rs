@@ -169,7 +169,7 @@ impl Worker {
         if memory.sandbox_ids.is_empty()
             && !pod::is_finished(&cx.pod)
             && !pod::is_terminating(&cx.pod)
-            && let Some(refusal) = self.node.refusal(&cx.pod).or_else(|| admission::refusal(&cx.pod, &self.node.allocatable)).or_else(|| admission::port_refusal(&cx.pod, &beside))
+            && let Some(refusal) = self.node.refusal(&cx.pod).or_else(|| admission::refusal(&cx.pod, &self.node.allocatable, &self.node.config.settings.allowed_unsafe_sysctls)).or_else(|| admission::port_refusal(&cx.pod, &beside))
         {
             self.node.events.warning(&cx.about(None), &refusal.reason, refusal.message.clone());
             memory.verdict = Some(Reason { message: format!("Pod was rejected: {}", refusal.message), ..refusal }.into());

@@ -3,7 +3,7 @@
 //! The embedded runtime implements it in process; a gRPC client of containerd or CRI-O can implement the same trait.
 //! Names and meanings follow <https://github.com/kubernetes/cri-api> v1. Times are nanoseconds since the epoch, as there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -272,6 +272,7 @@ pub struct ContainerStats {
     pub memory_working_set_bytes: u64,
     pub memory_rss_bytes: u64,
     pub rootfs_used_bytes: u64,
+    pub rootfs_used_inodes: u64,
     pub pids: u64,
 }
 
@@ -358,6 +359,11 @@ pub trait Runtime: Send + Sync + 'static {
     fn attach<'a>(&'a self, id: &'a str, options: StreamOptions) -> BoxFuture<'a, Result<Streams>>;
     /// A TCP connection to `127.0.0.1:port` (or ::1) inside the sandbox's network namespace.
     fn port_forward<'a>(&'a self, sandbox_id: &'a str, port: u16) -> BoxFuture<'a, Result<std::net::TcpStream>>;
+
+    /// Unpacked layers that containers stand on, whatever became of their images' names.
+    fn used_layers(&self) -> HashSet<PathBuf> {
+        HashSet::new()
+    }
 
     /// All events from now on. A receiver that lags is told so and relists.
     fn events(&self) -> tokio::sync::broadcast::Receiver<ContainerEvent>;

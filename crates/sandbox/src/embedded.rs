@@ -11,7 +11,7 @@ mod reset;
 mod sandboxes;
 mod streams;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -200,6 +200,10 @@ impl Runtime for Embedded {
 
     fn port_forward<'a>(&'a self, sandbox_id: &'a str, port: u16) -> BoxFuture<'a, Result<std::net::TcpStream>> {
         Box::pin(self.inner.port_forward(sandbox_id, port))
+    }
+
+    fn used_layers(&self) -> HashSet<PathBuf> {
+        self.inner.containers.lock().values().flat_map(|container| container.config.rootfs.layers.clone()).collect()
     }
 
     fn events(&self) -> broadcast::Receiver<ContainerEvent> {

@@ -7,6 +7,7 @@ pub mod cgroup;
 pub mod cri;
 pub mod shim;
 pub mod sys;
+pub mod usage;
 
 mod embedded;
 mod layout;

@@ -8,6 +8,7 @@ use client::{Informer, PatchKind};
 use serde_json::json;
 
 use crate::logind::shuts_down;
+use crate::shortage::{over_limits, short_of_disk};
 use crate::world::{PATIENCE, World, phase, ready, restarts, state};
 
 macro_rules! cases {
@@ -29,7 +30,7 @@ macro_rules! cases {
     };
 }
 
-cases!(registers, speaks_up, moves, mirrors, static_pods, exact_grace, refused, image_volume, resized, runs_and_ends, env_and_restart, succeeds, init_and_volumes, probes, images, config_errors, logs, exec, forwards, over_spdy, hooks_and_grace, sidecars, deadline, limits, secrets, many, adopted, sandbox_dies, shuts_down, leaves_nothing);
+cases!(registers, speaks_up, moves, mirrors, static_pods, exact_grace, refused, image_volume, resized, runs_and_ends, env_and_restart, succeeds, init_and_volumes, probes, images, config_errors, logs, exec, forwards, over_spdy, hooks_and_grace, sidecars, deadline, limits, secrets, many, adopted, sandbox_dies, over_limits, short_of_disk, shuts_down, leaves_nothing);
 
 pub fn sh(script: &str) -> serde_json::Value {
     json!({"name": "c", "image": "busybox", "command": ["sh", "-c", script]})

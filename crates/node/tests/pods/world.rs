@@ -61,6 +61,9 @@ impl Images for Busybox {
     fn pull<'a>(&'a self, _: &'a str, _: &'a [Credentials]) -> BoxFuture<'a, Result<ImageInfo, ImageError>> {
         Box::pin(async { Err(ImageError::Failed("no such registry".into())) })
     }
+    fn remove<'a>(&'a self, id: &'a str, _: std::collections::HashSet<PathBuf>) -> BoxFuture<'a, Result<(), ImageError>> {
+        Box::pin(async move { Err(ImageError::Failed(format!("{id} is not to go"))) })
+    }
     fn list(&self) -> BoxFuture<'_, Vec<ImageInfo>> {
         Box::pin(async { vec![] })
     }

@@ -1,7 +1,6 @@
 //! Containers: created here on disk, started and signalled by the shim, removed here.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use super::{Inner, failed};
 use crate::cri::{ContainerConfig, ContainerEventKind, ContainerState, ContainerStats, ContainerStatus, LinuxResources, Result, RuntimeError};
 use crate::layout::{ContainerFile, Run, write_json};
 use crate::protocol::Request;
-use crate::sys;
+use crate::{sys, usage};
 
 impl Inner {
     pub fn link_of(&self, container: &Container) -> Result<Arc<Link>> {
@@ -193,12 +192,14 @@ impl Inner {
         let (inner, id) = (self.clone(), id.to_owned());
         tokio::task::spawn_blocking(move || {
             let usage = inner.cgroups.usage(&cgroup);
+            let rootfs = usage::below(&inner.layout.upper(&id));
             ContainerStats {
                 cpu_usage_core_ns: usage.cpu_ns,
                 memory_usage_bytes: usage.memory_bytes,
                 memory_working_set_bytes: usage.memory_working_set_bytes,
                 memory_rss_bytes: usage.memory_rss_bytes,
-                rootfs_used_bytes: used_bytes(&inner.layout.upper(&id)),
+                rootfs_used_bytes: rootfs.bytes,
+                rootfs_used_inodes: rootfs.inodes,
                 pids: usage.pids,
                 id,
             }
@@ -219,27 +220,6 @@ fn merge(old: &LinuxResources, new: LinuxResources) -> LinuxResources {
         cpuset_cpus: new.cpuset_cpus.or_else(|| old.cpuset_cpus.clone()),
         oom_score_adj: new.oom_score_adj.or(old.oom_score_adj),
     }
-}
-
-/// Blocks taken below a directory, each file once however many names it has.
-fn used_bytes(directory: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let mut seen = std::collections::HashSet::new();
-    let mut left = vec![directory.to_path_buf()];
-    let mut total = 0;
-    while let Some(directory) = left.pop() {
-        let Ok(entries) = std::fs::read_dir(directory) else { continue };
-        for entry in entries.filter_map(std::result::Result::ok) {
-            let Ok(metadata) = entry.metadata() else { continue };
-            if metadata.is_dir() {
-                left.push(entry.path());
-            } else if metadata.nlink() > 1 && !seen.insert(metadata.ino()) {
-                continue;
-            }
-            total += metadata.blocks() * 512;
-        }
-    }
-    total
 }
 
 /// `SIGQUIT`, `QUIT`, `3`, `RTMIN+3`; what is not understood is SIGTERM, as is nothing.
