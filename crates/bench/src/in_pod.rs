@@ -1,10 +1,15 @@
 //! What runs in the pods of `--only pod-services`: the server until it is told to end, the client once.
 
+use std::time::Duration;
+
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::measure::Figure;
 use crate::through::{self, program};
 use crate::{BenchError, Options};
+
+/// Short, so that many rounds of several nodes are close to one another.
+const CARRY: Duration = Duration::from_secs(1);
 
 pub async fn answer() -> Result<Vec<Figure>, BenchError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(program("wait for a signal"))?;
@@ -14,11 +19,11 @@ pub async fn answer() -> Result<Vec<Figure>, BenchError> {
 }
 
 pub async fn through(options: &Options) -> Result<Vec<Figure>, BenchError> {
-    let [short, long] = options.to[..] else { return Err(BenchError::Needs("through", "--to with two addresses")) };
+    let to = options.to.clone();
     let measured = tokio::task::spawn_blocking(move || {
-        through::until_answers(short)?;
-        through::until_answers(long)?;
-        through::measure(short, long, "this way", "this")
+        let Some((long, short)) = to.split_last().filter(|(_, short)| !short.is_empty()) else { return Err(BenchError::Needs("through", "--to with two addresses")) };
+        to.iter().try_for_each(|to| through::until_answers(*to))?;
+        through::measure(short, (*long, CARRY), "this way", "this")
     });
     measured.await.map_err(|error| BenchError::Strange(error.to_string()))?
 }

@@ -167,7 +167,7 @@ pub struct Options {
     /// With --only pod-services: where the clients are; may be given again, and the first one's ratio to the others is told
     #[arg(long, value_name = "NODE", value_delimiter = ',')]
     pub client_node: Vec<String>,
-    /// With --only through: a port that closes, and one that takes what comes
+    /// With --only through: ports that close, and last one that takes what comes
     #[arg(long, value_name = "ADDRESSES", value_delimiter = ',', hide = true)]
     pub to: Vec<std::net::SocketAddr>,
     /// Pods started one at a time

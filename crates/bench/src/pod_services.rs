@@ -22,6 +22,8 @@ use crate::{BenchError, Options};
 const IMAGE: &str = "coracle.dev/coracle";
 const SERVERS: usize = 2;
 const SERVICE_PORT: u16 = 80;
+/// Connections go to so many Services in turns, from the first to the last: where rules are in a row, each has another place in it.
+const SPREAD: u32 = 10;
 /// Requests under way at one time.
 const AT_ONCE: usize = 64;
 
@@ -36,6 +38,13 @@ fn objects(number: u32, servers: &[IpAddr]) -> (Value, Value) {
         json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}},
             "addressType": family, "ports": [{"name": "", "port": port, "protocol": "TCP"}], "endpoints": endpoints}),
     )
+}
+
+/// Some that lead to `SHORT_PORT`, the last of them among these.
+fn spread(count: u32) -> impl Iterator<Item = u32> {
+    let pairs = count / 2;
+    let some = pairs.min(SPREAD);
+    (1..=some).map(move |place| (pairs * place / some - 1) * 2)
 }
 
 fn pod(name: &str, node: &str, words: &[&str]) -> Value {
@@ -103,12 +112,12 @@ impl Bench<'_> {
     }
 
     /// In a pod on that node.
-    async fn client(&mut self, node: &str, with: &str, to: [SocketAddr; 2]) -> Result<Vec<Figure>, BenchError> {
+    async fn client(&mut self, node: &str, with: &str, to: &[SocketAddr]) -> Result<Vec<Figure>, BenchError> {
         self.pods += 1;
         let name = format!("client-{}", self.pods);
         let namespace = Some(self.cluster.namespace.as_str());
         let pods = target("", "pods", namespace, None);
-        let to = to.map(|address| address.to_string()).join(",");
+        let to = to.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
         self.cluster.create(&pods, pod(&name, node, &["through", "--json", "--to", &to])).await?;
         let mut good = false;
         self.cluster
@@ -144,7 +153,7 @@ impl Bench<'_> {
     }
 
     /// From every client's node in turns, another one first in each round, so that what changes in the meantime decides nothing.
-    async fn rounds(&mut self, rounds: usize, with: &str, to: [SocketAddr; 2]) -> Result<Vec<Figure>, BenchError> {
+    async fn rounds(&mut self, rounds: usize, with: &str, to: &[SocketAddr]) -> Result<Vec<Figure>, BenchError> {
         let nodes = self.client_nodes;
         for node in nodes {
             // Whoever programs it has done so when this returns, and the node's files and caches are warm.
@@ -167,17 +176,18 @@ async fn measured(options: &Options, cluster: &Cluster) -> Result<Vec<Figure>, B
         bench.server(server_node).await?;
     }
     let first = *bench.servers.first().ok_or_else(|| BenchError::Ended("the servers".into()))?;
-    let mut figures = bench.rounds(options.rounds, "no service", [SHORT_PORT, LONG_PORT].map(|port| SocketAddr::new(first, port))).await?;
+    let mut figures = bench.rounds(options.rounds, "no service", &[SHORT_PORT, LONG_PORT].map(|port| SocketAddr::new(first, port))).await?;
     let mut there = 0;
-    let mut counts: Vec<u32> = options.services.iter().copied().filter(|count| *count > 1).collect();
+    let mut counts: Vec<u32> = options.services.iter().copied().filter(|count| *count > 1).map(|count| count.next_multiple_of(2)).collect();
     counts.sort_unstable();
     for count in counts {
         bench.add(there, count).await?;
         there = count;
-        // The last of each kind.
-        let (last, before) = (bench.cluster_ip(count - 1).await?, bench.cluster_ip(count - 2).await?);
-        let to = if count % 2 == 0 { [before, last] } else { [last, before] };
-        figures.extend(bench.rounds(options.rounds, &format!("{count} services"), to).await?);
+        let mut to = Vec::new();
+        for number in spread(count).chain([count - 1]) {
+            to.push(bench.cluster_ip(number).await?);
+        }
+        figures.extend(bench.rounds(options.rounds, &format!("{count} services"), &to).await?);
     }
     Ok(figures)
 }
@@ -196,6 +206,12 @@ pub async fn run(options: &Options) -> Result<Vec<Figure>, BenchError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn some_of_many() {
+        assert_eq!(spread(4).collect::<Vec<_>>(), [0, 2]);
+        assert_eq!(spread(10_000).collect::<Vec<_>>(), [998, 1998, 2998, 3998, 4998, 5998, 6998, 7998, 8998, 9998]);
+    }
 
     #[test]
     fn services_lead_to_servers() {

@@ -11,8 +11,6 @@ use crate::measure::{Figure, Stopwatch};
 
 /// Connections, one after the other.
 const CONNECTIONS: usize = 3000;
-/// How long one connection carries what it can.
-const CARRY: Duration = Duration::from_secs(3);
 const BUFFER_BYTES: usize = 128 << 10;
 /// Between two looks at what nobody tells of: another program's rules.
 pub const TRY: Duration = Duration::from_millis(500);
@@ -59,16 +57,16 @@ pub fn until_answers(to: SocketAddr) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// `with` is what is between: a number of Services, say.
-pub fn measure(short: SocketAddr, long: SocketAddr, with: &str, cluster: &str) -> Result<Vec<Figure>, BenchError> {
+/// New connections go to `short` in turns; one to `long` carries what it can for so long. `with` is what is between: a number of Services, say.
+pub fn measure(short: &[SocketAddr], long: (SocketAddr, Duration), with: &str, cluster: &str) -> Result<Vec<Figure>, BenchError> {
     Ok(vec![connections(short, &format!("connections, {with}"), cluster), carry(long, &format!("MiB through one, {with}"), cluster)?])
 }
 
 /// New connections, one after the other.
-fn connections(to: SocketAddr, what: &str, cluster: &str) -> Figure {
+fn connections(to: &[SocketAddr], what: &str, cluster: &str) -> Figure {
     let watch = Stopwatch::start(&[]);
     let mut took = Vec::with_capacity(CONNECTIONS);
-    for _ in 0..CONNECTIONS {
+    for to in to.iter().cycle().take(CONNECTIONS) {
         let start = Instant::now();
         let Ok(mut stream) = TcpStream::connect(to) else { continue };
         took.push(start.elapsed());
@@ -81,12 +79,12 @@ fn connections(to: SocketAddr, what: &str, cluster: &str) -> Figure {
 }
 
 /// How many MiB one connection carries.
-fn carry(to: SocketAddr, what: &str, cluster: &str) -> Result<Figure, BenchError> {
+fn carry((to, time): (SocketAddr, Duration), what: &str, cluster: &str) -> Result<Figure, BenchError> {
     let mut stream = TcpStream::connect(to).map_err(program("connect"))?;
     let buffer = vec![7; BUFFER_BYTES];
     let watch = Stopwatch::start(&[]);
     let mut bytes = 0;
-    while watch.start.elapsed() < CARRY {
+    while watch.start.elapsed() < time {
         bytes += stream.write(&buffer).map_err(program("send"))?;
     }
     Ok(watch.figure(what, cluster, bytes >> 20, 0, Vec::new()))

@@ -103,7 +103,8 @@ impl ControlPlane {
             Check::PortOpen(KUBELET_PORT),
             Check::DirAvailable(self.data_dir.join(STORE)),
             Check::HostName(self.node_name.clone()),
-            Check::Found { name: "AdvertiseAddress", wrong: self.overlap() },
+            Check::Found { name: "AdvertiseAddress", wrong: self.overlap().or_else(|| self.elsewhere()) },
+            Check::Found { name: "Coracle", wrong: running(host, &self.data_dir) },
             extra_args::check(host, &extra_args::of_control_plane(&self.args, &self.kubelet_args)),
         ];
         all.extend(self.etcd_check(host, etcd));
@@ -123,6 +124,13 @@ impl ControlPlane {
             .flat_map(|(flag, ranges)| ranges.split(',').map(move |range| (flag, range)))
             .find(|(_, range)| within(range, address))?;
         Some(format!("this machine's address {address} is in {range}, the range of {flag}: nobody could reach it\n\thint: choose another range, or another of this machine's addresses with --apiserver-advertise-address"))
+    }
+
+    /// Whoever is told an address that is another machine's, or nobody's, looks for this one in vain.
+    fn elsewhere(&self) -> Option<String> {
+        let address = self.advertise_address;
+        let own = std::net::UdpSocket::bind((address, 0));
+        own.is_err().then(|| format!("{address} is not an address of this machine\n\thint: `ip -brief address` shows those it has; --apiserver-advertise-address names one. If {address} leads here all the same, --ignore-preflight-errors=AdvertiseAddress"))
     }
 
     /// One kubeconfig with a new certificate, or all; `server` is `https://192.0.2.1:6443`.
@@ -145,6 +153,11 @@ impl ControlPlane {
         config.server = format!("https://{}", self.own_endpoint());
         connect(&config)
     }
+}
+
+/// A machine has one cluster.
+pub fn running(host: &dyn Host, data_dir: &Path) -> Option<String> {
+    host.runs(data_dir).then(|| format!("a cluster or an agent already runs on this machine with {}\n\thint: `kubeadm reset` takes this machine out of it", data_dir.display()))
 }
 
 /// What is wrong with the etcd that is to be used.

@@ -20,7 +20,7 @@ use crate::error::{Error, InPhase};
 use crate::files::{Journal, names_in};
 use crate::host::{Agent, Host, KUBELET_FOLDER, KUBERNETES_FOLDER};
 use crate::identity::IdentityFile;
-use crate::control_plane::{ADMIN, BIND_PORT, KUBELET_PORT};
+use crate::control_plane::{ADMIN, BIND_PORT, KUBELET_PORT, running};
 use crate::init::{DEFAULT_DATA, node_name};
 use crate::join_phases::{self, PHASES};
 use crate::{extra_args, join_command};
@@ -290,7 +290,7 @@ impl<'a> Join<'a> {
         println!("[preflight] Running pre-flight checks");
         preflight::root(&ignored)?;
         let files = Files::new();
-        let running = self.host.runs(&options.data_dir).then(|| format!("a cluster or an agent already runs on this machine with {}\n\thint: `kubeadm reset` takes this machine out of it", options.data_dir.display()));
+        let running = running(self.host, &options.data_dir);
         let mut checks = vec![Check::FileAvailable(files.kubeconfig), Check::PortOpen(KUBELET_PORT), Check::HostName(self.wanted.node_name.clone()), Check::Found { name: "Coracle", wrong: running }];
         if !options.control_plane {
             checks.push(Check::FileAvailable(files.ca));

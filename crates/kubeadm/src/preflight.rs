@@ -25,6 +25,25 @@ fn label(path: &Path) -> String {
     path.display().to_string().replace('/', "-")
 }
 
+/// Of a line of `/proc/net/tcp`: which socket, if it listens on the port.
+fn listening_inode(line: &str, port: u16) -> Option<&str> {
+    const LISTEN: &str = "0A";
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let (_, local) = words.get(1)?.rsplit_once(':')?;
+    (words.get(3) == Some(&LISTEN) && u16::from_str_radix(local, 16).ok()? == port).then_some(*words.get(9)?)
+}
+
+/// Who listens on a port, as far as that can be found out.
+fn listener(port: u16) -> Option<String> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| std::fs::read_to_string(path).unwrap_or_default());
+    let inode = tables.iter().flat_map(|table| table.lines()).find_map(|line| listening_inode(line, port))?;
+    let socket = PathBuf::from(format!("socket:[{inode}]"));
+    let holds = |process: &Path| std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten().any(|entry| std::fs::read_link(entry.path()).is_ok_and(|target| target == socket));
+    let process = std::fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.path()).find(|path| holds(path))?;
+    let name = std::fs::read_to_string(process.join("comm")).ok()?;
+    Some(format!("process {} ({})", process.file_name()?.to_string_lossy(), name.trim()))
+}
+
 impl Check {
     pub fn name(&self) -> String {
         match self {
@@ -44,9 +63,9 @@ impl Check {
             Check::PortOpen(port) => {
                 // In both families, as it will be used.
                 let taken = std::net::TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port))).is_err();
-                taken.then(|| format!("Port {port} is in use"))
+                taken.then(|| format!("Port {port} is in use{}", listener(*port).map_or_else(String::new, |who| format!("\n\thint: {who} listens on it"))))
             }
-            Check::FileAvailable(path) => path.exists().then(|| format!("{} already exists", path.display())),
+            Check::FileAvailable(path) => path.exists().then(|| format!("{} already exists\n\thint: this machine was part of a cluster; `kubeadm reset` takes away what is left of it", path.display())),
             Check::DirAvailable(path) => match std::fs::read_dir(path) {
                 Ok(mut entries) => entries.next().map(|_| format!("{} is not empty", path.display())),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
@@ -105,17 +124,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_listens() {
+        let line = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0000000000000000 100 0 0 10 0";
+        assert_eq!((listening_inode(line, 8080), listening_inode(line, 8081), listening_inode(&line.replace(" 0A ", " 01 "), 8080)), (Some("4711"), None, None));
+        assert_eq!(listening_inode("  sl  local_address rem_address   st", 8080), None);
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let who = listener(socket.local_addr().unwrap().port()).unwrap();
+        // Which number it has depends on whose /proc this is.
+        assert!(who.starts_with("process ") && who.ends_with(')'), "{who}");
+    }
+
+    #[test]
     fn checks_see_what_is_there() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let taken = std::net::TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).unwrap();
         let port = taken.local_addr().unwrap().port();
-        assert_eq!(Check::PortOpen(port).run(), Some(format!("Port {port} is in use")));
+        assert!(Check::PortOpen(port).run().is_some_and(|wrong| wrong.starts_with(&format!("Port {port} is in use"))));
         assert_eq!(Check::FileAvailable(at("x")).run(), None);
         assert_eq!(Check::DirAvailable(at("x")).run(), None);
         assert_eq!(Check::DirAvailable(folder.path().to_owned()).run(), None);
         std::fs::write(at("x"), "").unwrap();
-        assert_eq!(Check::FileAvailable(at("x")).run(), Some(format!("{} already exists", at("x").display())));
+        assert!(Check::FileAvailable(at("x")).run().is_some_and(|wrong| wrong.starts_with(&format!("{} already exists", at("x").display()))));
         assert_eq!(Check::DirAvailable(folder.path().to_owned()).run(), Some(format!("{} is not empty", folder.path().display())));
         assert!(Check::HostName("node1".into()).run().is_none() && Check::HostName("Node1".into()).run().is_some());
         assert_eq!(Check::FileAvailable("/etc/kubernetes/kubelet.conf".into()).name(), "FileAvailable--etc-kubernetes-kubelet.conf");
