@@ -1,10 +1,12 @@
-//! What a Corefile says of the rest of the world, as far as it is honoured: server blocks with their zones, and in them `forward` and `hosts`. The cluster's own
+//! What a Corefile says of the rest of the world, as far as it is honoured: server blocks with their zones, and in them `forward`, `hosts` and `rewrite name`. The cluster's own
 //! names, the cache, metrics and health are always there, whatever it says of them.
 //!
 //! Mirrors the syntax of <https://coredns.io/manual/configuration/>: blocks, comments, quotes, several zones a block. Not: snippets, `import`, environment variables.
 //! What is read but not honoured is named, so that nobody has to guess.
 
 use std::net::{IpAddr, SocketAddr};
+
+use crate::rewrite::Rewrite;
 
 const DNS_PORT: u16 = 53;
 /// A page or two of text; a ConfigMap may have a megabyte.
@@ -38,6 +40,8 @@ pub struct ZoneConfig {
     pub forward: Vec<Target>,
     pub hosts: Vec<(String, IpAddr)>,
     pub hosts_ttl: Option<u32>,
+    /// In their order.
+    pub rewrites: Vec<Rewrite>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -130,6 +134,7 @@ impl Corefile {
             match name.as_str() {
                 "forward" => self.forward(line, inner, &mut block, &mut further)?,
                 "hosts" => self.hosts(line, inner, &mut block)?,
+                "rewrite" => self.rewrite(line, inner, &mut block)?,
                 name if BUILT_IN.contains(&name) => {}
                 other => self.ignored.push((line.number, other.to_owned())),
             }
@@ -156,6 +161,26 @@ impl Corefile {
             block.forward = targets;
         } else {
             further.push(ZoneConfig { name: from, forward: targets, ..ZoneConfig::default() });
+        }
+        Ok(())
+    }
+
+    /// `rewrite [continue|stop] name …`, or the same in a block of its own.
+    fn rewrite(&mut self, line: &Line, inner: &[Line], block: &mut ZoneConfig) -> Result<(), CorefileError> {
+        let mut words = &line.words[1..];
+        let goes_on = words.first().is_some_and(|word| word == "continue");
+        if let Some((_, rest)) = words.split_first().filter(|(first, _)| matches!(first.as_str(), "continue" | "stop")) {
+            words = rest;
+        }
+        let in_lines: Vec<(usize, &[String])> = if words.is_empty() { inner.iter().map(|line| (line.number, line.words.as_slice())).collect() } else { vec![(line.number, words)] };
+        for (number, words) in in_lines {
+            match words.split_first() {
+                Some((kind, rest)) if kind == "name" => block.rewrites.push(Rewrite::parse(rest, goes_on).map_err(|what| CorefileError::At(number, what))?),
+                // Answers bear the name that was asked, as `answer auto` wants it.
+                Some((kind, rest)) if kind == "answer" && rest.first().is_none_or(|word| word != "value") => {}
+                Some((kind, _)) => self.ignored.push((number, format!("rewrite {kind}"))),
+                None => {}
+            }
         }
         Ok(())
     }
@@ -257,13 +282,21 @@ mod tests {
     }
 
     #[test]
+    fn rewrites() {
+        let text = ". {\n rewrite name a.x b.x\n rewrite continue {\n  name regex (.*)\\.y {1}.z\n  answer name (.*)\\.z {1}.y\n  answer value a b\n }\n rewrite stop ttl exact a 5\n}";
+        let corefile = Corefile::parse(text).unwrap();
+        assert_eq!((corefile.zones[0].rewrites.len(), corefile.ignored), (2, vec![(6, "rewrite answer".to_owned()), (8, "rewrite ttl".to_owned())]));
+        assert!(Corefile::parse(". {\n rewrite name regex ( x\n}").unwrap_err().to_string().starts_with("line 2: \"(\" is no regular expression"));
+    }
+
+    #[test]
     fn what_is_honoured() {
         for (text, expected) in [
             (DEFAULT, "->resolv.conf"),
             ("", ""),
             (
-                ".:53 {\n  forward . 1.1.1.1 8.8.8.8:5353 {\n    max_concurrent 1000\n    tls_servername x\n  }\n  rewrite name a b\n}\nconsul.local:53 stub.example { # ours\n  errors\n  cache 30\n  forward . 10.150.0.1\n}\n",
-                "->1.1.1.1:53+8.8.8.8:5353; consul.local->10.150.0.1:53; stub.example->10.150.0.1:53 !4 forward's tls_servername !6 rewrite",
+                ".:53 {\n  forward . 1.1.1.1 8.8.8.8:5353 {\n    max_concurrent 1000\n    tls_servername x\n  }\n  rewrite type A AAAA\n}\nconsul.local:53 stub.example { # ours\n  errors\n  cache 30\n  forward . 10.150.0.1\n}\n",
+                "->1.1.1.1:53+8.8.8.8:5353; consul.local->10.150.0.1:53; stub.example->10.150.0.1:53 !4 forward's tls_servername !6 rewrite type",
             ),
             (". {\n hosts {\n  10.0.0.1 a.example \"b.example\"\n  ttl 60\n  fallthrough\n }\n forward . /etc/resolv.conf\n forward corp.example 2001:db8::53\n}", "->resolv.conf a.example=10.0.0.1 b.example=10.0.0.1 ttl 60; corp.example->[2001:db8::53]:53"),
             (".:1053 {\n errors\n}", " !1 a server on port 1053"),

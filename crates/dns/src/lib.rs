@@ -8,6 +8,7 @@ mod forward;
 mod http;
 mod metrics;
 mod records;
+mod rewrite;
 mod routing;
 mod server;
 pub mod udp;
@@ -17,5 +18,6 @@ pub use corefile::{Corefile, CorefileError, DEFAULT as DEFAULT_COREFILE, Target,
 pub use forward::Upstreams;
 pub use http::{METRICS_PORT, Pages, listen, serve};
 pub use records::{HeadlessEndpoint, Port, Protocol, Records, ServiceRecords, TTL_SECONDS};
+pub use rewrite::Rewrite;
 pub use routing::{Table, Zone};
 pub use server::{BindError, Server};

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 
 use crate::forward::Upstreams;
+use crate::rewrite::{Rewrite, rewritten};
 use crate::wire::{Answer, CLASS_IN, Name, Question, Section, kind, name_from_text};
 
 /// As CoreDNS's `hosts` has it, unless told otherwise.
@@ -20,6 +22,7 @@ pub struct Zone {
     to: Upstreams,
     hosts: Arc<BTreeMap<Vec<u8>, Vec<IpAddr>>>,
     hosts_ttl: u32,
+    rewrites: Arc<[Rewrite]>,
 }
 
 impl Zone {
@@ -28,7 +31,13 @@ impl Zone {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         name_from_text(&name)?;
         let labels = name.split('.').filter(|label| !label.is_empty()).map(|label| label.as_bytes().to_vec()).collect();
-        Some(Self { labels, to, hosts: Arc::default(), hosts_ttl: HOSTS_TTL_SECONDS })
+        Some(Self { labels, to, hosts: Arc::default(), hosts_ttl: HOSTS_TTL_SECONDS, rewrites: Arc::default() })
+    }
+
+    /// Names that are asked for instead of others of this zone.
+    pub fn with_rewrites(mut self, rewrites: &[Rewrite]) -> Self {
+        self.rewrites = rewrites.into();
+        self
     }
 
     /// Names (text) with their addresses, answered before anybody is asked.
@@ -54,29 +63,43 @@ pub enum Route {
     To(Upstreams),
 }
 
-pub struct Routing(RwLock<Arc<Table>>);
+pub struct Routing {
+    table: RwLock<Arc<Table>>,
+    /// Whether any zone has such rules: most questions are of the cluster's own names, and few clusters have any.
+    rewrites: AtomicBool,
+}
 
 impl Routing {
     /// Everything to these.
     pub fn new(to: Upstreams) -> Self {
-        Self(RwLock::new(Arc::new(Zone::new("", to).into_iter().collect())))
+        Self { table: RwLock::new(Arc::new(Zone::new("", to).into_iter().collect())), rewrites: AtomicBool::new(false) }
     }
 
     pub fn set(&self, mut table: Table) {
         // The first that fits is then the longest.
         table.sort_by_key(|zone| std::cmp::Reverse(zone.labels.len()));
-        *self.0.write() = Arc::new(table);
+        self.rewrites.store(table.iter().any(|zone| !zone.rewrites.is_empty()), Ordering::Relaxed);
+        *self.table.write() = Arc::new(table);
+    }
+
+    /// The name in wire form that is asked for instead.
+    pub fn rewritten(&self, name: &Name) -> Option<Vec<u8>> {
+        if !self.rewrites.load(Ordering::Relaxed) {
+            return None;
+        }
+        let table = self.table.read().clone();
+        rewritten(&table.iter().find(|zone| name.ends_with(&zone.labels))?.rewrites, name)
     }
 
     pub fn of(&self, question: &Question, answer: &mut Answer<'_>) -> Route {
-        let table = self.0.read().clone();
+        let table = self.table.read().clone();
         let Some(zone) = table.iter().find(|zone| question.name.ends_with(&zone.labels)) else { return Route::To(Upstreams::none()) };
         if from_hosts(zone, &question.name, question, answer) { Route::Answered } else { Route::To(zone.to.clone()) }
     }
 
     /// Kept answers: of names that are, and of names that are not.
     pub fn kept(&self) -> (usize, usize) {
-        let table = self.0.read().clone();
+        let table = self.table.read().clone();
         table.iter().map(|zone| zone.to.kept()).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 }

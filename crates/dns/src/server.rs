@@ -204,6 +204,8 @@ struct Later {
     question: Question,
     /// Names the question's leads to, the last not ours.
     aliases: Vec<Vec<u8>>,
+    /// The first of them is asked for in place of the question's, and is not told.
+    rewritten: bool,
     limit: usize,
     to: Upstreams,
 }
@@ -232,6 +234,13 @@ impl Shared {
         }
         let mut aliases = Vec::new();
         let mut asked = Question { ..question };
+        if let Some(target) = self.routing.rewritten(&question.name)
+            && let Some(name) = Name::from_wire(&target)
+        {
+            asked.name = name;
+            aliases.push(target);
+        }
+        let rewritten = !aliases.is_empty();
         loop {
             match self.records.answer(&asked, &mut answer) {
                 Outcome::Answered => {
@@ -274,7 +283,7 @@ impl Shared {
                 return Now::Ready(By::Cache);
             }
         }
-        Now::Later(Later { question, aliases, limit, to })
+        Now::Later(Later { question, aliases, rewritten, limit, to })
     }
 
     async fn ask(&self, message: &[u8], later: &Later, shard: &Shard) -> Vec<u8> {
@@ -309,7 +318,7 @@ impl Shared {
         let mut buffer = Vec::new();
         let mut answer = Answer::new(&mut buffer, message, &later.question, later.limit, Code::NoError);
         answer.authoritative();
-        for alias in &later.aliases {
+        for alias in later.aliases.iter().skip(usize::from(later.rewritten)) {
             answer.alias(alias, crate::records::TTL_SECONDS);
         }
         let mut code = Code::ServFail;
@@ -322,8 +331,10 @@ impl Shared {
                     kind::A | kind::AAAA | kind::TXT => upstream.get(record.data_at..record.end).map(<[u8]>::to_vec),
                     _ => None,
                 };
+                // What was asked under another name is answered under the question's.
+                let own = later.rewritten && later.aliases.len() == 1 && owner.eq_ignore_ascii_case(target);
                 if let Some(data) = data {
-                    answer.record(Section::Answer, Some(&owner), record.kind, record.ttl.min(cache::SECONDS_MAX), |b| b.extend_from_slice(&data));
+                    answer.record(Section::Answer, (!own).then_some(owner.as_slice()), record.kind, record.ttl.min(cache::SECONDS_MAX), |b| b.extend_from_slice(&data));
                 }
             }
         }

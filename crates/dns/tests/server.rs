@@ -327,3 +327,26 @@ async fn what_is_asked_is_counted_as_coredns_does() {
     assert!(get(at, "/ready").await.starts_with("HTTP/1.1 200"));
     assert!(get(at, "/other").await.starts_with("HTTP/1.1 404"));
 }
+
+#[tokio::test]
+async fn names_that_stand_for_others() {
+    let (_upstream, upstream_address) = world().await;
+    let server = start(records(), Upstreams::none()).await;
+    let address = server.addresses()[0];
+    let corefile = dns::Corefile::parse(". {\n rewrite name suffix .shop.example .default.svc.cluster.local\n rewrite name regex ^(.*)\\.far\\.example\\.$ {1}.default.svc.test answer auto\n}").expect("a Corefile");
+    let zone = dns::Zone::new("", Upstreams::fixed(vec![upstream_address])).expect("zone");
+    server.routes()(vec![zone.with_rewrites(&corefile.zones[0].rewrites)]);
+    for (name, kind, expected) in [
+        ("web.shop.example.", RecordType::A, "NoError A 10.96.0.7"),
+        ("WEB.shop.example.", RecordType::AAAA, "NoError AAAA fd00:10:96::7"),
+        ("www.far.example.", RecordType::A, "NoError A 192.0.2.80"),
+        ("no.far.example.", RecordType::A, "NXDomain"),
+        ("no.shop.example.", RecordType::A, "NXDomain"),
+        ("web.default.svc.cluster.local.", RecordType::A, "NoError A 10.96.0.7"),
+    ] {
+        let question = message(name, kind, true);
+        let answer = udp(address, &question).await;
+        assert_eq!(show(&answer), expected, "{name} {kind}");
+        assert!(answer.answers.iter().all(|record| record.name == question.queries[0].name), "{name}: {answer:?}");
+    }
+}

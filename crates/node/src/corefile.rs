@@ -43,7 +43,7 @@ pub async fn run(client: Client, own: Upstreams, set: impl Fn(Table) + Send) {
 }
 
 fn table(corefile: &Corefile, own: &Upstreams) -> Table {
-    let zone = |config: &ZoneConfig| Zone::new(&config.name, upstreams(&config.forward, own)).map(|zone| zone.with_hosts(config.hosts.iter().cloned(), config.hosts_ttl));
+    let zone = |config: &ZoneConfig| Zone::new(&config.name, upstreams(&config.forward, own)).map(|zone| zone.with_hosts(config.hosts.iter().cloned(), config.hosts_ttl).with_rewrites(&config.rewrites));
     let mut table: Table = corefile.zones.iter().filter_map(zone).collect();
     if corefile.zones.is_empty() {
         table.extend(Zone::new("", own.clone()));

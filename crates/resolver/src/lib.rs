@@ -48,14 +48,7 @@ pub async fn resolve(host: &str) -> Result<Vec<IpAddr>, ResolveError> {
     }
     let configuration = files::resolv_conf(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
     let servers: Vec<SocketAddr> = configuration.servers.iter().map(|address| SocketAddr::new(*address, DNS_PORT)).collect();
-    let full = host.trim_end_matches('.').to_owned();
-    let mut names = Vec::new();
-    // Others are not worth the questions: who writes a dot means the whole name.
-    if !host.contains('.') {
-        names.extend(configuration.search.iter().map(|domain| format!("{full}.{domain}")));
-    }
-    names.push(full);
-    lookup(host, &names, &servers).await
+    lookup(host, &configuration.names(host), &servers).await
 }
 
 /// The first of the names that has addresses.
