@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use rustls::crypto::CryptoProvider;
 use rustls::{SupportedCipherSuite, SupportedProtocolVersion};
-use server::{Audit, AuditWebhookMode, AuditWebhookOptions, Backends, Encryption, EventRateLimit, LogFormat, LogOptions};
+use server::{Audit, AuditBatchOptions, AuditTruncation, AuditWebhookMode, AuditWebhookOptions, Backends, Encryption, EventRateLimit, LogFormat, LogOptions};
 
 #[derive(Args, Clone)]
 #[command(next_help_heading = "API server")]
@@ -43,9 +43,48 @@ pub struct ApiServerOptions {
     /// How audit events are written: json, or legacy for one line of text
     #[arg(long, value_name = "FORMAT", default_value = "json", value_parser = ["json", "legacy"])]
     audit_log_format: String,
-    /// What happens when an event cannot be written: blocking (it is counted) or blocking-strict (the request is refused); batch is as blocking
+    /// How events are written: batch (no request waits), blocking (what is lost is counted) or blocking-strict (the request is refused)
     #[arg(long, value_name = "MODE", default_value = "blocking", value_parser = ["batch", "blocking", "blocking-strict"])]
     audit_log_mode: String,
+    /// Whether rotated audit logs are kept compressed
+    #[arg(long, value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    audit_log_compress: bool,
+    /// Events that may wait to be written in batch mode; further ones are lost
+    #[arg(long, value_name = "COUNT", default_value_t = 10000)]
+    audit_log_batch_buffer_size: usize,
+    /// Events that are written at once, at most
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    audit_log_batch_max_size: usize,
+    /// How long events wait for others
+    #[arg(long, value_name = "DURATION", value_parser = any_duration, default_value = "0s")]
+    audit_log_batch_max_wait: Duration,
+    /// Whether there is a limit of batches a second
+    #[arg(long, value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    audit_log_batch_throttle_enable: bool,
+    /// Batches a second
+    #[arg(long, value_name = "QPS", default_value_t = 0.0)]
+    audit_log_batch_throttle_qps: f64,
+    /// Batches at once, when none were written for a while
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    audit_log_batch_throttle_burst: u32,
+    /// Whether events that are too large lose what was sent and answered
+    #[arg(long, value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    audit_log_truncate_enabled: bool,
+    /// How large an event may be, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = TRUNCATE_EVENT)]
+    audit_log_truncate_max_event_size: usize,
+    /// How large a batch may be, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = TRUNCATE_BATCH)]
+    audit_log_truncate_max_batch_size: usize,
+    /// Whether events for the webhook that are too large lose what was sent and answered
+    #[arg(long, value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    audit_webhook_truncate_enabled: bool,
+    /// How large an event for the webhook may be, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = TRUNCATE_EVENT)]
+    audit_webhook_truncate_max_event_size: usize,
+    /// How large a batch for the webhook may be, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = TRUNCATE_BATCH)]
+    audit_webhook_truncate_max_batch_size: usize,
     /// Kubeconfig of a webhook that audit events are sent to
     #[arg(long, value_name = "FILE")]
     audit_webhook_config_file: Option<PathBuf>,
@@ -90,6 +129,28 @@ pub struct ApiServerOptions {
     tls_cipher_suites: Vec<String>,
 }
 
+/// Upstream's, of one event and of a batch.
+const TRUNCATE_EVENT: usize = 100 * 1024;
+const TRUNCATE_BATCH: usize = 10 * 1024 * 1024;
+
+fn truncation(enabled: bool, max_event_size: usize, max_batch_size: usize) -> Result<Option<AuditTruncation>> {
+    if !enabled {
+        return Ok(None);
+    }
+    if max_batch_size < max_event_size {
+        bail!("maximum batch size must be greater than or equal to maximum event size");
+    }
+    if max_event_size == 0 {
+        bail!("maximum event size must be positive");
+    }
+    Ok(Some(AuditTruncation { max_event_size, max_batch_size }))
+}
+
+/// A duration that may be nothing.
+fn any_duration(text: &str) -> Result<Duration, String> {
+    server::go_duration(text).ok_or_else(|| "want a duration, as 60s or 1m30s".into())
+}
+
 /// A flag of Go's durations.
 pub fn duration(text: &str) -> Result<Duration, String> {
     server::go_duration(text).filter(|duration| !duration.is_zero()).ok_or_else(|| "want a duration, as 60s or 1m30s".into())
@@ -128,27 +189,39 @@ impl ApiServerOptions {
     }
 
     fn audit_backends(&self) -> Result<Backends> {
-        let log = self.audit_log_path.as_ref().map(|path| LogOptions {
+        let log = self.audit_log_path.as_ref().map(|path| Ok::<_, anyhow::Error>(LogOptions {
             path: path.clone(),
             max_age_days: self.audit_log_maxage,
             max_backups: self.audit_log_maxbackup,
             max_size_megabytes: self.audit_log_maxsize,
             format: if self.audit_log_format == "legacy" { LogFormat::Legacy } else { LogFormat::Json },
             strict: self.audit_log_mode == "blocking-strict",
-        });
+            batch: (self.audit_log_mode == "batch").then(|| AuditBatchOptions {
+                buffer_size: self.audit_log_batch_buffer_size,
+                max_batch_size: self.audit_log_batch_max_size,
+                max_batch_wait: self.audit_log_batch_max_wait,
+                throttle_qps: self.audit_log_batch_throttle_enable.then_some(self.audit_log_batch_throttle_qps),
+                throttle_burst: self.audit_log_batch_throttle_burst,
+            }),
+            truncation: truncation(self.audit_log_truncate_enabled, self.audit_log_truncate_max_event_size, self.audit_log_truncate_max_batch_size)?,
+            compress: self.audit_log_compress,
+        }));
         let webhook = |file: &PathBuf| -> Result<AuditWebhookOptions> {
             Ok(AuditWebhookOptions {
                 hook: crate::user_flags::connect_file(file)?,
                 mode: AuditWebhookMode::named(&self.audit_webhook_mode).unwrap_or(AuditWebhookMode::Batch),
                 initial_backoff: self.audit_webhook_initial_backoff,
-                buffer_size: self.audit_webhook_batch_buffer_size,
-                max_batch_size: self.audit_webhook_batch_max_size,
-                max_batch_wait: self.audit_webhook_batch_max_wait,
-                throttle_qps: self.audit_webhook_batch_throttle_enable.then_some(self.audit_webhook_batch_throttle_qps),
-                throttle_burst: self.audit_webhook_batch_throttle_burst,
+                batch: AuditBatchOptions {
+                    buffer_size: self.audit_webhook_batch_buffer_size,
+                    max_batch_size: self.audit_webhook_batch_max_size,
+                    max_batch_wait: self.audit_webhook_batch_max_wait,
+                    throttle_qps: self.audit_webhook_batch_throttle_enable.then_some(self.audit_webhook_batch_throttle_qps),
+                    throttle_burst: self.audit_webhook_batch_throttle_burst,
+                },
+                truncation: truncation(self.audit_webhook_truncate_enabled, self.audit_webhook_truncate_max_event_size, self.audit_webhook_truncate_max_batch_size)?,
             })
         };
-        Ok(Backends { log, webhook: self.audit_webhook_config_file.as_ref().map(webhook).transpose()? })
+        Ok(Backends { log: log.transpose()?, webhook: self.audit_webhook_config_file.as_ref().map(webhook).transpose()? })
     }
 
     /// Which TLS the API server speaks.

@@ -134,6 +134,7 @@ pub struct Api {
     pub(crate) aggregator: Aggregator,
     pub(crate) flow_control: FlowControl,
     pub(crate) request_ids: Ids,
+    pub(crate) requests: crate::http::Requests,
 }
 
 /// How unknown and duplicate fields are met (`fieldValidation`).
@@ -214,7 +215,7 @@ impl Api {
         let reloadable = ArcSwap::from_pointee((config.authentication.anonymous.clone(), config.authentication.issuers.clone()));
         let authority = config.authentication.request_header.as_ref().map(|front| front.authority_pem.clone()).unwrap_or_default();
         let fronts = tokio::sync::watch::Sender::new(Arc::new(Fronts::of(&config.ca_pem, authority)));
-        let api = Arc::new(Self { reloadable, fronts, store, clock, chance, config, serving: Serving::built_in(), authorizer, allocations, nodes, encoded: Encoded::default(), quota_turns: Default::default(), outbound, admission: Follower::default(), aggregator: Aggregator::default(), flow_control, request_ids });
+        let api = Arc::new(Self { reloadable, fronts, store, clock, chance, config, serving: Serving::built_in(), authorizer, allocations, nodes, encoded: Encoded::default(), quota_turns: Default::default(), outbound, admission: Follower::default(), aggregator: Aggregator::default(), flow_control, request_ids, requests: Default::default() });
         crate::custom::load(&api);
         crate::bootstrap::run(&api).await.map_err(OpenError::Bootstrap)?;
         Ok(api)

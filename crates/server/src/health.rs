@@ -87,6 +87,13 @@ pub fn metrics(api: &Api) -> String {
             text.push_str(&format!("apiserver_storage_objects{{resource=\"{}\"}} {}\n", row.qualified(), api.store.count(&row.prefix)));
         }
     }
+    let version = version(api);
+    let label = |name: &str| version[name].as_str().unwrap_or_default().to_owned();
+    text.push_str(&format!(
+        "# HELP kubernetes_build_info A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, build date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.\n# TYPE kubernetes_build_info gauge\nkubernetes_build_info{{build_date=\"{}\",compiler=\"{}\",git_commit=\"{}\",git_tree_state=\"{}\",git_version=\"{}\",go_version=\"{}\",major=\"{}\",minor=\"{}\",platform=\"{}\"}} 1\n",
+        label("buildDate"), label("compiler"), label("gitCommit"), label("gitTreeState"), label("gitVersion"), label("goVersion"), label("major"), label("minor"), label("platform")
+    ));
+    api.requests.text(&mut text);
     text.push_str(&api.flow_control.metrics());
     if let Some(audit) = &api.config.audit {
         audit.text(&mut text);

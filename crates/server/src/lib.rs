@@ -48,7 +48,7 @@ mod webhook_metrics;
 pub use admission::{AdmissionConfigError, EventRateLimit};
 pub use aggregator::FrontProxy;
 pub use api::{Api, Chance, Config, Context, GIT_VERSION, OpenError};
-pub use audit::{Audit, AuditError, AuditWebhookMode, AuditWebhookOptions, Backends, LogFormat, LogOptions};
+pub use audit::{Audit, AuditBatchOptions, AuditError, AuditTruncation, AuditWebhookMode, AuditWebhookOptions, Backends, LogFormat, LogOptions};
 pub use duration::go_duration;
 pub use encryption::{Encryption, EncryptionError, follow_encryption};
 pub use decode::{Format as BodyFormat, parse as parse_body};

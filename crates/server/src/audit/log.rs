@@ -13,9 +13,13 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
+use super::batches::BatchOptions;
+use super::truncation::Truncation;
+
 const MEGABYTE: u64 = 1024 * 1024;
 /// Lumberjack's, when no size is given.
 const DEFAULT_SIZE: u64 = 100 * MEGABYTE;
+const COMPRESSED: &str = ".gz";
 const STAMP: &str = "%Y-%m-%dT%H-%M-%S%.3f";
 /// Who may read what everybody did.
 const MODE: u32 = 0o600;
@@ -30,7 +34,7 @@ pub enum LogFormat {
     Legacy,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct LogOptions {
     /// `-` is the standard output.
     pub path: PathBuf,
@@ -40,6 +44,11 @@ pub struct LogOptions {
     pub format: LogFormat,
     /// `--audit-log-mode=blocking-strict`: a request whose arrival cannot be written is refused.
     pub strict: bool,
+    /// `--audit-log-mode=batch`: events are written when their turn comes, and no request waits.
+    pub batch: Option<BatchOptions>,
+    pub truncation: Option<Truncation>,
+    /// Rotated files are kept compressed.
+    pub compress: bool,
 }
 
 enum Target {
@@ -71,6 +80,10 @@ impl Log {
         };
         let limit = if options.max_size_megabytes == 0 { DEFAULT_SIZE } else { options.max_size_megabytes * MEGABYTE };
         Ok(Self { options, limit, target })
+    }
+
+    pub fn options(&self) -> &LogOptions {
+        &self.options
     }
 
     pub fn is_strict(&self) -> bool {
@@ -106,13 +119,38 @@ impl Log {
         let path = &self.options.path;
         let (stem, extension) = names(path);
         let stamp = now.to_zoned(TimeZone::UTC).strftime(STAMP);
-        fs::rename(path, path.with_file_name(format!("{stem}-{stamp}{extension}")))?;
+        let kept = path.with_file_name(format!("{stem}-{stamp}{extension}"));
+        fs::rename(path, &kept)?;
         self.target = append(path)?;
+        if self.options.compress {
+            // Requests do not wait for this; a file that was not finished stays as it was.
+            std::thread::spawn(move || {
+                if let Err(error) = compress(&kept) {
+                    tracing::error!(%error, file = %kept.display(), "a rotated audit log cannot be compressed");
+                }
+            });
+        }
         for old in obsolete(backups(path)?, &self.options, now) {
             fs::remove_file(path.with_file_name(old))?;
         }
         Ok(())
     }
+}
+
+/// `audit-….log` as `audit-….log.gz`, in one step for whoever looks.
+fn compress(file: &Path) -> io::Result<()> {
+    let named = |suffix: &str| {
+        let mut name = file.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let (unfinished, finished) = (named(".gz.tmp"), named(COMPRESSED));
+    let written = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(&unfinished)?;
+    let mut encoder = flate2::write::GzEncoder::new(written, flate2::Compression::default());
+    io::copy(&mut File::open(file)?, &mut encoder)?;
+    encoder.finish()?.sync_all()?;
+    fs::rename(&unfinished, &finished)?;
+    fs::remove_file(file)
 }
 
 /// What upstream's `EventString` makes of an event.
@@ -158,7 +196,8 @@ fn backups(path: &Path) -> io::Result<Vec<(Timestamp, String)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        let stamp = name.strip_prefix(&format!("{stem}-")).and_then(|rest| rest.strip_suffix(&extension));
+        let plain = name.strip_suffix(COMPRESSED).unwrap_or(&name);
+        let stamp = plain.strip_prefix(&format!("{stem}-")).and_then(|rest| rest.strip_suffix(&extension));
         if let Some(when) = stamp.and_then(|stamp| jiff::civil::DateTime::strptime(STAMP, stamp).ok()).and_then(|when| when.to_zoned(TimeZone::UTC).ok()) {
             found.push((when.timestamp(), name));
         }
@@ -196,6 +235,21 @@ mod tests {
         let mut log = Log::open(LogOptions { path: path.clone(), ..LogOptions::default() }).unwrap();
         log.write(b"y\n", Timestamp::from_second(1_700_000_100).unwrap()).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().len(), line.len() as u64 + 2);
+    }
+
+    #[test]
+    fn compressed_files_are_whole_and_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("audit-2023-11-14T22-13-23.000.log");
+        fs::write(&file, "a line\n").unwrap();
+        compress(&file).unwrap();
+        assert!(!file.exists());
+        let mut text = String::new();
+        let packed = File::open(folder.path().join("audit-2023-11-14T22-13-23.000.log.gz")).unwrap();
+        io::Read::read_to_string(&mut flate2::read::GzDecoder::new(packed), &mut text).unwrap();
+        assert_eq!(text, "a line\n");
+        let found = backups(&folder.path().join("audit.log")).unwrap();
+        assert_eq!(found, [(Timestamp::from_second(1_700_000_003).unwrap(), "audit-2023-11-14T22-13-23.000.log.gz".to_owned())]);
     }
 
     #[test]

@@ -2,10 +2,12 @@
 //!
 //! Mirrors kube-apiserver's `--audit-policy-file`, `--audit-log-…` and `--audit-webhook-…`. Every answer bears an `Audit-ID`, audited or not. Without a policy a request pays for that id only.
 
+mod batches;
 mod log;
 mod metrics;
 mod policy;
 mod record;
+mod truncation;
 mod webhook;
 
 use std::path::{Path, PathBuf};
@@ -22,17 +24,21 @@ use crate::authentication::User;
 use crate::authorization::Attributes;
 use crate::decode;
 use crate::outbound::Outbound;
+use batches::Batches;
 use log::Log;
 use metrics::AuditMetrics;
 use policy::{Level, Policy};
 use record::Received;
+use truncation::Truncation;
 use serde_json::Value;
 use tokio::sync::watch;
 use webhook::{Delivery, Webhook};
 
+pub use batches::BatchOptions as AuditBatchOptions;
 pub use log::{LogFormat, LogOptions};
 pub use policy::Stage;
 pub use record::{Completed, Record, reference};
+pub use truncation::Truncation as AuditTruncation;
 pub use webhook::{Mode as AuditWebhookMode, WebhookOptions as AuditWebhookOptions};
 
 pub const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
@@ -59,7 +65,7 @@ pub struct Backends {
 /// A policy and where its events go.
 pub struct Audit {
     policy: Policy,
-    log: Option<Mutex<Log>>,
+    log: Option<Arc<LogBackend>>,
     webhook: Option<Arc<Webhook>>,
     clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<AuditMetrics>,
@@ -73,6 +79,69 @@ struct Taken {
     delivery: Option<Delivery>,
 }
 
+/// The log, and what waits for it.
+struct LogBackend {
+    log: Mutex<Log>,
+    truncation: Option<Truncation>,
+    batches: Option<Batches>,
+    metrics: Arc<AuditMetrics>,
+    clock: Arc<dyn Clock>,
+}
+
+impl LogBackend {
+    fn new(log: Log, metrics: Arc<AuditMetrics>, clock: Arc<dyn Clock>) -> Arc<Self> {
+        let batches = log.options().batch.clone().map(Batches::new);
+        Arc::new(Self { truncation: log.options().truncation, log: Mutex::new(log), batches, metrics, clock })
+    }
+
+    /// False: it must not be lost, and is.
+    fn take(&self, event: &Value, now: Timestamp) -> bool {
+        let Some(batches) = &self.batches else { return self.write(event, now) };
+        if !batches.take(event.clone()) {
+            self.metrics.dropped("buffered", 1, "audit buffer queue blocked");
+        }
+        true
+    }
+
+    fn write(&self, event: &Value, now: Timestamp) -> bool {
+        let fitting;
+        let event = match self.truncation {
+            None => event,
+            Some(truncation) => match truncation.fit(event.clone()) {
+                Some(event) => {
+                    fitting = event;
+                    &fitting
+                }
+                None => {
+                    self.metrics.dropped(truncation::PLUGIN, 1, truncation::TOO_LARGE);
+                    return !self.log.lock().is_strict();
+                }
+            },
+        };
+        let mut log = self.log.lock();
+        if let Err(error) = log.event(event, now) {
+            self.metrics.dropped("log", 1, &error.to_string());
+            return !log.is_strict();
+        }
+        true
+    }
+
+    /// Writes what waits, in its order, until `shutdown`.
+    async fn run(self: Arc<Self>, shutdown: watch::Receiver<bool>) {
+        let Some(batches) = &self.batches else { return };
+        let hand_on = |batch: Vec<Value>| {
+            let backend = self.clone();
+            async move {
+                let now = backend.clock.now();
+                batch.iter().for_each(|event| {
+                    backend.write(event, now);
+                });
+            }
+        };
+        batches.run(1, shutdown, hand_on).await;
+    }
+}
+
 impl Audit {
     pub fn open(policy_file: &Path, backends: Backends, clock: Arc<dyn Clock>) -> Result<Arc<Self>, AuditError> {
         let text = std::fs::read_to_string(policy_file).map_err(|error| AuditError::Read { path: policy_file.into(), error })?;
@@ -83,7 +152,7 @@ impl Audit {
             let path = options.path.clone();
             Log::open(options).map_err(|error| AuditError::Log { path, error })
         });
-        let log = log.transpose()?.map(Mutex::new);
+        let log = log.transpose()?.map(|log| LogBackend::new(log, metrics.clone(), clock.clone()));
         let webhook = backends.webhook.map(|options| Webhook::new(options, metrics.clone()));
         Ok(Arc::new(Self { policy, log, webhook, clock, metrics }))
     }
@@ -97,6 +166,9 @@ impl Audit {
 
     /// Sends what waits for the webhook, until `shutdown`.
     pub(crate) fn run(&self, shutdown: watch::Receiver<bool>) {
+        if let Some(log) = &self.log {
+            tokio::spawn(log.clone().run(shutdown.clone()));
+        }
         if let Some(webhook) = &self.webhook {
             tokio::spawn(webhook.clone().run(shutdown));
         }
@@ -118,11 +190,7 @@ impl Audit {
         let mut taken = Taken::default();
         self.metrics.event();
         if let Some(log) = &self.log {
-            let mut log = log.lock();
-            if let Err(error) = log.event(event, now) {
-                taken.failed = log.is_strict();
-                self.metrics.dropped("log", 1, &error.to_string());
-            }
+            taken.failed = !log.take(event, now);
         }
         if let Some(webhook) = &self.webhook {
             taken.delivery = webhook.take(event.clone());

@@ -6,12 +6,12 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::sync::{oneshot, watch};
 
+use super::batches::{BatchOptions, Batches};
 use super::metrics::AuditMetrics;
+use super::truncation::{self, Truncation};
 use crate::outbound::{Hook, Outbound};
 
 /// How long one attempt may take.
@@ -46,19 +46,14 @@ pub struct WebhookOptions {
     pub hook: Hook,
     pub mode: Mode,
     pub initial_backoff: Duration,
-    pub buffer_size: usize,
-    pub max_batch_size: usize,
-    pub max_batch_wait: Duration,
-    /// None: as many batches a second as come.
-    pub throttle_qps: Option<f64>,
-    pub throttle_burst: u32,
+    pub batch: BatchOptions,
+    pub truncation: Option<Truncation>,
 }
 
 pub struct Webhook {
     options: WebhookOptions,
     outbound: OnceLock<Arc<Outbound>>,
-    queue: mpsc::Sender<Value>,
-    waiting: Mutex<Option<mpsc::Receiver<Value>>>,
+    batches: Batches,
     metrics: Arc<AuditMetrics>,
 }
 
@@ -67,8 +62,8 @@ pub type Delivery = oneshot::Receiver<bool>;
 
 impl Webhook {
     pub fn new(options: WebhookOptions, metrics: Arc<AuditMetrics>) -> Arc<Self> {
-        let (queue, waiting) = mpsc::channel(options.buffer_size.max(1));
-        Arc::new(Self { options, outbound: OnceLock::new(), queue, waiting: Mutex::new(Some(waiting)), metrics })
+        let batches = Batches::new(options.batch.clone());
+        Arc::new(Self { options, outbound: OnceLock::new(), batches, metrics })
     }
 
     pub fn is_strict(&self) -> bool {
@@ -84,7 +79,7 @@ impl Webhook {
     /// Takes an event; `Some`: the request is to wait for this.
     pub fn take(self: &Arc<Self>, event: Value) -> Option<Delivery> {
         if self.options.mode == Mode::Batch {
-            if self.queue.try_send(event).is_err() {
+            if !self.batches.take(event) {
                 self.metrics.dropped("webhook", 1, "audit buffer queue blocked");
             }
             return None;
@@ -103,71 +98,34 @@ impl Webhook {
     }
 
     /// Sends what comes in batches, until `shutdown`; then what is left.
-    pub async fn run(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
-        let Some(mut waiting) = self.waiting.lock().take() else { return };
-        let turns = Arc::new(Semaphore::new(BATCHES_AT_A_TIME));
-        let mut throttle = self.options.throttle_qps.map(|qps| Bucket::new(qps, self.options.throttle_burst));
-        loop {
-            let (batch, more) = self.batch(&mut waiting, &mut shutdown).await;
-            if !batch.is_empty() {
-                if let Some(throttle) = &mut throttle
-                    && more
-                {
-                    throttle.turn().await;
-                }
-                let Ok(turn) = turns.clone().acquire_owned().await else { return };
-                let webhook = self.clone();
-                let sending = async move {
-                    webhook.deliver(batch).await;
-                    drop(turn);
-                };
-                if more {
-                    tokio::spawn(sending);
-                } else {
-                    sending.await;
-                }
+    pub async fn run(self: Arc<Self>, shutdown: watch::Receiver<bool>) {
+        let hand_on = |batch| {
+            let webhook = self.clone();
+            async move {
+                webhook.deliver(batch).await;
             }
-            if !more {
-                return;
-            }
-        }
+        };
+        self.batches.run(BATCHES_AT_A_TIME, shutdown, hand_on).await;
     }
 
-    /// The next events; false: they are the last ones.
-    async fn batch(&self, waiting: &mut mpsc::Receiver<Value>, shutdown: &mut watch::Receiver<bool>) -> (Vec<Value>, bool) {
-        let mut batch = Vec::new();
-        let mut until: Option<Instant> = None;
-        loop {
-            let timer = async {
-                match until {
-                    Some(until) => tokio::time::sleep_until(until).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                event = waiting.recv() => match event {
-                    Some(event) => {
-                        batch.push(event);
-                        until = until.or_else(|| Some(Instant::now() + self.options.max_batch_wait));
-                        if batch.len() >= self.options.max_batch_size {
-                            return (batch, true);
-                        }
-                    }
-                    None => return (batch, false),
-                },
-                () = timer => return (batch, true),
-                _ = shutdown.wait_for(|stop| *stop) => {
-                    while let Ok(event) = waiting.try_recv() {
-                        batch.push(event);
-                    }
-                    return (batch, false);
-                }
-            }
+    /// False: something is lost.
+    async fn deliver(&self, events: Vec<Value>) -> bool {
+        let Some(truncation) = self.options.truncation else { return self.send(events).await };
+        let count = events.len();
+        let fitting: Vec<Value> = events.into_iter().filter_map(|event| truncation.fit(event)).collect();
+        let lost = (count - fitting.len()) as u64;
+        if lost > 0 {
+            self.metrics.dropped(truncation::PLUGIN, lost, truncation::TOO_LARGE);
         }
+        let mut all = lost == 0;
+        for batch in truncation.batches(fitting) {
+            all &= self.send(batch).await;
+        }
+        all
     }
 
     /// Tries until it is taken, or for as long as upstream does.
-    async fn deliver(&self, events: Vec<Value>) -> bool {
+    async fn send(&self, events: Vec<Value>) -> bool {
         let count = events.len() as u64;
         let list = json!({"kind": "EventList", "apiVersion": "audit.k8s.io/v1", "metadata": {}, "items": events});
         let Some(outbound) = self.outbound.get() else {
@@ -190,28 +148,5 @@ impl Webhook {
         }
         self.metrics.dropped("webhook", count, &last);
         false
-    }
-}
-
-/// So many turns a second, and a few at once.
-struct Bucket {
-    every: Duration,
-    burst: u32,
-    /// When the bucket would be full again.
-    full: Instant,
-}
-
-impl Bucket {
-    fn new(qps: f64, burst: u32) -> Self {
-        Self { every: Duration::from_secs_f64(1.0 / qps.max(0.001)), burst: burst.max(1), full: Instant::now() }
-    }
-
-    async fn turn(&mut self) {
-        let now = Instant::now();
-        self.full = self.full.max(now) + self.every;
-        let room = self.every * self.burst;
-        if self.full > now + room {
-            tokio::time::sleep_until(self.full - room).await;
-        }
     }
 }

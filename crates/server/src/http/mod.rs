@@ -6,6 +6,7 @@ mod audited;
 mod backend;
 mod compress;
 mod connections;
+mod counted;
 mod documents;
 mod gathered;
 mod held;
@@ -22,4 +23,5 @@ mod routes;
 mod stream;
 mod streams;
 
+pub(crate) use counted::Requests;
 pub use connections::{Listener, ServeConfig, serve};

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{self, Answer};
+use super::counted::Counted;
 use super::negotiate::{Asked, Endpoint, Shape};
 use super::resource;
 use super::{audited, compress, documents, held, impersonation};
@@ -47,7 +48,11 @@ pub async fn handle(api: Arc<Api>, presented: Presented, request: http::Request<
     let mut body = Some(body);
     let query = Query::parse(parts.uri.query().unwrap_or(""));
     let asked = Asked::of(&parts, &query, api.config.cbor);
-    let mut answer = route(api, presented, &id, parts, query, &asked, &mut body).await.unwrap_or_else(|status| answer::refusal(&status, &asked));
+    let mut counted = None;
+    let mut answer = route(api, presented, &id, parts, query, &asked, &mut body, &mut counted).await.unwrap_or_else(|status| answer::refusal(&status, &asked));
+    if let Some(counted) = counted {
+        answer = counted.answered(answer);
+    }
     if let Ok(id) = shown_id {
         answer.headers_mut().insert(AUDIT_ID, id);
     }
@@ -75,16 +80,27 @@ async fn drain(mut body: Incoming) {
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, read).await;
 }
 
-async fn route(api: Arc<Api>, presented: Presented, id: &str, mut parts: Parts, query: Query, asked: &Asked, body: &mut Option<Incoming>) -> Result<Answer, Status> {
+#[allow(clippy::too_many_arguments, reason = "all that was found out about one request")]
+async fn route(
+    api: Arc<Api>,
+    presented: Presented,
+    id: &str,
+    mut parts: Parts,
+    query: Query,
+    asked: &Asked,
+    body: &mut Option<Incoming>,
+    counted: &mut Option<Counted>,
+) -> Result<Answer, Status> {
     let path = parts.uri.path().to_owned();
     let found = path::parse(&path);
     let asked_for = match &found {
         Route::Resource(target) => attributes(&parts.method, target, &query),
         Route::Other => Attributes { verb: parts.method.as_str().to_ascii_lowercase(), path, ..Attributes::default() },
     };
+    let kind = kind(&asked_for);
+    *counted = api.requests.begin(&parts, &found, &asked_for, &query, kind);
     let authenticated = api.authenticate(&presented, &parts.headers, parts.uri.path()).await;
     let user = authenticated.inspect_err(|status| audited::unknown(&api, id, &parts, &found, &asked_for, status))?;
-    let kind = kind(&asked_for);
     let Some(record) = audited::begin(&api, id, &parts, &found, &asked_for, &user).await? else {
         return serve(api, user, found, asked_for, kind, parts, query, asked, body).await;
     };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use server::{Audit, AuditWebhookMode, AuditWebhookOptions, Backends, Hook, LogOptions};
+use server::{Audit, AuditBatchOptions, AuditTruncation, AuditWebhookMode, AuditWebhookOptions, Backends, Hook, LogOptions};
 
 use crate::harness::{CONFIG_MAPS, PODS, Server, config_map, pod};
 use crate::listener::Listener;
@@ -17,10 +17,15 @@ struct Audited {
 
 impl Audited {
     async fn start(policy: &str) -> Self {
+        Self::start_with(policy, |_| {}).await
+    }
+
+    async fn start_with(policy: &str, change: impl FnOnce(&mut LogOptions)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("policy.yaml");
         std::fs::write(&file, format!("apiVersion: audit.k8s.io/v1\nkind: Policy\n{policy}")).unwrap();
-        let options = LogOptions { path: folder.path().join("audit.log"), ..LogOptions::default() };
+        let mut options = LogOptions { path: folder.path().join("audit.log"), ..LogOptions::default() };
+        change(&mut options);
         let audit = Audit::open(&file, Backends { log: Some(options), webhook: None }, Arc::new(api::world::SystemClock)).unwrap();
         Self { server: Server::start_with(|config| config.audit = Some(audit)).await, folder }
     }
@@ -178,11 +183,8 @@ fn webhook(client: &Value, mode: AuditWebhookMode, max_batch_size: usize) -> Aud
         hook: Hook::from_json(client).unwrap(),
         mode,
         initial_backoff: Duration::from_millis(1),
-        buffer_size: 1,
-        max_batch_size,
-        max_batch_wait: Duration::from_secs(3600),
-        throttle_qps: None,
-        throttle_burst: 1,
+        batch: AuditBatchOptions { buffer_size: 1, max_batch_size, max_batch_wait: Duration::from_secs(3600), throttle_qps: None, throttle_burst: 1 },
+        truncation: None,
     }
 }
 
@@ -227,7 +229,8 @@ async fn a_request_that_must_be_audited_and_cannot_is_refused() {
 #[tokio::test]
 async fn events_are_sent_together_and_what_does_not_fit_is_lost() {
     let listener = Listener::start(|path, _| (path == "/audit").then(|| json!({}))).await;
-    let options = AuditWebhookOptions { buffer_size: 100, ..webhook(&listener.client("/audit"), AuditWebhookMode::Batch, 4) };
+    let mut options = webhook(&listener.client("/audit"), AuditWebhookMode::Batch, 4);
+    options.batch.buffer_size = 100;
     let server = sending(options).await;
     server.post(CONFIG_MAPS, config_map("a")).await.expect(201);
     server.get(&format!("{CONFIG_MAPS}/a")).await.expect(200);
@@ -242,4 +245,23 @@ async fn events_are_sent_together_and_what_does_not_fit_is_lost() {
         server.get(CONFIG_MAPS).await.expect(200);
     }
     assert!(counted(&server, "apiserver_audit_error_total{plugin=\"webhook\"} ").await);
+}
+
+#[tokio::test]
+async fn a_log_in_batches_has_every_event_in_its_order_and_large_ones_shortened() {
+    let audited = Audited::start_with("rules:\n- {level: RequestResponse}\n", |options| {
+        options.batch = Some(AuditBatchOptions::LOG);
+        options.truncation = Some(AuditTruncation { max_event_size: 4096, max_batch_size: 4096 });
+    })
+    .await;
+    audited.server.post(CONFIG_MAPS, json!({"metadata": {"name": "large"}, "data": {"k": "x".repeat(8192)}})).await.expect(201);
+    audited.server.post(CONFIG_MAPS, config_map("small")).await.expect(201);
+    // Nobody waited for the log: it has them when it has them.
+    while audited.stages(CONFIG_MAPS).len() < 4 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(audited.stages(CONFIG_MAPS), ["RequestReceived", "ResponseComplete", "RequestReceived", "ResponseComplete"]);
+    let completed: Vec<Value> = audited.events().into_iter().filter(|event| event["verb"] == "create" && event["stage"] == "ResponseComplete").collect();
+    assert_eq!((&completed[0]["annotations"]["audit.k8s.io/truncated"], completed[0].get("requestObject"), completed[0].get("responseObject")), (&json!("true"), None, None));
+    assert_eq!((completed[1]["annotations"].get("audit.k8s.io/truncated"), &completed[1]["requestObject"]["metadata"]["name"]), (None, &json!("small")));
 }

@@ -183,3 +183,23 @@ async fn pods_are_selected_by_their_node_and_phase() {
         assert_eq!(names(&server.get(&format!("/api/v1/pods?fieldSelector={selector}")).await.expect(200).json()), want, "{selector}");
     }
 }
+
+#[tokio::test]
+async fn requests_are_counted_by_what_they_ask_for() {
+    let server = Server::start().await;
+    server.post(CONFIG_MAPS, config_map("a")).await.expect(201);
+    server.get(&format!("{CONFIG_MAPS}/a")).await.expect(200);
+    server.get(&format!("{CONFIG_MAPS}/b")).await.expect(404);
+    server.get(CONFIG_MAPS).await.expect(200);
+    let text = String::from_utf8(server.get("/metrics").await.expect(200).body.to_vec()).unwrap();
+    let of = |verb: &str, scope: &str| format!("verb=\"{verb}\",group=\"\",version=\"v1\",resource=\"configmaps\",subresource=\"\",scope=\"{scope}\",component=\"apiserver\"");
+    for (verb, scope, code) in [("POST", "resource", 201), ("GET", "resource", 200), ("GET", "resource", 404), ("LIST", "namespace", 200)] {
+        let line = format!("apiserver_request_total{{{},dry_run=\"\",code=\"{code}\"}} 1", of(verb, scope));
+        assert!(text.lines().any(|known| known == line), "{line}\n{text}");
+    }
+    let took = format!("apiserver_request_duration_seconds_count{{{},dry_run=\"\"}} 2", of("GET", "resource"));
+    assert!(text.lines().any(|known| known == took), "{took}");
+    for name in ["apiserver_response_sizes_sum{", "kubernetes_build_info{", "process_start_time_seconds ", "process_resident_memory_bytes ", "process_cpu_seconds_total "] {
+        assert!(text.lines().any(|line| line.starts_with(name)), "{name}");
+    }
+}
