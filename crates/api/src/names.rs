@@ -193,6 +193,19 @@ fn path_segment_prefix(value: &str) -> Vec<String> {
 }
 
 /// `http`, `web-1`: an IANA_SVC_NAME of at most 15 characters.
+/// `IsValidIP`: an address of either family, without the zeros in front that some take for octal numbers.
+pub fn ip(value: &str) -> Vec<String> {
+    if value.parse::<std::net::IpAddr>().is_ok() {
+        return Vec::new();
+    }
+    let octet = |part: &str| {
+        let digits = part.trim_start_matches('0');
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()) && (digits.is_empty() || digits.parse::<u8>().is_ok())
+    };
+    let zeros = value.split('.').count() == 4 && value.split('.').all(octet);
+    vec![if zeros { "must not have leading 0s" } else { "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)" }.to_owned()]
+}
+
 pub fn port_name(value: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if value.len() > 15 {
@@ -262,7 +275,7 @@ impl NameRule {
         match (&*resource.group, &*resource.plural) {
             ("", "namespaces" | "services") | ("apps", "statefulsets") => Self::DnsLabel,
             ("rbac.authorization.k8s.io", _) | ("apiregistration.k8s.io", "apiservices") => Self::PathSegment,
-            ("policy", "poddisruptionbudgets") | ("", "events") | ("events.k8s.io", "events") => Self::PathSegment,
+            ("policy", "poddisruptionbudgets") | ("", "events") => Self::PathSegment,
             ("certificates.k8s.io", "certificatesigningrequests") => Self::PathSegment,
             ("certificates.k8s.io", "clustertrustbundles") | ("networking.k8s.io", "ipaddresses") | ("internal.apiserver.k8s.io", _) => Self::Free,
             _ => Self::DnsSubdomain,

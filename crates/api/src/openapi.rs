@@ -76,7 +76,8 @@ pub fn v3_group<'a>(rows: impl IntoIterator<Item = &'a Resource>, group: &str, v
 pub fn v2<'a>(rows: impl IntoIterator<Item = &'a Resource>) -> Value {
     let rows: Vec<&Resource> = rows.into_iter().collect();
     let (paths, definitions) = document(&rows, Style::V2);
-    json!({"swagger": "2.0", "info": {"title": TITLE, "version": VERSION}, "paths": paths, "definitions": definitions})
+    json!({"swagger": "2.0", "info": {"title": TITLE, "version": VERSION}, "paths": paths, "definitions": definitions,
+        "securityDefinitions": {"BearerToken": {"description": "Bearer Token authentication", "type": "apiKey", "name": "authorization", "in": "header"}}, "security": [{"BearerToken": []}]})
 }
 
 fn document(rows: &[&Resource], style: Style) -> (Map<String, Value>, Map<String, Value>) {

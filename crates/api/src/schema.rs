@@ -92,6 +92,8 @@ pub enum ListType {
 pub struct PatchStrategy {
     pub merge: bool,
     pub retain_keys: bool,
+    /// An object is put in the other's place instead of being merged into it.
+    pub replace: bool,
 }
 
 /// One field of one type.

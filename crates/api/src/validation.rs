@@ -350,7 +350,7 @@ pub fn object_meta(resource: &Resource, object: &Value) -> Vec<Cause> {
 fn takes_any_finalizer(resource: &Resource) -> bool {
     matches!(
         (&*resource.group, &*resource.plural),
-        ("apiregistration.k8s.io" | "apiextensions.k8s.io" | "admissionregistration.k8s.io" | "events.k8s.io", _)
+        ("apiregistration.k8s.io" | "apiextensions.k8s.io" | "admissionregistration.k8s.io", _)
             | ("", "events")
             | ("coordination.k8s.io", "leases")
             | ("policy", "poddisruptionbudgets")

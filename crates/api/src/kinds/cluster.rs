@@ -220,33 +220,6 @@ pub static EVENT: Policy = Policy {
         }
     },
     check: check_event,
-    check_create: |errors, object| {
-        if !is_new_event(object) {
-            return;
-        }
-        if text(object, "eventTime").is_empty() {
-            errors.required(&Path::Root("eventTime"), "");
-        }
-        let kind = text(object, "type");
-        if !matches!(kind, "Normal" | "Warning") {
-            errors.invalid(&Path::Root("type"), "", &format!("has invalid value: {kind}"));
-        }
-        for name in ["deprecatedFirstTimestamp", "deprecatedLastTimestamp", "deprecatedCount"] {
-            if !is_empty(object.get(name)) {
-                errors.invalid(&Path::Root(name), "", "needs to be unset");
-            }
-        }
-    },
-    check_update: |errors, new, old| {
-        if !is_new_event(new) {
-            return;
-        }
-        for name in ["regarding", "related", "note", "reason", "action", "type", "reportingController", "reportingInstance", "deprecatedSource", "deprecatedFirstTimestamp", "deprecatedLastTimestamp", "deprecatedCount"] {
-            if !same(new.get(name), old.get(name)) {
-                errors.invalid(&Path::Root(name), new.get(name).unwrap_or(&Value::Null), IMMUTABLE);
-            }
-        }
-    },
     selectable: |object, field| {
         let either = |a: &str, b: &str| Some(if text(object, a).is_empty() { text(object, b) } else { text(object, a) }.to_owned());
         match field {
@@ -265,18 +238,54 @@ pub static EVENT: Policy = Policy {
     ..BUILT_IN
 };
 
-fn is_new_event(object: &Value) -> bool {
-    text(object, "apiVersion").starts_with("events.k8s.io/")
+/// What events have to be beyond `check_event` when they come by events.k8s.io (`ValidateEventCreate` and `…Update`), in the form they are stored in.
+pub fn new_event(new: &Value, old: Option<&Value>) -> Vec<crate::status::Cause> {
+    const SERIES_MIN: i64 = 2;
+    let mut errors = Errors::new();
+    if child(new, "series").is_some() && old.is_none_or(|old| !same(new.get("series"), old.get("series"))) {
+        if number(new, "series.count").unwrap_or(0) < SERIES_MIN {
+            errors.invalid(&Path::Root("series.count"), "", "should be at least 2");
+        }
+        if text(new, "series.lastObservedTime").is_empty() {
+            errors.required(&Path::Root("series.lastObservedTime"), "");
+        }
+    }
+    let Some(old) = old else {
+        if text(new, "eventTime").is_empty() {
+            errors.required(&Path::Root("eventTime"), "");
+        }
+        let kind = text(new, "type");
+        if !matches!(kind, "Normal" | "Warning") {
+            errors.invalid(&Path::Root("type"), "", &format!("has invalid value: {kind}"));
+        }
+        for name in ["firstTimestamp", "lastTimestamp", "count", "source"] {
+            let given = match new.get(name) {
+                Some(Value::Object(source)) => source.values().any(|value| !is_empty(Some(value))),
+                Some(Value::Number(count)) => count.as_i64() != Some(0),
+                other => !is_empty(other),
+            };
+            if given {
+                errors.invalid(&Path::Root(name), "", "needs to be unset");
+            }
+        }
+        return errors.into_causes();
+    };
+    for name in [
+        "involvedObject", "reason", "message", "source", "firstTimestamp", "lastTimestamp", "count", "type", "eventTime", "action", "related", "reportingComponent", "reportingInstance",
+    ] {
+        if !same(new.get(name), old.get(name)) {
+            let shown = if name == "reportingComponent" { "reportingController" } else { name };
+            errors.invalid(&Path::Root(shown), new.get(name).unwrap_or(&Value::Null), IMMUTABLE);
+        }
+    }
+    errors.into_causes()
 }
 
 /// `legacyValidateEvent`: an event with an `eventTime` has to say who reports what.
 fn check_event(errors: &mut Errors, object: &Value) {
     const REASON_MAX: usize = 128;
     const NOTE_MAX: usize = 1024;
-    let new_style = is_new_event(object);
-    let either = |new: &'static str, old: &'static str| if new_style { new } else { old };
-    let regarding = either("regarding", "involvedObject");
-    let involved = child(object, regarding).map_or("", |involved| text(involved, "namespace"));
+    let involved = child(object, "involvedObject").map_or("", |involved| text(involved, "namespace"));
     let namespace = text(object, "metadata.namespace");
     let timed = !text(object, "eventTime").is_empty();
     let fits = match involved {
@@ -289,9 +298,12 @@ fn check_event(errors: &mut Errors, object: &Value) {
     if !timed {
         return;
     }
-    let controller = either("reportingController", "reportingComponent");
+    let controller = "reportingComponent";
     match text(object, controller) {
-        "" => errors.required(&Path::Root(controller), ""),
+        "" => {
+            errors.required(&Path::Root(controller), "");
+            errors.name(&Path::Root(controller), "", names::qualified_name);
+        }
         name => errors.name(&Path::Root(controller), name, names::qualified_name),
     }
     let long = |errors: &mut Errors, name: &str, max: usize| {
@@ -305,7 +317,7 @@ fn check_event(errors: &mut Errors, object: &Value) {
         }
         long(errors, name, REASON_MAX);
     }
-    long(errors, either("note", "message"), NOTE_MAX);
+    long(errors, "message", NOTE_MAX);
 }
 
 pub static POD_TEMPLATE: Policy = Policy {
@@ -384,9 +396,27 @@ mod tests {
         assert!(create("", "events", old).1.is_empty());
         let bad = json!({"apiVersion": "v1", "metadata": {"name": "e", "namespace": "blue"}, "involvedObject": {"namespace": "red"}});
         assert_eq!(lines(&create("", "events", bad).1), ["involvedObject.namespace: Invalid value: \"red\": does not match event.namespace"]);
-        let new = json!({"apiVersion": "events.k8s.io/v1", "metadata": {"name": "e", "namespace": "default"}, "type": "Odd", "reason": "r", "action": "a"});
-        assert_eq!(lines(&create("events.k8s.io", "events", new).1), ["eventTime: Required value", "type: Invalid value: \"\": has invalid value: Odd"]);
+        // As it is stored.
+        let new = json!({"metadata": {"name": "e", "namespace": "default"}, "type": "Odd", "reason": "r", "action": "a", "count": 1, "source": {}, "series": {"count": 1}});
+        assert_eq!(
+            lines(&super::new_event(&new, None)),
+            [
+                "series.count: Invalid value: \"\": should be at least 2",
+                "series.lastObservedTime: Required value",
+                "eventTime: Required value",
+                "type: Invalid value: \"\": has invalid value: Odd",
+                "count: Invalid value: \"\": needs to be unset",
+            ]
+        );
+        let mut changed = new.clone();
+        changed["reason"] = json!("other");
+        assert_eq!(lines(&super::new_event(&changed, Some(&new))), ["reason: Invalid value: \"other\": field is immutable"]);
         let timed = json!({"apiVersion": "v1", "metadata": {"name": "e", "namespace": "default"}, "eventTime": "2026-01-01T00:00:00.000000Z", "reason": "r", "action": "a"});
-        assert_eq!(lines(&create("", "events", timed).1), ["reportingComponent: Required value", "reportingInstance: Required value"]);
+        assert_eq!(lines(&create("", "events", timed).1), [
+                "reportingComponent: Required value",
+                "reportingComponent: Invalid value: \"\": name part must be non-empty",
+                "reportingComponent: Invalid value: \"\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
+                "reportingInstance: Required value",
+            ]);
     }
 }

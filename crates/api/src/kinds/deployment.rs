@@ -5,7 +5,6 @@ use serde_json::Value;
 use super::json::{child, default, map_mut, number, text, default_unset};
 use super::policy::{BUILT_IN, Generation, Policy};
 use super::workload;
-use crate::names;
 use crate::validation::{Errors, Path};
 
 const STRATEGIES: [&str; 2] = ["Recreate", "RollingUpdate"];
@@ -44,13 +43,7 @@ pub static DEPLOYMENT: Policy = Policy {
         workload::collisions_only_grow(errors, new, old);
     },
     warnings: |object, warnings| {
-        let wrong = names::dns_label(text(object, "metadata.name"));
-        if !wrong.is_empty() {
-            warnings.push(format!(
-                "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{}]",
-                wrong.join(" ")
-            ));
-        }
+        workload::name_warnings(object, warnings);
         workload::template_warnings(object, warnings);
     },
     ..BUILT_IN

@@ -57,7 +57,12 @@ pub static ENDPOINTS: Policy = Policy {
                 let path = path.child(name);
                 for (at, address) in list(subset, name).iter().enumerate() {
                     let path = path.index(at);
-                    endpoint_ip(errors, &path.child("ip"), text(address, "ip"));
+                    let given = text(address, "ip");
+                    endpoint_ip(errors, &path.child("ip"), given);
+                    // Said twice by upstream, unless only zeros are in the way.
+                    if names::ip(given).iter().any(|wrong| !wrong.contains("leading")) {
+                        errors.invalid(&path.child("ip"), given, "must be a valid IP address");
+                    }
                     if !text(address, "hostname").is_empty() {
                         errors.name(&path.child("hostname"), text(address, "hostname"), names::dns_label);
                     }
@@ -70,6 +75,9 @@ pub static ENDPOINTS: Policy = Policy {
             let path = path.child("ports");
             for (at, port) in ports.iter().enumerate() {
                 let path = path.index(at);
+                if let Some(protocol) = child(port, "appProtocol").and_then(Value::as_str) {
+                    errors.name(&path.child("appProtocol"), protocol, names::qualified_name);
+                }
                 match text(port, "name") {
                     "" if ports.len() > 1 => errors.required(&path.child("name"), ""),
                     "" => {}
@@ -89,6 +97,12 @@ const HINTS_MAX: usize = 8;
 
 pub static ENDPOINT_SLICE: Policy = Policy {
     generation: Generation::Content,
+    // A field of the beta that this version shows, and does not take.
+    on_create: |object, _| {
+        for endpoint in list_mut(object, "endpoints") {
+            super::json::take(endpoint, "deprecatedTopology");
+        }
+    },
     defaults: |object| {
         for port in list_mut(object, "ports") {
             // A nameless port is shown with the empty name.

@@ -28,16 +28,18 @@ pub static JOB: Policy = Policy {
             default_spec(spec);
         }
         default(object, "status", empty());
-        let labels = child(object, "spec.template.metadata.labels").cloned();
-        if let Some(labels) = labels.filter(|_| map(object, "metadata.labels").is_none_or(serde_json::Map::is_empty))
-            && let Some(metadata) = child_mut(object, "metadata")
-        {
-            super::json::set(metadata, "labels", labels);
+        if map(object, "metadata.labels").is_none_or(serde_json::Map::is_empty) {
+            labels_of_template(object);
         }
     },
     on_create: |object, _| {
+        // A job without labels of its own has its template's, and what is generated for them.
+        let shared = map(object, "metadata.labels").is_none_or(serde_json::Map::is_empty) || child(object, "metadata.labels") == child(object, "spec.template.metadata.labels");
         if !flag(object, "spec.manualSelector") {
             generate_selector(object);
+            if shared {
+                labels_of_template(object);
+            }
         }
     },
     check: |errors, object| {
@@ -108,6 +110,14 @@ fn default_spec(spec: &mut Value) {
 }
 
 /// Labels the pods with the job's name and uid, and selects by the uid. The server has given the object both before.
+fn labels_of_template(object: &mut Value) {
+    if let Some(labels) = child(object, "spec.template.metadata.labels").cloned()
+        && let Some(metadata) = child_mut(object, "metadata")
+    {
+        super::json::set(metadata, "labels", labels);
+    }
+}
+
 fn generate_selector(object: &mut Value) {
     let (name, uid) = (text(object, "metadata.name").to_owned(), text(object, "metadata.uid").to_owned());
     if let Some(labels) = ensure(object, "spec.template.metadata.labels") {

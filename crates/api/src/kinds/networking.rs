@@ -332,9 +332,7 @@ fn ip_block(errors: &mut Errors, path: &Path, block: &Value) {
 pub static IP_ADDRESS: Policy = Policy {
     check: |errors, object| {
         let name = text(object, "metadata.name");
-        if name.parse::<IpAddr>().is_err() {
-            errors.invalid(&Path::Root("metadata.name"), name, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
-        }
+        errors.name(&Path::Root("metadata.name"), name, names::ip);
         let path = Path::Root("spec.parentRef");
         let Some(parent) = child(object, "spec.parentRef") else { return errors.required(&path, "") };
         for name in ["resource", "name"] {

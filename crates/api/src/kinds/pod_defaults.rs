@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::json::{child, child_mut, default, default_number, empty, flag, list, list_mut, map_mut, number, set, text};
+use super::json::{child, child_mut, default, default_number, empty, flag, list, list_mut, map_mut, number, set, text, default_unset};
 
 const CONTAINER_LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
 const FILE_MODE: i64 = 0o644;
@@ -226,26 +226,31 @@ fn volume(volume: &mut Value) {
         let policy = if pulls_always(text(image, "reference")) { "Always" } else { "IfNotPresent" };
         default(image, "pullPolicy", policy);
     }
-    if let Some(iscsi) = child_mut(volume, "iscsi") {
+    storage_systems(volume);
+    if let Some(claim) = child_mut(volume, "ephemeral.volumeClaimTemplate.spec") {
+        default(claim, "volumeMode", "Filesystem");
+    }
+}
+
+/// What is said of storage systems that say nothing themselves, in pods and in PersistentVolumes.
+pub fn storage_systems(holder: &mut Value) {
+    if let Some(iscsi) = child_mut(holder, "iscsi") {
         default(iscsi, "iscsiInterface", "default");
     }
-    if let Some(rbd) = child_mut(volume, "rbd") {
+    if let Some(rbd) = child_mut(holder, "rbd") {
         default(rbd, "pool", "rbd");
         default(rbd, "user", "admin");
         default(rbd, "keyring", "/etc/ceph/keyring");
     }
-    if let Some(disk) = child_mut(volume, "azureDisk") {
-        default(disk, "cachingMode", "ReadWrite");
-        default(disk, "fsType", "ext4");
-        default(disk, "readOnly", false);
-        default(disk, "kind", "Shared");
+    if let Some(disk) = child_mut(holder, "azureDisk") {
+        default_unset(disk, "cachingMode", "ReadWrite");
+        default_unset(disk, "fsType", "ext4");
+        default_unset(disk, "readOnly", false);
+        default_unset(disk, "kind", "Shared");
     }
-    if let Some(scale_io) = child_mut(volume, "scaleIO") {
+    if let Some(scale_io) = child_mut(holder, "scaleIO") {
         default(scale_io, "storageMode", "ThinProvisioned");
         default(scale_io, "fsType", "xfs");
-    }
-    if let Some(claim) = child_mut(volume, "ephemeral.volumeClaimTemplate.spec") {
-        default(claim, "volumeMode", "Filesystem");
     }
 }
 

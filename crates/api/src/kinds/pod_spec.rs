@@ -168,9 +168,7 @@ fn scalars(errors: &mut Errors, path: &Path, spec: &Value) {
 
 /// An address a legacy field accepts.
 pub fn ip(errors: &mut Errors, path: &Path, value: &str) {
-    if value.parse::<std::net::IpAddr>().is_err() {
-        errors.invalid(path, value, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
-    }
+    errors.name(path, value, names::ip);
 }
 
 fn containers(errors: &mut Errors, path: &Path, spec: &Value, pod: &Pod) {

@@ -79,6 +79,9 @@ pub static POD_GROUP: Policy = Policy { status: true, status_keeps_metadata: tru
 
 fn default_requests(devices: Option<&mut Value>) {
     let one = |request: &mut Value| {
+        for toleration in list_mut(request, "tolerations") {
+            default(toleration, "operator", "Equal");
+        }
         if child(request, "deviceClassName").is_some() {
             default(request, "allocationMode", "ExactCount");
             if text(request, "allocationMode") == "ExactCount" {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::container::port_number_or_name;
-use super::json::{child, child_mut, default, empty, ensure, list, list_mut, map, number, set, strings, take, text};
+use super::json::{child, child_mut, default, empty, ensure, list, list_mut, map, number, set, strings, take, text, default_unset};
 use super::pod_spec::ip;
 use super::policy::{BUILT_IN, Generation, Policy};
 use crate::names;
@@ -20,6 +20,14 @@ const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort
 pub static SERVICE: Policy = Policy {
     generation: Generation::None,
     create_on_update: true,
+    warnings: |service, warnings| {
+        if text(service, "spec.trafficDistribution") == "PreferClose" {
+            warnings.push("spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"".to_owned());
+        }
+        if !list(service, "spec.externalIPs").is_empty() {
+            warnings.push("spec.externalIPs is deprecated and may no longer be implemented in some clusters".to_owned());
+        }
+    },
     defaults,
     on_create: |object, _| {
         set(object, "status", json!({"loadBalancer": {}}));
@@ -142,7 +150,7 @@ fn normalise(object: &mut Value, old: Option<&Value>) {
     let selectorless = map(spec, "selector").is_none_or(serde_json::Map::is_empty);
     let is_headless = text(spec, "clusterIP") == "None";
     if is_headless && selectorless {
-        default(spec, "ipFamilyPolicy", "RequireDualStack");
+        default_unset(spec, "ipFamilyPolicy", "RequireDualStack");
         if text(spec, "ipFamilyPolicy") != "SingleStack" {
             match list(spec, "ipFamilies") {
                 [] => set(spec, "ipFamilies", vec!["IPv4", "IPv6"]),
@@ -155,7 +163,7 @@ fn normalise(object: &mut Value, old: Option<&Value>) {
             }
         }
     }
-    default(spec, "ipFamilyPolicy", "SingleStack");
+    default_unset(spec, "ipFamilyPolicy", "SingleStack");
     if list(spec, "ipFamilies").is_empty() {
         let families: Vec<&str> =
             strings(spec, "clusterIPs").filter_map(|address| address.parse::<IpAddr>().ok()).map(|address| if address.is_ipv6() { "IPv6" } else { "IPv4" }).collect();

@@ -43,6 +43,7 @@ pub static PERSISTENT_VOLUME: Policy = Policy {
         if let Some(spec) = child_mut(object, "spec") {
             default(spec, "persistentVolumeReclaimPolicy", "Retain");
             default_unset(spec, "volumeMode", "Filesystem");
+            super::pod_defaults::storage_systems(spec);
             if let Some(host_path) = child_mut(spec, "hostPath")
                 && child(host_path, "type").is_none()
             {
@@ -60,6 +61,13 @@ pub static PERSISTENT_VOLUME: Policy = Policy {
             && text(status, "lastPhaseTransitionTime") == text(old, "status.lastPhaseTransitionTime")
         {
             set(status, "lastPhaseTransitionTime", crate::world::rfc3339(cx.now));
+        }
+    },
+    warnings: |object, warnings| {
+        let spec = child(object, "spec").unwrap_or(&Value::Null);
+        // Of flocker and quobyte upstream says nothing here.
+        for (name, why) in super::pod_warnings::OLD_VOLUMES.iter().filter(|(name, _)| !matches!(*name, "flocker" | "quobyte") && child(spec, name).is_some()) {
+            warnings.push(format!("spec.{}: {why}", if *name == "storageos" { "storageOS" } else { name }));
         }
     },
     check: check_volume,

@@ -76,6 +76,14 @@ pub fn template(errors: &mut Errors, object: &Value, kind: &str) {
     running_template(errors, template, kind);
 }
 
+/// Of names that become those of pods.
+pub fn name_warnings(object: &Value, warnings: &mut Vec<String>) {
+    let wrong = names::dns_label(text(object, "metadata.name"));
+    if !wrong.is_empty() {
+        warnings.push(format!("metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{}]", wrong.join(" ")));
+    }
+}
+
 pub fn template_warnings(object: &Value, warnings: &mut Vec<String>) {
     if let Some(template) = child(object, "spec.template") {
         pod_warnings::pod_spec("spec.template.spec", template, warnings);

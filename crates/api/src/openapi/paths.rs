@@ -27,6 +27,23 @@ const PATCH_TYPES: &[&str] = &["application/json-patch+json", "application/merge
 /// Custom kinds are not merged strategically: kubectl reads from here whether a kind is.
 const CUSTOM_PATCH_TYPES: &[&str] = &["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
 
+/// Types an answer comes in.
+const ANSWERS: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+const STREAMS: &[&str] = &["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
+const ANYTHING: &str = "*/*";
+
+/// What an operation's id and its sentence are made of.
+#[derive(Clone, Copy)]
+struct Subject<'a> {
+    group: &'a str,
+    version: &'a str,
+    kind: &'a str,
+    namespaced: bool,
+    /// A list of what lies in all namespaces.
+    everywhere: bool,
+    subresource: &'a str,
+}
+
 struct Operation<'a> {
     method: &'static str,
     action: &'static str,
@@ -41,6 +58,7 @@ pub(super) fn add(paths: &mut Map<String, Value>, row: &Resource, schema: &str, 
     let list = format!("{}{}", schema.strip_suffix(&*row.kind).unwrap_or(schema), row.list_kind);
     let here = if row.namespaced() { format!("{root}/namespaces/{{namespace}}/{}", row.plural) } else { format!("{root}/{}", row.plural) };
     let own = (&*row.group, &*row.version, &*row.kind);
+    let subject = Subject { group: &row.group, version: &row.version, kind: &row.kind, namespaced: row.namespaced(), everywhere: false, subresource: "" };
     let patches = if row.custom.is_some() { CUSTOM_PATCH_TYPES } else { PATCH_TYPES };
 
     let mut collection = Vec::new();
@@ -61,10 +79,10 @@ pub(super) fn add(paths: &mut Map<String, Value>, row: &Resource, schema: &str, 
     }
     if row.namespaced() && row.allows(Verb::List) {
         let everywhere = Operation { method: "get", action: "list", body: None, answer: &list, query: LIST.to_vec() };
-        insert(paths, format!("{root}/{}", row.plural), &[everywhere], own, style, patches);
+        insert(paths, format!("{root}/{}", row.plural), &[everywhere], own, Subject { namespaced: false, everywhere: true, ..subject }, style, patches);
     }
-    insert(paths, here.clone(), &collection, own, style, patches);
-    insert(paths, format!("{here}/{{name}}"), &item, own, style, patches);
+    insert(paths, here.clone(), &collection, own, subject, style, patches);
+    insert(paths, format!("{here}/{{name}}"), &item, own, subject, style, patches);
     for sub in row.subresources.iter() {
         let name = if sub.kind == row.kind { Some(schema.to_owned()) } else { subresource(&sub.group, &sub.version, &sub.kind) };
         let operations: Vec<Operation<'_>> = match &name {
@@ -72,7 +90,7 @@ pub(super) fn add(paths: &mut Map<String, Value>, row: &Resource, schema: &str, 
             // Streams and proxies: what they take is in the query.
             None => sub.verbs.iter().filter_map(|verb| connect(*verb)).collect(),
         };
-        insert(paths, format!("{here}/{{name}}/{}", sub.name), &operations, (&*sub.group, &*sub.version, &*sub.kind), style, patches);
+        insert(paths, format!("{here}/{{name}}/{}", sub.name), &operations, (&*sub.group, &*sub.version, &*sub.kind), Subject { subresource: &sub.name, ..subject }, style, patches);
     }
 }
 
@@ -106,13 +124,15 @@ fn connect(verb: Verb) -> Option<Operation<'static>> {
     Some(Operation { method, action: "connect", body: None, answer: "", query: Vec::new() })
 }
 
-fn insert(paths: &mut Map<String, Value>, path: String, operations: &[Operation<'_>], kind: (&str, &str, &str), style: Style, patches: &[&str]) {
+fn insert(paths: &mut Map<String, Value>, path: String, operations: &[Operation<'_>], kind: (&str, &str, &str), subject: Subject<'_>, style: Style, patches: &[&str]) {
     if operations.is_empty() {
         return;
     }
     let mut item = Map::new();
     for operation in operations {
-        item.insert(operation.method.to_owned(), describe(operation, kind, style, patches));
+        let mut described = describe(operation, kind, style, patches);
+        name(&mut described, operation, subject);
+        item.insert(operation.method.to_owned(), described);
     }
     let places: Vec<Value> = ["namespace", "name"]
         .into_iter()
@@ -123,6 +143,59 @@ fn insert(paths: &mut Map<String, Value>, path: String, operations: &[Operation<
         item.insert("parameters".to_owned(), Value::Array(places));
     }
     paths.insert(path, Value::Object(item));
+}
+
+/// `operationId`, tags and a sentence: by them clients that are generated name their functions (`GetOperationIDAndTags`).
+fn name(value: &mut Value, operation: &Operation<'_>, subject: Subject<'_>) {
+    let group = if subject.group.is_empty() { "core" } else { subject.group.strip_suffix(".k8s.io").unwrap_or(subject.group) };
+    let mut subresource = subject.subresource.to_owned();
+    if let Some(first) = subresource.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    let (verb, after) = match operation.action {
+        "post" => ("create", String::new()),
+        "deletecollection" => ("delete", "Collection".to_owned()),
+        "get" => ("read", String::new()),
+        "put" => ("replace", String::new()),
+        "connect" => ("connect", identifier(operation.method, true)),
+        other => (other, String::new()),
+    };
+    let (namespaced, everywhere) = (if subject.namespaced { "Namespaced" } else { "" }, if subject.everywhere { "ForAllNamespaces" } else { "" });
+    value["operationId"] = format!("{verb}{}{}{after}{namespaced}{}{subresource}{everywhere}", identifier(group, true), identifier(subject.version, true), subject.kind).into();
+    value["tags"] = json!([format!("{}_{}", identifier(group, false), identifier(subject.version, false))]);
+    let (kind, sub) = (subject.kind, subject.subresource);
+    value["description"] = match (operation.action, sub.is_empty()) {
+        ("list", _) => format!("list or watch objects of kind {kind}"),
+        ("deletecollection", _) => format!("delete collection of {kind}"),
+        ("connect", _) => format!("connect {} requests to {sub} of {kind}", operation.method.to_uppercase()),
+        ("post", true) => format!("create {} {kind}", article(kind)),
+        ("post", false) => format!("create {sub} of {} {kind}", article(kind)),
+        ("delete", _) => format!("delete {} {kind}", article(kind)),
+        ("patch", true) => format!("partially update the specified {kind}"),
+        ("patch", false) => format!("partially update {sub} of the specified {kind}"),
+        (_, true) => format!("{verb} the specified {kind}"),
+        (_, false) => format!("{verb} {sub} of the specified {kind}"),
+    }
+    .into();
+}
+
+fn article(kind: &str) -> &'static str {
+    if kind.starts_with(['A', 'E', 'I', 'O', 'U']) { "an" } else { "a" }
+}
+
+/// `ToValidOperationID`: what is no letter goes, and the next one is large.
+fn identifier(text: &str, mut large: bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for (at, ch) in text.chars().enumerate() {
+        if !(ch.is_alphabetic() || ch == '_' || (at > 0 && ch.is_numeric())) {
+            large = true;
+        } else if std::mem::take(&mut large) {
+            out.extend(ch.to_uppercase());
+        } else {
+            out.push(ch);
+        }
+    }
+    out
 }
 
 fn parameter(name: &str, place: &str, style: Style) -> Value {
@@ -149,30 +222,53 @@ fn describe(operation: &Operation<'_>, (group, version, kind): (&str, &str, &str
     let mut parameters: Vec<Value> = operation.query.iter().map(|name| parameter(name, "query", style)).collect();
     let mut ok = json!({"description": "OK"});
     let mut value = json!({"x-kubernetes-action": operation.action, "x-kubernetes-group-version-kind": group_version_kind(group, version, kind)});
-    if !operation.answer.is_empty() {
-        let schema = reference(style, operation.answer);
-        match style {
-            Style::V2 => ok["schema"] = schema,
-            Style::V3 => ok["content"] = json!({"application/json": {"schema": schema}}),
-        }
+    let answers: Vec<&str> = match (operation.answer.is_empty(), operation.action) {
+        (true, _) => vec![ANYTHING],
+        (false, "list") => [ANSWERS, STREAMS].concat(),
+        (false, _) => ANSWERS.to_vec(),
+    };
+    let schema = if operation.answer.is_empty() { json!({"type": "string"}) } else { reference(style, operation.answer) };
+    match style {
+        Style::V2 => ok["schema"] = schema,
+        Style::V3 => ok["content"] = answers.iter().map(|ty| ((*ty).to_owned(), json!({"schema": schema}))).collect::<Map<String, Value>>().into(),
     }
-    let body_types: &[&str] = if operation.method == "patch" { patches } else { &["application/json"] };
+    let body_types: &[&str] = if operation.method == "patch" { patches } else { &[ANYTHING] };
+    if style == Style::V2 {
+        value["consumes"] = body_types.iter().copied().map(Value::from).collect();
+        value["produces"] = answers.into_iter().map(Value::from).collect();
+        value["schemes"] = json!(["https"]);
+    }
     if let Some(body) = operation.body {
         let schema = reference(style, body);
         match style {
             Style::V2 => {
-                value["consumes"] = body_types.iter().copied().map(Value::from).collect();
                 parameters.push(json!({"name": "body", "in": "body", "required": operation.method != "delete", "schema": schema}));
             }
             Style::V3 => {
                 let content: Map<String, Value> = body_types.iter().map(|ty| ((*ty).to_owned(), json!({"schema": schema}))).collect();
                 value["requestBody"] = json!({"content": content});
+                if operation.method != "delete" {
+                    value["requestBody"]["required"] = true.into();
+                }
             }
         }
     }
     if !parameters.is_empty() {
         value["parameters"] = Value::Array(parameters);
     }
-    value["responses"] = json!({"200": ok});
+    // The same, of something that is new, or will be done later.
+    let further: &[(&str, &str)] = match operation.action {
+        "post" => &[("201", "Created"), ("202", "Accepted")],
+        "put" | "patch" => &[("201", "Created")],
+        "delete" => &[("202", "Accepted")],
+        _ => &[],
+    };
+    let mut responses = json!({"401": {"description": "Unauthorized"}});
+    for (code, description) in further {
+        responses[code] = ok.clone();
+        responses[code]["description"] = (*description).into();
+    }
+    responses["200"] = ok;
+    value["responses"] = responses;
     value
 }

@@ -104,6 +104,10 @@ fn path_item(item: &Map<String, Value>) -> Message {
 
 fn operation(map: &Map<String, Value>) -> Message {
     let mut message = Message::default();
+    message.strings(1, map.get("tags"));
+    message.string(3, map.get("description"));
+    message.string(5, map.get("operationId"));
+    message.strings(6, map.get("produces"));
     message.strings(7, map.get("consumes"));
     parameters(&mut message, 8, map.get("parameters"));
     let mut responses = Message::default();

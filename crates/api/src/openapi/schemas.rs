@@ -203,7 +203,7 @@ impl<'a> Schemas<'a> {
         } else if self.style == Style::V3 && matches!(field.ty, FieldType::Type(_)) && !field.pointer {
             value["default"] = json!({});
         }
-        if self.style == Style::V3 && !field.choices.is_empty() {
+        if !field.choices.is_empty() {
             let choices: Value = field.choices.iter().map(|choice| Value::from(&**choice)).collect();
             match value.get_mut("items") {
                 Some(items) => items["enum"] = choices,
@@ -228,7 +228,7 @@ impl<'a> Schemas<'a> {
             value["x-kubernetes-patch-merge-key"] = key.into();
         }
         let strategy: Vec<&str> =
-            [(field.patch_strategy.merge, "merge"), (field.patch_strategy.retain_keys, "retainKeys")].into_iter().filter(|(set, _)| *set).map(|(_, name)| name).collect();
+            [(field.patch_strategy.merge, "merge"), (field.patch_strategy.retain_keys, "retainKeys"), (field.patch_strategy.replace, "replace")].into_iter().filter(|(set, _)| *set).map(|(_, name)| name).collect();
         if !strategy.is_empty() {
             value["x-kubernetes-patch-strategy"] = strategy.join(",").into();
         }

@@ -67,6 +67,35 @@ fn patches_say_which_parameters_they_know() {
     assert!(document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}/exec"]["post"]["x-kubernetes-action"] == "connect");
 }
 
+/// What generated clients name their functions by, each once.
+#[test]
+fn operations_have_names() {
+    let v2 = v2(table().rows());
+    for (path, method, id) in [
+        ("/api/v1/pods", "get", "listCoreV1PodForAllNamespaces"),
+        ("/api/v1/namespaces/{namespace}/pods", "get", "listCoreV1NamespacedPod"),
+        ("/api/v1/namespaces/{namespace}/pods", "post", "createCoreV1NamespacedPod"),
+        ("/api/v1/namespaces/{namespace}/configmaps", "delete", "deleteCoreV1CollectionNamespacedConfigMap"),
+        ("/api/v1/namespaces/{namespace}/pods/{name}/exec", "get", "connectCoreV1GetNamespacedPodExec"),
+        ("/api/v1/namespaces/{namespace}/pods/{name}/eviction", "post", "createCoreV1NamespacedPodEviction"),
+        ("/api/v1/namespaces/{name}/finalize", "put", "replaceCoreV1NamespaceFinalize"),
+        ("/apis/rbac.authorization.k8s.io/v1/clusterroles/{name}", "patch", "patchRbacAuthorizationV1ClusterRole"),
+        ("/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale", "get", "readAppsV1NamespacedDeploymentScale"),
+        ("/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas", "get", "listFlowcontrolApiserverV1FlowSchema"),
+    ] {
+        assert_eq!(v2["paths"][path][method]["operationId"], id, "{path}");
+    }
+    assert_eq!(v2["paths"]["/apis/rbac.authorization.k8s.io/v1/clusterroles"]["get"]["tags"], json!(["rbacAuthorization_v1"]));
+    let mut seen = HashSet::new();
+    for operations in v2["paths"].as_object().unwrap().values() {
+        for (_, operation) in operations.as_object().unwrap().iter().filter(|(method, _)| *method != "parameters") {
+            assert!(seen.insert(operation["operationId"].as_str().unwrap().to_owned()), "{}", operation["operationId"]);
+        }
+    }
+    let create = &v2["paths"]["/api/v1/namespaces/{namespace}/pods"]["post"];
+    assert_eq!((&create["consumes"], create["responses"].as_object().unwrap().len(), &create["description"]), (&json!(["*/*"]), 4, &json!("create a Pod")));
+}
+
 fn custom_row(schema: Value) -> std::sync::Arc<Resource> {
     let definition = json!({"metadata": {"name": "crontabs.example.com", "uid": "u", "generation": 1}, "spec": {"group": "example.com", "scope": "Namespaced",
         "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}, "subresources": {"status": {}, "scale": {}}}]},

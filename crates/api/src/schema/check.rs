@@ -55,7 +55,7 @@ struct Step<'a> {
 
 enum Place<'a> {
     /// A field of a struct.
-    Field(&'a str),
+    Field(&'a str, &'static TypeInfo),
     /// A key of a map: part of the strict path, not of Go's field path.
     Key(&'a str),
     Index(usize),
@@ -67,8 +67,12 @@ impl Step<'_> {
         if let Some(outer) = self.outer {
             outer.go_path(path);
         }
-        if let Place::Field(name) = self.place {
+        if let Place::Field(name, owner) = self.place {
             if !path.is_empty() {
+                path.push('.');
+            }
+            if let Some(embedded) = embedded(owner.short_name(), name) {
+                path.push_str(embedded);
                 path.push('.');
             }
             path.push_str(name);
@@ -81,7 +85,7 @@ impl Step<'_> {
             outer.strict_path(path);
         }
         match self.place {
-            Place::Field(name) | Place::Key(name) => {
+            Place::Field(name, _) | Place::Key(name) => {
                 if !path.is_empty() {
                     path.push('.');
                 }
@@ -89,6 +93,25 @@ impl Step<'_> {
             }
             Place::Index(index) => path.push_str(&format!("[{index}]")),
         }
+    }
+}
+
+/// The struct that Go finds a field in when it is not the one that holds it: since Go 1.24 its name stands in the path.
+fn embedded(owner: &str, field: &str) -> Option<&'static str> {
+    const OF_VOLUMES: [&str; 9] =
+        ["capacity", "accessModes", "claimRef", "persistentVolumeReclaimPolicy", "storageClassName", "mountOptions", "volumeMode", "nodeAffinity", "volumeAttributesClassName"];
+    match (owner, field) {
+        ("Probe", "exec" | "httpGet" | "tcpSocket" | "grpc") => Some("ProbeHandler"),
+        ("Volume", name) if name != "name" => Some("VolumeSource"),
+        ("EphemeralContainer", name) if name != "targetContainerName" => Some("EphemeralContainerCommon"),
+        ("PersistentVolumeSpec", name) if !OF_VOLUMES.contains(&name) => Some("PersistentVolumeSource"),
+        ("ConfigMapKeySelector" | "SecretKeySelector" | "ConfigMapEnvSource" | "SecretEnvSource" | "ConfigMapVolumeSource" | "ConfigMapProjection" | "SecretProjection", "name") => Some("LocalObjectReference"),
+        ("IngressRule", "http") => Some("IngressRuleValue"),
+        ("RuleWithOperations", "apiGroups" | "apiVersions" | "resources" | "scope") => Some("Rule"),
+        ("NamedRuleWithOperations", "operations") => Some("RuleWithOperations"),
+        ("NamedRuleWithOperations", "apiGroups" | "apiVersions" | "resources" | "scope") => Some("RuleWithOperations.Rule"),
+        ("DeviceClaimConfiguration" | "DeviceClassConfiguration" | "DeviceAllocationConfiguration", "opaque") => Some("DeviceConfiguration"),
+        _ => None,
     }
 }
 
@@ -156,7 +179,7 @@ impl Walk {
             if failed.is_some() {
                 return true;
             }
-            let step = Step { outer, place: Place::Field(name) };
+            let step = Step { outer, place: Place::Field(name, ty) };
             let Some(field) = ty.field(name) else {
                 self.report(&step);
                 return false;
@@ -216,9 +239,9 @@ impl Walk {
                 Ok(())
             }
             (FieldType::IntOrString, Value::String(_)) => Ok(()),
-            (FieldType::IntOrString, Value::Number(number)) => integer(number, i64::from(i32::MIN), i64::from(i32::MAX)).map_err(|what| bare(&what, "int32")),
-            (FieldType::IntOrString, other) => Err(bare(word(other), "int32")),
-            (FieldType::Time | FieldType::MicroTime, other) => Err(bare(word(other), "string")),
+            (FieldType::IntOrString, Value::Number(number)) => integer(number, i64::from(i32::MIN), i64::from(i32::MAX)).map_err(|what| seat.refuse(&what, &FieldType::Int32, nested)),
+            (FieldType::IntOrString, other) => Err(seat.refuse(word(other), &FieldType::Int32, nested)),
+            (FieldType::Time | FieldType::MicroTime, other) => Err(seat.refuse(word(other), &FieldType::String, nested)),
             (FieldType::SchemaOrBool, Value::Bool(_)) => Ok(()),
             (FieldType::SchemaOrBool | FieldType::SchemaOrArray | FieldType::SchemaOrStrings, Value::Object(map)) => self.object(seat.ty, map, Some(seat.step)),
             (FieldType::SchemaOrArray, Value::Array(items)) => {

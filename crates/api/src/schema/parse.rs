@@ -124,6 +124,7 @@ fn field(line: &'static str, places: &HashMap<&str, u16>) -> Option<Field> {
                 for word in value.split(',') {
                     field.patch_strategy.merge |= word == "merge";
                     field.patch_strategy.retain_keys |= word == "retainKeys";
+                    field.patch_strategy.replace |= word == "replace";
                 }
             }
             Some(("merge", value)) => field.patch_merge_key = Some(value),

@@ -54,6 +54,12 @@ fn maps(original: &Map<String, Value>, modified: &Map<String, Value>, meta: Meta
             (Some(before), after) if before == after => {}
             (Some(Value::Object(before)), Value::Object(after)) => {
                 let (inner, strategy) = meta.object(key)?;
+                if strategy.replace {
+                    if what.changes {
+                        patch.insert(key.clone(), Value::Object(after.clone()));
+                    }
+                    continue;
+                }
                 let found = maps(before, after, inner, What { retain_keys: strategy.retain_keys, ..what })?;
                 if !found.is_empty() {
                     patch.insert(key.clone(), Value::Object(found));

@@ -31,7 +31,7 @@ impl Strategy {
 
     fn of(field: &Field) -> Self {
         let strategy = field.patch_strategy;
-        Self { merge: strategy.merge, retain_keys: strategy.retain_keys, replace: false, merge_key: field.patch_merge_key }
+        Self { merge: strategy.merge, retain_keys: strategy.retain_keys, replace: strategy.replace, merge_key: field.patch_merge_key }
     }
 }
 

@@ -55,6 +55,16 @@ fn merges_lists_by_key() {
     }
 }
 
+/// A budget's selector is one thing: a new one takes its place.
+#[test]
+fn some_objects_are_replaced() {
+    const BUDGET: &str = "io.k8s.api.policy.v1.PodDisruptionBudgetSpec";
+    let (before, after) = (json!({"minAvailable": 1, "selector": {"matchLabels": {"a": "b"}}}), json!({"minAvailable": 1, "selector": {"matchLabels": {"x": "y"}}}));
+    let patch = json!({"selector": {"matchLabels": {"x": "y"}}});
+    assert_eq!(patched(BUDGET, before.clone(), patch.clone()).unwrap(), after);
+    assert_eq!(two_way(&before, &after, schema::of(BUDGET)).unwrap(), patch);
+}
+
 #[test]
 fn refuses_in_upstreams_words() {
     for (ty, doc, patch, wanted) in [

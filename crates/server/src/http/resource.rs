@@ -174,6 +174,10 @@ impl Call {
             (&Method::GET | &Method::HEAD, None) => self.list().await,
             (&Method::GET | &Method::HEAD, Some(name)) => {
                 self.allow(Verb::Get)?;
+                // A state that is no older than the one asked for: the newest is, once it has come so far.
+                if let Some(version) = crate::reads::parse_version(self.query.get("resourceVersion").unwrap_or(""))? {
+                    self.api.reached(version).await?;
+                }
                 let object = self.api.get_any(&self.row, self.namespace(), name, self.target.subresource.as_deref()).await?;
                 self.show(200, &object)
             }

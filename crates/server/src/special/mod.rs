@@ -83,6 +83,9 @@ pub async fn before_create(api: &Api, row: &Resource, value: &mut Value, cx: &Co
     if is(row, "", "services") {
         return services::before_create(api, row, value, cx).await;
     }
+    if row.group == "resource.k8s.io" {
+        admin_access(api, row, value)?;
+    }
     Ok(Reserved::none())
 }
 
@@ -91,6 +94,26 @@ pub async fn before_update(api: &Api, row: &Resource, new: &mut Value, old: &Val
         return services::before_update(api, row, new, old, cx).await;
     }
     Ok(Reserved::none())
+}
+
+/// Devices are given for administration only in namespaces that say so (`AuthorizedForAdmin`).
+fn admin_access(api: &Api, row: &Resource, value: &Value) -> Result<(), Status> {
+    const LABEL: &str = "resource.kubernetes.io/admin-access";
+    let spec = match &*row.plural {
+        "resourceclaims" => "/spec",
+        "resourceclaimtemplates" => "/spec/spec",
+        _ => return Ok(()),
+    };
+    let requests = value.pointer(&format!("{spec}/devices/requests")).and_then(Value::as_array);
+    let Some(index) = requests.and_then(|all| all.iter().position(|request| request.pointer("/exactly/adminAccess").and_then(Value::as_bool) == Some(true))) else { return Ok(()) };
+    let namespace = api.store.get(&format!("/registry/namespaces/{}", crate::registry::text(value, "/metadata/namespace")));
+    if namespace.is_some_and(|namespace| namespace.meta().labels.get(LABEL).is_some_and(|value| value == "true")) {
+        return Ok(());
+    }
+    let field = format!("{}.devices.requests[{index}].exactly.adminAccess", spec.trim_start_matches('/').replace('/', "."));
+    let message = format!("Forbidden: admin access to devices requires the `{LABEL}: true` label on the containing namespace");
+    let cause = Cause { reason: "FieldValueForbidden".into(), message, field };
+    Err(Status::invalid(&row.group, &row.kind, crate::registry::text(value, "/metadata/name"), vec![cause]))
 }
 
 /// Namespaces that cannot be deleted.
@@ -108,6 +131,9 @@ pub fn before_delete(_api: &Api, row: &Resource, old: &Value) -> Result<(), Stat
 pub fn judge(row: &Resource, new: &Value, old: Option<&Value>, found: &[Cause]) -> Vec<Cause> {
     if is(row, "apiextensions.k8s.io", "customresourcedefinitions") {
         return crate::custom::rules::definition(new, old);
+    }
+    if is(row, "events.k8s.io", "events") {
+        return kinds::cluster::new_event(new, old);
     }
     match &row.custom {
         Some(custom) => crate::custom::rules::object(custom, new, old, found),

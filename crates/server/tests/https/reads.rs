@@ -184,6 +184,20 @@ async fn pods_are_selected_by_their_node_and_phase() {
     }
 }
 
+/// As lists do: who knows of a later state than this server is told, and shown nothing older.
+#[tokio::test]
+async fn one_object_is_no_older_than_asked_for() {
+    let server = Server::start().await;
+    server.post(CONFIG_MAPS, config_map("a")).await.expect(201);
+    let now = server.store.revision();
+    for version in ["0".to_owned(), "1".to_owned(), now.to_string()] {
+        server.get(&format!("{CONFIG_MAPS}/a?resourceVersion={version}")).await.expect(200);
+    }
+    let refused = server.get(&format!("{CONFIG_MAPS}/a?resourceVersion={}", now + 1_000_000)).await.expect(504);
+    assert_eq!(refused.json()["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");
+    server.get(&format!("{CONFIG_MAPS}/a?resourceVersion=x")).await.expect(400);
+}
+
 #[tokio::test]
 async fn requests_are_counted_by_what_they_ask_for() {
     let server = Server::start().await;

@@ -30,7 +30,7 @@ fn refuses_in_gos_words() {
         (DEPLOYMENT, containers(json!({"env": [{"name": "a", "value": 1}]})), "json: cannot unmarshal number into Go struct field EnvVar.spec.template.spec.containers.env.value of type string"),
         (DEPLOYMENT, containers(json!({"imagePullPolicy": 1})), "json: cannot unmarshal number into Go struct field Container.spec.template.spec.containers.imagePullPolicy of type v1.PullPolicy"),
         (DEPLOYMENT, containers(json!({"args": [1]})), "json: cannot unmarshal number into Go struct field Container.spec.template.spec.containers.args of type string"),
-        (DEPLOYMENT, containers(json!({"livenessProbe": {"httpGet": {"port": true}}})), "json: cannot unmarshal bool into Go value of type int32"),
+        (DEPLOYMENT, containers(json!({"livenessProbe": {"httpGet": {"port": true}}})), "json: cannot unmarshal bool into Go struct field HTTPGetAction.spec.template.spec.containers.livenessProbe.ProbeHandler.httpGet.port of type int32"),
         (POD, json!({"spec": "x"}), "json: cannot unmarshal string into Go struct field Pod.spec of type v1.PodSpec"),
         (POD, json!({"spec": {"containers": {}}}), "json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container"),
         ("io.k8s.api.core.v1.Secret", json!({"data": {"a": "abc?"}}), "illegal base64 data at input byte 3"),
