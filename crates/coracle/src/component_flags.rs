@@ -31,8 +31,9 @@ pub fn meaning(component: Component, flag: &str, value: &str) -> Meaning {
         Component::ApiServer => has::<ApiServerOptions>(flag) || has::<UserFlags>(flag),
         Component::ControllerManager => has::<ControllerOptions>(flag) || has::<Times>(flag),
         Component::Scheduler => has::<Times>(flag),
-        Component::OwnKubelet => flag == "node-labels",
-        Component::Kubelet => matches!(flag, "node-labels" | "register-with-taints" | "node-ip"),
+        // The last one is our own: upstream's proxy is no part of its kubelet.
+        Component::OwnKubelet => matches!(flag, "node-labels" | "service-proxy"),
+        Component::Kubelet => matches!(flag, "node-labels" | "register-with-taints" | "node-ip" | "service-proxy"),
     };
     let nothing = OF_PROCESSES.contains(&flag)
         || AS_IT_IS.contains(&(flag, value))
@@ -71,6 +72,7 @@ mod tests {
             (Component::ControllerManager, "allocate-node-cidrs", "false", Meaning::Missing),
             (Component::Scheduler, "config", "/x", Meaning::Missing),
             (Component::Kubelet, "node-labels", "a=b", Meaning::Honoured),
+            (Component::Kubelet, "service-proxy", "none", Meaning::Honoured),
             (Component::OwnKubelet, "node-ip", "10.0.0.1", Meaning::Nothing),
             (Component::Kubelet, "cloud-provider", "external", Meaning::Missing),
         ] {

@@ -1,4 +1,4 @@
-//! Two machines of a lab, as root, whose agents' certificates live for twenty seconds: the node outlives them. Meanwhile: what else of a cluster's names and certificates can be
+//! Two machines of a lab, as root, whose agents' certificates live for fifteen seconds: the node outlives them. Meanwhile: what else of a cluster's names and certificates can be
 //! asked for, and the authority of proxies in front, which changes while an API server behind another one serves.
 
 mod machines;
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use machines::Lab;
 use pki::{Authority, Certificate, Pki};
 
-const LIFE_SECONDS: i64 = 20;
+const LIFE_SECONDS: i64 = 15;
 /// Certificates begin so much before they were signed: clocks differ.
 const BACKDATE_SECONDS: i64 = 300;
 
@@ -19,7 +19,7 @@ apiVersion: kubeadm.k8s.io/v1beta4
 kind: ClusterConfiguration
 networking: {dnsDomain: boat.example}
 apiServer: {extraArgs: [{name: v, value: '2'}]}
-controllerManager: {extraArgs: [{name: cluster-signing-duration, value: 20s}]}
+controllerManager: {extraArgs: [{name: cluster-signing-duration, value: 15s}]}
 ";
 
 /// Its files are the node's: no image is needed but an empty one.

@@ -9,6 +9,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::error::Error;
+use crate::options::Workflow;
 use crate::host::Host;
 use crate::documents::Document;
 use crate::{certs, completion, config, config_file, init, join, kubeconfig_user, options, reset, tokens, upgrade};
@@ -27,7 +28,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run this command in order to set up the Kubernetes control plane
-    Init(init::InitCommand),
+    Init(Workflow<init::Options>),
     /// Run this on any machine you wish to join an existing cluster
     Join(join::JoinCommand),
     /// Manage bootstrap tokens
@@ -35,7 +36,7 @@ enum Command {
     /// Commands related to handling Kubernetes certificates
     Certs(certs::CertsCommand),
     /// Performs a best effort revert of changes made to this host by 'kubeadm init' or 'kubeadm join'
-    Reset(reset::ResetCommand),
+    Reset(Workflow<reset::Options>),
     /// Manage configuration for a kubeadm cluster persisted in a ConfigMap in the cluster
     Config(config::ConfigCommand),
     /// Kubeconfig file utilities

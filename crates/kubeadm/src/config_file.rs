@@ -152,12 +152,12 @@ pub fn init(options: &mut init::Options, path: &Path) -> Result<(), Error> {
 pub fn of_init(options: &mut init::Options, documents: &[Document]) -> Result<(), Error> {
     if let Some(value) = of_kind(documents, "InitConfiguration") {
         let read = Reader(value);
-        node_registration(&read, &mut options.file, &mut options.node_name, &mut options.ignore_preflight_errors)?;
+        node_registration(&read, &mut options.file, &mut options.node_name, &mut options.common.ignore_preflight_errors)?;
         options.apiserver_advertise_address = read.address("/localAPIEndpoint/advertiseAddress")?;
         set(&mut options.apiserver_bind_port, read.port("/localAPIEndpoint/bindPort")?);
         options.certificate_key = read.parsed("/certificateKey", str::parse)?;
-        options.skip_phases.extend(read.texts("/skipPhases")?);
-        options.dry_run |= read.truth("/dryRun")?;
+        options.common.skip_phases.extend(read.texts("/skipPhases")?);
+        options.common.dry_run |= read.truth("/dryRun")?;
         options.file.tokens = read.list("/bootstrapTokens")?.into_iter().flatten().map(token).collect::<Result<_, _>>()?;
         read.pass_over(&["/patches/directory"]);
     }
@@ -200,7 +200,7 @@ pub fn join(options: &mut join::Options, path: &Path) -> Result<(), Error> {
 pub fn of_join(options: &mut join::Options, documents: &[Document]) -> Result<(), Error> {
     let Some(value) = of_kind(documents, "JoinConfiguration") else { return Ok(()) };
     let read = Reader(value);
-    node_registration(&read, &mut options.file, &mut options.node_name, &mut options.ignore_preflight_errors)?;
+    node_registration(&read, &mut options.file, &mut options.node_name, &mut options.common.ignore_preflight_errors)?;
     if let Some(endpoint) = read.text("/discovery/bootstrapToken/apiServerEndpoint")? {
         options.endpoint = Some(endpoint);
     }
@@ -210,8 +210,8 @@ pub fn of_join(options: &mut join::Options, documents: &[Document]) -> Result<()
     options.discovery_token_ca_cert_hash = read.texts("/discovery/bootstrapToken/caCertHashes")?;
     options.discovery_token_unsafe_skip_ca_verification = read.truth("/discovery/bootstrapToken/unsafeSkipCAVerification")?;
     options.discovery_file = read.text("/discovery/file/kubeConfigPath")?.map(Into::into);
-    options.skip_phases.extend(read.texts("/skipPhases")?);
-    options.dry_run |= read.truth("/dryRun")?;
+    options.common.skip_phases.extend(read.texts("/skipPhases")?);
+    options.common.dry_run |= read.truth("/dryRun")?;
     if read.0.get("controlPlane").is_some_and(|value| !value.is_null()) {
         options.control_plane = true;
         options.certificate_key = read.parsed("/controlPlane/certificateKey", str::parse)?;
@@ -249,7 +249,7 @@ mod tests {
         let options = of("apiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\nlocalAPIEndpoint: {advertiseAddress: 10.0.0.1, bindPort: 7443}\nnodeRegistration: {name: x, taints: []}\nskipPhases: [addon]\ndryRun: true\nbootstrapTokens:\n- {token: abcdef.0123456789abcdef, ttl: 1h0m0s, usages: [signing]}\n- {description: second}\n---\napiVersion: kubeadm.k8s.io/v1beta3\nkind: ClusterConfiguration\nnetworking: {podSubnet: 10.32.0.0/12, dnsDomain: example.org}\ncontrollerManager: {extraArgs: {cluster-signing-duration: 1h}}\nscheduler: {extraArgs: {v: '4'}}\ncontrolPlaneEndpoint: lb\napiServer: {certSANs: [a, b], extraArgs: {audit-log-path: '-'}}\netcd: {external: {endpoints: ['https://e:2379'], caFile: /ca, certFile: '', keyFile: ''}}\n---\napiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: 7\n").unwrap();
         assert_eq!((options.apiserver_advertise_address.unwrap().to_string().as_str(), options.apiserver_bind_port, options.node_name.as_deref()), ("10.0.0.1", 7443, Some("flag")));
         assert_eq!((options.pod_network_cidr.as_str(), options.service_cidr.as_str(), options.control_plane_endpoint.as_deref()), ("10.32.0.0/12", init::DEFAULT_SERVICE_SUBNET, Some("lb")));
-        assert_eq!((options.skip_phases.as_slice(), options.dry_run, options.file.taints.as_deref()), (&["addon".to_owned()][..], true, Some(&[][..])));
+        assert_eq!((options.common.skip_phases.as_slice(), options.common.dry_run, options.file.taints.as_deref()), (&["addon".to_owned()][..], true, Some(&[][..])));
         assert_eq!((options.file.tokens.len(), options.file.tokens[0].ttl.unwrap().as_secs(), options.file.tokens[1].description.as_deref()), (2, 3600, Some("second")));
         assert_eq!((options.file.args.api_server.as_slice(), options.apiserver_cert_extra_sans.len()), (&[("audit-log-path".to_owned(), "-".to_owned())][..], 2));
         let etcd = options.etcd.external().unwrap();

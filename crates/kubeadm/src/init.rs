@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use jiff::SignedDuration;
 use serde_json::Value;
 
@@ -20,38 +20,19 @@ use crate::files::{Journal, names_in};
 use crate::host::{ControlPlane, ExternalEtcd, Host};
 use crate::init_phases::{self, PHASES};
 use crate::objects::kubelet_configuration;
+use crate::options::{Common, Workflow};
 use crate::phases;
 use crate::shared_certificates::CertificateKey;
 
 pub const DEFAULT_POD_SUBNET: &str = "10.244.0.0/16";
 pub const DEFAULT_SERVICE_SUBNET: &str = "10.96.0.0/12";
-pub const DEFAULT_DATA: &str = "/var/lib/coracle";
 /// The cluster's DNS is the tenth address of the Services' range.
 const DNS_OFFSET: u128 = 10;
 
-#[derive(Args, Debug)]
-#[command(args_conflicts_with_subcommands = true)]
-pub struct InitCommand {
-    #[command(flatten)]
-    options: Options,
-    #[command(subcommand)]
-    what: Option<What>,
-}
-
-#[derive(Subcommand, Debug)]
-enum What {
-    /// Use this command to invoke single phase of the "init" workflow
-    Phase {
-        /// The phase, and a part of it: `certs apiserver`; without it they are listed
-        #[arg(value_name = "PHASE", num_args = 0..=2)]
-        words: Vec<String>,
-        #[command(flatten)]
-        options: Box<Options>,
-    },
-}
-
 #[derive(Args, Debug, Clone)]
 pub struct Options {
+    #[command(flatten)]
+    pub common: Common,
     /// The IP address the API Server will advertise it's listening on; found by itself when left out
     #[arg(long, value_name = "IP")]
     pub apiserver_advertise_address: Option<IpAddr>,
@@ -88,18 +69,9 @@ pub struct Options {
     /// `none`: this machine gets no pod network until one is applied
     #[arg(long, value_name = "WHICH", value_parser = ["builtin", "none"], default_value = "builtin")]
     pub network: String,
-    /// Where the cluster's data are kept
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_DATA)]
-    pub data_dir: PathBuf,
     /// Where to save and store the certificates
     #[arg(long, value_name = "DIR", default_value = "/etc/kubernetes/pki")]
     pub cert_dir: PathBuf,
-    /// Checks whose errors will be shown as warnings; 'all' ignores errors from all checks
-    #[arg(long, value_name = "CHECKS", value_delimiter = ',')]
-    pub ignore_preflight_errors: Vec<String>,
-    /// Phases to be skipped
-    #[arg(long, value_name = "PHASES", value_delimiter = ',')]
-    pub skip_phases: Vec<String>,
     #[command(flatten)]
     pub etcd: EtcdFlags,
     /// Upload control-plane certificates to the kubeadm-certs Secret
@@ -114,21 +86,12 @@ pub struct Options {
     /// The kubeconfig file to use when talking to the cluster
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// Path to a kubeadm configuration file
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Don't apply any changes; just output what would be done
-    #[arg(long)]
-    pub dry_run: bool,
     /// Of the file.
     #[arg(skip)]
     pub file: FromFile,
     /// Taken for upstream's sake: there is one version, this program's
     #[arg(long, value_name = "VERSION")]
     pub kubernetes_version: Option<String>,
-    /// Taken for upstream's sake: the container runtime is built in
-    #[arg(long, value_name = "SOCKET")]
-    pub cri_socket: Option<String>,
 }
 
 /// An etcd that several control planes share: kube-apiserver's flags for it.
@@ -225,7 +188,7 @@ impl<'a> Init<'a> {
             None => None,
         };
         let what = ControlPlane {
-            data_dir: options.data_dir.clone(),
+            data_dir: options.common.data_dir.clone(),
             pki_dir: options.cert_dir.clone(),
             node_name: node_name(options.node_name.as_ref()),
             advertise_address: address,
@@ -234,7 +197,7 @@ impl<'a> Init<'a> {
             service_cidr: options.service_cidr.clone(),
             extra_names,
             no_network: options.network == "none",
-            no_proxy: options.file.proxy_disabled || skips_proxy(&options.skip_phases),
+            no_proxy: options.file.proxy_disabled || skips_proxy(&options.common.skip_phases),
             etcd: options.etcd.external(),
             dns_domain: options.service_dns_domain.clone(),
             args: options.file.args.clone(),
@@ -269,17 +232,17 @@ impl<'a> Init<'a> {
     }
 
     fn phases(&mut self) -> Result<(), Error> {
-        for phase in PHASES.iter().filter(|phase| !phase.is_skipped(&self.options.skip_phases)) {
+        for phase in PHASES.iter().filter(|phase| !phase.is_skipped(&self.options.common.skip_phases)) {
             init_phases::run(self, phase.name, None).phase(phase.name)?;
         }
         Ok(())
     }
 }
 
-pub fn run(command: &InitCommand, host: &dyn Host) -> Result<(), Error> {
-    match &command.what {
+pub fn run(command: &Workflow<Options>, host: &dyn Host) -> Result<(), Error> {
+    match command.alone() {
         None => workflow(&filled(&command.options)?, host),
-        Some(What::Phase { words, options }) => {
+        Some((words, options)) => {
             let Some((phase, part)) = phases::find(&PHASES, "init", words)? else { return Ok(()) };
             let options = filled(options)?;
             let mut init = Init::of(&options, host)?;
@@ -293,14 +256,14 @@ pub fn run(command: &InitCommand, host: &dyn Host) -> Result<(), Error> {
 /// With what the file says.
 fn filled(options: &Options) -> Result<Options, Error> {
     let mut options = options.clone();
-    if let Some(path) = options.config.clone() {
+    if let Some(path) = options.common.config.clone() {
         config_file::init(&mut options, &path)?;
     }
     Ok(options)
 }
 
 fn workflow(options: &Options, host: &dyn Host) -> Result<(), Error> {
-    phases::known(&PHASES, &options.skip_phases)?;
+    phases::known(&PHASES, &options.common.skip_phases)?;
     let mut init = Init::of(options, host)?;
     println!("[init] Using Kubernetes version: {}", host.version());
     if let Err(error) = init.phases() {
@@ -313,7 +276,7 @@ fn workflow(options: &Options, host: &dyn Host) -> Result<(), Error> {
         return Err(error);
     }
     init.journal.keep();
-    if options.dry_run {
+    if options.common.dry_run {
         println!("[dryrun] Finished dry-running successfully. Above are the resources that would be created");
     }
     Ok(())

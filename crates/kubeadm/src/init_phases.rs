@@ -50,7 +50,7 @@ pub const PROXY: &str = "kube-proxy";
 
 /// One phase, or only a part of it.
 pub fn run(init: &mut Init<'_>, phase: &str, only: Option<&str>) -> Result<(), Error> {
-    if init.options.dry_run && phase != "preflight" {
+    if init.options.common.dry_run && phase != "preflight" {
         return dry_run(init, phase);
     }
     match phase {
@@ -64,10 +64,10 @@ pub fn run(init: &mut Init<'_>, phase: &str, only: Option<&str>) -> Result<(), E
         "mark-control-plane" => with_client(init, async |init, client| publish::mark_control_plane(&client, &init.what.node_name, init.options.file.taints.as_deref()).await),
         "bootstrap-token" => bootstrap_token(init),
         "addon" => {
-            if wants("addon", "coredns", only, &init.options.skip_phases) {
+            if wants("addon", "coredns", only, &init.options.common.skip_phases) {
                 println!("[addons] Applied essential addon: CoreDNS");
             }
-            if wants("addon", PROXY, only, &init.options.skip_phases) {
+            if wants("addon", PROXY, only, &init.options.common.skip_phases) {
                 match init.what.no_proxy {
                     true => println!("[addons] Skipping the kube-proxy addon: it is disabled in the configuration"),
                     false => println!("[addons] Applied essential addon: kube-proxy"),
@@ -127,7 +127,7 @@ fn with_client(init: &mut Init<'_>, work: impl AsyncFnOnce(&mut Init<'_>, Client
 }
 
 fn preflight(init: &Init<'_>) -> Result<(), Error> {
-    let ignored = preflight::ignored(&init.options.ignore_preflight_errors);
+    let ignored = preflight::ignored(&init.options.common.ignore_preflight_errors);
     preflight::root(&ignored)?;
     println!("[preflight] Running pre-flight checks");
     preflight::run(&init.what.checks(init.host, Etcd::Empty), &ignored)
@@ -137,7 +137,7 @@ fn certs(init: &mut Init<'_>, only: Option<&str>) -> Result<(), Error> {
     let pki = init.what.pki();
     println!("[certs] Using certificateDir folder {:?}", pki.0.display().to_string());
     init.journal.expect(&pki.0);
-    let wanted = |name: &str| wants("certs", name, only, &init.options.skip_phases);
+    let wanted = |name: &str| wants("certs", name, only, &init.options.common.skip_phases);
     pki.ensure_some(&init.what.names()?, Timestamp::now().as_second(), &wanted, &mut |line| println!("{line}"))
 }
 
@@ -183,10 +183,10 @@ fn configuration(init: &Init<'_>) -> ClusterConfiguration {
 
 fn upload_config(init: &mut Init<'_>, only: Option<&str>) -> Result<(), Error> {
     with_client(init, async |init, client| {
-        if wants("upload-config", "kubeadm", only, &init.options.skip_phases) {
+        if wants("upload-config", "kubeadm", only, &init.options.common.skip_phases) {
             publish::configuration(&client, &configuration(init)).await?;
         }
-        if wants("upload-config", "kubelet", only, &init.options.skip_phases) {
+        if wants("upload-config", "kubelet", only, &init.options.common.skip_phases) {
             publish::kubelet_configuration(&client, &init.kubelet).await?;
         }
         Ok(())

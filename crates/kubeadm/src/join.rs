@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use client::Client;
 use client::kubeconfig::Config;
 use jiff::{SignedDuration, Timestamp};
@@ -21,11 +21,12 @@ use crate::files::{Journal, names_in};
 use crate::host::{Agent, Host, KUBELET_FOLDER, KUBERNETES_FOLDER};
 use crate::identity::IdentityFile;
 use crate::control_plane::{ADMIN, BIND_PORT, KUBELET_PORT, running};
-use crate::init::{DEFAULT_DATA, node_name};
+use crate::init::node_name;
 use crate::join_phases::{self, PHASES};
 use crate::{extra_args, join_command};
 use crate::kubeconfig::{Login, kubeconfig};
 use crate::objects::{ClusterConfiguration, KUBEADM_CONFIG, KUBELET_CONFIG};
+use crate::options::{Common, Workflow};
 use crate::phases;
 use crate::preflight::{self, Check};
 use crate::rest::{self, CONFIG_MAPS, NODES, connect};
@@ -36,31 +37,18 @@ use crate::signing::{CLIENT_SIGNER, Wish, sign};
 const SIGNING_PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Args, Debug)]
-#[command(args_conflicts_with_subcommands = true)]
 pub struct JoinCommand {
     /// Address of the control plane's API server, as 192.0.2.1:6443
     #[arg(value_name = "API-SERVER-ENDPOINT")]
     endpoint: Option<String>,
     #[command(flatten)]
-    options: Options,
-    #[command(subcommand)]
-    what: Option<What>,
-}
-
-#[derive(Subcommand, Debug)]
-enum What {
-    /// Use this command to invoke single phase of the "join" workflow
-    Phase {
-        /// The phase, and a part of it: `control-plane-prepare certs`; then the API server's address, where it is needed. Without any, the phases are listed
-        #[arg(value_name = "PHASE", num_args = 0..=3)]
-        words: Vec<String>,
-        #[command(flatten)]
-        options: Box<Options>,
-    },
+    workflow: Workflow<Options>,
 }
 
 #[derive(Args, Debug, Clone)]
 pub struct Options {
+    #[command(flatten)]
+    pub common: Common,
     /// Of the command line, or the file.
     #[arg(skip)]
     pub endpoint: Option<String>,
@@ -97,30 +85,12 @@ pub struct Options {
     /// Port for the API Server of this node to bind to
     #[arg(long, value_name = "PORT", default_value_t = BIND_PORT)]
     pub apiserver_bind_port: u16,
-    /// Where the node's data are kept
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_DATA)]
-    pub data_dir: PathBuf,
-    /// Checks whose errors will be shown as warnings; 'all' ignores errors from all checks
-    #[arg(long, value_name = "CHECKS", value_delimiter = ',')]
-    pub ignore_preflight_errors: Vec<String>,
     /// For file-based discovery, a kubeconfig from which to load cluster information
     #[arg(long, value_name = "FILE", conflicts_with_all = ["discovery_token", "discovery_token_ca_cert_hash"])]
     pub discovery_file: Option<PathBuf>,
-    /// Path to a kubeadm configuration file
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Don't apply any changes; just output what would be done
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Phases to be skipped
-    #[arg(long, value_name = "PHASES", value_delimiter = ',')]
-    pub skip_phases: Vec<String>,
     /// Of the file.
     #[arg(skip)]
     pub file: FromFile,
-    /// Taken for upstream's sake: the container runtime is built in
-    #[arg(long, value_name = "SOCKET")]
-    pub cri_socket: Option<String>,
 }
 
 /// What the options come to.
@@ -262,7 +232,7 @@ impl<'a> Join<'a> {
     }
 
     pub fn ignored(&self) -> BTreeSet<String> {
-        preflight::ignored(&self.options.ignore_preflight_errors)
+        preflight::ignored(&self.options.common.ignore_preflight_errors)
     }
 
     /// What the cluster says of itself; found out once.
@@ -290,7 +260,7 @@ impl<'a> Join<'a> {
         println!("[preflight] Running pre-flight checks");
         preflight::root(&ignored)?;
         let files = Files::new();
-        let running = running(self.host, &options.data_dir);
+        let running = running(self.host, &options.common.data_dir);
         let mut checks = vec![Check::FileAvailable(files.kubeconfig), Check::PortOpen(KUBELET_PORT), Check::HostName(self.wanted.node_name.clone()), Check::Found { name: "Coracle", wrong: running }];
         if !options.control_plane {
             checks.push(Check::FileAvailable(files.ca));
@@ -307,12 +277,15 @@ impl<'a> Join<'a> {
         let Some(learned) = &self.learned else { return Ok(()) };
         let agent = become_worker(self.options, &self.wanted, learned, &mut self.journal)?;
         println!("[kubelet-start] Starting the kubelet");
-        self.before = Some(names_in(&self.options.data_dir));
-        self.host.start_agent(&agent).map_err(Error::Host)
+        self.before = Some(names_in(&self.options.common.data_dir));
+        let started = Instant::now();
+        self.host.start_agent(&agent).map_err(Error::Host)?;
+        println!("[kubelet-check] The kubelet is healthy after {:.3}s", started.elapsed().as_secs_f64());
+        Ok(())
     }
 
     fn phases(&mut self) -> Result<(), Error> {
-        for phase in PHASES.iter().filter(|phase| !phase.is_skipped(&self.options.skip_phases)) {
+        for phase in PHASES.iter().filter(|phase| !phase.is_skipped(&self.options.common.skip_phases)) {
             join_phases::run(self, phase.name, None).phase(phase.name)?;
         }
         Ok(())
@@ -320,8 +293,8 @@ impl<'a> Join<'a> {
 }
 
 pub fn run(command: &JoinCommand, host: &dyn Host) -> Result<(), Error> {
-    let Some(What::Phase { words, options }) = &command.what else {
-        return workflow(&filled(&command.options, command.endpoint.clone())?, host);
+    let Some((words, options)) = command.workflow.alone() else {
+        return workflow(&filled(&command.workflow.options, command.endpoint.clone())?, host);
     };
     // Addresses have what no phase has.
     let (endpoint, words) = match words.split_last() {
@@ -343,26 +316,26 @@ pub fn run(command: &JoinCommand, host: &dyn Host) -> Result<(), Error> {
 /// With what the file says.
 fn filled(options: &Options, endpoint: Option<String>) -> Result<Options, Error> {
     let mut options = Options { endpoint, ..options.clone() };
-    if let Some(path) = options.config.clone() {
+    if let Some(path) = options.common.config.clone() {
         config_file::join(&mut options, &path)?;
     }
     Ok(options)
 }
 
 fn workflow(options: &Options, host: &dyn Host) -> Result<(), Error> {
-    phases::known(&PHASES, &options.skip_phases)?;
+    phases::known(&PHASES, &options.common.skip_phases)?;
     let mut join = Join::of(options, host)?;
     if let Err(error) = join.phases() {
         // As it was found.
         if let Some(before) = &join.before
-            && let Err(message) = host.undo(&options.data_dir, before)
+            && let Err(message) = host.undo(&options.common.data_dir, before)
         {
             eprintln!("warning: {message}");
         }
         return Err(error);
     }
     join.journal.keep();
-    match (options.dry_run, options.control_plane) {
+    match (options.common.dry_run, options.control_plane) {
         (true, _) => {}
         (false, true) => print!("{}", join_command::joined_control_plane()),
         (false, false) => print!("{}", join_command::JOINED),
@@ -400,7 +373,7 @@ fn become_worker(options: &Options, wanted: &Wanted, learned: &Learned, journal:
     journal.write(&files.kubeconfig, kubeconfig(&learned.server, &learned.ca, &user, &Login::File(&current)).as_bytes())?;
     journal.write(&files.flags, format!("KUBELET_KUBEADM_ARGS=\"--hostname-override={}\"\n", wanted.node_name).as_bytes())?;
     Ok(Agent {
-        data_dir: options.data_dir.clone(),
+        data_dir: options.common.data_dir.clone(),
         kubeconfig: files.kubeconfig,
         config: files.config,
         node_name: wanted.node_name.clone(),
@@ -420,7 +393,7 @@ mod tests {
 
     fn of(line: &str) -> Result<Wanted, Error> {
         let command = of_line::<JoinCommand>(line).unwrap();
-        wanted(&Options { endpoint: command.endpoint, ..command.options })
+        wanted(&Options { endpoint: command.endpoint, ..command.workflow.options })
     }
 
     #[test]

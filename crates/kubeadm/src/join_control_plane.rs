@@ -57,7 +57,7 @@ fn instance(options: &Options, node_name: &str, cluster: &ClusterConfiguration, 
         }
     }
     Ok(ControlPlane {
-        data_dir: options.data_dir.clone(),
+        data_dir: options.common.data_dir.clone(),
         pki_dir: std::path::Path::new(KUBERNETES_FOLDER).join("pki"),
         node_name: node_name.to_owned(),
         advertise_address: advertised(options.apiserver_advertise_address.or(options.node_ip), &cluster.service_subnet, host)?,

@@ -34,10 +34,10 @@ pub fn run(join: &mut Join<'_>, phase: &str, only: Option<&str>) -> Result<(), E
         return Ok(());
     }
     let control_plane = join.options.control_plane;
-    if join.options.dry_run && phase != "preflight" {
+    if join.options.common.dry_run && phase != "preflight" {
         return dry_run(join, phase);
     }
-    let skipped = &join.options.skip_phases;
+    let skipped = &join.options.common.skip_phases;
     let wanted = |part: &str| wants(phase, part, only, skipped);
     match phase {
         "preflight" => {

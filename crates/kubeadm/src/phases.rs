@@ -53,6 +53,9 @@ pub fn find<'a>(phases: &'a [Phase], workflow: &str, words: &'a [String]) -> Res
         return Ok(None);
     };
     let phase = phases.iter().find(|phase| phase.name == name).ok_or_else(|| Error::Invalid(format!("unknown command {name:?} for \"kubeadm {workflow} phase\"\nhint: there are {}", names(phases))))?;
+    if let Some(more) = words.get(2) {
+        return Err(Error::Invalid(format!("unknown command {more:?} for \"kubeadm {workflow} phase {name}\"")));
+    }
     match words.get(1) {
         Some(part) if part != "all" && !phase.parts.contains(&part.as_str()) => Err(Error::Invalid(format!("unknown command {part:?} for \"kubeadm {workflow} phase {name}\"\nhint: there are {}", phase.parts.join(", ")))),
         part => Ok(Some((phase, part.map(String::as_str)))),
@@ -71,7 +74,7 @@ mod tests {
         assert!(known(&all, &of("certs/x")).unwrap_err().to_string().starts_with("invalid phase name: certs/x") && known(&all, &of("x")).is_err());
         let words = of("certs ca");
         assert!(matches!(find(&all, "init", &words).unwrap(), Some((phase, Some("ca"))) if phase.name == "certs"));
-        assert!(find(&all, "init", &of("certs all")).is_ok() && find(&all, "init", &of("certs x")).is_err() && find(&all, "init", &of("x")).is_err());
+        assert!(find(&all, "init", &of("certs all")).is_ok() && find(&all, "init", &of("certs x")).is_err() && find(&all, "init", &of("certs ca x")).is_err() && find(&all, "init", &of("x")).is_err());
         for (only, skipped, wanted) in [(None, "", true), (Some("all"), "", true), (Some("ca"), "", true), (Some("apiserver"), "", false), (None, "certs/ca", false), (None, "addon/ca", true)] {
             assert_eq!(wants("certs", "ca", only, &of(skipped)), wanted, "{only:?} {skipped}");
         }

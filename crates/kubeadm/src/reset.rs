@@ -3,14 +3,14 @@
 use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::Args;
 
 use crate::config_file::Reader;
 use crate::documents::{self, of_kind};
 use crate::error::{Error, InPhase};
 use crate::files;
 use crate::host::{Host, KUBELET_FOLDER, KUBERNETES_FOLDER};
-use crate::init::DEFAULT_DATA;
+use crate::options::{Common, Workflow};
 use crate::phases::{self, Phase};
 use crate::preflight;
 
@@ -23,58 +23,22 @@ pub const PHASES: [Phase; 3] = [
     Phase { name: "cleanup-node", short: "Run cleanup node.", parts: &[] },
 ];
 
-#[derive(Args, Debug)]
-#[command(args_conflicts_with_subcommands = true)]
-pub struct ResetCommand {
-    #[command(flatten)]
-    options: Options,
-    #[command(subcommand)]
-    what: Option<What>,
-}
-
-#[derive(Subcommand, Debug)]
-enum What {
-    /// Use this command to invoke single phase of the "reset" workflow
-    Phase {
-        /// The phase; without it they are listed
-        #[arg(value_name = "PHASE", num_args = 0..=1)]
-        words: Vec<String>,
-        #[command(flatten)]
-        options: Box<Options>,
-    },
-}
-
 #[derive(Args, Debug, Clone)]
 pub struct Options {
+    #[command(flatten)]
+    common: Common,
     /// Reset the node without prompting for confirmation
     #[arg(long, short)]
     force: bool,
-    /// Where the node's data are kept
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_DATA)]
-    data_dir: PathBuf,
     /// The path to the directory where the certificates are stored. If specified, clean this directory
     #[arg(long, value_name = "DIR", default_value = "/etc/kubernetes/pki")]
     cert_dir: PathBuf,
     /// Cleanup the "/etc/kubernetes/tmp" directory
     #[arg(long)]
     cleanup_tmp_dir: bool,
-    /// Path to a kubeadm configuration file
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Don't apply any changes; just output what would be done
-    #[arg(long)]
-    dry_run: bool,
-    /// Checks whose errors will be shown as warnings; 'all' ignores errors from all checks
-    #[arg(long, value_name = "CHECKS", value_delimiter = ',')]
-    ignore_preflight_errors: Vec<String>,
-    /// Phases to be skipped
-    #[arg(long, value_name = "PHASES", value_delimiter = ',')]
-    skip_phases: Vec<String>,
     /// Taken for upstream's sake: nothing is asked of the cluster
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    #[arg(long, value_name = "SOCKET", hide = true)]
-    cri_socket: Option<String>,
 }
 
 /// With what a ResetConfiguration says.
@@ -82,10 +46,10 @@ pub fn of_file(options: &mut Options, documents: &[documents::Document]) -> Resu
     let Some(value) = of_kind(documents, "ResetConfiguration") else { return Ok(()) };
     let read = Reader(value);
     options.force |= read.truth("/force")?;
-    options.dry_run |= read.truth("/dryRun")?;
+    options.common.dry_run |= read.truth("/dryRun")?;
     options.cleanup_tmp_dir |= read.truth("/cleanupTmpDir")?;
-    options.ignore_preflight_errors.extend(read.texts("/ignorePreflightErrors")?);
-    options.skip_phases.extend(read.texts("/skipPhases")?);
+    options.common.ignore_preflight_errors.extend(read.texts("/ignorePreflightErrors")?);
+    options.common.skip_phases.extend(read.texts("/skipPhases")?);
     if let Some(folder) = read.text("/certificatesDir")? {
         options.cert_dir = folder.into();
     }
@@ -95,7 +59,7 @@ pub fn of_file(options: &mut Options, documents: &[documents::Document]) -> Resu
 
 fn filled(options: &Options) -> Result<Options, Error> {
     let mut options = options.clone();
-    if let Some(path) = &options.config {
+    if let Some(path) = &options.common.config {
         let (documents, notes) = documents::read(path)?;
         notes.warn();
         if of_kind(&documents, "ResetConfiguration").is_none() {
@@ -121,11 +85,11 @@ pub fn confirmed(question: &str) -> Result<bool, Error> {
 }
 
 fn preflight(options: &Options) -> Result<(), Error> {
-    if !options.force && !options.dry_run && !agreed()? {
+    if !options.force && !options.common.dry_run && !agreed()? {
         return Err(Error::Host("aborted reset operation".into()));
     }
     println!("[preflight] Running pre-flight checks");
-    preflight::root(&preflight::ignored(&options.ignore_preflight_errors))
+    preflight::root(&preflight::ignored(&options.common.ignore_preflight_errors))
 }
 
 fn cleanup(options: &Options, host: &dyn Host) -> Result<(), Error> {
@@ -139,7 +103,7 @@ fn cleanup(options: &Options, host: &dyn Host) -> Result<(), Error> {
         folders.push(Path::new(KUBERNETES_FOLDER).join(TEMPORARY));
     }
     let list = |paths: &[PathBuf]| paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ");
-    if options.dry_run {
+    if options.common.dry_run {
         println!("[dryrun] Would stop the kubelet service");
         println!("[dryrun] Would unmount mounted directories in {KUBELET_FOLDER:?}");
         println!("[dryrun] Would remove Kubernetes-managed containers");
@@ -149,7 +113,7 @@ fn cleanup(options: &Options, host: &dyn Host) -> Result<(), Error> {
     }
     println!("[reset] Stopping the kubelet service");
     println!("[reset] Unmounting mounted directories in {KUBELET_FOLDER:?}");
-    host.remove(&options.data_dir).map_err(Error::Host)?;
+    host.remove(&options.common.data_dir).map_err(Error::Host)?;
     println!("[reset] Deleting contents of directories: [{}]", list(&folders));
     println!("[reset] Deleting files: [{}]", list(&names));
     folders.iter().for_each(|folder| files::remove(folder));
@@ -169,15 +133,15 @@ fn one(options: &Options, host: &dyn Host, phase: &str) -> Result<(), Error> {
     }
 }
 
-pub fn run(command: &ResetCommand, host: &dyn Host) -> Result<(), Error> {
-    if let Some(What::Phase { words, options }) = &command.what {
+pub fn run(command: &Workflow<Options>, host: &dyn Host) -> Result<(), Error> {
+    if let Some((words, options)) = command.alone() {
         let Some((phase, _)) = phases::find(&PHASES, "reset", words)? else { return Ok(()) };
         return one(&filled(options)?, host, phase.name).phase(phase.name);
     }
     let options = filled(&command.options)?;
-    phases::known(&PHASES, &options.skip_phases)?;
+    phases::known(&PHASES, &options.common.skip_phases)?;
     // A cluster of one machine has its objects with it: nobody's etcd is left.
-    for phase in PHASES.iter().filter(|phase| !phase.is_skipped(&options.skip_phases) && phase.name != "remove-etcd-member") {
+    for phase in PHASES.iter().filter(|phase| !phase.is_skipped(&options.common.skip_phases) && phase.name != "remove-etcd-member") {
         one(&options, host, phase.name).phase(phase.name)?;
     }
     println!("\nThe reset process does not perform cleanup of CNI plugin configuration,\nnetwork filtering rules and kubeconfig files.\n\nFor information on how to perform this cleanup manually, please see:\n    https://k8s.io/docs/reference/setup-tools/kubeadm/kubeadm-reset/\n");
@@ -195,8 +159,8 @@ mod tests {
         let mut options = of_line::<Options>("--ignore-preflight-errors a").unwrap();
         let text = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: ResetConfiguration\nforce: true\ndryRun: true\ncertificatesDir: /x\nignorePreflightErrors: [b]\nskipPhases: [cleanup-node]\ncleanupTmpDir: true\n";
         of_file(&mut options, &documents::parse(text).unwrap().0).unwrap();
-        assert!(options.force && options.dry_run && options.cleanup_tmp_dir);
-        assert_eq!((options.cert_dir.as_path(), options.ignore_preflight_errors.join(" ").as_str(), options.skip_phases.as_slice()), (Path::new("/x"), "a b", &["cleanup-node".to_owned()][..]));
+        assert!(options.force && options.common.dry_run && options.cleanup_tmp_dir);
+        assert_eq!((options.cert_dir.as_path(), options.common.ignore_preflight_errors.join(" ").as_str(), options.common.skip_phases.as_slice()), (Path::new("/x"), "a b", &["cleanup-node".to_owned()][..]));
         let wrong = text.replace("force: true", "force: maybe");
         assert!(of_file(&mut options, &documents::parse(&wrong).unwrap().0).unwrap_err().to_string().contains("force: Invalid value"));
     }

@@ -14,7 +14,7 @@ use crate::control_plane::ADMIN;
 use crate::documents;
 use crate::error::{Error, InPhase};
 use crate::host::{Host, KUBERNETES_FOLDER};
-use crate::init::DEFAULT_DATA;
+use crate::options::DEFAULT_DATA;
 use crate::objects::KUBEADM_CONFIG;
 use crate::rest::{self, CONFIG_MAPS, NODES, connect};
 use crate::tabs::columns;
