@@ -1,6 +1,6 @@
 //! Runs [`plan::node`]: life and death of nodes, eviction, pod garbage, address ranges.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ struct Heard {
 pub struct NodeLifecycle {
     informers: Arc<Informers>,
     heard: Arc<Mutex<HashMap<String, Heard>>>,
+    /// The names of nodes that are ready.
+    ready: Arc<Mutex<HashSet<String>>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -45,7 +47,7 @@ fn heartbeat(node: &Node) -> Option<Timestamp> {
 
 impl NodeLifecycle {
     pub fn new(informers: Arc<Informers>, clock: Arc<dyn Clock>) -> Self {
-        Self { informers, heard: Arc::default(), clock }
+        Self { informers, heard: Arc::default(), ready: Arc::default(), clock }
     }
 
     pub fn keys(&self) -> Queue<ObjectKey> {
@@ -64,9 +66,9 @@ impl NodeLifecycle {
                 heard.insert(change.key.name.to_string(), Heard { lease: renewed, at: Some(clock.now()), ..Heard::default() });
             }
         });
-        let (heard, clock, nodes, all) = (self.heard.clone(), self.clock.clone(), queue.clone(), self.informers.nodes.cache().clone());
+        let (heard, ready, clock, nodes, all) = (self.heard.clone(), self.ready.clone(), self.clock.clone(), queue.clone(), self.informers.nodes.cache().clone());
         self.informers.nodes.on_change(move |change| {
-            let (old, new) = (typed::<Node>(&change.old), typed::<Node>(&change.new));
+            let new = typed::<Node>(&change.new);
             match &new {
                 None => drop(heard.lock().remove(&*change.key.name)),
                 Some(new) => {
@@ -77,9 +79,15 @@ impl NodeLifecycle {
                     }
                 }
             }
+            let (before, after) = {
+                let mut ready = ready.lock();
+                let before = ready.len();
+                if new.as_deref().is_some_and(is_ready) { ready.insert(change.key.name.to_string()) } else { ready.remove(&*change.key.name) };
+                (before, ready.len())
+            };
             nodes.add(change.key.clone());
-            // Whether the others are evicted depends on whether any is ready.
-            if old.as_deref().map(is_ready) != new.as_deref().map(is_ready) {
+            // Whether a node is evicted depends on whether any other is ready: with two that are, on none of them.
+            if before != after && before.min(after) <= 1 {
                 all.keys().into_iter().for_each(|key| nodes.add(key));
             }
         });
@@ -104,7 +112,10 @@ impl NodeLifecycle {
             let is_new = entry.known_since.is_none();
             (entry.at, *entry.known_since.get_or_insert(now), is_new)
         };
-        let others_ready = nodes.list().iter().any(|other| meta::name(other.as_ref()) != &*key.name && is_ready(other));
+        let others_ready = {
+            let ready = self.ready.lock();
+            ready.len() > usize::from(ready.contains(&*key.name))
+        };
         let pods = if is_ready(&node) && seen.is_some_and(|seen| meta::plus_seconds(seen, lifecycle::GRACE_SECONDS) > now) {
             Vec::new()
         } else {
