@@ -1,4 +1,4 @@
-//! Runs [`plan::job`].
+//! Runs [`plan::job`]: Jobs, and pods that a Job held when it let go of them (upstream's orphan queue).
 
 use std::sync::Arc;
 
@@ -24,11 +24,9 @@ impl Jobs {
         let jobs = self.0.jobs.cache().clone();
         owner::<Job, Pod>(&self.0.pods, &queue, move |object| {
             let namespace = object.meta().namespace.as_deref().unwrap_or("");
+            let Ok(pod) = object.typed::<Pod>() else { return Vec::new() };
             let jobs = jobs.list_in(namespace);
-            let jobs = jobs.iter().filter(|job| {
-                job.spec.as_ref().and_then(|spec| spec.selector.as_ref()).is_some_and(|selector| meta::selects(selector, Some(&object.meta().labels)))
-            });
-            jobs.map(|job| ObjectKey::new(namespace, meta::name(job.as_ref()))).collect()
+            jobs.iter().filter(|job| plan::job::wants(job, &pod)).map(|job| ObjectKey::new(namespace, meta::name(job.as_ref()))).collect()
         });
         queue
     }
@@ -54,5 +52,41 @@ impl Controller for Jobs {
             plan.requeue_after = more.requeue_after;
         }
         Box::pin(async move { Ok(plan) })
+    }
+}
+
+/// Whoever deletes a Job and leaves its pods, or takes their labels away, leaves the finalizer on them: without this one they could never go.
+pub struct JobOrphans(pub Arc<Informers>);
+
+impl JobOrphans {
+    pub fn keys(&self) -> Queue<ObjectKey> {
+        let queue = Queue::new();
+        let pods = queue.clone();
+        self.0.pods.on_change(move |change| {
+            if change.new.as_ref().and_then(|object| object.typed::<Pod>().ok()).is_some_and(|pod| plan::job::is_orphan(&pod)) {
+                pods.add(change.key.clone());
+            }
+        });
+        let (jobs, pods) = (queue.clone(), self.0.pods.cache().clone());
+        self.0.jobs.on_change(move |change| {
+            // It would have taken them.
+            if change.new.is_none() {
+                let orphans = pods.list_in(&change.key.namespace).into_iter().filter(|pod| plan::job::is_orphan(pod));
+                orphans.for_each(|pod| jobs.add(ObjectKey::new(&change.key.namespace, meta::name(pod.as_ref()))));
+            }
+        });
+        queue
+    }
+}
+
+impl Controller for JobOrphans {
+    type Key = ObjectKey;
+    const NAME: &'static str = "job-orphans";
+
+    fn plan<'a>(&'a self, key: &'a ObjectKey, _now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
+        let pod = self.0.pods.cache().get(&key.namespace, &key.name).filter(|pod| plan::job::is_orphan(pod));
+        let taken = |pod: &Arc<Pod>| self.0.jobs.cache().list_in(&key.namespace).iter().any(|job| !meta::deleting(job.as_ref()) && !meta::deleting(pod.as_ref()) && plan::job::wants(job, pod));
+        let left: Vec<_> = pod.filter(|pod| !taken(pod)).into_iter().collect();
+        Box::pin(async move { Ok(plan::job::after(&left)) })
     }
 }

@@ -17,7 +17,7 @@ use crate::disruption::Disruptions;
 use crate::endpoints::{EndpointSlices, LegacyEndpoints, MirroredEndpoints};
 use crate::garbage::{Everything, GarbageCollector};
 use crate::informers::Informers;
-use crate::job::Jobs;
+use crate::job::{JobOrphans, Jobs};
 use crate::kinds::Kinds;
 use crate::namespace::Namespaces;
 use crate::node::{NodeIpam, NodeLifecycle, PodGarbage, TaintEviction};
@@ -79,6 +79,7 @@ async fn until(client: Client, config: Config, shutdown: BoxFuture<'static, ()>)
         start!(DaemonSets(informers.clone()));
         start!(StatefulSets(informers.clone()));
         start!(Jobs(informers.clone()));
+        start!(JobOrphans(informers.clone()));
         start!(CronJobs(informers.clone()));
         start!(NodeLifecycle::new(informers.clone(), config.clock.clone()));
         start!(TaintEviction(informers.clone()));

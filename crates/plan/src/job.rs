@@ -22,7 +22,7 @@ use api::k8s::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, ObjectR
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::claim::claim;
+use crate::claim::claim_held;
 use crate::meta::{
     controller_of, controller_reference, deleting, has_finalizer, name, namespace, plus_seconds, reference, selects, time, uid, until,
 };
@@ -74,7 +74,7 @@ pub fn plan(view: &View, now: Timestamp) -> Plan {
         return plan;
     }
     let pods =
-        claim(job, &view.pods, |pod| spec.selector.as_ref().is_some_and(|selector| selects(selector, pod.metadata.labels.as_ref())), &mut plan.ops);
+        claim_held(job, &view.pods, |pod| wants(job, pod), Some(FINALIZER), &mut plan.ops);
     let status = job.status.clone().unwrap_or_default();
     let indexed = spec.completion_mode.as_deref() == Some("Indexed");
     let mut work = Work { job, spec, about: reference(job), now, pods, status, indexed, plan, after: Vec::new() };
@@ -89,6 +89,17 @@ pub fn plan(view: &View, now: Timestamp) -> Plan {
     }
     plan.ops.append(&mut work.after);
     plan
+}
+
+/// Whether the pod is one that the Job's selector means.
+pub fn wants(job: &Job, pod: &Pod) -> bool {
+    let selector = job.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+    selector.is_some_and(|selector| selects(selector, pod.metadata.labels.as_ref()))
+}
+
+/// Held to be counted, and nobody's: so it is not going to be, unless a Job takes it.
+pub fn is_orphan(pod: &Pod) -> bool {
+    has_finalizer(pod, FINALIZER) && controller_of(pod).is_none()
 }
 
 /// The Job is gone: its pods need not be counted any more.

@@ -75,6 +75,42 @@ fn started() -> Value {
     json!({"startTime": "2026-11-22T11:59:00Z"})
 }
 
+/// What it manages is held by the finalizer, and nothing else is.
+#[test]
+fn the_finalizer_comes_and_goes_with_the_job() {
+    let at = |change: &dyn Fn(&mut Pod)| {
+        let mut one = pod("a Running t");
+        change(Arc::make_mut(&mut one));
+        let plan = plan(&View { job: job(json!({}), started()), pods: vec![one] }, NOW.parse().unwrap());
+        let metadata = plan.ops.iter().find_map(|op| match op {
+            Op::Patch { at, kind: PatchKind::Merge, patch, .. } if at.name == "a" => Some(patch["metadata"].clone()),
+            _ => None,
+        });
+        metadata.map(|metadata| (metadata["ownerReferences"].as_array().map_or(0, Vec::len), metadata.get("finalizers").cloned()))
+    };
+    assert_eq!(at(&|_| ()), None);
+    // Its labels are taken away: it is let go.
+    assert_eq!(at(&|pod| pod.metadata.labels = None), Some((0, Some(Value::Null))));
+    let other = |pod: &mut Pod| pod.metadata.finalizers = Some(vec!["other".into(), FINALIZER.into()]);
+    assert_eq!(
+        at(&|pod| {
+            other(pod);
+            pod.metadata.labels = None;
+        }),
+        Some((0, Some(json!(["other"]))))
+    );
+    // Its owner is taken away: it is taken over again.
+    assert_eq!(at(&|pod| pod.metadata.owner_references = None), Some((1, None)));
+    let lost = |pod: &mut Pod| (pod.metadata.owner_references, pod.metadata.finalizers) = (None, None);
+    assert_eq!(at(&|pod| lost(pod)), Some((1, Some(json!([FINALIZER])))));
+    // Both: nobody's.
+    let mut nobodys = pod("a Running t");
+    assert!(!is_orphan(&nobodys));
+    Arc::make_mut(&mut nobodys).metadata.owner_references = None;
+    assert!(is_orphan(&nobodys));
+    assert_eq!(after(&[nobodys]).ops.len(), 1);
+}
+
 #[test]
 fn a_whole_life() {
     let start = job(json!({}), Value::Null);
