@@ -9,6 +9,7 @@ use std::time::Duration;
 use api::Clock;
 use api::world::{SystemClock, rfc3339};
 use base64::Engine;
+use basics::errors::with_causes;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
@@ -78,28 +79,18 @@ impl Response {
                     Ok(data) => return Some(Ok(data)),
                     Err(_) => continue,
                 },
-                Err(error) => return Some(Err(HttpError::Http(chain(&error)))),
+                Err(error) => return Some(Err(HttpError::Http(with_causes(&error)))),
             }
         }
     }
 
     pub async fn bytes(self) -> Result<Bytes, HttpError> {
-        Ok(self.body.collect().await.map_err(|error| HttpError::Http(chain(&error)))?.to_bytes())
+        Ok(self.body.collect().await.map_err(|error| HttpError::Http(with_causes(&error)))?.to_bytes())
     }
 
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[derive(Default)]
@@ -246,7 +237,7 @@ impl HttpClient {
             .keep_alive_timeout(PING_TIMEOUT)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| HttpError::Http(chain(&error)))?;
+            .map_err(|error| HttpError::Http(with_causes(&error)))?;
         tokio::spawn(async move {
             let _ = connection.await;
         });
@@ -322,7 +313,7 @@ impl HttpClient {
                     let again = failed.take_message().is_some() || method.is_safe();
                     let error = failed.into_error();
                     if attempt > 0 || !again || !(error.is_canceled() || error.is_closed() || error.is_incomplete_message()) {
-                        return Err(HttpError::Http(if error.is_incomplete_message() { "EOF".to_owned() } else { chain(&error) }));
+                        return Err(HttpError::Http(if error.is_incomplete_message() { "EOF".to_owned() } else { with_causes(&error) }));
                     }
                     self.inner.pool.lock().multiplexed = None;
                 }
@@ -345,7 +336,7 @@ async fn connect_to(address: std::net::SocketAddr) -> Result<TcpStream, HttpErro
 }
 
 async fn http1(stream: impl Stream + 'static) -> Result<Sender, HttpError> {
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| HttpError::Http(chain(&error)))?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| HttpError::Http(with_causes(&error)))?;
     tokio::spawn(async move {
         let _ = connection.await;
     });

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
+use basics::files;
 use serde_json::{Map, Value, json};
 
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -254,20 +255,13 @@ impl Kubeconfig {
     }
 
     fn write(&self, at: usize) -> Result<(), ConfigError> {
-        use std::io::Write;
-        use std::os::unix::fs::OpenOptionsExt;
         let (path, value) = &self.files[at];
         let fail = |cause: String| ConfigError::Write { path: path.display().to_string(), cause };
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|error| fail(error.to_string()))?;
         }
         let text = serde_saphyr::to_string(value).map_err(|error| fail(error.to_string()))?;
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".tmp");
-        let temporary = path.with_file_name(name);
-        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(|error| fail(error.to_string()))?;
-        file.write_all(text.as_bytes()).map_err(|error| fail(error.to_string()))?;
-        std::fs::rename(&temporary, path).map_err(|error| fail(error.to_string()))
+        files::replace_durably(path, text.as_bytes(), files::OWNER_ONLY).map_err(|error| fail(error.to_string()))
     }
 
     /// What the current context, under `overrides`, says about a connection.

@@ -9,6 +9,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use basics::files;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -195,9 +196,7 @@ impl Cni {
 }
 
 fn write_whole(path: &Path, record: &Record) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    std::fs::write(&temporary, serde_json::to_vec(record)?)?;
-    std::fs::rename(&temporary, path)
+    files::replace(path, &serde_json::to_vec(record)?, files::OWNER_ONLY)
 }
 
 /// What the plugin reads: its own configuration, whose network it is of, what the plugins before it made, and what it asked to be told.

@@ -11,6 +11,7 @@ use anyhow::{Result as Checked, bail};
 use api::k8s::api::coordination::v1::Lease;
 use api::world::rfc3339_micro;
 use api::{Clock, Status};
+use basics::tasks::lasting;
 use clap::Args;
 use client::{Client, EventStream, WatchOptions};
 use futures_util::StreamExt;
@@ -72,7 +73,8 @@ pub struct Election {
 
 impl Election {
     /// Runs `work` for as long as we hold the Lease, again whenever we do, until `stopped`. `work` ends when its own signal says so.
-    pub async fn run<W: Future<Output = ()> + Send + 'static>(self, mut stopped: watch::Receiver<bool>, work: impl Fn(watch::Receiver<bool>) -> W) {
+    pub async fn run<W: Future<Output = ()> + Send + 'static>(self, mut stopped: watch::Receiver<bool>, work: impl Fn(watch::Receiver<bool>) -> W + Send + Sync + 'static) {
+        let work = Arc::new(work);
         loop {
             tokio::select! {
                 () = self.acquire() => {}
@@ -80,7 +82,11 @@ impl Election {
             }
             tracing::info!(target: "leader", lease = self.name, identity = self.identity, "we lead");
             let (end, ended) = watch::channel(false);
-            let running = tokio::spawn(work(ended));
+            // Else we would hold the Lease, and nobody would do the work.
+            let running = tokio::spawn({
+                let (work, ended) = (work.clone(), ended.clone());
+                lasting(self.name, ended.clone(), move || work(ended.clone()))
+            });
             let stop = tokio::select! {
                 () = self.hold() => false,
                 _ = stopped.wait_for(|stop| *stop) => true,

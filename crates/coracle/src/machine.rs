@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use api::Clock;
+use basics::files;
 use client::Client;
 use image::{Registry, RegistryOptions, Store};
 use network::IpNet;
@@ -96,6 +97,8 @@ impl Machine {
         let store = Arc::new(Store::open(paths.images()).context("cannot open the image store")?);
         let registry = Registry::new(RegistryOptions::default()).context("cannot set up registries")?;
         networking.follow(client).context("cannot program Services")?;
+        // The pods' volumes, Secrets among them.
+        files::private_folder(&paths.kubelet()).with_context(|| format!("cannot make {}", paths.kubelet().display()))?;
         let primary = config.addresses.first().copied().context("this machine has no address")?;
         let mut wanted = node::Config::new(&config.node_name, primary, &config.version, paths.kubelet());
         wanted.node_ips = config.addresses.clone();

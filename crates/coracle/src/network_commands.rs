@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use basics::files;
 use clap::{Args, Subcommand};
 use nix::sys::signal::{SigSet, Signal};
 use node::networking::{BUILT_IN_CONFIGURATION, BUILT_IN_FILE};
@@ -46,8 +47,7 @@ fn install(folder: &Path) -> Result<()> {
     asked.thread_block().context("cannot wait for signals")?;
     let file = folder.join(BUILT_IN_FILE);
     if std::fs::read_to_string(&file).ok().as_deref() != Some(BUILT_IN_CONFIGURATION) {
-        let temporary = folder.join(format!(".{BUILT_IN_FILE}.new"));
-        std::fs::write(&temporary, BUILT_IN_CONFIGURATION).and_then(|()| std::fs::rename(&temporary, &file)).with_context(|| format!("cannot write {}", file.display()))?;
+        files::replace_durably(&file, BUILT_IN_CONFIGURATION.as_bytes(), files::READABLE).with_context(|| format!("cannot write {}", file.display()))?;
     }
     println!("{} asks for the node's built-in pod network", file.display());
     let signal = asked.wait().context("cannot wait for signals")?;

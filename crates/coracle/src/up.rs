@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use api::world::SystemClock;
 use arc_swap::ArcSwap;
+use basics::tasks::lasting;
 use clap::Args;
 use client::Client;
 use kubeadm::{FRONT_PROXY_CA, Names};
@@ -238,10 +239,8 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     config.encryption = encryption.clone();
     let fronts = options.users.configure(&mut config, &credentials.folder.certificate(FRONT_PROXY_CA))?;
     let chance: server::Chance = Arc::new(|buffer: &mut [u8]| {
-        // The kernel's random numbers cannot fail once the machine is up.
-        if getrandom::fill(buffer).is_err() {
-            tracing::error!("the kernel gives no random numbers");
-        }
+        // The kernel's random numbers cannot fail once the machine is up; if they did, keys and tokens of zeros would be worse than no answer.
+        getrandom::fill(buffer).expect("random numbers of the kernel");
     });
     let agents = Arc::new(Agents::default());
     let api = Api::open(store.clone(), clock.clone(), chance, config, agents.clone()).await?;
@@ -263,7 +262,7 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     tokio::spawn(credentials::follow(credentials.folder.clone(), shown));
     tokio::spawn(credentials::follow_front_proxy(credentials.folder.clone(), api.clone()));
     tokio::spawn(credentials::keep(credentials.folder.clone(), names, clock.clone()));
-    let serving = tokio::spawn(server::serve(api.clone(), server::ServeConfig { listener, tls }, stopped.clone()));
+    let mut serving = tokio::spawn(server::serve(api.clone(), server::ServeConfig { listener, tls }, stopped.clone()));
     let url = format!("https://{}", SocketAddr::new(address, options.secure_port));
     write_private(&paths.admin_kubeconfig(), credentials.kubeconfig(&url).as_bytes())?;
     tracing::info!(target: "server", milliseconds = started.elapsed().as_millis() as u64, %url, "the API server is ready");
@@ -298,8 +297,9 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
         elections.push(tokio::spawn(election("kube-scheduler").run(stopped.clone(), schedule)));
         elections.push(tokio::spawn(election("kube-controller-manager").run(stopped.clone(), control)));
     } else {
-        tokio::spawn(schedule(stopped.clone()));
-        tokio::spawn(control(stopped.clone()));
+        let (end, ended) = (stopped.clone(), stopped.clone());
+        tokio::spawn(lasting("kube-scheduler", stopped.clone(), move || schedule(end.clone())));
+        tokio::spawn(lasting("kube-controller-manager", stopped.clone(), move || control(ended.clone())));
     }
     let machine = if options.no_node {
         None
@@ -372,6 +372,7 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
         _ = interrupt.recv() => {}
         // The cluster serves on meanwhile: it is told how the pods end.
         () = kubelet::power_fails(&mut power, machine.as_ref()) => {}
+        ended = &mut serving => bail!("the API server ended by itself: {}", ended.err().map_or_else(|| "nobody knows why".to_owned(), |error| error.to_string())),
     }
     tracing::info!("stopping");
     let _ = stop.send(true);

@@ -11,13 +11,14 @@ use client::{HttpClient, HttpTransport};
 use http::Method;
 use linear::Recorder;
 use linear::clients::Load;
-use running::{Server, below, free_port};
+use running::{Server, below, free_port, linearizable};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const CLIENTS: usize = 8;
 const OBJECTS: usize = 3;
 const REQUESTS: usize = 120;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn linearizable_across_kill_and_restart() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -40,14 +41,7 @@ async fn linearizable_across_kill_and_restart() {
         let data = data.clone();
         server = Some(tokio::task::spawn_blocking(move || Server::start(&data, port, &[])).await.expect("it starts again"));
     }
-    while let Some(done) = clients.join_next().await {
-        done.expect("no panic").expect("an answer in the end");
-    }
-    let (history, strange) = recorder.take();
-    assert!(strange.is_empty(), "{strange:#?}");
-    let summary = history.check().unwrap_or_else(|violation| panic!("{violation}"));
-    assert!(summary.answered > all / 2 && summary.lists > 0, "{summary}");
-    println!("{summary}");
+    linearizable(clients, &recorder, all).await;
 }
 
 /// Longer runs: `cargo xtask fuzz api --seconds 600`.

@@ -36,21 +36,13 @@ pub async fn serve(listener: TcpListener, pages: Arc<Pages>) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(permit) = connections.clone().acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let pages = pages.clone();
-                tokio::spawn(async move {
-                    // How a client ends its connection is its own affair.
-                    let _ = timeout(PATIENCE, answer(stream, &pages)).await;
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                // Out of file descriptors, say: let others finish first.
-                tracing::warn!(%error, "accept a connection for the name server's metrics");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
+        let (stream, _) = basics::listen::accept(&listener, "the name server's metrics").await;
+        let pages = pages.clone();
+        tokio::spawn(async move {
+            // How a client ends its connection is its own affair.
+            let _ = timeout(PATIENCE, answer(stream, &pages)).await;
+            drop(permit);
+        });
     }
 }
 

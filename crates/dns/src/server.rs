@@ -153,21 +153,13 @@ async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
     let shard = shared.metrics.shard();
     loop {
         let Ok(permit) = connections.clone().acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, client)) => {
-                let (shared, shard) = (shared.clone(), shard.clone());
-                tokio::spawn(async move {
-                    // How a client ends its connection is its own affair.
-                    let _ = serve_connection(stream, client.is_ipv4(), &shared, &shard).await;
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                // Out of file descriptors, say: let others finish first.
-                tracing::warn!(%error, "accept a DNS connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
+        let (stream, client) = basics::listen::accept(&listener, "DNS over TCP").await;
+        let (shared, shard) = (shared.clone(), shard.clone());
+        tokio::spawn(async move {
+            // How a client ends its connection is its own affair.
+            let _ = serve_connection(stream, client.is_ipv4(), &shared, &shard).await;
+            drop(permit);
+        });
     }
 }
 

@@ -1,11 +1,11 @@
 //! One HTTP/2 connection to one member, with gRPC's few rules on it: framed messages, and a status behind the answer.
 
-use std::error::Error as _;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use basics::errors::with_causes;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, TE};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
@@ -94,7 +94,7 @@ impl Connection {
                 }
                 None => Box::new(tcp),
             };
-            let sender = speak(io).await.map_err(|error| failed(chain(&error)))?;
+            let sender = speak(io).await.map_err(|error| failed(with_causes(&error)))?;
             let scheme = if endpoint.secure { "https" } else { "http" };
             return Ok(Self { sender, origin: format!("{scheme}://{authority}").into(), id, etcd: true });
         }
@@ -103,7 +103,7 @@ impl Connection {
 
     /// Over a stream that is open already: to whoever speaks gRPC. `origin` is what requests name.
     pub async fn over(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, origin: &str) -> Result<Self, Error> {
-        let sender = speak(Box::new(io)).await.map_err(|error| Error::Connect(chain(&error)))?;
+        let sender = speak(Box::new(io)).await.map_err(|error| Error::Connect(with_causes(&error)))?;
         Ok(Self { sender, origin: origin.into(), id: 0, etcd: false })
     }
 
@@ -118,7 +118,7 @@ impl Connection {
     /// The answer's body, once its head has come.
     pub async fn send(&self, path: &str, body: Messages) -> Result<Incoming, Error> {
         let mut sender = self.sender.clone();
-        sender.ready().await.map_err(|error| Error::Connect(format!("{}: {}", self.origin, chain(&error))))?;
+        sender.ready().await.map_err(|error| Error::Connect(format!("{}: {}", self.origin, with_causes(&error))))?;
         let mut request = Request::builder()
             .method(Method::POST)
             .version(Version::HTTP_2)
@@ -160,7 +160,7 @@ impl Connection {
     }
 
     pub fn broken(&self, error: &hyper::Error) -> Error {
-        Error::Broken(format!("{}: {}", self.origin, chain(error)))
+        Error::Broken(format!("{}: {}", self.origin, with_causes(error)))
     }
 }
 
@@ -204,16 +204,6 @@ pub fn status(headers: &HeaderMap) -> Result<(), Error> {
             Err(Error::Refused { code: Code::of(code.unwrap_or(2)), message })
         }
     }
-}
-
-fn chain(error: &hyper::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

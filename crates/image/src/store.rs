@@ -95,6 +95,8 @@ impl Store {
     /// Opens the store in `dir`, making it if need be, and clears what interrupted writers left.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Store, StoreError> {
         let dir = dir.into();
+        // Layers hold programs that run as root for whoever starts them, of any age: nobody but root finds them.
+        basics::files::private_folder(&dir).map_err(io_error(&dir))?;
         for sub in ["blobs/sha256", "layers", "tmp", "build-cache"] {
             let path = dir.join(sub);
             fs::create_dir_all(&path).map_err(io_error(&path))?;

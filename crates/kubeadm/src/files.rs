@@ -1,8 +1,8 @@
 //! Files that only their owner reads, and a journal of what a command made, so that one that fails leaves the machine as it was.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use basics::files;
 
 use crate::error::Error;
 use crate::host::{KUBELET_FOLDER, KUBERNETES_FOLDER};
@@ -12,11 +12,7 @@ pub fn write_private(path: &Path, contents: &[u8]) -> std::io::Result<()> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
     }
-    let temporary = path.with_extension("tmp");
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(contents)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)
+    files::replace_durably(path, contents, files::OWNER_ONLY)
 }
 
 /// What is not there when it is told of is removed again, unless all went well.

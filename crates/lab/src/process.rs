@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use basics::files;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
@@ -43,7 +44,7 @@ impl Process {
 
     pub fn write(&self, path: &Path) -> Result<()> {
         let bytes = serde_json::to_vec(self).unwrap_or_default();
-        std::fs::write(path, bytes).map_err(io(format!("write {}", path.display())))
+        files::replace(path, &bytes, files::READABLE).map_err(io(format!("write {}", path.display())))
     }
 
     pub fn handle(&self) -> Option<OwnedFd> {

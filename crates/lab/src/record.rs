@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use basics::files;
 use network::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -130,7 +131,7 @@ impl Record {
 
     pub fn write(&self, layout: &Layout) -> Result<()> {
         let bytes = serde_json::to_vec_pretty(self).map_err(|error| LabError::Io { what: "write lab.json".into(), source: error.into() })?;
-        std::fs::write(layout.record(), bytes).map_err(io(format!("write {}", layout.record().display())))
+        files::replace_durably(&layout.record(), &bytes, files::READABLE).map_err(io(format!("write {}", layout.record().display())))
     }
 
     pub fn node(&self, name: &str) -> Result<&NodeRecord> {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tokio::sync::watch;
 
+use crate::changes;
 use crate::link::{self, Link};
 use crate::netlink::{Result, Socket};
 use crate::route;
@@ -61,31 +62,16 @@ pub fn watch_host_addresses(ignore: Vec<String>) -> Result<watch::Receiver<HostA
     // The ear first, then the look: no change is missed between them.
     let socket = Socket::of_changes("watch addresses")?;
     let (sender, receiver) = watch::channel(read()?);
-    tokio::spawn(async move {
-        let mut buffer = Vec::new();
-        loop {
-            let mut ready = tokio::select! {
-                ready = socket.readable() => match ready {
-                    Ok(ready) => ready,
-                    Err(error) => return tracing::error!(%error, "changes of this node's addresses go unnoticed"),
-                },
-                () = sender.closed() => return,
-            };
-            // What it says is not needed, and what got lost (ENOBUFS) neither: the state is read afresh.
-            while !matches!(socket.get_ref().receive(&mut buffer), Ok(None)) {}
-            ready.clear_ready();
-            match read() {
-                Ok(now) => {
-                    sender.send_if_modified(|before| {
-                        let changed = *before != now;
-                        *before = now;
-                        changed
-                    });
-                }
-                Err(error) => tracing::warn!(%error, "read this node's addresses"),
-            }
+    // What a change says is not needed: the state is read afresh.
+    changes::follow(socket, sender, "addresses", |_, _| true, move |sender| match read() {
+        Ok(now) => {
+            sender.send_if_modified(|before| {
+                let changed = *before != now;
+                *before = now;
+                changed
+            });
         }
+        Err(error) => tracing::warn!(%error, "read this node's addresses"),
     });
     Ok(receiver)
 }
-

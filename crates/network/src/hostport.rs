@@ -8,6 +8,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use basics::files;
 use serde::{Deserialize, Serialize};
 
 use crate::cidr::IpNet;
@@ -88,10 +89,11 @@ impl HostPorts {
         for entry in fs::read_dir(dir).map_err(io_error(dir))? {
             let path = entry.map_err(io_error(dir))?.path();
             let id = path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
-            match serde_json::from_slice(&fs::read(&path).map_err(io_error(&path))?) {
-                Ok(owner) => drop(owners.insert(id, owner)),
+            let read = if files::is_unfinished(&id) { None } else { serde_json::from_slice(&fs::read(&path).map_err(io_error(&path))?).ok() };
+            match read {
+                Some(owner) => drop(owners.insert(id, owner)),
                 // Cut short by a crash before attach returned: nobody has these ports.
-                Err(_) => fs::remove_file(&path).map_err(io_error(&path))?,
+                None => fs::remove_file(&path).map_err(io_error(&path))?,
             }
         }
         let families = [Family::Ipv4, Family::Ipv6].into_iter().filter(|f| pod_cidrs.iter().any(|net| Family::of(net.address()) == *f));
@@ -133,7 +135,7 @@ impl HostPorts {
         let owner = Owner { addresses: addresses.to_vec(), ports };
         let path = self.dir.join(sandbox_id);
         let bytes = serde_json::to_vec(&owner).map_err(|e| io_error(&path)(e.into()))?;
-        fs::write(&path, bytes).map_err(io_error(&path))?;
+        files::replace(&path, &bytes, files::READABLE).map_err(io_error(&path))?;
         for family in &self.families {
             let elements = owner.elements(*family);
             if elements.is_empty() {

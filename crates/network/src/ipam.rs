@@ -9,10 +9,11 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use basics::files;
+
 use crate::cidr::IpNet;
 
 const LAST: &str = "last_reserved_ip.";
-const TEMPORARY: &str = ".new";
 
 #[derive(Debug, thiserror::Error)]
 pub enum AllocateError {
@@ -44,7 +45,7 @@ impl Ipam {
         for entry in fs::read_dir(dir).map_err(failed(dir))? {
             let path = entry.map_err(failed(dir))?.path();
             let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-            if name.ends_with(TEMPORARY) {
+            if files::is_unfinished(name) {
                 let _ = fs::remove_file(&path);
             } else if let Ok(address) = name.parse() {
                 owners.insert(address, fs::read_to_string(&path).map_err(failed(&path))?.trim().to_owned());
@@ -99,8 +100,7 @@ impl Ipam {
     /// The rename makes the file appear whole or not at all.
     fn write(&self, name: &str, content: &str) -> Result<(), AllocateError> {
         let path = self.dir.join(name);
-        let temporary = self.dir.join(format!("{name}{TEMPORARY}"));
-        fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, &path)).map_err(|source| AllocateError::Io { path, source })
+        files::replace(&path, content.as_bytes(), files::READABLE).map_err(|source| AllocateError::Io { path, source })
     }
 
     /// Gives back what the sandbox has. Giving back nothing is no error.

@@ -3,6 +3,7 @@
 //! The table of contents of the network; the page before is its README.
 
 mod chain;
+mod changes;
 mod cidr;
 mod conntrack;
 mod dataplane;

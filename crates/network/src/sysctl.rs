@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use basics::files;
+
 /// Writes settings and keeps the value each had before we first touched it in a file that survives us.
 pub struct Sysctls {
     record: PathBuf,
@@ -38,7 +40,7 @@ impl Sysctls {
         }
         if !self.before.contains_key(key) {
             self.before.insert(key.to_owned(), now);
-            fs::write(&self.record, serde_json::to_vec(&self.before)?)?;
+            files::replace(&self.record, &serde_json::to_vec(&self.before)?, files::READABLE)?;
         }
         fs::write(path(key), value)
     }

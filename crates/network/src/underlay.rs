@@ -2,7 +2,8 @@
 
 use tokio::sync::watch;
 
-use crate::netlink::{Attributes, Result, Socket, messages};
+use crate::changes;
+use crate::netlink::{Attributes, Result, Socket};
 use crate::route::{PEER_PROTOCOL, PROTOCOL};
 
 /// Whether a message is about anything but our own doing.
@@ -22,35 +23,8 @@ fn is_foreign(kind: u16, payload: &[u8], own_links: &[String]) -> bool {
 
 /// Counts changes. `own_links` are beginnings of names of links to be ignored. The watching task ends when the last receiver is dropped.
 pub fn watch_underlay(own_links: Vec<String>) -> Result<watch::Receiver<u64>> {
-    let socket = Socket::of_changes("watch links")?;
     let (sender, receiver) = watch::channel(0);
-    tokio::spawn(async move {
-        let mut buffer = Vec::new();
-        loop {
-            let mut ready = tokio::select! {
-                ready = socket.readable() => match ready {
-                    Ok(ready) => ready,
-                    Err(error) => return tracing::error!(%error, "changes of this node's links go unnoticed"),
-                },
-                () = sender.closed() => return,
-            };
-            let mut changed = false;
-            loop {
-                match socket.get_ref().receive(&mut buffer) {
-                    Ok(None) => break,
-                    Ok(Some(length)) => {
-                        let foreign = |(kind, _, _, payload): (u16, u16, u32, &[u8])| is_foreign(kind, payload, &own_links);
-                        changed |= messages(&buffer[..length]).any(foreign);
-                    }
-                    // Something got lost, so it may have been anything.
-                    Err(_) => changed = true,
-                }
-            }
-            ready.clear_ready();
-            if changed {
-                sender.send_modify(|count| *count += 1);
-            }
-        }
-    });
+    let foreign = move |kind: u16, payload: &[u8]| is_foreign(kind, payload, &own_links);
+    changes::follow(Socket::of_changes("watch links")?, sender, "links", foreign, |sender| sender.send_modify(|count| *count += 1));
     Ok(receiver)
 }

@@ -70,11 +70,10 @@ pub fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, node: Arc<No
     Box::pin(async move {
         let (acceptor, access) = (TlsAcceptor::from(tls), Arc::new(access));
         loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+            let (stream, _) = tokio::select! {
+                accepted = basics::listen::accept(&listener, "the agent") => accepted,
                 _ = shutdown.wait_for(|stop| *stop) => return,
             };
-            let Ok((stream, _)) = accepted else { continue };
             let (acceptor, node, access) = (acceptor.clone(), node.clone(), access.clone());
             tokio::spawn(async move {
                 // Who says nothing must not be waited for.

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use basics::files;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
@@ -65,6 +66,8 @@ impl Embedded {
         let failed = |error: std::io::Error| RuntimeError::Failed { operation: "open the container runtime", message: error.to_string() };
         tokio::runtime::Handle::try_current().map_err(|error| failed(std::io::Error::other(error)))?;
         let layout = Layout::new(&config.root_dir, &config.state_dir).map_err(failed)?;
+        // What containers wrote, setuid programs among it, and their environments: nobody but root finds them (CVE-2021-41103).
+        files::private_folder(&config.root_dir).map_err(failed)?;
         for dir in [layout.sandboxes(), layout.containers(), layout.socket_dir(), layout.netns_dir(), layout.shm_dir()] {
             std::fs::create_dir_all(dir).map_err(failed)?;
         }

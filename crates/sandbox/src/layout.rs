@@ -8,6 +8,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use basics::files;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -146,11 +147,9 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
 }
 
 /// Whole or not at all, as a reader sees it. Not synced: after a crash of the machine no container runs, and what is missing reads as unknown.
+/// Nobody else reads it: a container's environment has secrets in it.
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
-    let bytes = serde_json::to_vec(value)?;
-    let temporary = path.with_extension("new");
-    std::fs::write(&temporary, bytes)?;
-    std::fs::rename(&temporary, path)
+    files::replace(path, &serde_json::to_vec(value)?, files::OWNER_ONLY)
 }
 
 /// The names in a directory; none when it is missing.

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::task::{Poll, ready};
 
-use ::api::selector::FieldSelector;
 use ::api::{Object, Resource, Status};
 use client::{Body, BoxFuture, DeleteOptions, EventStream, ListOptions, ObjectList, PatchKind, Target, Transport, WatchEvent, WatchOptions, WriteOptions};
 use futures_util::stream;
@@ -57,19 +56,7 @@ impl Local {
         if !self.restricted {
             return Ok(());
         }
-        let fields = FieldSelector::parse(fields).unwrap_or_default();
-        let asked = Attributes {
-            verb: verb.into(),
-            group: target.group.clone(),
-            version: target.version.clone(),
-            resource: target.plural.clone(),
-            subresource: target.subresource.clone().unwrap_or_default(),
-            namespace: target.namespace.clone().unwrap_or_default(),
-            name: target.name.clone().or_else(|| fields.requires("metadata.name").map(str::to_owned)).unwrap_or_default(),
-            fields: fields.terms().to_vec(),
-            path: String::new(),
-        };
-        authorization::require(&self.api, &self.user, &asked).await
+        authorization::require(&self.api, &self.user, &Attributes::of(verb, target, fields)).await
     }
 
     fn row(&self, target: &Target) -> Result<Arc<Resource>, Status> {
@@ -80,16 +67,7 @@ impl Local {
     /// How a component's request stands in the audit log, if it does.
     fn record(&self, verb: &str, target: &Target) -> Option<Arc<Record>> {
         let audit = self.api.config.audit.as_ref()?;
-        let text = |part: &Option<String>| part.clone().unwrap_or_default();
-        let asked = Attributes {
-            verb: verb.to_owned(),
-            group: target.group.clone(),
-            resource: target.plural.clone(),
-            subresource: text(&target.subresource),
-            namespace: text(&target.namespace),
-            name: text(&target.name),
-            ..Attributes::default()
-        };
+        let asked = Attributes::of(verb, target, "");
         let headers = http::HeaderMap::new();
         let record = audit.begin(&self.api.request_ids.of(&headers), &target.path(), &asked, &target.version, &self.user, None, &headers)?;
         record.stage(Stage::RequestReceived);

@@ -2,21 +2,28 @@
 //!
 //! Mirrors k8s.io/apiserver/pkg/endpoints/request `RequestInfo`: `/api/v1/…` and `/apis/<group>/<version>/…`.
 
+use std::ops::Deref;
+
+use client::Target;
 use percent_encoding::percent_decode_str;
 
 /// A URL under `/api/<version>/` or `/apis/<group>/<version>/` that names a resource.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ResourcePath {
-    pub group: String,
-    pub version: String,
-    pub plural: String,
-    pub namespace: Option<String>,
-    pub name: Option<String>,
-    pub subresource: Option<String>,
+    pub target: Target,
     /// What follows the subresource (`proxy/metrics/cadvisor` → `metrics/cadvisor`).
     pub rest: String,
     /// The deprecated `/watch/` prefix was used.
     pub watch: bool,
+}
+
+/// A target, and how it was written.
+impl Deref for ResourcePath {
+    type Target = Target;
+
+    fn deref(&self) -> &Target {
+        &self.target
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,23 +45,22 @@ pub fn parse(path: &str) -> Route {
         ["apis", group, version, rest @ ..] if !rest.is_empty() => (group.to_string(), version.to_string(), rest),
         _ => return Route::Other,
     };
-    let mut found = ResourcePath { group, version, ..ResourcePath::default() };
-    if rest[0] == "watch" && rest.len() > 1 {
-        found.watch = true;
+    let watch = rest[0] == "watch" && rest.len() > 1;
+    if watch {
         rest = &rest[1..];
     }
+    let mut target = Target { group, version, ..Target::default() };
     if rest[0] == "namespaces" && rest.len() >= 3 && !NAMESPACE_SUBRESOURCES.contains(&rest[2]) {
-        found.namespace = Some(rest[1].to_string());
+        target.namespace = Some(rest[1].to_string());
         rest = &rest[2..];
     } else if rest[0] == "namespaces" && rest.len() >= 2 {
         // RBAC's view of a namespace: the object lies in itself.
-        found.namespace = Some(rest[1].to_string());
+        target.namespace = Some(rest[1].to_string());
     }
-    found.plural = rest[0].to_string();
-    found.name = rest.get(1).map(|part| part.to_string());
-    found.subresource = rest.get(2).map(|part| part.to_string());
-    found.rest = rest.get(3..).unwrap_or_default().join("/");
-    Route::Resource(found)
+    target.plural = rest[0].to_string();
+    target.name = rest.get(1).map(|part| part.to_string());
+    target.subresource = rest.get(2).map(|part| part.to_string());
+    Route::Resource(ResourcePath { target, rest: rest.get(3..).unwrap_or_default().join("/"), watch })
 }
 
 /// The decoded pairs of a query string.

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -156,9 +156,14 @@ fn place(dir: &Path, from: &str, head: SegmentHead) -> io::Result<File> {
     Ok(file)
 }
 
+/// Only the owner reads what the store writes: Secrets are in it.
+pub fn create_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path)
+}
+
 /// A new file of zeros which are really on the disk. Nothing is left of it when it fails.
 fn zeroed(path: &Path, size: u64) -> io::Result<()> {
-    let made = File::create(path).and_then(|file| {
+    let made = create_private(path).and_then(|file| {
         for offset in (0..size).step_by(PIECE_BYTES as usize) {
             zero(&file, offset, PIECE_BYTES.min(size - offset))?;
             file.sync_data()?;

@@ -79,10 +79,8 @@ pub fn open(config: &Config) -> Result<Opened, OpenError> {
 
 /// The directory, and its name in the one above it, are there after a power cut.
 pub fn make_dir(dir: &Path) -> Result<(), OpenError> {
-    if dir.is_dir() {
-        return Ok(());
-    }
-    fs::create_dir_all(dir).map_err(OpenError::io("make", dir))?;
+    // Secrets are in it; etcd's data folder has the same mode.
+    basics::files::private_folder(dir).map_err(OpenError::io("make", dir))?;
     let above = dir.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
     log::sync_dir(above).map_err(OpenError::io("sync", above))
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use crate::config::Faults;
 use crate::error::{OpenError, Unreadable};
 use crate::frame::{FORMAT, u32_at, u64_at};
-use crate::log::{PIECE_BYTES, sync_dir};
+use crate::log::{PIECE_BYTES, create_private, sync_dir};
 use crate::sealing::Sealing;
 use crate::state::State;
 use crate::types::Revision;
@@ -71,7 +71,7 @@ pub fn write(path: &Path, head: SnapshotHead, objects: &[(Arc<str>, Arc<Object>)
 }
 
 fn write_beside(path: &Path, head: SnapshotHead, objects: &[(Arc<str>, Arc<Object>)], sealing: &Sealing, faults: &Option<Arc<dyn Faults>>) -> io::Result<()> {
-    let mut file = File::create(path)?;
+    let mut file = create_private(path)?;
     file.write_all(&head.encode())?;
     let mut block = vec![0; BLOCK_HEAD];
     let mut count: u32 = 0;

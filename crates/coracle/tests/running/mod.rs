@@ -6,6 +6,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use linear::Recorder;
+use tokio::task::JoinSet;
+
 pub const CORACLE: &str = env!("CARGO_BIN_EXE_coracle");
 /// The log line that says that the API server listens.
 const LISTENS: &str = "the API server is ready";
@@ -58,6 +61,18 @@ impl Drop for Server {
 
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
+
+/// The clients' last answers, and that all they were told is one order of things. `asked` is how much they asked.
+pub async fn linearizable(mut clients: JoinSet<Result<(), api::Status>>, recorder: &Recorder, asked: usize) {
+    while let Some(done) = clients.join_next().await {
+        done.expect("no panic").expect("an answer in the end");
+    }
+    let (history, strange) = recorder.take();
+    assert!(strange.is_empty(), "{strange:#?}");
+    let summary = history.check().unwrap_or_else(|violation| panic!("{violation}"));
+    assert!(summary.answered > asked / 2 && summary.lists > 0, "{summary}");
+    println!("{summary}");
 }
 
 /// Chance for clients: the order of requests is the machine's, so it only has to be different for each.

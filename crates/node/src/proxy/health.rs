@@ -151,7 +151,7 @@ async fn serve(listener: TcpListener, asked: Asked) {
     let mut connections = JoinSet::new();
     loop {
         let Ok(seat) = seats.clone().acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let (stream, _) = basics::listen::accept(&listener, "health checks of Services").await;
         while connections.try_join_next().is_some() {}
         let asked = asked.clone();
         connections.spawn(async move {

@@ -1,3 +1,5 @@
+//! Strategic merge patches: every directive, and upstream's words for those that are wrong.
+
 use api::schema;
 use serde_json::json;
 

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use percent_encoding::percent_decode_str;
 
 use super::User;
@@ -34,7 +34,9 @@ impl RequestHeader {
         if !self.allowed_names.is_empty() && !self.allowed_names.iter().any(|name| name == proxy) {
             return None;
         }
-        let texts = |name: &str| headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect::<Vec<_>>();
+        // Names may be any text.
+        let text = |value: &HeaderValue| std::str::from_utf8(value.as_bytes()).ok().map(str::to_owned);
+        let texts = |name: &str| headers.get_all(name).iter().filter_map(text).collect::<Vec<_>>();
         let first = |names: &[String]| names.iter().flat_map(|name| texts(name)).find(|text| !text.is_empty());
         let name = first(&self.username_headers)?;
         let uid = first(&self.uid_headers).unwrap_or_default();
@@ -42,8 +44,8 @@ impl RequestHeader {
         let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (header, value) in headers {
             let key = self.extra_prefixes.iter().find_map(|prefix| header.as_str().strip_prefix(prefix.to_lowercase().as_str()));
-            if let (Some(key), Ok(value)) = (key, value.to_str()) {
-                extra.entry(percent_decode_str(key).decode_utf8_lossy().into_owned()).or_default().push(value.to_owned());
+            if let (Some(key), Some(value)) = (key, text(value)) {
+                extra.entry(percent_decode_str(key).decode_utf8_lossy().into_owned()).or_default().push(value);
             }
         }
         Some(User { name, uid, groups, extra })
@@ -58,11 +60,11 @@ mod tests {
     fn users_in_headers() {
         let config = RequestHeader::usual(String::new(), vec!["front".into()]);
         let mut headers = HeaderMap::new();
-        for (name, value) in [("x-remote-user", "jane"), ("x-remote-group", "dev"), ("x-remote-group", "ops"), ("x-remote-extra-scopes%2fa", "x"), ("x-remote-uid", "7")] {
-            headers.append(name, value.parse().unwrap());
+        for (name, value) in [("x-remote-user", "jörg"), ("x-remote-group", "dev"), ("x-remote-group", "ops"), ("x-remote-extra-scopes%2fa", "x"), ("x-remote-uid", "7")] {
+            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         let user = config.authenticate("front", &headers).unwrap();
-        assert_eq!((user.name.as_str(), user.uid.as_str(), user.groups.join(" ")), ("jane", "7", "dev ops".to_owned()));
+        assert_eq!((user.name.as_str(), user.uid.as_str(), user.groups.join(" ")), ("jörg", "7", "dev ops".to_owned()));
         assert_eq!(user.extra["scopes/a"], ["x"]);
         assert_eq!(config.authenticate("other", &headers), None);
         assert_eq!(config.authenticate("front", &HeaderMap::new()), None);

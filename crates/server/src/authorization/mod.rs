@@ -12,9 +12,10 @@ pub mod webhook;
 
 use std::sync::Arc;
 
-use ::api::selector::FieldTerm;
-use ::api::{Clock, Resource, Status};
+use ::api::selector::{FieldSelector, FieldTerm};
+use ::api::{Clock, Resource, Status, names};
 use arc_swap::ArcSwap;
+use client::Target;
 use futures_util::FutureExt;
 use serde_json::Value;
 use store::Store;
@@ -41,6 +42,29 @@ pub struct Attributes {
     pub fields: Vec<FieldTerm>,
     /// For requests outside of resources; then the fields above but `verb` are empty.
     pub path: String,
+}
+
+impl Attributes {
+    /// Of a request for a resource; `fields` is its field selector, as it came.
+    pub fn of(verb: &str, target: &Target, fields: &str) -> Self {
+        let many = matches!(verb, "list" | "watch" | "deletecollection");
+        // One that is not understood narrows nothing; it is refused later.
+        let fields = FieldSelector::parse(if many { fields } else { "" }).unwrap_or_default();
+        // Whoever lists or watches by one name asks for that object (upstream's RequestInfo).
+        let selected = || fields.requires("metadata.name").filter(|name| verb != "deletecollection" && names::path_segment(name).is_empty()).map(str::to_owned);
+        let text = |part: &Option<String>| part.clone().unwrap_or_default();
+        Self {
+            verb: verb.to_owned(),
+            group: target.group.clone(),
+            version: target.version.clone(),
+            resource: target.plural.clone(),
+            subresource: text(&target.subresource),
+            namespace: text(&target.namespace),
+            name: target.name.clone().or_else(selected).unwrap_or_default(),
+            fields: fields.terms().to_vec(),
+            path: String::new(),
+        }
+    }
 }
 
 /// Who is asked, in which order.

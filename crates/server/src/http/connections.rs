@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use ::api::Status;
 use arc_swap::ArcSwap;
+use basics::listen::accept;
+use basics::tasks::lasting;
 use futures_util::FutureExt;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -49,32 +51,30 @@ pub fn serve(api: Arc<Api>, config: ServeConfig, shutdown: watch::Receiver<bool>
 }
 
 async fn run(api: Arc<Api>, config: ServeConfig, mut shutdown: watch::Receiver<bool>) {
-    tokio::spawn(compaction::run(api.clone(), shutdown.clone()));
-    tokio::spawn(aggregation::run(api.clone(), shutdown.clone()));
-    tokio::spawn(aggregator::run(api.clone(), shutdown.clone()));
-    tokio::spawn(admission::run(api.clone(), shutdown.clone()));
-    tokio::spawn(custom::run(api.clone(), shutdown.clone()));
-    tokio::spawn(flow_control::run(api.clone(), shutdown.clone()));
-    tokio::spawn(peers::run(api.clone(), shutdown.clone()));
+    macro_rules! last {
+        ($name:literal, $run:path $(, $more:expr)*) => {{
+            let (api, stop) = (api.clone(), shutdown.clone());
+            tokio::spawn(lasting($name, shutdown.clone(), move || $run(api.clone(), $($more,)* stop.clone())));
+        }};
+    }
+    last!("compaction", compaction::run);
+    last!("aggregated roles", aggregation::run);
+    last!("aggregated servers", aggregator::run);
+    last!("admission", admission::run);
+    last!("custom resources", custom::run);
+    last!("flow control", flow_control::run);
+    last!("peers", peers::run);
     for followed in &api.config.followed {
-        tokio::spawn(reload::run(api.clone(), followed.clone(), shutdown.clone()));
+        let followed = followed.clone();
+        last!("configuration", reload::run, followed.clone());
     }
     if let Some(audit) = &api.config.audit {
         audit.run(shutdown.clone());
     }
     loop {
-        let accepted = tokio::select! {
-            accepted = config.listener.accept() => accepted,
+        let (stream, _) = tokio::select! {
+            accepted = accept(&config.listener, "the API server") => accepted,
             _ = shutdown.wait_for(|stop| *stop) => return,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Out of descriptors, most likely: let running requests end.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::task::yield_now().await;
-                continue;
-            }
         };
         let (api, shutdown, acceptor) = (api.clone(), shutdown.clone(), TlsAcceptor::from(config.tls.load_full()));
         tokio::spawn(async move {

@@ -4,8 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::api::selector::FieldSelector;
-use ::api::{Status, discovery, names, openapi};
+use ::api::{Status, discovery, openapi};
 use http::request::Parts;
 use http::{HeaderValue, Method};
 use http_body::Body as _;
@@ -198,22 +197,7 @@ fn attributes(method: &Method, target: &ResourcePath, query: &Query) -> Attribut
         Method::DELETE => "delete",
         _ => "",
     };
-    let many = matches!(verb, "list" | "watch" | "deletecollection");
-    let fields = query.get("fieldSelector").filter(|_| many).and_then(|text| FieldSelector::parse(text).ok()).unwrap_or_default();
-    // Whoever lists or watches by one name asks for that object (upstream's RequestInfo).
-    let selected = || fields.requires("metadata.name").filter(|name| verb != "deletecollection" && names::path_segment(name).is_empty()).map(str::to_owned);
-    let name = target.name.clone().or_else(selected);
-    Attributes {
-        verb: verb.into(),
-        group: target.group.clone(),
-        version: target.version.clone(),
-        resource: target.plural.clone(),
-        subresource: target.subresource.clone().unwrap_or_default(),
-        namespace: target.namespace.clone().unwrap_or_default(),
-        name: name.unwrap_or_default(),
-        fields: fields.terms().to_vec(),
-        path: String::new(),
-    }
+    Attributes::of(verb, target, query.get("fieldSelector").unwrap_or_default())
 }
 
 /// Everything that is no resource.

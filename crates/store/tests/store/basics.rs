@@ -264,3 +264,22 @@ fn a_snapshot_is_restored_into_an_empty_directory() {
     let restored = Embedded::open(Config::new(&target)).unwrap();
     assert_eq!(put(&restored, "a/9", "1").unwrap().resource_version(), 4);
 }
+
+/// Secrets are in it.
+#[test]
+fn only_its_owner_reads_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, snapshot) = (folder.path().join("store"), folder.path().join("snapshot"));
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    // As older versions made it.
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let store = Embedded::open(Config::new(&dir)).unwrap();
+    put(&store, "secrets/a", "1").unwrap();
+    wait(store.snapshot(&snapshot)).unwrap();
+    assert_eq!((mode(&dir), mode(&snapshot)), (0o700, 0o600));
+    for entry in std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.file_name().unwrap() != "lock") {
+        assert_eq!(mode(&entry), 0o600, "{}", entry.display());
+    }
+}

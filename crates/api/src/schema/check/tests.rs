@@ -1,3 +1,5 @@
+//! Tables of what is unknown, twice or of a wrong type, and in which words.
+
 use serde_json::json;
 
 use super::*;
