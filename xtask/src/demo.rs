@@ -204,24 +204,17 @@ impl Cluster {
 
     /// Quiet, unless it fails.
     fn run(&self, arguments: &[&str]) -> Result<()> {
-        let output = self.command(arguments).output().context("cannot run coracle")?;
-        ensure!(
-            output.status.success(),
-            "coracle {}: {}",
-            arguments[0],
-            String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("error: ")
-        );
-        Ok(())
+        self.run_to(arguments, Stdio::piped())
     }
 
     fn show(&self, arguments: &[&str]) -> Result<()> {
-        let output = self.command(arguments).stdout(Stdio::inherit()).output().context("cannot run coracle")?;
-        ensure!(
-            output.status.success(),
-            "coracle {}: {}",
-            arguments[0],
-            String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("error: ")
-        );
+        self.run_to(arguments, Stdio::inherit())
+    }
+
+    fn run_to(&self, arguments: &[&str], out: Stdio) -> Result<()> {
+        let output = self.command(arguments).stdout(out).output().context("cannot run coracle")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "coracle {}: {}", arguments[0], said.trim().trim_start_matches("error: "));
         Ok(())
     }
 

@@ -113,6 +113,44 @@ fn exists(document: &Path, word: &str) -> bool {
     tries.iter().any(|path| root().join(path).exists())
 }
 
+/// `cargo xtask WORD` and `coracle WORD` in what documents have to be typed.
+fn commands_named<'a>(text: &'a str, program: &'a str) -> impl Iterator<Item = &'a str> {
+    let places = text.match_indices(program).filter(|(at, _)| text[..*at].chars().next_back().is_none_or(|before| "`\n \t|&(#".contains(before)));
+    let words = places.map(|(at, _)| text[at + program.len()..].split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-').next().unwrap_or_default());
+    words.filter(|word| !word.is_empty() && !word.starts_with('-'))
+}
+
+#[test]
+fn commands_that_documents_name_are_there() {
+    let chores = read("xtask/src/main.rs");
+    let cli = read("crates/coracle/src/cli.rs");
+    let (_, subcommands) = cli.split_once("enum Command {").expect("the commands");
+    let subcommands: Vec<String> = subcommands
+        .lines()
+        .take_while(|line| *line != "}")
+        .filter_map(|line| line.trim().split_once('(').map(|(name, _)| name.to_lowercase()))
+        .filter(|name| name.chars().all(|letter| letter.is_ascii_lowercase()))
+        .collect();
+    assert!(subcommands.len() > 10, "{subcommands:?}");
+    let mut unknown = Vec::new();
+    for name in files("*.md") {
+        let text = read(&name);
+        // Prose has the programs' names too: only code counts.
+        let code: String = text.split("```").enumerate().map(|(at, part)| if at % 2 == 1 { part.to_owned() } else { quoted(part).collect::<Vec<_>>().join("\n") }).collect::<Vec<_>>().join("\n");
+        for word in commands_named(&code, "cargo xtask ") {
+            if !chores.contains(&format!("name: \"{word}\"")) {
+                unknown.push(format!("{name}: cargo xtask {word}"));
+            }
+        }
+        for word in commands_named(&code, "coracle ") {
+            if !subcommands.iter().any(|known| known == word) && word.chars().all(|letter| letter.is_ascii_lowercase()) {
+                unknown.push(format!("{name}: coracle {word}"));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "{unknown:#?}");
+}
+
 #[test]
 fn links_lead_somewhere() {
     let mut dead = Vec::new();
@@ -131,13 +169,19 @@ fn links_lead_somewhere() {
 #[test]
 fn paths_that_documents_name_are_there() {
     let mut gone = Vec::new();
+    let sources = files("*");
     for name in files("*.md") {
         let text = read(&name);
         let outside: String = text.split("```").step_by(2).collect();
         for word in quoted(&outside) {
-            let is_path = word.contains('/') && [".rs", ".md", ".sh", ".toml", ".txt", ".proto"].iter().any(|ending| word.ends_with(ending));
+            let is_path = [".rs", ".md", ".sh", ".toml", ".proto"].iter().any(|ending| word.ends_with(ending) && word != *ending);
             let is_plain = word.chars().all(|letter| letter.is_ascii_alphanumeric() || "/._-".contains(letter));
-            if is_path && is_plain && !word.starts_with('/') && !exists(Path::new(&name), word) {
+            let is_there = match word.contains('/') {
+                true => word.starts_with('/') || exists(Path::new(&name), word),
+                // By its name alone: of any room.
+                false => sources.iter().any(|file| file.rsplit('/').next() == Some(word)),
+            };
+            if is_path && is_plain && !is_there {
                 gone.push(format!("{name}: {word}"));
             }
         }

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
+use crate::go;
 use crate::jsonpath::JsonPath;
 use crate::kinds::json::{child, flag, list, strings, text};
 use crate::kinds::{CUSTOM, CUSTOM_WITH_STATUS};
@@ -256,7 +257,7 @@ fn at<'a>(object: &'a Value, path: &str) -> Result<Option<&'a Value>, String> {
     for (index, name) in names.iter().enumerate() {
         let Value::Object(map) = value else {
             let way = names[..index].join(".");
-            return Err(format!(".{way} accessor error: {value} is of the type {}, expected map[string]interface {{}}", go_type(value)));
+            return Err(format!(".{way} accessor error: {value} is of the type {}, expected map[string]interface {{}}", go::type_of(value)));
         };
         match map.get(*name) {
             Some(inner) => value = inner,
@@ -266,21 +267,9 @@ fn at<'a>(object: &'a Value, path: &str) -> Result<Option<&'a Value>, String> {
     Ok(Some(value))
 }
 
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
-}
-
 fn wrong_type(path: &str, value: &Value, wanted: &str) -> String {
     let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    format!(".{} accessor error: {shown} is of the type {}, expected {wanted}", path.trim_start_matches('.'), go_type(value))
+    format!(".{} accessor error: {shown} is of the type {}, expected {wanted}", path.trim_start_matches('.'), go::type_of(value))
 }
 
 impl Scale {

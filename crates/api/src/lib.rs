@@ -4,8 +4,10 @@
 
 pub mod cbor;
 pub mod columns;
+pub mod cron;
 pub mod custom;
 pub mod discovery;
+pub mod go;
 pub mod jsonpath;
 pub mod kinds;
 pub mod names;
@@ -13,6 +15,7 @@ pub mod object;
 pub mod openapi;
 pub mod protobuf;
 pub mod quantity;
+mod reference;
 pub mod regexp;
 pub mod resource;
 pub mod schema;
@@ -30,6 +33,7 @@ pub mod world;
 pub use custom::Custom;
 pub use k8s_openapi as k8s;
 pub use object::{Fields, Meta, Object, OwnerReference};
+pub use reference::reference;
 pub use resource::{Resource, Scope, Subresource, Verb};
 pub use status::{Cause, Reason, Status};
 pub use typed::Typed;

@@ -10,9 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use api::Clock;
-use api::k8s::Metadata;
 use api::k8s::api::core::v1::ObjectReference;
-use api::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use api::world::rfc3339;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
@@ -49,20 +47,6 @@ impl EventType {
             EventType::Normal => "Normal",
             EventType::Warning => "Warning",
         }
-    }
-}
-
-/// What an event points at. For a part of an object (a container) set `field_path` afterwards: `spec.containers{web}`.
-pub fn reference<T: Metadata<Ty = ObjectMeta>>(object: &T) -> ObjectReference {
-    let meta = object.metadata();
-    ObjectReference {
-        api_version: Some(T::API_VERSION.to_owned()),
-        kind: Some(T::KIND.to_owned()),
-        namespace: meta.namespace.clone(),
-        name: meta.name.clone(),
-        uid: meta.uid.clone(),
-        resource_version: meta.resource_version.clone(),
-        field_path: None,
     }
 }
 

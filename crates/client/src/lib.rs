@@ -23,7 +23,8 @@ pub use remote::HttpTransport;
 pub use rotating::Rotating;
 pub use cache::{Cache, Change, IndexFn, ObjectKey, Untyped};
 pub use changes::Changes;
-pub use events::{EventType, Recorder, reference};
+pub use api::reference;
+pub use events::{EventType, Recorder};
 pub use informer::{Builder, Informer, Jitter, seeded_jitter};
 pub use queue::{Item, Queue};
 pub use transport::{

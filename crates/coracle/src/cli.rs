@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{down, image_commands, kubeadm_host, kubelet, network_commands, reset, status, store_commands, up};
+use crate::{complaint, down, image_commands, kubeadm_host, kubelet, network_commands, reset, status, store_commands, up};
 
 /// A whole Kubernetes you can carry.
 #[derive(Parser)]
@@ -36,13 +36,13 @@ enum Command {
     /// Tokens by which machines join: create, list, delete, generate
     #[command(disable_help_flag = true)]
     Token(Rest),
-    /// The cluster's certificates: renew, check-expiration
+    /// The cluster's certificates: renew, check-expiration, certificate-key
     #[command(disable_help_flag = true)]
     Certs(Rest),
-    /// What upstream's kubeadm would read from a file: print
+    /// The configuration files of kubeadm: print the defaults
     #[command(disable_help_flag = true)]
     Config(Rest),
-    /// How to upgrade: plan
+    /// Upgrade the cluster: plan, apply, node
     #[command(disable_help_flag = true)]
     Upgrade(Rest),
     /// All commands of kubeadm
@@ -56,7 +56,7 @@ enum Command {
     Image(image_commands::ImageCommand),
     /// Where the cluster's objects are kept: move them into an etcd, and back
     Store(store_commands::StoreCommand),
-    /// The built-in pod network for clusters made with --network=none: manifest
+    /// The built-in pod network, for clusters made with --network=none
     Network(network_commands::NetworkCommand),
     /// Several nodes on this machine, with links that can be cut
     Lab(lab::Options),
@@ -132,7 +132,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("{}", complaint::told(&error));
             ExitCode::FAILURE
         }
     }

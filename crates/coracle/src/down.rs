@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -27,17 +28,34 @@ pub fn running(paths: &Paths) -> Option<Pid> {
     }
 }
 
+/// Says that this process is the running one. Dropped, it is none, and the folder is gone unless something else is in it.
+pub struct Held {
+    path: PathBuf,
+    file: File,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Under the lock: nobody else has it yet. What cannot be removed is taken over by the next.
+        drop(std::fs::remove_file(&self.path));
+        if let Some(folder) = self.path.parent() {
+            drop(std::fs::remove_dir(folder));
+        }
+        drop(self.file.unlock());
+    }
+}
+
 /// Makes this process the running one, for as long as the result lives.
-pub fn hold(paths: &Paths) -> Result<File> {
+pub fn hold(paths: &Paths) -> Result<Held> {
     let path = paths.pid_file();
-    std::fs::create_dir_all(paths.run())?;
+    std::fs::create_dir_all(paths.run()).with_context(|| format!("cannot make {}", paths.run().display()))?;
     let mut file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path).with_context(|| format!("cannot write {}", path.display()))?;
     if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         bail!("a cluster already runs in {}\nhint: `coracle status` shows it, `coracle down` stops it", paths.data.display());
     }
     file.set_len(0)?;
     file.write_all(std::process::id().to_string().as_bytes())?;
-    Ok(file)
+    Ok(Held { path, file })
 }
 
 #[derive(Args, Clone)]

@@ -252,7 +252,6 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     }
     tracing::info!("stopping");
     let _ = stop.send(true);
-    let _ = std::fs::remove_file(paths.pid_file());
     drop(held);
     Ok(())
 }
@@ -265,7 +264,7 @@ async fn agent(options: &Options, paths: &Paths, started: Instant, logs: Compone
     let (identity, _) = file.load()?;
     let rotating = Arc::new(Rotating::new(transport(&config, &identity)?));
     let client = Client::new(rotating.clone(), "kubelet");
-    let kubelet = kubelet_configuration::load(&options.config)?;
+    let kubelet = kubelet_configuration::load_if_there(&options.config)?;
     let taints = [&options.register_with_taints[..], &kubelet.register_with_taints].concat();
     if kubelet.register_node {
         register(&client, &name, &taints, &kubelet.provider_id).await?;

@@ -4,17 +4,17 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use node::configuration::Settings;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-/// A file that is not there says nothing. One that is wrong is an error in upstream's words.
+/// A file that is not there says nothing.
+pub fn load_if_there(path: &Path) -> Result<Settings> {
+    if path.try_exists().with_context(|| format!("cannot read {}", path.display()))? { load(path) } else { Ok(Settings::default()) }
+}
+
+/// One that is wrong is an error in upstream's words.
 pub fn load(path: &Path) -> Result<Settings> {
-    let given = match std::fs::read_to_string(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => json!({}),
-        text => {
-            let text = text.with_context(|| format!("cannot read {}", path.display()))?;
-            serde_saphyr::from_str::<Value>(&text).with_context(|| format!("{} is no KubeletConfiguration", path.display()))?
-        }
-    };
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let given = serde_saphyr::from_str::<Value>(&text).with_context(|| format!("{} is no KubeletConfiguration", path.display()))?;
     let (settings, warnings) = Settings::read(&given).map_err(|error| anyhow::anyhow!("{error}, path: {}", path.display()))?;
     for warning in warnings {
         tracing::warn!(file = %path.display(), "{warning}");
@@ -28,7 +28,8 @@ mod tests {
 
     #[test]
     fn files() {
-        assert_eq!(load(Path::new("/nonexistent/x")).unwrap(), Settings::default());
+        assert_eq!(load_if_there(Path::new("/nonexistent/x")).unwrap(), Settings::default());
+        assert!(load(Path::new("/nonexistent/x")).is_err(), "who names a file means one that is there");
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("config.yaml");
         std::fs::write(&file, "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\nmaxPods: 30\n").unwrap();

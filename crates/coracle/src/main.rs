@@ -7,6 +7,7 @@ mod allocator;
 mod api_server;
 mod cli;
 mod component_flags;
+mod complaint;
 mod component_logs;
 mod controller_options;
 mod credentials;

@@ -36,7 +36,7 @@ fn shims(paths: &Paths) -> Vec<i32> {
         .filter(|pid| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let words: Vec<String> = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-            words.get(1).is_some_and(|word| word == "shim") && words.iter().any(|word| word.starts_with(&run))
+            words.get(1).is_some_and(|word| word == "shim") && words.contains(&run)
         })
         .collect()
 }

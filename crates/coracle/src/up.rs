@@ -207,6 +207,7 @@ fn follow_addresses(node: &Arc<node::Node>, mirrors: Arc<system::MirrorPods>, po
 
 async fn serve(options: Options, paths: Paths, started: Instant, logs: ComponentLogs) -> Result<()> {
     options.leader_times.check()?;
+    let mut settings = options.kubelet_config.as_deref().map(kubelet_configuration::load).transpose()?.unwrap_or_default();
     let held = down::hold(&paths)?;
     // From here on, so that a stop while starting is a stop too.
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -304,7 +305,6 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     let machine = if options.no_node {
         None
     } else {
-        let mut settings = options.kubelet_config.as_deref().map(kubelet_configuration::load).transpose()?.unwrap_or_default();
         // The cluster's DNS is this process'.
         settings.cluster_domain = options.cluster_domain.clone();
         settings.whole["clusterDomain"] = options.cluster_domain.as_str().into();
@@ -384,7 +384,6 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     if let Some(machine) = machine {
         machine.node.shutdown();
     }
-    let _ = std::fs::remove_file(paths.pid_file());
     drop(held);
     Ok(())
 }

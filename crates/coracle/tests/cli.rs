@@ -53,6 +53,29 @@ fn a_wrong_option_is_refused_before_anything_is_made() {
 }
 
 #[test]
+fn a_start_that_fails_says_why_and_what_to_do() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let taken = std::net::TcpListener::bind(("::", 0)).expect("a port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    let data = |name: &str| folder.path().join(name).to_str().expect("a plain name").to_owned();
+    for more in [&[][..], &["--detach"]] {
+        let up = coracle(&[&["up", "--no-node", "--secure-port", &port, "--data-dir", &data("a")], more].concat());
+        let said = text(&up.stderr);
+        let error = said.lines().skip_while(|line| !line.starts_with("error: ")).collect::<Vec<_>>();
+        assert_eq!(up.status.code(), Some(1), "{said}");
+        assert!(error[0].starts_with(&format!("error: cannot listen on port {port}: ")), "{said}");
+        assert_eq!(error[1], "hint: another cluster may run; --secure-port chooses another port", "{said}");
+        assert_eq!(error.len(), 2 + more.len(), "{said}");
+    }
+    std::fs::write(data("file"), "").expect("a file");
+    let up = coracle(&["up", "--no-node", "--secure-port", &port, "--data-dir", &data("file/below")]);
+    assert!(text(&up.stderr).contains("Not a directory") && text(&up.stderr).matches("os error").count() == 1, "{}", text(&up.stderr));
+    let up = coracle(&["up", "--no-node", "--secure-port", &port, "--data-dir", &data("b"), "--kubelet-config", &data("none")]);
+    assert!(text(&up.stderr).starts_with("error: cannot read "), "{}", text(&up.stderr));
+    assert!(!folder.path().join("b").exists());
+}
+
+#[test]
 fn by_the_name_kubectl_it_is_kubectl() {
     let called = Command::new(env!("CARGO_BIN_EXE_coracle")).arg0("kubectl").arg("get").env("KUBECONFIG", "/nonexistent").output().expect("the program starts");
     assert_eq!(called.status.code(), Some(1));

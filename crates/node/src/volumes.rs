@@ -104,8 +104,8 @@ impl Volumes {
                 return Err(format!("cannot find volume {:?} to mount into container {:?}", wanted.name, container.name));
             };
             let sub = sub_path::wanted(wanted, env)?;
-            let host_path = if sub.is_empty() {
-                root.clone()
+            let (host_path, sub_path) = if sub.is_empty() {
+                (root.clone(), PathBuf::new())
             } else {
                 sub_path::resolve(root, &sub).map_err(|why| format!("failed to prepare subPath for volumeMount {:?} of container {:?}: {why}", wanted.name, container.name))?
             };
@@ -113,6 +113,7 @@ impl Volumes {
             out.push(Mount {
                 container_path,
                 host_path,
+                sub_path,
                 readonly: wanted.read_only == Some(true),
                 propagation: match wanted.mount_propagation.as_deref() {
                     Some("HostToContainer") => MountPropagation::HostToContainer,

@@ -80,14 +80,7 @@ pub fn go_value(value: &Value) -> String {
     }
 }
 
+/// As Go's `%s` shows the type of nothing at all.
 pub(crate) fn go_kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "%!s(<nil>)",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
+    if value.is_null() { "%!s(<nil>)" } else { api::go::type_of(value) }
 }

@@ -7,6 +7,9 @@ mod diff;
 mod meta;
 mod order;
 
+use std::collections::{HashMap, HashSet};
+
+use api::go::json_word;
 use api::schema::TypeInfo;
 use serde_json::{Map, Value};
 
@@ -28,23 +31,12 @@ struct Mode {
 
 /// Applies `patch` to `doc`. Without schema facts objects merge and lists are replaced. On error `doc` is as it was.
 pub fn strategic(doc: &mut Value, patch: &Value, schema: Option<&'static TypeInfo>) -> Result<(), PatchError> {
-    let Value::Object(patch) = patch else { return Err(PatchError::NotAnObject(word(patch))) };
-    let Value::Object(current) = &*doc else { return Err(PatchError::NotAnObject(word(doc))) };
+    let Value::Object(patch) = patch else { return Err(PatchError::NotAnObject(json_word(patch))) };
+    let Value::Object(current) = &*doc else { return Err(PatchError::NotAnObject(json_word(doc))) };
     let mut merged = current.clone();
     merge_map(&mut merged, patch.clone(), Meta::of(schema), Mode { into_document: true })?;
     *doc = Value::Object(merged);
     Ok(())
-}
-
-fn word(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
 }
 
 fn merge_map(original: &mut Map<String, Value>, mut patch: Map<String, Value>, meta: Meta, mode: Mode) -> Result<(), PatchError> {
@@ -234,14 +226,11 @@ fn merge_list(original: Vec<Value>, patch: Vec<Value>, meta: Meta, strategy: &St
     let of_maps = element_kind(&[&original, &patch])? == go_kind(&Value::Object(Map::new()));
     if !of_maps {
         if mode.into_document && deletion {
-            return Ok(original.into_iter().filter(|item| !patch.contains(item)).collect());
+            let gone: HashSet<&Value> = patch.iter().collect();
+            return Ok(original.into_iter().filter(|item| !gone.contains(item)).collect());
         }
-        let mut merged: Vec<Value> = Vec::with_capacity(original.len() + patch.len());
-        for item in original.iter().chain(&patch) {
-            if !merged.contains(item) {
-                merged.push(item.clone());
-            }
-        }
+        let mut seen = HashSet::with_capacity(original.len() + patch.len());
+        let merged = original.iter().chain(&patch).filter(|item| seen.insert(*item)).cloned().collect();
         return order::arrange(merged, &patch, &original, None);
     }
     let Some(key) = strategy.key() else {
@@ -249,14 +238,22 @@ fn merge_list(original: Vec<Value>, patch: Vec<Value>, meta: Meta, strategy: &St
     };
     let (mut merged, patch) = special_elements(original, patch, key)?;
     let live = merged.clone();
+    let mut places: HashMap<&Value, usize> = HashMap::with_capacity(live.len() + patch.len());
+    for (at, item) in live.iter().enumerate() {
+        if let Some(value) = item.get(key) {
+            places.entry(value).or_insert(at);
+        }
+    }
     for item in &patch {
         let Value::Object(item) = item else { return Err(PatchError::wrong_type("map[string]interface {}", item)) };
         let wanted = item.get(key).ok_or_else(|| PatchError::no_merge_key(item, key))?;
-        let found = merged.iter_mut().find(|candidate| candidate.get(key) == Some(wanted));
-        match found {
+        match places.get(wanted).and_then(|at| merged.get_mut(*at)) {
             Some(Value::Object(current)) => merge_map(current, item.clone(), meta, mode)?,
             Some(other) => return Err(PatchError::wrong_type("map[string]interface {}", other)),
-            None => merged.push(Value::Object(item.clone())),
+            None => {
+                places.insert(wanted, merged.len());
+                merged.push(Value::Object(item.clone()));
+            }
         }
     }
     order::arrange(merged, &patch, &live, Some(key))
@@ -266,13 +263,14 @@ fn merge_list(original: Vec<Value>, patch: Vec<Value>, meta: Meta, strategy: &St
 fn special_elements(mut original: Vec<Value>, patch: Vec<Value>, key: &str) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
     let mut plain = Vec::with_capacity(patch.len());
     let mut replace = false;
+    let mut gone = HashSet::new();
     for item in patch {
         let Value::Object(map) = &item else { return Err(PatchError::wrong_type("map[string]interface {}", &item)) };
         match map.get(DIRECTIVE) {
             None => plain.push(item),
             Some(Value::String(directive)) if directive == "delete" => {
                 let wanted = map.get(key).ok_or_else(|| PatchError::no_merge_key(map, key))?;
-                original.retain(|candidate| candidate.get(key) != Some(wanted));
+                gone.insert(wanted.clone());
             }
             Some(Value::String(directive)) if directive == "replace" => replace = true,
             Some(Value::String(directive)) if directive == "merge" => {
@@ -280,6 +278,9 @@ fn special_elements(mut original: Vec<Value>, patch: Vec<Value>, key: &str) -> R
             }
             Some(other) => return Err(PatchError::UnknownDirective { directive: go_value(other), item: go_map(map) }),
         }
+    }
+    if !gone.is_empty() {
+        original.retain(|candidate| candidate.get(key).is_none_or(|value| !gone.contains(value)));
     }
     if replace { Ok((plain, Vec::new())) } else { Ok((original, plain)) }
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use api::k8s::api::core::v1::ObjectReference;
 use api::k8s::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference, Time};
 use api::k8s::{Metadata, Resource};
 use jiff::Timestamp;
+
+pub use api::reference;
 
 pub type Labels = BTreeMap<String, String>;
 
@@ -44,20 +45,6 @@ pub fn annotation<'a, T: Metadata<Ty = ObjectMeta>>(object: &'a T, key: &str) ->
 
 pub fn has_finalizer<T: Metadata<Ty = ObjectMeta>>(object: &T, finalizer: &str) -> bool {
     object.metadata().finalizers.iter().flatten().any(|one| one == finalizer)
-}
-
-/// What events about it point at.
-pub fn reference<T: Metadata<Ty = ObjectMeta>>(object: &T) -> ObjectReference {
-    let meta = object.metadata();
-    ObjectReference {
-        api_version: Some(T::API_VERSION.to_owned()),
-        kind: Some(T::KIND.to_owned()),
-        namespace: meta.namespace.clone(),
-        name: meta.name.clone(),
-        uid: meta.uid.clone(),
-        resource_version: meta.resource_version.clone(),
-        field_path: None,
-    }
 }
 
 /// The owner that manages this object, if any.

@@ -144,8 +144,12 @@ pub enum MountPropagation {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Mount {
     pub container_path: String,
-    /// Already resolved (subPath too) by the node. A file or a directory.
+    /// A file or a directory.
     pub host_path: PathBuf,
+    /// A part of that directory, as the node has resolved it: no link, nothing outside. Looked up again when it is mounted, as those who may write in the
+    /// directory may have put a link there since (CVE-2021-25741): then it is refused. Empty: the whole.
+    #[serde(default)]
+    pub sub_path: PathBuf,
     pub readonly: bool,
     pub propagation: MountPropagation,
 }

@@ -196,7 +196,7 @@ async fn mounts_and_devices() {
     mount("tmpfs", shared.join("nested"), "tmpfs", MountFlags::empty(), None).unwrap();
     let mut config = world.container(&["sleep", "1000"]);
     config.security.privileged = true;
-    let volume = |container_path: &str, propagation, readonly| Mount { container_path: container_path.to_owned(), host_path: world.dir.join("shared"), readonly, propagation };
+    let volume = |container_path: &str, propagation, readonly| Mount { container_path: container_path.to_owned(), host_path: world.dir.join("shared"), readonly, propagation, ..Default::default() };
     config.mounts = vec![
         volume("/private", MountPropagation::Private, true),
         volume("/slave", MountPropagation::HostToContainer, false),
@@ -231,6 +231,26 @@ async fn mounts_and_devices() {
     let (_, log) = world.run(&sandbox, config).await;
     assert_eq!(text(&log), "content\n/etc/passwd\n");
     assert!(!std::path::Path::new("/etc/file").exists());
+
+    // Nor does a link that somebody put where a part of a volume was.
+    let volume = world.dir.join("parts");
+    std::fs::create_dir_all(volume.join("real/deep")).unwrap();
+    std::fs::write(volume.join("real/deep/file"), "part\n").unwrap();
+    std::os::unix::fs::symlink("/etc", volume.join("swapped")).unwrap();
+    std::os::unix::fs::symlink("real", volume.join("within")).unwrap();
+    let part = |part: &str| {
+        let mut config = world.shell("cat /part/file");
+        config.mounts = vec![Mount { container_path: "/part".to_owned(), host_path: volume.clone(), sub_path: part.into(), ..Default::default() }];
+        config
+    };
+    let (_, log) = world.run(&sandbox, part("real/deep")).await;
+    assert_eq!(text(&log), "part\n");
+    for (wrong, why) in [("swapped", "too many levels of symbolic links"), ("within/deep", "too many levels of symbolic links"), ("../parts/real/deep", "invalid cross-device link")] {
+        let id = world.runtime.create_container(&sandbox, part(wrong)).await.expect("create");
+        let error = within(world.runtime.start_container(&id)).await.expect_err("must fail").to_string();
+        assert!(error.contains(&format!("error mounting {:?} to rootfs at \"/part\": {why}", volume.join(wrong).display().to_string())), "{error}");
+        within(world.runtime.remove_container(&id)).await.expect("remove");
+    }
 
     // Not among the allowed devices: may be made, not opened.
     let (_, log) = world.run(&sandbox, world.shell("mknod /mem c 1 1 && head -c 1 /mem 2>&1")).await;

@@ -3,6 +3,7 @@
 //! Mirrors apiserver's decoders: unknown and duplicate fields by `fieldValidation`, wrong types and kinds in upstream's words
 //! (endpoints/handlers/rest.go `transformDecodeError`).
 
+use ::api::go::json_word;
 use ::api::protobuf::{self, ProtobufError};
 use ::api::structural::{metadata, prune};
 use ::api::{Cause, Custom, Resource, Status, cbor};
@@ -71,7 +72,7 @@ fn object_of(kind: &str, value: Value, bytes: &[u8]) -> Result<Value, Status> {
         value @ Value::Object(_) => Ok(value),
         other => {
             let into = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
-            Err(unrecognized(kind, &format!("couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type {into}", go_type(&other)), bytes))
+            Err(unrecognized(kind, &format!("couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type {into}", json_word(&other)), bytes))
         }
     }
 }
@@ -185,7 +186,7 @@ pub fn shape(row: &Resource, value: Value, duplicates: &[String], cx: &Context) 
 /// An object of a custom kind: of the version asked for, its metadata settled, unknown fields pruned.
 fn custom_object(row: &Resource, custom: &Custom, mut value: Value, duplicates: &[String], cx: &Context) -> Result<Value, Status> {
     let Some(map) = value.as_object_mut() else {
-        return Err(Status::bad_request(format!("the object provided is unrecognized (must be of type {}): couldn't get version/kind; json: cannot unmarshal {} into Go value of type struct", row.kind, go_type(&value))));
+        return Err(Status::bad_request(format!("the object provided is unrecognized (must be of type {}): couldn't get version/kind; json: cannot unmarshal {} into Go value of type struct", row.kind, json_word(&value))));
     };
     let (given_version, given_kind, api_version) = (take_text(map, "apiVersion")?, take_text(map, "kind")?, row.api_version());
     if !given_version.is_empty() && given_version != api_version {
@@ -225,7 +226,7 @@ pub fn typed(schema: &str, api_version: &str, kind: &str, value: Value, duplicat
 
 fn typed_from(schema: &str, api_version: &str, kind: &str, value: Value, source: Source<'_>, cx: &Context) -> Result<Value, Status> {
     let Value::Object(mut map) = value else {
-        return Err(Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json: cannot unmarshal {} into Go value of type struct", go_type(&value))));
+        return Err(Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json: cannot unmarshal {} into Go value of type struct", json_word(&value))));
     };
     let given_version = take_text(&mut map, "apiVersion")?;
     let given_kind = take_text(&mut map, "kind")?;
@@ -278,19 +279,7 @@ fn take_text(map: &mut Map<String, Value>, field: &str) -> Result<String, Status
     match map.remove(field) {
         None | Some(Value::Null) => Ok(String::new()),
         Some(Value::String(text)) => Ok(text),
-        Some(other) => Err(Status::bad_request(format!("couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go struct field .{field} of type string", go_type(&other)))),
-    }
-}
-
-/// What encoding/json calls a value of that kind.
-pub(crate) fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
+        Some(other) => Err(Status::bad_request(format!("couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go struct field .{field} of type string", json_word(&other)))),
     }
 }
 

@@ -13,11 +13,11 @@ pub enum OpenError {
     Locked { dir: PathBuf, holder: String },
     #[error(
         "{} is damaged at byte {offset}: {what}. Acknowledged writes are affected, so nothing of it is served. \
-         Restore a snapshot into an empty directory, or keep this directory for rescue and start with an empty one",
+         Put back a copy of the directory, or set this one aside for rescue and start with an empty one",
         path.display()
     )]
     Corrupt { path: PathBuf, offset: u64, what: String },
-    #[error("{} is missing: {what}. Put the file back, or restore a snapshot into an empty directory", path.display())]
+    #[error("{} is missing: {what}. Put the file back, or a copy of the whole directory", path.display())]
     Missing { path: PathBuf, what: String },
     #[error("{} was written by a newer version (format {found}, this one reads {known}): use that version", path.display())]
     Newer { path: PathBuf, found: u32, known: u32 },

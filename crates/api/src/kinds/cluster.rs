@@ -131,8 +131,9 @@ pub static NODE: Policy = Policy {
     check_status: |errors, new, _| {
         let path = Path::Root("status.addresses");
         let addresses = list(new, "status.addresses");
+        let mut seen = BTreeSet::new();
         for (index, address) in addresses.iter().enumerate() {
-            if addresses[..index].contains(address) {
+            if !seen.insert(address.to_string()) {
                 errors.duplicate(&path.index(index), address);
             }
         }

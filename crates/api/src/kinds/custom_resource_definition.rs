@@ -506,8 +506,9 @@ fn conversion(errors: &mut Errors, new: &Value, old: Option<&Value>) {
             if versions.is_empty() {
                 errors.required(&at, "");
             } else {
+                let mut seen = BTreeSet::new();
                 for (index, version) in versions.iter().enumerate() {
-                    if versions[..index].contains(version) {
+                    if !seen.insert(*version) {
                         errors.invalid(&at.index(index), *version, "duplicate version");
                     } else {
                         errors.invalid_each(&at.index(index), *version, names::dns1035_label(version));

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::json::{child, child_mut, default, default_unset, empty, ensure, flag, list, map, number, text};
 use super::policy::{BUILT_IN, Generation, Policy};
-use super::{cron, pod_defaults, pod_spec, workload};
-use crate::names;
+use super::{pod_defaults, pod_spec, workload};
+use crate::{cron, names};
 use crate::selector::LabelSelector;
 use crate::validation::{Errors, IMMUTABLE, Path, ShownSelector, same};
 
@@ -315,11 +315,12 @@ fn exit_codes(errors: &mut Errors, path: &Path, operator: &str, values: Option<&
     } else if codes.len() > EXIT_CODES_MAX {
         errors.too_many(path, codes.len(), EXIT_CODES_MAX);
     }
+    let mut seen = BTreeSet::new();
     for (index, code) in codes.iter().enumerate() {
         if operator == "In" && *code == 0 {
             errors.invalid(&path.index(index), code, "must not be 0 for the In operator");
         }
-        if codes[..index].contains(code) {
+        if !seen.insert(code) {
             errors.duplicate(&path.index(index), code);
         }
     }
@@ -487,7 +488,7 @@ fn check_cron_job(errors: &mut Errors, object: &Value) {
         errors.required(&path.child("schedule"), "");
     } else if schedule.contains("TZ") {
         errors.invalid(&path.child("schedule"), schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead");
-    } else if let Err(error) = cron::check(schedule) {
+    } else if let Err(error) = cron::parse(schedule) {
         errors.invalid(&path.child("schedule"), schedule, &error);
     }
     errors.not_negative(&path.child("startingDeadlineSeconds"), number(spec, "startingDeadlineSeconds"));

@@ -9,7 +9,6 @@ pub mod certificates;
 pub mod cluster;
 mod config;
 mod container;
-mod cron;
 pub mod custom_resource_definition;
 mod daemon_set;
 mod deployment;

@@ -11,14 +11,16 @@ use crate::validation::{Errors, Path};
 const COUNTS: [&str; 6] = ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration", "terminatingReplicas"];
 const WITHIN: [&str; 3] = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
 
+fn defaults(object: &mut Value) {
+    workload::default_template(object, "spec.template");
+    workload::default_numbers(object, &[("replicas", 1)]);
+    default(object, "status", empty());
+}
+
 pub static REPLICA_SET: Policy = Policy {
     generation: Generation::Spec,
     status: true,
-    defaults: |object| {
-        workload::default_template(object, "spec.template");
-        workload::default_numbers(object, &[("replicas", 1)]);
-        default(object, "status", empty());
-    },
+    defaults,
     on_create: no_replicas_yet,
     check: |errors, object| {
         workload::spec_not_negative(errors, object, &["replicas", "minReadySeconds"]);
@@ -39,9 +41,7 @@ pub static REPLICATION_CONTROLLER: Policy = Policy {
     generation: Generation::Spec,
     status: true,
     defaults: |object| {
-        workload::default_template(object, "spec.template");
-        workload::default_numbers(object, &[("replicas", 1)]);
-        default(object, "status", empty());
+        defaults(object);
         // Selector and labels come from the template if left out.
         let Some(labels) = child(object, "spec.template.metadata.labels").cloned() else { return };
         if map(object, "spec.selector").is_none_or(serde_json::Map::is_empty)

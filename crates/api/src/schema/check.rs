@@ -8,6 +8,7 @@ use std::fmt;
 use serde_json::{Map, Number, Value};
 
 use super::{Field, FieldType, TypeInfo, of, time};
+use crate::go::json_word;
 use crate::quantity::Quantity;
 
 /// A field the type does not have: `spec.containers[0].foo`.
@@ -39,7 +40,7 @@ pub fn check(type_name: &str, kind: &str, version: &str, value: &mut Value) -> R
     let mut walk = Walk { unknown: Vec::new() };
     let checked = match value {
         Value::Object(map) => walk.object(ty, map, None),
-        other => Err(format!("json: cannot unmarshal {} into Go value of type {}", word(other), ty.go_name())),
+        other => Err(format!("json: cannot unmarshal {} into Go value of type {}", json_word(other), ty.go_name())),
     };
     match checked {
         Ok(()) => Ok(walk.unknown),
@@ -156,18 +157,6 @@ fn go_type(ty: &FieldType) -> String {
     }
 }
 
-/// How Go names a JSON value in an error.
-fn word(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
-}
-
 struct Walk {
     unknown: Vec<UnknownField>,
 }
@@ -240,20 +229,20 @@ impl Walk {
             }
             (FieldType::IntOrString, Value::String(_)) => Ok(()),
             (FieldType::IntOrString, Value::Number(number)) => integer(number, i64::from(i32::MIN), i64::from(i32::MAX)).map_err(|what| seat.refuse(&what, &FieldType::Int32, nested)),
-            (FieldType::IntOrString, other) => Err(seat.refuse(word(other), &FieldType::Int32, nested)),
-            (FieldType::Time | FieldType::MicroTime, other) => Err(seat.refuse(word(other), &FieldType::String, nested)),
+            (FieldType::IntOrString, other) => Err(seat.refuse(json_word(other), &FieldType::Int32, nested)),
+            (FieldType::Time | FieldType::MicroTime, other) => Err(seat.refuse(json_word(other), &FieldType::String, nested)),
             (FieldType::SchemaOrBool, Value::Bool(_)) => Ok(()),
             (FieldType::SchemaOrBool | FieldType::SchemaOrArray | FieldType::SchemaOrStrings, Value::Object(map)) => self.object(seat.ty, map, Some(seat.step)),
             (FieldType::SchemaOrArray, Value::Array(items)) => {
                 for (index, element) in items.iter_mut().enumerate() {
                     let step = Step { outer: Some(seat.step), place: Place::Index(index) };
-                    let Value::Object(map) = element else { return Err(bare(word(element), "v1.JSONSchemaProps")) };
+                    let Value::Object(map) = element else { return Err(bare(json_word(element), "v1.JSONSchemaProps")) };
                     self.object(seat.ty, map, Some(&step))?;
                 }
                 Ok(())
             }
             (FieldType::SchemaOrStrings, Value::Array(items)) if items.iter().all(Value::is_string) => Ok(()),
-            (_, other) => Err(seat.refuse(word(other), ty, nested)),
+            (_, other) => Err(seat.refuse(json_word(other), ty, nested)),
         }
     }
 

@@ -3,8 +3,11 @@
 //! Mirrors `ValidateCustomResourceDefinitionOpenAPISchema` and defaulting.ValidateDefaults. The expressions of `x-kubernetes-validations` are compiled elsewhere; here
 //! only their surroundings are judged.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
+use super::keywords::{flag, set, text};
 use super::{Schema, Type, check, metadata, prune};
 use crate::validation::{Errors, Path};
 
@@ -22,18 +25,6 @@ struct Around<'a> {
 /// Judges a version's whole schema.
 pub fn rules(errors: &mut Errors, path: &Path, schema: &Value) {
     node(errors, path, schema, true, Around::default());
-}
-
-fn text<'a>(schema: &'a Value, name: &str) -> &'a str {
-    schema.get(name).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn flag(schema: &Value, name: &str) -> bool {
-    schema.get(name).and_then(Value::as_bool).unwrap_or(false)
-}
-
-fn set(schema: &Value, name: &str) -> bool {
-    schema.get(name).is_some_and(|value| !value.is_null())
 }
 
 fn empty(schema: &Value, name: &str) -> bool {
@@ -169,7 +160,8 @@ fn topology(errors: &mut Errors, path: &Path, schema: &Value) {
             Some(items) if text(items, "type") != "object" => errors.invalid(&at.child("type"), text(items, "type"), "must be object if parent array's x-kubernetes-list-type is map"),
             Some(items) => {
                 let shown = Value::from(keys.clone());
-                for (index, key) in keys.iter().enumerate() {
+                let mut seen = BTreeSet::new();
+                for key in &keys {
                     match properties.and_then(|properties| properties.get(*key)) {
                         Some(property) if matches!(text(property, "type"), "array" | "object") => {
                             errors.invalid(&at.child("properties").key(key).child("type"), text(items, "type"), "must be a scalar type if parent array's x-kubernetes-list-type is map");
@@ -177,7 +169,7 @@ fn topology(errors: &mut Errors, path: &Path, schema: &Value) {
                         Some(_) => {}
                         None => errors.invalid(&path.child(KEYS), &shown, "entries must all be names of item properties"),
                     }
-                    if keys[..index].contains(key) {
+                    if !seen.insert(*key) {
                         errors.invalid(&path.child(KEYS), &shown, "must not contain duplicate entries");
                     }
                 }

@@ -5,8 +5,9 @@
 
 pub mod check;
 pub mod defaults;
-mod formats;
 pub mod definition;
+mod formats;
+mod keywords;
 pub mod lists;
 pub mod metadata;
 pub mod prune;

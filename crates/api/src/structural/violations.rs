@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value};
 
+use super::keywords::{flag, set, text};
 use crate::status::Cause;
 use crate::validation::{Errors, Path};
 
@@ -22,18 +23,6 @@ pub fn violations(path: &Path, schema: &Value) -> Vec<Cause> {
     let mut causes = errors.into_causes();
     causes.sort_by_cached_key(|cause| format!("{}: {}", cause.field, cause.message));
     causes
-}
-
-fn text<'a>(schema: &'a Value, name: &str) -> &'a str {
-    schema.get(name).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn flag(schema: &Value, name: &str) -> bool {
-    schema.get(name).and_then(Value::as_bool).unwrap_or(false)
-}
-
-fn set(schema: &Value, name: &str) -> bool {
-    schema.get(name).is_some_and(|value| !value.is_null())
 }
 
 fn map<'a>(schema: &'a Value, name: &str) -> impl Iterator<Item = (&'a String, &'a Value)> {

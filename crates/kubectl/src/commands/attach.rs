@@ -10,19 +10,11 @@ use super::streams;
 use crate::builder::{self, FILES};
 use crate::command::command;
 use crate::error::{Result, fail};
-use crate::flags::{Args, Flag, switch, text};
+use crate::flags::Args;
 use crate::output;
 use crate::session::{Query, Session};
 
-const FLAGS: &[Flag] = &[
-    text("container", "", "Container name. If omitted, use the kubectl.kubernetes.io/default-container annotation for selecting the container to be attached or the first container in the pod will be chosen").short('c'),
-    text("pod-running-timeout", "1m0s", "The length of time (like 5s, 2m, or 3h, higher than zero) to wait until at least one pod is running"),
-    switch("quiet", "Only print output from the remote session").short('q'),
-    switch("stdin", "Pass stdin to the container").short('i'),
-    switch("tty", "Stdin is a TTY").short('t'),
-];
-
-command!(ATTACH, "attach", [], "(POD | TYPE/NAME) -c CONTAINER [options]", "Attach to a running container", [FLAGS, FILES], run);
+command!(ATTACH, "attach", [], "(POD | TYPE/NAME) -c CONTAINER [options]", "Attach to a running container", [streams::FLAGS, FILES], run);
 
 pub async fn run(session: &Session, args: &Args) -> Result<()> {
     let found = match (&args.positional[..], builder::has_files(args)) {

@@ -2,6 +2,7 @@
 //!
 //! Mirrors k8s.io/kubectl/pkg/cmd/cp.
 
+use std::io::{Read, Write};
 use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
@@ -72,8 +73,8 @@ fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-fn archive(from: &Path, name: &str) -> std::io::Result<Vec<u8>> {
-    let mut builder = tar::Builder::new(Vec::new());
+fn archive(from: &Path, name: &str, out: impl Write) -> std::io::Result<()> {
+    let mut builder = tar::Builder::new(out);
     builder.follow_symlinks(false);
     if std::fs::metadata(from)?.is_dir() {
         builder.append_dir_all(name, from)?;
@@ -81,7 +82,7 @@ fn archive(from: &Path, name: &str) -> std::io::Result<Vec<u8>> {
         builder.follow_symlinks(true);
         builder.append_path_with_name(from, name)?;
     }
-    builder.into_inner()
+    builder.into_inner()?.flush()
 }
 
 async fn to_pod(session: &Session, args: &Args, from: &Path, to: &Spec) -> Result<()> {
@@ -98,23 +99,86 @@ async fn to_pod(session: &Session, args: &Args, from: &Path, to: &Spec) -> Resul
         target = target.join(absolute.file_name().unwrap_or_default());
     }
     let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).ok_or_else(|| Error::Message("filepath can not be empty".to_owned()))?;
-    let bytes = archive(from, &name)?;
     let mut command = if args.on("no-preserve") { words(&["tar", "--no-same-permissions", "--no-same-owner", "-xmf", "-"]) } else { words(&["tar", "-xmf", "-"]) };
     if let Some(folder) = target.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         command.extend(["-C".to_owned(), folder.display().to_string()]);
     }
     let path = exec::path(&pod, &container, &command, true, false);
-    streams::run(session, &path, streams::Streams { stdin: Some(&bytes[..]), stdout: std::io::stdout(), stderr: std::io::stderr(), tty: false }).await
+    let (reader, writer) = std::io::pipe()?;
+    let reader = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into())?;
+    let from = from.to_owned();
+    let packing = tokio::task::spawn_blocking(move || archive(&from, &name, writer));
+    let sent = streams::run(session, &path, streams::Streams { stdin: Some(reader), stdout: std::io::stdout(), stderr: std::io::stderr(), tty: false }).await;
+    match packing.await.map_err(std::io::Error::other)? {
+        // Nobody reads any more: how the other side ended is what happened.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => sent,
+    }
 }
 
 async fn from_pod(session: &Session, args: &Args, from: &Spec, to: &Path) -> Result<()> {
+    let retries = args.text("retries");
+    let retries: i64 = retries.parse().map_err(|_| Error::Message(format!("invalid argument {retries:?} for \"--retries\" flag: strconv.ParseInt: parsing {retries:?}: invalid syntax")))?;
     let (pod, container) = find(session, args, from).await?;
-    let path = exec::path(&pod, &container, &words(&["tar", "cf", "-", &from.file]), false, false);
-    let mut bytes = Vec::new();
-    let none: Option<&[u8]> = None;
-    let ended = streams::run(session, &path, streams::Streams { stdin: none, stdout: &mut bytes, stderr: std::io::stderr(), tty: false }).await;
-    extract(&bytes, &prefix(&from.file), to, &format!("{}/{}:{}", at(&pod, "/metadata/namespace"), from.pod, from.file))?;
-    ended
+    let (reader, writer) = std::io::pipe()?;
+    let (below, to, source) = (prefix(&from.file), to.to_owned(), format!("{}/{}:{}", at(&pod, "/metadata/namespace"), from.pod, from.file));
+    let unpacking = tokio::task::spawn_blocking(move || extract(reader, &below, &to, &source));
+    let received = receive(session, &pod, &container, &from.file, writer, retries).await;
+    match (received, unpacking.await.map_err(std::io::Error::other)?) {
+        // Who unpacks takes no more, and knows why.
+        (Err(Error::Silent(_)), Err(error)) => Err(error),
+        (Err(error), _) => Err(error),
+        (Ok(()), unpacked) => unpacked,
+    }
+}
+
+struct Counted<W> {
+    out: W,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
+        let written = self.out.write(buffer)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// The container's archive, from where it broke off after a lost connection, as often as `retries` says; negative: for ever.
+async fn receive(session: &Session, pod: &Value, container: &str, file: &str, out: impl Write, retries: i64) -> Result<()> {
+    let mut out = Counted { out, bytes: 0 };
+    let mut tried = 0;
+    loop {
+        let path = exec::path(pod, container, &packing(file, out.bytes), false, false);
+        let none: Option<&[u8]> = None;
+        let ended = streams::run(session, &path, streams::Streams { stdin: none, stdout: &mut out, stderr: std::io::stderr(), tty: false }).await;
+        match ended {
+            Err(error) if is_lost(&error) && (retries < 0 || tried < retries) => {
+                tried += 1;
+                let of = if retries < 0 { String::new() } else { format!("/{retries}") };
+                output::complain(format!("Resuming copy at {} bytes, retry {tried}{of}", out.bytes));
+            }
+            ended => return ended,
+        }
+    }
+}
+
+/// Neither the program's own end nor the server's refusal.
+fn is_lost(error: &Error) -> bool {
+    matches!(error, Error::Message(_) | Error::Reach { .. })
+}
+
+/// The container packs `file`; what came already is left out.
+fn packing(file: &str, from: u64) -> Vec<String> {
+    match from {
+        0 => words(&["tar", "cf", "-", file]),
+        _ => words(&["sh", "-c", &format!("tar cf - '{}' | tail -c+{}", file.replace('\'', "'\\''"), from + 1)]),
+    }
 }
 
 /// How tar names what it packs: no leading slash, no way up.
@@ -123,8 +187,8 @@ fn prefix(file: &str) -> PathBuf {
 }
 
 /// Unpacks what lies below `prefix` to `to`, and nothing outside of it.
-fn extract(bytes: &[u8], prefix: &Path, to: &Path, source: &str) -> Result<()> {
-    let mut archive = tar::Archive::new(bytes);
+fn extract(archive: impl Read, prefix: &Path, to: &Path, source: &str) -> Result<()> {
+    let mut archive = tar::Archive::new(archive);
     for entry in archive.entries()? {
         let mut entry = entry?;
         let name: PathBuf = entry.path()?.components().filter(|part| !matches!(part, Component::CurDir | Component::RootDir)).collect();
@@ -165,15 +229,23 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_goes_on_where_it_broke_off() {
+        assert_eq!(packing("/a b", 0), ["tar", "cf", "-", "/a b"]);
+        assert_eq!(packing("/it's", 9), ["sh", "-c", "tar cf - '/it'\\''s' | tail -c+10"]);
+        assert!(is_lost(&Error::Message("connection reset".into())) && !is_lost(&Error::Exit(2)) && !is_lost(&Error::Silent(141)));
+    }
+
+    #[test]
     fn there_and_back() {
         let folder = tempfile::tempdir().unwrap();
         let from = folder.path().join("from");
         std::fs::create_dir_all(from.join("sub")).unwrap();
         std::fs::write(from.join("sub/file"), "hello").unwrap();
-        let bytes = archive(&from, "etc/from").unwrap();
+        let mut bytes = Vec::new();
+        archive(&from, "etc/from", &mut bytes).unwrap();
         let to = folder.path().join("to");
-        extract(&bytes, &prefix("/etc/from/"), &to, "").unwrap();
+        extract(&bytes[..], &prefix("/etc/from/"), &to, "").unwrap();
         assert_eq!(std::fs::read_to_string(to.join("sub/file")).unwrap(), "hello");
-        assert_eq!(extract(&bytes, Path::new("other"), &to, "").unwrap_err().to_string(), "tar contents corrupted");
+        assert_eq!(extract(&bytes[..], Path::new("other"), &to, "").unwrap_err().to_string(), "tar contents corrupted");
     }
 }

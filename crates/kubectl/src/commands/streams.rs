@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::wire::{self, ERROR, Incoming, Outgoing, RESIZE, STDERR, STDIN, STDOUT};
 use crate::error::{Error, Result, fail};
+use crate::flags::{Flag, switch, text};
 use crate::output;
 use crate::session::Session;
 
@@ -20,6 +21,15 @@ const PING_PERIOD: Duration = Duration::from_secs(5);
 /// As a shell counts a death by SIGPIPE.
 const BROKEN_PIPE: u8 = 141;
 const CHUNK: usize = 32 * 1024;
+
+/// Of the commands that join a container.
+pub const FLAGS: &[Flag] = &[
+    text("container", "", "Container name. If omitted, use the kubectl.kubernetes.io/default-container annotation for selecting the container to be attached or the first container in the pod will be chosen").short('c'),
+    text("pod-running-timeout", "1m0s", "The length of time (like 5s, 2m, or 3h, higher than zero) to wait until at least one pod is running"),
+    switch("quiet", "Only print output from the remote session").short('q'),
+    switch("stdin", "Pass stdin to the container").short('i'),
+    switch("tty", "Stdin is a TTY").short('t'),
+];
 
 /// The terminal in raw mode for as long as this lives.
 pub struct Raw(Option<Termios>);

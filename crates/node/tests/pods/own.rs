@@ -8,7 +8,7 @@ use client::{Informer, PatchKind};
 use serde_json::json;
 
 use super::sh;
-use crate::world::{PATIENCE, World, phase, ready};
+use crate::world::{PATIENCE, World, ready};
 
 pub async fn registers(world: &mut World) {
     let nodes = Informer::<Node>::of(&world.client, None).start();

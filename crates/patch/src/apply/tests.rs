@@ -248,3 +248,17 @@ fn managers_of_other_versions_are_told_in_their_terms() {
     track(Some(&old), &mut new, None, &writer("me", "example.com/v2"));
     assert_eq!((owned(&new, "gone"), owned(&new, "far")), (None, Some(json!({"f:spec": {"f:keep": {}}}))));
 }
+
+/// As long as a request may be: items that were compared with one another took minutes.
+#[test]
+fn long_lists_are_applied_in_a_moment() {
+    const ITEMS: usize = 20_000;
+    let document = |from: usize| {
+        let mut document = containers((from..from + ITEMS).map(|number| json!({"name": format!("c{number}")})).collect());
+        document["metadata"]["finalizers"] = (from..from + ITEMS).map(|number| json!(format!("example.com/{number}"))).collect();
+        document
+    };
+    let first = apply(None, &document(0), deployment(), &by("me", NOW), false).unwrap();
+    let second = apply(Some(&first), &document(ITEMS / 2), deployment(), &by("me", LATER), false).unwrap();
+    assert_eq!((second["metadata"]["finalizers"].as_array().unwrap().len(), second["spec"]["template"]["spec"]["containers"].as_array().unwrap().len()), (ITEMS, ITEMS));
+}

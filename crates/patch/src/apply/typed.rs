@@ -5,6 +5,8 @@
 
 mod list;
 
+use std::collections::HashSet;
+
 use api::schema::{Field, FieldType, ListType, TypeInfo};
 use api::structural::{Additional, Schema, Type};
 use serde_json::{Map, Value};
@@ -182,11 +184,12 @@ impl<'a> Node<'a> {
             (Node::Unknown, _) => Ok(()),
             (Node::Keyed(..) | Node::Set | Node::CustomKeyed(_), Value::Array(items)) => {
                 let elements = self.elements(items)?;
-                for (at, element) in elements.iter().enumerate() {
-                    if elements[..at].contains(element) {
+                let mut seen = HashSet::with_capacity(elements.len());
+                for (element, item) in elements.iter().zip(items) {
+                    if !seen.insert(element) {
                         return Err(format!(": duplicate entries for key {}", element::display(element)));
                     }
-                    self.item().validate(&items[at]).map_err(|cause| prefixed(&element::display(element), &cause))?;
+                    self.item().validate(item).map_err(|cause| prefixed(&element::display(element), &cause))?;
                 }
                 Ok(())
             }

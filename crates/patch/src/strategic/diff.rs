@@ -1,6 +1,7 @@
 //! Making strategic merge patches: from two documents (`kubectl edit`, `label`, …) or three (`kubectl apply`).
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 
 use api::schema::TypeInfo;
 use serde_json::{Map, Value};
@@ -44,7 +45,7 @@ pub fn three_way(original: &Value, modified: &Value, current: &Value, schema: Op
 }
 
 fn object(value: &Value) -> Result<&Map<String, Value>, PatchError> {
-    value.as_object().ok_or(PatchError::NotAnObject(super::word(value)))
+    value.as_object().ok_or(PatchError::NotAnObject(api::go::json_word(value)))
 }
 
 fn maps(original: &Map<String, Value>, modified: &Map<String, Value>, meta: Meta, what: What) -> Result<Map<String, Value>, PatchError> {
@@ -121,11 +122,15 @@ fn lists(original: &[Value], modified: &[Value], meta: Meta, strategy: &Strategy
 
 fn lists_of_values(original: &[Value], modified: &[Value], what: What) -> Result<ListDiff, PatchError> {
     let mut found = ListDiff::default();
+    let without = |list: &[Value], other: &[Value]| -> Vec<Value> {
+        let other: HashSet<&Value> = other.iter().collect();
+        list.iter().filter(|item| !other.contains(item)).cloned().collect()
+    };
     if what.changes {
-        found.patch = order::arrange(modified.iter().filter(|item| !original.contains(item)).cloned().collect(), modified, &[], None)?;
+        found.patch = order::arrange(without(modified, original), modified, &[], None)?;
     }
     if what.deletions {
-        let mut gone: Vec<Value> = original.iter().filter(|item| !modified.contains(item)).cloned().collect();
+        let mut gone = without(original, modified);
         gone.sort_by(compare);
         gone.dedup();
         found.deletions = gone;

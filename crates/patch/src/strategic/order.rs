@@ -1,5 +1,7 @@
 //! The order of a merged list: what the patch names in the patch's order, what only the server has in the server's, interleaved by the server's.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 use super::{DIRECTIVE, SET_ORDER};
@@ -13,17 +15,19 @@ fn identity<'a>(item: &'a Value, key: Option<&str>) -> Result<&'a Value, PatchEr
     map.get(key).ok_or_else(|| PatchError::no_merge_key(map, key))
 }
 
-fn identities<'a>(items: &'a [Value], key: Option<&str>) -> Result<Vec<&'a Value>, PatchError> {
-    items.iter().map(|item| identity(item, key)).collect()
+/// Where each item stands first. By hash: lists are as long as a request may be.
+fn places<'a>(items: &'a [Value], key: Option<&str>) -> Result<HashMap<&'a Value, usize>, PatchError> {
+    let mut places = HashMap::with_capacity(items.len());
+    for (at, item) in items.iter().enumerate() {
+        places.entry(identity(item, key)?).or_insert(at);
+    }
+    Ok(places)
 }
 
 /// `wanted` is the order the patch asks for, `live` the list as it was.
 pub(super) fn arrange(merged: Vec<Value>, wanted: &[Value], live: &[Value], key: Option<&str>) -> Result<Vec<Value>, PatchError> {
-    let (wanted, live) = (identities(wanted, key)?, identities(live, key)?);
-    let place = |list: &[&Value], item: &Value| -> Result<Option<usize>, PatchError> {
-        let item = identity(item, key)?;
-        Ok(list.iter().position(|candidate| *candidate == item))
-    };
+    let (wanted, live) = (places(wanted, key)?, places(live, key)?);
+    let place = |list: &HashMap<&Value, usize>, item: &Value| -> Result<Option<usize>, PatchError> { Ok(list.get(identity(item, key)?).copied()) };
     let (mut patched, mut server_only) = (Vec::new(), Vec::new());
     for item in merged {
         match place(&wanted, &item)? {

@@ -148,3 +148,18 @@ fn three_ways_keep_what_others_wrote() {
     let conflict = three_way(&json!({"spec": {"replicas": 1}}), &json!({"spec": {"replicas": 2}}), &json!({"spec": {"replicas": 3}}), ty, false);
     assert!(matches!(conflict, Err(PatchError::Conflict { .. })));
 }
+
+/// As long as a request may be: each item is looked up, not looked for. Lists that were compared item by item took minutes.
+#[test]
+fn long_lists_are_merged_in_a_moment() {
+    const ITEMS: usize = 20_000;
+    let names = |from: usize| -> Vec<Value> { (from..from + ITEMS).map(|number| format!("example.com/{number}").into()).collect() };
+    let ports = |from: usize| -> Vec<Value> { (from..from + ITEMS).map(|number| json!({"port": number, "name": format!("p{number}")})).collect() };
+    let service = schema::of("io.k8s.api.core.v1.Service");
+    let mut doc = json!({"metadata": {"finalizers": names(0)}, "spec": {"ports": ports(0)}});
+    strategic(&mut doc, &json!({"metadata": {"finalizers": names(ITEMS / 2)}, "spec": {"ports": ports(ITEMS / 2)}}), service).unwrap();
+    assert_eq!((doc["metadata"]["finalizers"].as_array().unwrap().len(), doc["spec"]["ports"].as_array().unwrap().len()), (ITEMS * 3 / 2, ITEMS * 3 / 2));
+    let gone: Vec<Value> = (0..ITEMS).map(|number| json!({"$patch": "delete", "port": number})).collect();
+    strategic(&mut doc, &json!({"metadata": {"$deleteFromPrimitiveList/finalizers": names(0)}, "spec": {"ports": gone}}), service).unwrap();
+    assert_eq!((doc["metadata"]["finalizers"].as_array().unwrap().len(), doc["spec"]["ports"].as_array().unwrap().len()), (ITEMS / 2, ITEMS / 2));
+}

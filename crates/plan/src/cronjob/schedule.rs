@@ -1,8 +1,9 @@
-//! Cron schedules: five fields, names, ranges, lists and steps, and `@hourly` and its like. As `robfig/cron` v3's standard parser.
+//! When a schedule ([`api::cron`]) comes next, and when it came last. Mirrors `robfig/cron` v3's spec.go.
 
 use std::str::FromStr;
 
-use jiff::civil::{Date, DateTime};
+use api::cron::{self, Cron, Field};
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
 
@@ -10,157 +11,67 @@ use jiff::{SignedDuration, Timestamp, ToSpan};
 const YEARS: i16 = 5;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Schedule {
-    Fields(Box<Fields>),
-    /// `@every 1h30m`, in seconds.
-    Every(i64),
-}
-
-/// Bit sets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fields {
-    minutes: u64,
-    hours: u64,
-    days: u64,
-    months: u64,
-    weekdays: u64,
-    /// A star: with one on either, both have to hold, else one of them.
-    any_day: bool,
-    any_weekday: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BadSchedule {
-    #[error("expected exactly 5 fields, found {0}: {1:?}")]
-    Fields(usize, String),
-    #[error("failed to parse {0:?}")]
-    Field(String),
-    #[error("unrecognized descriptor: {0}")]
-    Descriptor(String),
-}
-
-const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
-const WEEKDAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
+pub struct Schedule(Cron);
 
 impl FromStr for Schedule {
-    type Err = BadSchedule;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, BadSchedule> {
-        let text = text.trim();
-        if let Some(delay) = text.strip_prefix("@every ") {
-            let seconds = delay.trim().parse::<SignedDuration>().map(|delay| delay.as_secs()).unwrap_or(0);
-            return if seconds > 0 { Ok(Schedule::Every(seconds)) } else { Err(BadSchedule::Descriptor(text.to_owned())) };
-        }
-        let fields = match text {
-            "@yearly" | "@annually" => "0 0 1 1 *",
-            "@monthly" => "0 0 1 * *",
-            "@weekly" => "0 0 * * 0",
-            "@daily" | "@midnight" => "0 0 * * *",
-            "@hourly" => "0 * * * *",
-            other if other.starts_with('@') => return Err(BadSchedule::Descriptor(other.to_owned())),
-            other => other,
-        };
-        let parts: Vec<&str> = fields.split_whitespace().collect();
-        let [minutes, hours, days, months, weekdays] = parts[..] else { return Err(BadSchedule::Fields(parts.len(), text.to_owned())) };
-        let star = |part: &str| part.split(',').any(|one| one.starts_with('*') || one.starts_with('?'));
-        Ok(Schedule::Fields(Box::new(Fields {
-            minutes: field(minutes, 0, 59, &[])?,
-            hours: field(hours, 0, 23, &[])?,
-            days: field(days, 1, 31, &[])?,
-            months: field(months, 1, 12, &MONTHS)?,
-            weekdays: field(weekdays, 0, 6, &WEEKDAYS)?,
-            any_day: star(days),
-            any_weekday: star(weekdays),
-        })))
+    fn from_str(text: &str) -> Result<Self, String> {
+        cron::parse(text.trim()).map(Self)
     }
 }
 
-fn field(text: &str, low: u32, high: u32, names: &[&str]) -> Result<u64, BadSchedule> {
-    let bad = || BadSchedule::Field(text.to_owned());
-    let number = |word: &str| -> Option<u32> {
-        let by_name = names.iter().position(|name| name.eq_ignore_ascii_case(word)).and_then(|at| u32::try_from(at).ok()).map(|at| at + low);
-        by_name.or_else(|| word.parse().ok()).filter(|value| (low..=high).contains(value))
-    };
-    let mut set = 0u64;
-    for part in text.split(',') {
-        let (range, step) = part.split_once('/').map_or((part, None), |(range, step)| (range, Some(step)));
-        let step_by: u32 = step.map_or(Some(1), |step| step.parse().ok().filter(|step| *step > 0)).ok_or_else(bad)?;
-        let (first, last) = match range {
-            "*" | "?" => (low, high),
-            _ => match range.split_once('-') {
-                Some((first, last)) => (number(first).ok_or_else(bad)?, number(last).ok_or_else(bad)?),
-                None => {
-                    let first = number(range).ok_or_else(bad)?;
-                    (first, if step.is_some() { high } else { first })
-                }
-            },
-        };
-        if first > last {
-            return Err(bad());
-        }
-        (first..=last).step_by(step_by as usize).for_each(|value| set |= 1 << value);
-    }
-    Ok(set)
-}
+struct Fields<'a>(&'a [Field; 5]);
 
-fn has(set: u64, value: i8) -> bool {
-    u32::try_from(value).is_ok_and(|value| set >> value & 1 == 1)
-}
-
-impl Fields {
+impl Fields<'_> {
     fn day_fits(&self, date: Date) -> bool {
-        let (day, weekday) = (has(self.days, date.day()), has(self.weekdays, date.weekday().to_sunday_zero_offset()));
-        if self.any_day || self.any_weekday { day && weekday } else { day || weekday }
+        let [_, _, days, _, weekdays] = self.0;
+        let (day, weekday) = (days.has(date.day()), weekdays.has(date.weekday().to_sunday_zero_offset()));
+        // With a star on either both have to hold, else one of them.
+        if days.any || weekdays.any { day && weekday } else { day || weekday }
     }
 
-    /// The first time on this day from `hour:minute` on.
-    fn on(&self, date: Date, hour: i8, minute: i8) -> Option<DateTime> {
-        for at in (hour..24).filter(|at| has(self.hours, *at)) {
-            let from = if at == hour { minute } else { 0 };
-            if let Some(minute) = (from..60).find(|at| has(self.minutes, *at)) {
-                return Some(date.at(at, minute, 0, 0));
-            }
-        }
-        None
-    }
-
+    /// Minute by minute of real time, so that an hour which a change of the clocks repeats counts twice and one which it leaves out not at all.
     fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
-        let local = after.to_zoned(zone.clone()).datetime();
-        let start = local.checked_add(1.minute()).ok()?;
-        let (mut date, mut hour, mut minute) = (start.date(), start.hour(), start.minute());
-        let end = date.year().checked_add(YEARS)?;
-        while date.year() <= end {
-            if !has(self.months, date.month()) {
-                date = date.first_of_month().checked_add(1.month()).ok()?;
-                (hour, minute) = (0, 0);
-                continue;
+        let [minutes, hours, _, months, _] = self.0;
+        let minute = SignedDuration::from_mins(1);
+        let mut at = Timestamp::from_second(after.as_second().div_euclid(60).checked_add(1)?.checked_mul(60)?).ok()?;
+        let end = at.to_zoned(zone.clone()).year().checked_add(YEARS)?;
+        loop {
+            let local = at.to_zoned(zone.clone());
+            let date = local.date();
+            if date.year() > end {
+                return None;
             }
-            if self.day_fits(date)
-                && let Some(found) = self.on(date, hour, minute)
-                && let Ok(found) = found.to_zoned(zone.clone())
-                && found.timestamp() > after
-            {
-                return Some(found.timestamp());
-            }
-            date = date.tomorrow().ok()?;
-            (hour, minute) = (0, 0);
+            let later = if !months.has(date.month()) {
+                date.first_of_month().checked_add(1.month()).ok()?.to_zoned(zone.clone()).ok()?.timestamp()
+            } else if !self.day_fits(date) {
+                date.tomorrow().ok()?.to_zoned(zone.clone()).ok()?.timestamp()
+            } else if !hours.has(local.hour()) {
+                at.checked_add(minute.checked_mul(60 - i32::from(local.minute()))?).ok()?
+            } else if !minutes.has(local.minute()) {
+                at.checked_add(minute).ok()?
+            } else {
+                return Some(at);
+            };
+            // Never back, whatever clocks do at midnight.
+            at = later.max(at.checked_add(minute).ok()?);
         }
-        None
     }
 }
 
 impl Schedule {
     /// The first time after `after`.
     pub fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
-        match self {
-            Schedule::Every(seconds) => Timestamp::from_second(after.as_second().checked_add(*seconds)?).ok(),
-            Schedule::Fields(fields) => fields.next(after, zone),
+        match &self.0 {
+            Cron::Every(delay) => Timestamp::from_second(after.as_second()).ok()?.checked_add(*delay).ok(),
+            Cron::Fields(fields) => Fields(fields).next(after, zone),
         }
     }
 
     /// The last time up to `now`, looked for from further and further back.
     pub fn last(&self, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
-        if let Schedule::Every(_) = self {
+        if let Cron::Every(_) = self.0 {
             return Some(now);
         }
         for days in [1i64, 31, 366, 366 * i64::from(YEARS)] {
@@ -182,6 +93,23 @@ impl Schedule {
 mod tests {
     use super::*;
 
+    /// In New York clocks went from 02:00 to 03:00 on the 8th of March 2026, and from 02:00 back to 01:00 on the 1st of November.
+    #[test]
+    fn clocks_that_change() {
+        let zone = TimeZone::posix("EST5EDT,M3.2.0,M11.1.0").unwrap();
+        for (schedule, after, expected) in [
+            ("*/15 * * * *", "2026-11-01T05:45:00Z", "2026-11-01T06:00:00Z"),
+            ("*/15 * * * *", "2026-11-01T06:30:00Z", "2026-11-01T06:45:00Z"),
+            ("0 * * * *", "2026-11-01T06:30:00Z", "2026-11-01T07:00:00Z"),
+            ("30 2 * * *", "2026-03-08T00:00:00Z", "2026-03-09T06:30:00Z"),
+            ("*/30 * * * *", "2026-03-08T06:30:00Z", "2026-03-08T07:00:00Z"),
+            ("0 12 * * *", "2026-03-08T00:00:00Z", "2026-03-08T16:00:00Z"),
+        ] {
+            let next = schedule.parse::<Schedule>().unwrap().next(after.parse().unwrap(), &zone).unwrap();
+            assert_eq!(next.to_string(), expected, "{schedule} after {after}");
+        }
+    }
+
     #[test]
     fn next_times() {
         let cases = [
@@ -192,6 +120,9 @@ mod tests {
             ("0 0 29 2 *", "2026-11-22T00:00:00Z", "2028-02-29T00:00:00Z"),
             ("@monthly", "2026-11-22T00:00:00Z", "2026-12-01T00:00:00Z"),
             ("@every 1h30m", "2026-11-22T00:00:00Z", "2026-11-22T01:30:00Z"),
+            ("0 0 */2 * mon", "2026-11-22T00:00:00Z", "2026-11-23T00:00:00Z"),
+            ("0 0 */2 * mon", "2026-11-23T00:00:00Z", "2026-11-25T00:00:00Z"),
+            ("0 0 */1 * mon", "2026-11-23T00:00:00Z", "2026-11-30T00:00:00Z"),
             ("5/20 * * * *", "2026-11-22T10:25:00Z", "2026-11-22T10:45:00Z"),
         ];
         for (schedule, after, expected) in cases {

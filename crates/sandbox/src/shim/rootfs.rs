@@ -95,7 +95,7 @@ impl Root<'_> {
     /// The node's mounts, and the files the runtime itself provides unless the node has its own for them.
     fn take_binds(&self) -> Result<Vec<Pending>, String> {
         let mut mounts: Vec<Mount> = Vec::new();
-        let own = |target: &str, source: PathBuf, readonly: bool| Mount { container_path: target.to_owned(), host_path: source, readonly, propagation: MountPropagation::Private };
+        let own = |target: &str, source: PathBuf, readonly: bool| Mount { container_path: target.to_owned(), host_path: source, readonly, ..Mount::default() };
         let readonly = self.config.security.readonly_rootfs;
         let hostname = self.layout.hostname(self.sandbox_id);
         mounts.push(own("/etc/hostname", hostname, readonly));
@@ -292,10 +292,16 @@ fn same_path(one: &str, other: &str) -> bool {
 }
 
 fn take(mount: Mount) -> Result<Pending, String> {
-    let failed = |error: io::Error| {
-        format!("error during container init: error mounting {:?} to rootfs at {:?}: {}", mount.host_path.display().to_string(), mount.container_path, reason(&error))
+    // Without an empty part at its end it is the path of a file as well.
+    let source = if mount.sub_path.as_os_str().is_empty() { mount.host_path.clone() } else { mount.host_path.join(&mount.sub_path) };
+    let failed =
+        |error: io::Error| format!("error during container init: error mounting {:?} to rootfs at {:?}: {}", source.display().to_string(), mount.container_path, reason(&error));
+    let tree = if mount.sub_path.as_os_str().is_empty() {
+        CString::new(mount.host_path.as_os_str().as_bytes()).map_err(io::Error::from).and_then(|path| clone_tree(&path))
+    } else {
+        clone_part(&mount.host_path, &mount.sub_path).map_err(io::Error::from)
     };
-    let tree = CString::new(mount.host_path.as_os_str().as_bytes()).map_err(io::Error::from).and_then(|path| clone_tree(&path)).map_err(failed)?;
+    let tree = tree.map_err(failed)?;
     let propagation = match mount.propagation {
         MountPropagation::Private => Some(libc::MS_PRIVATE),
         MountPropagation::HostToContainer => Some(libc::MS_SLAVE),
@@ -306,12 +312,20 @@ fn take(mount: Mount) -> Result<Pending, String> {
     if mount.readonly || propagation.is_some() {
         sys::mount_setattr(Some(tree.as_fd()), c"", true, attributes).map_err(failed)?;
     }
-    Ok(Pending { tree, target: mount.container_path, source: mount.host_path })
+    Ok(Pending { tree, target: mount.container_path, source })
 }
 
 fn clone_tree(path: &std::ffi::CStr) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     Ok(rustix::mount::open_tree(CWD, path, flags)?)
+}
+
+/// As `clone_tree`, of what lies below a directory by a path without links.
+fn clone_part(directory: &Path, part: &Path) -> rustix::io::Result<OwnedFd> {
+    let directory = rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let found = rustix::fs::openat2(&directory, part, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE | OpenTreeFlags::AT_EMPTY_PATH;
+    rustix::mount::open_tree(&found, "", flags)
 }
 
 /// Mounts a detached tree at a path in the container, which is made if it is missing.

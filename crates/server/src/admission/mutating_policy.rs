@@ -60,13 +60,9 @@ pub async fn mutate(api: &Api, policies: &[MutatingPolicy], asked: &Asked<'_>, m
         for binding in &policy.bindings {
             at += 1;
             let denied = |why: &str| format!("policy '{}' with binding '{}' denied request: {why}", policy.name, binding.name);
-            let params = match binding.matches(api, asked, object.as_deref(), old) {
-                Ok(false) => continue,
-                Ok(true) => policy.params(api, asked, binding).await,
-                Err(status) => Err(status.message),
-            };
-            let params = match params {
-                Ok(params) => params,
+            let params = match policy.bound(api, asked, binding, object.as_deref(), old).await {
+                Ok(None) => continue,
+                Ok(Some(params)) => params,
                 Err(why) => {
                     if !policy.lenient {
                         denials.push(denied(&format!("failed to configure binding: {why}")));

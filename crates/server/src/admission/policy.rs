@@ -96,8 +96,17 @@ impl<B> Policy<B> {
         })
     }
 
+    /// The parameters of a binding that is about this request; nothing when it is not.
+    pub async fn bound(&self, api: &Api, asked: &Asked<'_>, binding: &Binding, object: Option<&Value>, old: Option<&Value>) -> Result<Option<Vec<Option<Value>>>, String> {
+        match binding.matches(api, asked, object, old) {
+            Ok(false) => Ok(None),
+            Ok(true) => self.params(api, asked, binding).await.map(Some),
+            Err(status) => Err(status.message),
+        }
+    }
+
     /// The parameters to judge with; one of none when there are none to be had.
-    pub async fn params(&self, api: &Api, asked: &Asked<'_>, binding: &Binding) -> Result<Vec<Option<Value>>, String> {
+    async fn params(&self, api: &Api, asked: &Asked<'_>, binding: &Binding) -> Result<Vec<Option<Value>>, String> {
         let (Some((api_version, kind)), Some(reference)) = (&self.param_kind, &binding.param_ref) else { return Ok(vec![None]) };
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let rows = api.serving.rows();

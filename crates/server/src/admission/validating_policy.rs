@@ -98,13 +98,9 @@ pub async fn validate(api: &Api, policies: &[ValidatingPolicy], asked: &Asked<'_
         let mut annotations: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for binding in &policy.bindings {
             let name = Some(&*binding.name);
-            let params = match binding.matches(api, asked, object, old) {
-                Ok(false) => continue,
-                Ok(true) => policy.params(api, asked, binding).await,
-                Err(status) => Err(status.message),
-            };
-            let params = match params {
-                Ok(params) => params,
+            let params = match policy.bound(api, asked, binding, object, old).await {
+                Ok(None) => continue,
+                Ok(Some(params)) => params,
                 Err(why) => {
                     if !policy.lenient {
                         denied(&mut denials, name, Reason::Invalid, format!("failed to configure binding: {why}"));

@@ -2,6 +2,7 @@
 //!
 //! Mirrors apimachinery's `ParameterCodec`, meta/v1/validation (CreateOptions and friends) and meta/internalversion/validation (ListOptions).
 
+use ::api::go::json_word;
 use ::api::{Cause, Status};
 use client::{ListOptions, WatchOptions};
 use http::header::{CONTENT_TYPE, USER_AGENT};
@@ -10,7 +11,6 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::api::{Context, FieldValidation};
-use crate::decode::go_type;
 use crate::path::Query;
 
 const MAX_FIELD_MANAGER_BYTES: usize = 128;
@@ -99,7 +99,7 @@ pub fn is_delete_options(given: &Value) -> Result<(), Status> {
     let text = |name: &str| given.get(name).and_then(Value::as_str).unwrap_or("");
     if !matches!(given, Value::Object(_) | Value::Null) {
         let into = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
-        return Err(Status::bad_request(format!("couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type {into}", go_type(given))));
+        return Err(Status::bad_request(format!("couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type {into}", json_word(given))));
     }
     match text("kind") {
         "" | "DeleteOptions" => Ok(()),

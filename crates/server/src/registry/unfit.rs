@@ -3,12 +3,12 @@
 //! What came of a patch and is no object of its kind any more is told with the patched object (`Invalid value` of `patch`), whatever library found it out:
 //! after JSON and merge patches that is the JSON decoder, after strategic ones apimachinery's converter, which speaks of Go's kinds.
 
+use ::api::go::json_word;
 use ::api::{Cause, Resource, Status};
 use client::PatchKind;
 use serde_json::Value;
 
 use crate::api::FieldValidation;
-use crate::decode::go_type;
 
 const MAP: &str = "map[string]interface {}";
 
@@ -30,7 +30,7 @@ pub fn unread(kind: PatchKind, why: &str, validation: FieldValidation) -> Status
 
 /// Whether a patch that is JSON is a patch; what counts as an empty one is given back as such.
 pub fn document(kind: PatchKind, patch: Value, validation: FieldValidation) -> Result<Value, Status> {
-    let into = |value: &Value, wanted: &str| format!("json: cannot unmarshal {} into Go value of type {wanted}", go_type(value));
+    let into = |value: &Value, wanted: &str| format!("json: cannot unmarshal {} into Go value of type {wanted}", json_word(value));
     let strict = validation != FieldValidation::Ignore;
     match (kind, &patch) {
         (PatchKind::Json, Value::Null) => return Ok(Value::Array(Vec::new())),

@@ -1,6 +1,6 @@
 //! Lists whose items are owned one by one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
@@ -31,16 +31,19 @@ impl Node<'_> {
     /// Items that stand twice on both sides count as one whole.
     pub(super) fn compare_lists(self, left: &[Value], right: &[Value], found: &mut Comparison) -> Result<(), String> {
         let (left_elements, right_elements) = (self.elements(left)?, self.elements(right)?);
-        fn all<'v>(elements: &[String], items: &'v [Value], wanted: &str) -> Vec<&'v Value> {
-            elements.iter().zip(items).filter(|(element, _)| *element == wanted).map(|(_, item)| item).collect()
+        // Looked up, not looked for: lists are as long as a request may be.
+        fn by_element<'v>(elements: &'v [String], items: &'v [Value]) -> HashMap<&'v str, Vec<&'v Value>> {
+            let mut found: HashMap<&str, Vec<&Value>> = HashMap::with_capacity(elements.len());
+            elements.iter().zip(items).for_each(|(element, item)| found.entry(element).or_default().push(item));
+            found
         }
-        let mut seen: Vec<&String> = Vec::new();
+        let (mut befores, mut afters) = (by_element(&left_elements, left), by_element(&right_elements, right));
+        let mut seen = HashSet::with_capacity(left_elements.len());
         for element in left_elements.iter().chain(&right_elements) {
-            if seen.contains(&element) {
+            if !seen.insert(element) {
                 continue;
             }
-            seen.push(element);
-            let (before, after) = (all(&left_elements, left, element), all(&right_elements, right, element));
+            let (before, after) = (befores.remove(element.as_str()).unwrap_or_default(), afters.remove(element.as_str()).unwrap_or_default());
             if before.len() <= 1 && after.len() <= 1 {
                 self.item().compare_entry(|| element.clone(), before.first().copied(), after.first().copied(), found)?;
             } else if before != after {
@@ -61,13 +64,13 @@ impl Node<'_> {
         let (in_left, in_right) = (index(&left_elements), index(&right_elements));
         let mut shared = right_elements.iter().filter(|element| in_left.contains_key(*element));
         let mut next_shared = shared.next();
-        let mut taken: Vec<&str> = Vec::new();
+        let mut taken: HashSet<&str> = HashSet::new();
         let mut merged = Vec::with_capacity(left.len().max(right.len()));
         let (mut l, mut r) = (0, 0);
         while l < left.len() || r < right.len() {
             if l < left.len() && r < right.len() {
                 if left_elements[l] == right_elements[r] {
-                    taken.push(&right_elements[r]);
+                    taken.insert(&right_elements[r]);
                     merged.extend(self.item().merge(Some(&left[l]), Some(&right[r]))?);
                     (l, r) = (l + 1, r + 1);
                     next_shared = shared.next();
@@ -85,13 +88,13 @@ impl Node<'_> {
                     l += 1;
                     continue;
                 }
-                if taken.contains(&left_elements[l].as_str()) {
+                if taken.contains(left_elements[l].as_str()) {
                     l += 1;
                 }
             }
             if r < right.len() {
                 let element = &right_elements[r];
-                taken.push(element);
+                taken.insert(element);
                 let mine = in_left.get(element).map(|at| &left[*at]);
                 merged.extend(self.item().merge(mine, Some(&right[r]))?);
                 r += 1;
