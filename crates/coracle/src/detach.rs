@@ -53,7 +53,9 @@ pub fn start(paths: &Paths, arguments: Vec<std::ffi::OsString>) -> Result<()> {
     if line.trim() == "ready" {
         return Ok(());
     }
-    if let Some(status) = child.try_wait()? {
+    if spoke {
+        // It said nothing and its end of the pipe is closed: it ends, or has.
+        let status = child.wait()?;
         let log = format!("its log is {}", log_path.display());
         match last_words(&log_path, before) {
             Some(words) => bail!("{words}\nhint: {log}"),
