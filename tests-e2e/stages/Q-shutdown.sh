@@ -5,7 +5,7 @@ on2() { kubectl get pods -l app=calm --field-selector spec.nodeName=node2 "$@"; 
 on2 -o name >$TMP/calm && [ -s $TMP/calm ]
 lab stop node2 && ! lab shell node2 -- true
 # The API heard all of it before the power went.
-[ "$(kubectl get $(cat $TMP/calm) -o jsonpath='{range .items[*]}{.status.phase} {.status.reason} {.status.conditions[?(@.type=="DisruptionTarget")].reason}{"\n"}{end}' | sort -u)" = 'Failed Terminated TerminationByKubelet' ]
+[ "$(for pod in $(cat $TMP/calm); do kubectl get $pod -o jsonpath='{.status.phase} {.status.reason} {.status.conditions[?(@.type=="DisruptionTarget")].reason}{"\n"}'; done | sort -u)" = 'Failed Terminated TerminationByKubelet' ]
 kubectl get node node2 -o jsonpath='{.status.conditions[?(@.type=="Ready")]}' | shows 'node is shutting down'
 retry 30 eval 'kubectl get events -A --field-selector involvedObject.name=node2,reason=NodeShutdown | shows "Shutdown manager detected shutdown event"'
 retry 60 ready deploy calm 4

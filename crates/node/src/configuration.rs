@@ -284,7 +284,7 @@ mod tests {
         let settings = Settings::default();
         assert_eq!((settings.max_pods, settings.port, settings.lease_seconds, settings.log_max_bytes, settings.log_max_files), (110, 10250, 40, 10 << 20, 5));
         assert_eq!((settings.image_gc.high_percent, settings.image_gc.low_percent, settings.image_gc.minimum_age), (85, 80, SignedDuration::from_secs(120)));
-        assert_eq!((settings.shutdown.len(), settings.thresholds.len(), settings.pod_pids_limit, settings.pull_rate), (0, 5, None, None));
+        assert_eq!((settings.shutdown.len(), settings.thresholds.len(), settings.pod_pids_limit, settings.pull_rate), (0, 4, None, None));
         assert_eq!(settings.whole["evictionHard"]["memory.available"], "100Mi");
         assert!(FIELDS.iter().all(|field| field.default.is_empty() || serde_json::from_str::<Value>(field.default).is_ok_and(|default| field.kind.fits(&default))), "a default that does not fit");
         assert_eq!(Settings::read(&Value::Null).unwrap(), (settings, vec![]));

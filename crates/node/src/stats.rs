@@ -1,12 +1,14 @@
 //! Use of processor and memory: `/stats/summary` and `/metrics/resource`, and `/metrics`, as upstream's kubelet answers metrics-server.
 
 use std::fmt::Write;
+use std::path::Path;
 use std::sync::Arc;
 
 use api::world::rfc3339;
 use sandbox::cri::{ContainerState, ContainerStats};
 use serde_json::{Value, json};
 
+use crate::eviction::{self, ranking::Disk};
 use crate::machine;
 use crate::node::Node;
 use crate::pod;
@@ -67,12 +69,35 @@ pub async fn summary(node: &Arc<Node>) -> Value {
             None => pods.push(json!({"podRef": {"name": one.pod, "namespace": one.namespace, "uid": one.uid}, "startTime": rfc3339(pod::timestamp(one.started_at)), "containers": [container]})),
         }
     }
-    let (size, free) = machine::disk(&node.config.root_dir);
+    for cx in node.all() {
+        let Some(used) = eviction::measure(&cx).await else { continue };
+        let Some(pod) = pods.iter_mut().find(|pod| pod["podRef"]["uid"] == pod::uid(&cx.pod)) else { continue };
+        let disk = |disk: Disk| json!({"time": now, "usedBytes": disk.bytes, "inodesUsed": disk.inodes});
+        pod["ephemeral-storage"] = disk(used.disk(&cx.pod));
+        let volume = |(name, used): (&String, &Disk)| {
+            let mut volume = disk(*used);
+            volume["name"] = json!(name);
+            volume
+        };
+        pod["volume"] = used.volumes.iter().map(volume).collect();
+        for container in pod["containers"].as_array_mut().into_iter().flatten() {
+            if let Some(used) = used.containers.iter().find(|used| container["name"] == used.name) {
+                container["logs"] = disk(used.logs);
+            }
+        }
+    }
+    let of_disk = |path: &Path| {
+        let space = machine::space(path);
+        json!({"time": now, "availableBytes": space.available, "capacityBytes": space.capacity, "usedBytes": space.capacity.saturating_sub(space.available),
+            "inodes": space.inodes, "inodesFree": space.inodes_free, "inodesUsed": space.inodes.saturating_sub(space.inodes_free)})
+    };
+    let (processes, most) = machine::pids();
     let used = node_memory(node);
     json!({
         "node": {"nodeName": node.config.node_name, "cpu": cpu(node_cpu_ns()),
             "memory": {"time": now, "availableBytes": machine::memory_available(), "usageBytes": used, "workingSetBytes": used},
-            "fs": {"time": now, "availableBytes": free, "capacityBytes": size, "usedBytes": size.saturating_sub(free)}},
+            "fs": of_disk(&node.config.root_dir), "rlimit": {"time": now, "maxpid": most, "curproc": processes},
+            "runtime": {"imageFs": of_disk(&node.config.images_dir()), "containerFs": of_disk(&node.config.root_dir)}},
         "pods": pods,
     })
 }

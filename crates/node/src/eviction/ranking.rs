@@ -54,7 +54,7 @@ impl PodUse {
     }
 
     /// What counts against the node's disk: all but volumes in memory.
-    fn disk(&self, pod: &Pod) -> Disk {
+    pub fn disk(&self, pod: &Pod) -> Disk {
         let of_containers = self.containers.iter().map(|c| c.rootfs + c.logs);
         let of_volumes = empty_dirs(pod).filter(|(_, in_memory, _)| !in_memory).filter_map(|(name, ..)| self.volumes.get(name).copied());
         of_containers.chain(of_volumes).fold(Disk::default(), std::ops::Add::add)

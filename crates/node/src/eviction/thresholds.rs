@@ -37,8 +37,8 @@ const SIGNALS: [(Signal, &str, &str, &str); 9] = [
     (PidAvailable, "pid.available", "pids", "PIDPressure"),
 ];
 
-const DEFAULT_HARD: [(&str, &str); 5] =
-    [("memory.available", "100Mi"), ("nodefs.available", "10%"), ("nodefs.inodesFree", "5%"), ("imagefs.available", "15%"), ("imagefs.inodesFree", "5%")];
+/// Upstream's, but for its 15 % of `imagefs.available`: images lie on the node's own disk here, which the node's 10 % guard.
+const DEFAULT_HARD: [(&str, &str); 4] = [("memory.available", "100Mi"), ("nodefs.available", "10%"), ("nodefs.inodesFree", "5%"), ("imagefs.inodesFree", "5%")];
 
 impl Signal {
     pub fn parse(name: &str) -> Option<Self> {
