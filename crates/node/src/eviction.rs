@@ -227,9 +227,9 @@ pub async fn keep(node: Arc<Node>) {
             tokio::time::sleep(node.config.eviction_period).await;
             continue;
         }
-        // What they had is free when they have ended; then there is another look at once.
+        // What they had may be taken away when they have ended and the API knows; until then another look would find too little, and too much would go.
         for cx in &evicted {
-            if timeout(CLEANUP_TIMEOUT, node.until(cx, |cx| cx.shared.lock().ended)).await.is_err() {
+            if timeout(CLEANUP_TIMEOUT, node.until(cx, |cx| cx.shared.lock().told)).await.is_err() {
                 tracing::warn!(pod = pod::full(&cx.pod), "an evicted pod has not ended yet");
             }
         }
