@@ -41,12 +41,11 @@ proxy() {
 }
 proxy node3 nftables
 proxy node4 iptables
-# kube-proxy says so when it follows the API; who ends before does not measure anything.
-for proxy in $proxies; do
-  until grep -l 'Caches are synced.*node config' "${PROXY_LOG:-$dir/proxy}"-node?.log | grep -c . | grep -q 2; do
-    kill -0 "$proxy" 2>/dev/null || { tail -n 3 "${PROXY_LOG:-$dir/proxy}"-node?.log >&2; exit 1; }
-    sleep 0.2
-  done
+# kube-proxy says so when it follows the API; one that ends before does not measure anything.
+logs="${PROXY_LOG:-$dir/proxy}-node3.log ${PROXY_LOG:-$dir/proxy}-node4.log"
+until [ "$(grep -ls 'Caches are synced.*node config' $logs | wc -l)" = 2 ]; do
+  ! grep -s 'command failed' $logs >&2 || exit 1
+  sleep 0.2
 done
 on node1 kubectl wait --for=condition=Ready nodes --all --timeout=60s >&2
 on node1 coracle bench --only pod-services --server-node node1 --client-node node2,node3,node4 "$@"

@@ -126,6 +126,16 @@ fn a_lab_from_up_to_down() {
     assert_eq!(lab.on("node2", "ls /run/volatile 2>/dev/null; ls /etc/hostname; cat /proc/[0-9]*/comm | grep -c ^sleep; true"), "/etc/hostname\n0\n");
     assert!(lab.reaches("node1", "192.168.0.12"));
 
+    // A cluster whose Services are another proxy's: the nodes program none, and answer names where that one leads the DNS Service.
+    let made = lab.on("node1", "kubeadm init --apiserver-advertise-address $(hostname -i) --skip-phases=addon/kube-proxy");
+    assert!(made.contains("essential addon: CoreDNS") && !made.contains("essential addon: kube-proxy"), "{made}");
+    lab.on("node2", &lab.on("node1", "kubeadm token create --print-join-command"));
+    assert!(lab.on("node1", "kubectl -n kube-system get configmap kubeadm-config -o yaml").contains("disabled: true"));
+    assert_eq!(lab.on("node1", "kubectl -n kube-system get pods -l k8s-app=kube-proxy -o name"), "");
+    assert!(lab.on("node2", "cat /var/lib/coracle/kubeadm.json").contains(r#""--service-proxy","none""#), "who joins is told");
+    assert!(!lab.run(&["shell", "node1", "--", "curl", "-sk", "--max-time", "1", "https://10.96.0.1/version"]).status.success(), "nobody translates it");
+    until(&lab, "busybox nslookup -type=a kubernetes.default.svc.cluster.local 192.168.0.11 | grep -c '^Address: 10.96.0.1$'", "1\n");
+
     assert!(cgroups(&lab));
     lab.ok(&["down"]);
     assert!(!lab.folder.path().join("lab").exists() && !cgroups(&lab));
