@@ -69,13 +69,13 @@ pub fn server(shown: Arc<Shown>, tls: Tls, clients: &[&str]) -> Result<Arc<rustl
     Ok(Arc::new(config))
 }
 
-/// Proxies in front prove themselves by another authority: connections from now on are judged by it. Sessions of before are not taken up again.
+/// Proxies in front or clients prove themselves by another authority: connections from now on are judged by it. Sessions of before are not taken up again.
 pub async fn follow(serving: Arc<ArcSwap<rustls::ServerConfig>>, mut fronts: watch::Receiver<Arc<Fronts>>, make: impl Fn(&Fronts) -> Result<Arc<rustls::ServerConfig>>) {
     while fronts.changed().await.is_ok() {
         let fronts = fronts.borrow_and_update().clone();
         match make(&fronts) {
             Ok(tls) => serving.store(tls),
-            Err(error) => tracing::error!(%error, "connections of proxies are judged as before"),
+            Err(error) => tracing::error!(%error, "connections of proxies and clients are let in as before"),
         }
     }
 }

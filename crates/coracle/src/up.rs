@@ -254,11 +254,11 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
         .await
         .with_context(|| format!("cannot listen on port {}\nhint: another cluster may run; --secure-port chooses another port", options.secure_port))?;
     let shown = Shown::new(&credentials.api_server()?)?;
-    let tls = tls::server(shown.clone(), options.api_server.tls()?, &[&authority, &fronts])?;
+    let tls = tls::server(shown.clone(), options.api_server.tls()?, &[&authority, &fronts, &api.fronts.borrow().clients_pem])?;
     let tls = Arc::new(ArcSwap::new(tls));
     tokio::spawn(tls::follow(tls.clone(), api.fronts.subscribe(), {
         let (shown, settings, authority) = (shown.clone(), options.api_server.tls()?, authority.clone());
-        move |fronts| tls::server(shown.clone(), settings.clone(), &[&authority, &fronts.authority_pem])
+        move |fronts| tls::server(shown.clone(), settings.clone(), &[&authority, &fronts.authority_pem, &fronts.clients_pem])
     }));
     tokio::spawn(credentials::follow(credentials.folder.clone(), shown));
     tokio::spawn(credentials::follow_front_proxy(credentials.folder.clone(), api.clone()));

@@ -1,7 +1,7 @@
 //! The API server's flags, called as upstream's: how users are known, what they may do, which plugins are asked.
 //!
-//! https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/ . Files are read at the start; --authentication-config and
-//! --authorization-config again when they change.
+//! https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/ . Files are read at the start; --authentication-config,
+//! --authorization-config, --client-ca-file and --requestheader-client-ca-file again when they change.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -92,6 +92,9 @@ pub struct UserFlags {
     /// Who tokens for the API server are for
     #[arg(long, value_name = "AUDIENCES", value_delimiter = ',')]
     api_audiences: Vec<String>,
+    /// Authorities whose certificates tell users, besides the cluster's own; followed while it runs
+    #[arg(long, value_name = "FILE")]
+    client_ca_file: Option<PathBuf>,
     /// Authority of proxies that tell users in headers
     #[arg(long, value_name = "FILE")]
     requestheader_client_ca_file: Option<PathBuf>,
@@ -157,6 +160,15 @@ pub fn connect_file(path: &Path) -> Result<Hook> {
     connect(&path.to_string_lossy()).map_err(anyhow::Error::msg).with_context(|| format!("cannot use {}", path.display()))
 }
 
+/// The authorities in a file (PEM), which is followed from now on.
+fn follow_authorities(config: &mut server::Config, file: &Path, reloaded: fn(String) -> Reloaded) -> Result<String> {
+    let first = read(file)?;
+    let pem = Fronts::parse(&first).map_err(|error| anyhow::anyhow!("cannot use {}: {error}", file.display()))?;
+    let parse: server::Parse = Box::new(move |content| Fronts::parse(content).map(reloaded));
+    config.followed.push(Arc::new(Followed { path: file.to_owned(), first, parse, metrics: None }));
+    Ok(pem)
+}
+
 impl UserFlags {
     /// `front_authority` is the file of the cluster's own authority of proxies. Returns the authority whose certificates are let in beside the clients'.
     pub fn configure(&self, config: &mut server::Config, front_authority: &Path) -> Result<String> {
@@ -183,10 +195,10 @@ impl UserFlags {
             config.authentication.other_issuers = others.to_vec();
         }
         let file = self.requestheader_client_ca_file.as_deref().unwrap_or(front_authority);
-        let first = read(file)?;
-        let front = Fronts::parse(&first).map_err(|error| anyhow::anyhow!("cannot use {}: {error}", file.display()))?;
-        let parse: server::Parse = Box::new(|content| Fronts::parse(content).map(Reloaded::Fronts));
-        config.followed.push(Arc::new(Followed { path: file.to_owned(), first, parse, metrics: None }));
+        let front = follow_authorities(config, file, Reloaded::Fronts)?;
+        if let Some(file) = &self.client_ca_file {
+            config.authentication.client_ca_pem = follow_authorities(config, file, Reloaded::Clients)?;
+        }
         let authentication = &mut config.authentication;
         authentication.anonymous.enabled = self.anonymous_auth;
         authentication.bootstrap_tokens = self.enable_bootstrap_token_auth;
@@ -302,7 +314,7 @@ mod tests {
         assert_eq!((config.service_account_issuer.as_str(), config.authentication.other_issuers.as_slice()), ("https://a", &["https://b".to_owned()][..]));
         assert_eq!(config.authentication.issuers.len(), 1);
         assert!(!config.cbor && configure(&["--feature-gates=CBORServingAndStorage=true"]).unwrap().cbor);
-        for wrong in [&["--authorization-mode=Oracle"][..], &["--enable-admission-plugins=Nothing"], &["--authorization-mode=Webhook"], &["--oidc-issuer-url=https://i"], &["--token-auth-file=/nowhere"], &["--feature-gates=Nonsense=true"], &["--feature-gates=CBORServingAndStorage"]] {
+        for wrong in [&["--authorization-mode=Oracle"][..], &["--enable-admission-plugins=Nothing"], &["--authorization-mode=Webhook"], &["--oidc-issuer-url=https://i"], &["--token-auth-file=/nowhere"], &["--client-ca-file=/nowhere"], &["--feature-gates=Nonsense=true"], &["--feature-gates=CBORServingAndStorage"]] {
             assert!(configure(wrong).is_err(), "{wrong:?}");
         }
     }

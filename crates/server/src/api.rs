@@ -122,7 +122,7 @@ pub struct Api {
     pub(crate) authorizer: Arc<Authorizer>,
     /// Who may be nobody, and the OIDC issuers: both may change while the server runs.
     pub(crate) reloadable: ArcSwap<(Anonymous, Vec<Arc<Issuer>>)>,
-    /// Whose certificates say that a proxy asks; whoever serves TLS lets them in as well.
+    /// Whose certificates say that a proxy or a client asks; whoever serves TLS lets them in as well.
     pub fronts: tokio::sync::watch::Sender<Arc<Fronts>>,
     pub(crate) allocations: Allocations,
     pub(crate) nodes: Arc<dyn Dial>,
@@ -214,7 +214,7 @@ impl Api {
         }
         let reloadable = ArcSwap::from_pointee((config.authentication.anonymous.clone(), config.authentication.issuers.clone()));
         let authority = config.authentication.request_header.as_ref().map(|front| front.authority_pem.clone()).unwrap_or_default();
-        let fronts = tokio::sync::watch::Sender::new(Arc::new(Fronts::of(&config.ca_pem, authority)));
+        let fronts = tokio::sync::watch::Sender::new(Arc::new(Fronts::of(&config.ca_pem, authority, config.authentication.client_ca_pem.clone())));
         let api = Arc::new(Self { reloadable, fronts, store, clock, chance, config, serving: Serving::built_in(), authorizer, allocations, nodes, encoded: Encoded::default(), quota_turns: Default::default(), outbound, admission: Follower::default(), aggregator: Aggregator::default(), flow_control, request_ids, requests: Default::default() });
         crate::custom::load(&api);
         crate::bootstrap::run(&api).await.map_err(OpenError::Bootstrap)?;

@@ -67,7 +67,7 @@ async fn ensure_role(api: &Arc<Api>, namespace: Option<&str>, expected: Value) -
 /// By which authorities servers behind APIServices are to know clients, and us: `extension-apiserver-authentication`.
 pub async fn authentication(api: &Arc<Api>) -> Result<(), Status> {
     const NAME: &str = "extension-apiserver-authentication";
-    let mut data = json!({"client-ca-file": api.config.ca_pem});
+    let mut data = json!({"client-ca-file": api.fronts.borrow().all_clients(&api.config.ca_pem)});
     if let Some(front) = &api.config.front_proxy {
         // By whom proxies are known now; who knows none tells of our own.
         let known = api.fronts.borrow().authority_pem.clone();

@@ -1,4 +1,4 @@
-//! Configurations that are read again while the server runs: AuthenticationConfiguration, AuthorizationConfiguration, and the authority of proxies in front.
+//! Configurations that are read again while the server runs: AuthenticationConfiguration, AuthorizationConfiguration, and the authorities of proxies in front and of clients.
 //!
 //! Mirrors kube-apiserver's reloading of `--authentication-config` and `--authorization-config`: a file that is wrong changes nothing, and is told in the log and by
 //! `apiserver_…_config_controller_automatic_reloads_total{status="failure"}`. Encryption at rest follows its own file (`encryption/`).
@@ -20,6 +20,8 @@ pub enum Reloaded {
     Authorization(Vec<AuthorizationMode>),
     /// The authority of proxies in front.
     Fronts(String),
+    /// Authorities of clients besides the cluster's own.
+    Clients(String),
 }
 
 pub type Parse = Box<dyn Fn(&[u8]) -> Result<Reloaded, String> + Send + Sync>;
@@ -108,11 +110,25 @@ impl Api {
         match reloaded {
             Reloaded::Authentication { issuers, anonymous } => self.reloadable.store(Arc::new((anonymous, issuers))),
             Reloaded::Authorization(modes) => self.authorizer.ask(modes),
-            Reloaded::Fronts(authority) => {
-                self.fronts.send_replace(Arc::new(Fronts::of(&self.config.ca_pem, authority)));
-                if let Err(error) = crate::bootstrap::authentication(self).await {
-                    tracing::warn!(%error, "servers behind APIServices are not told of the new authority of proxies");
-                }
+            Reloaded::Fronts(authority) => self.believe(|fronts| (authority, fronts.clients_pem.clone())).await,
+            Reloaded::Clients(clients) => self.believe(|fronts| (fronts.authority_pem.clone(), clients)).await,
+        }
+    }
+
+    /// Other authorities of proxies and of clients, which `change` makes of those of now.
+    async fn believe(self: &Arc<Self>, change: impl FnOnce(&Fronts) -> (String, String)) {
+        self.fronts.send_modify(|fronts| {
+            let (proxies, clients) = change(fronts);
+            *fronts = Arc::new(Fronts::of(&self.config.ca_pem, proxies, clients));
+        });
+        loop {
+            let told = self.fronts.borrow().clone();
+            if let Err(error) = crate::bootstrap::authentication(self).await {
+                tracing::warn!(%error, "servers behind APIServices are not told of the new authorities");
+            }
+            // Another file may have changed meanwhile: what is written last is what counts.
+            if Arc::ptr_eq(&told, &self.fronts.borrow()) {
+                return;
             }
         }
     }

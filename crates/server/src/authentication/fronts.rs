@@ -1,7 +1,11 @@
 //! Which authority a client's certificate is of: the one of clients, or the one of proxies in front, which the TLS layer lets in alike.
+//!
+//! As kube-apiserver, whose `--client-ca-file` and `--requestheader-client-ca-file` are followed: each request is judged by the authorities of its moment, however old
+//! its connection is (apiserver/pkg/authentication/request/x509).
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -13,12 +17,25 @@ use super::{Presented, User};
 
 type Verifier = Arc<dyn ClientCertVerifier>;
 
-/// Judges certificates that the TLS layer has accepted.
+fn bundle(own: &str, others: &str) -> String {
+    let line = if own.is_empty() || own.ends_with('\n') { "" } else { "\n" };
+    format!("{own}{line}{others}")
+}
+
+/// Judges certificates that the TLS layer has accepted, by the authorities of one moment.
 pub struct Fronts {
     /// The authority of proxies; empty when there are none.
     pub authority_pem: String,
-    /// Of clients, and of proxies; none when there are no proxies: then all are clients.
-    verifiers: Option<(Option<Verifier>, Verifier)>,
+    /// Authorities of clients besides the cluster's own (`--client-ca-file`); empty when there are none.
+    pub clients_pem: String,
+    /// None when nobody besides the cluster's own clients is let in: then all are clients.
+    verifiers: Option<Verifiers>,
+}
+
+/// One that no certificate can be verified with accepts none.
+struct Verifiers {
+    clients: Option<Verifier>,
+    proxies: Option<Verifier>,
 }
 
 fn verifier(pem: &str) -> Option<Verifier> {
@@ -36,9 +53,16 @@ fn accepts(verifier: &Verifier, chain: &[CertificateDer<'_>]) -> bool {
 }
 
 impl Fronts {
-    pub(crate) fn of(clients: &str, authority_pem: String) -> Self {
-        let verifiers = verifier(&authority_pem).map(|front| (verifier(clients), front));
-        Self { authority_pem, verifiers }
+    /// `own` is the cluster's authority.
+    pub(crate) fn of(own: &str, authority_pem: String, clients_pem: String) -> Self {
+        let others = !(authority_pem.is_empty() && clients_pem.is_empty());
+        let verifiers = others.then(|| Verifiers { clients: verifier(&bundle(own, &clients_pem)), proxies: verifier(&authority_pem) });
+        Self { authority_pem, clients_pem, verifiers }
+    }
+
+    /// All authorities of clients, the cluster's `own` first.
+    pub(crate) fn all_clients(&self, own: &str) -> String {
+        bundle(own, &self.clients_pem)
     }
 
     /// That a bundle has certificates, and which authorities they are.
@@ -56,8 +80,31 @@ impl Fronts {
     pub fn judge(&self, chain: &[CertificateDer<'_>]) -> Presented {
         let user = chain.first().and_then(|leaf| User::of_certificate(leaf));
         let ends = chain.first().and_then(|leaf| X509Certificate::from_der(leaf).ok()).map(|(_, leaf)| leaf.validity().not_after.timestamp());
-        let Some((clients, front)) = &self.verifiers else { return Presented { user: user.map(Arc::new), proxy: None, ends } };
-        let proxy = user.as_ref().filter(|_| accepts(front, chain)).map(|user| user.name.clone());
-        Presented { user: user.filter(|_| proxy.is_none() || clients.as_ref().is_some_and(|clients| accepts(clients, chain))).map(Arc::new), proxy, ends }
+        let Some(Verifiers { clients, proxies }) = &self.verifiers else { return Presented { user: user.map(Arc::new), proxy: None, ends, refused: false } };
+        let by = |verifier: &Option<Verifier>| verifier.as_ref().is_some_and(|verifier| accepts(verifier, chain));
+        let (client, proxy) = (by(clients), by(proxies));
+        let name = user.as_ref().filter(|_| proxy).map(|user| user.name.clone());
+        Presented { user: user.filter(|_| client).map(Arc::new), proxy: name, ends, refused: !client && !proxy }
+    }
+}
+
+/// What the certificate of a connection is worth: judged anew when the authorities are others than at the last request.
+pub struct Judged {
+    chain: Vec<CertificateDer<'static>>,
+    last: Mutex<(Arc<Fronts>, Presented)>,
+}
+
+impl Judged {
+    pub fn of(fronts: Arc<Fronts>, chain: &[CertificateDer<'_>]) -> Self {
+        let presented = fronts.judge(chain);
+        Self { chain: chain.iter().map(|certificate| certificate.clone().into_owned()).collect(), last: Mutex::new((fronts, presented)) }
+    }
+
+    pub fn by(&self, fronts: &Arc<Fronts>) -> Presented {
+        let mut last = self.last.lock();
+        if !Arc::ptr_eq(&last.0, fronts) {
+            *last = (fronts.clone(), fronts.judge(&self.chain));
+        }
+        last.1.clone()
     }
 }

@@ -24,7 +24,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::api::Api;
 use crate::jwt::PublicKey;
 
-pub use fronts::Fronts;
+pub use fronts::{Fronts, Judged};
 pub use oidc::{ConfigError, Issuer, IssuerConfig, OidcFlags};
 pub use request_header::RequestHeader;
 pub use webhook::TokenWebhook;
@@ -98,6 +98,8 @@ pub struct AuthenticationConfig {
     pub bootstrap_tokens: bool,
     /// `--token-auth-file`
     pub tokens: StaticTokens,
+    /// `--client-ca-file`: authorities of clients besides the cluster's own (PEM); empty when there are none.
+    pub client_ca_pem: String,
     /// `--requestheader-…`
     pub request_header: Option<RequestHeader>,
     /// `jwt` of an AuthenticationConfiguration, or `--oidc-…`.
@@ -121,6 +123,7 @@ impl Default for AuthenticationConfig {
             anonymous: Anonymous { enabled: true, paths: Vec::new() },
             bootstrap_tokens: true,
             tokens: StaticTokens::default(),
+            client_ca_pem: String::new(),
             request_header: None,
             issuers: Vec::new(),
             webhook: None,
@@ -141,6 +144,8 @@ pub struct Presented {
     pub proxy: Option<String>,
     /// When the certificate ends, in seconds since 1970: a connection may last longer.
     pub ends: Option<i64>,
+    /// No authority answers for the certificate any more.
+    pub refused: bool,
 }
 
 /// A user whom a token has told, and for which of the audiences that were asked about.
@@ -175,8 +180,12 @@ impl Api {
                 }
             };
         }
+        // Who wanted to be somebody is not taken for nobody.
+        if presented.refused {
+            tracing::debug!("verifying certificate failed: x509: certificate signed by unknown authority");
+            return Err(Status::unauthorized());
+        }
         if ended {
-            // Who wanted to be somebody is not taken for nobody.
             tracing::debug!(ends = presented.ends, "verifying certificate failed: x509: certificate has expired or is not yet valid");
             return Err(Status::unauthorized());
         }

@@ -25,6 +25,7 @@ use super::relay::Peer;
 use super::streams::{Lasting, Streams};
 use super::{answer, routes};
 use crate::api::Api;
+use crate::authentication::Judged;
 use crate::{admission, aggregation, aggregator, compaction, custom, flow_control, peers, reload};
 
 /// A client has this long to finish the TLS handshake.
@@ -90,7 +91,7 @@ async fn run(api: Arc<Api>, config: ServeConfig, mut shutdown: watch::Receiver<b
 
 async fn connection(api: Arc<Api>, stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>, mut shutdown: watch::Receiver<bool>) {
     let fronts = api.fronts.borrow().clone();
-    let presented = stream.get_ref().1.peer_certificates().map(|chain| fronts.judge(chain)).unwrap_or_default();
+    let judged = stream.get_ref().1.peer_certificates().map(|chain| Judged::of(fronts, chain));
     let peer = stream.get_ref().0.peer_addr().map(|address| Peer(address.ip())).ok();
     let head_timeout = api.config.head_timeout;
     let begun = Arc::new(AtomicBool::new(false));
@@ -102,7 +103,10 @@ async fn connection(api: Arc<Api>, stream: tokio_rustls::server::TlsStream<tokio
         if let Some(peer) = peer {
             request.extensions_mut().insert(peer);
         }
-        let (api, presented) = (api.clone(), presented.clone());
+        // By the authorities of this moment: a connection may outlive those it began with.
+        let fronts = api.fronts.borrow().clone();
+        let presented = judged.as_ref().map(|judged| judged.by(&fronts)).unwrap_or_default();
+        let api = api.clone();
         async move {
             // A panic costs one request, never the process.
             // In a box, which goes when it has answered: a watch lasts, and what it took to begin it need not.

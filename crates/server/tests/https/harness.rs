@@ -31,6 +31,7 @@ pub struct Server {
     address: SocketAddr,
     admin: Arc<rustls::ClientConfig>,
     nobody: Arc<rustls::ClientConfig>,
+    roots: Arc<rustls::RootCertStore>,
     _stop: watch::Sender<bool>,
 }
 
@@ -105,8 +106,11 @@ impl Server {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(authority.identity.certificate_pem.as_bytes()).unwrap()).unwrap();
+        // Of clients besides the cluster's own; the TLS layer goes on to know those of the start.
+        let mut known = roots.clone();
+        known.add_parsable_certificates(CertificateDer::pem_slice_iter(api.fronts.borrow().clients_pem.as_bytes()).flatten());
         let roots = Arc::new(roots);
-        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).allow_unauthenticated().build().unwrap();
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(known), provider.clone()).allow_unauthenticated().build().unwrap();
         let (chain, key) = pem(&authority.issue(&Pki::Server { name: "kube-apiserver", groups: &[], dns: &[], addresses: &[IpAddr::V4(Ipv4Addr::LOCALHOST)] }, now).unwrap());
         let tls = rustls::ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap().with_client_cert_verifier(verifier).with_single_cert(chain, key).unwrap();
         let (stop, stopped) = watch::channel(false);
@@ -115,11 +119,21 @@ impl Server {
         let builder = || rustls::ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap().with_root_certificates(roots.clone());
         let admin = Arc::new(builder().with_client_auth_cert(chain, key).unwrap());
         let nobody = Arc::new(builder().with_no_client_auth());
-        Self { api, store, address, admin, nobody, _stop: stop }
+        Self { api, store, address, admin, nobody, roots, _stop: stop }
     }
 
     async fn connect(&self, anonymous: bool) -> http1::SendRequest<Full<Bytes>> {
-        let tls = if anonymous { &self.nobody } else { &self.admin };
+        self.connect_with(if anonymous { &self.nobody } else { &self.admin }).await
+    }
+
+    /// A connection that shows this certificate, for one request after another.
+    pub async fn connect_as(&self, identity: &Identity) -> http1::SendRequest<Full<Bytes>> {
+        let (chain, key) = pem(identity);
+        let builder = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider())).with_safe_default_protocol_versions().unwrap();
+        self.connect_with(&Arc::new(builder.with_root_certificates(self.roots.clone()).with_client_auth_cert(chain, key).unwrap())).await
+    }
+
+    async fn connect_with(&self, tls: &Arc<rustls::ClientConfig>) -> http1::SendRequest<Full<Bytes>> {
         let stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::from(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let stream = tokio_rustls::TlsConnector::from(tls.clone()).connect(name, stream).await.unwrap();

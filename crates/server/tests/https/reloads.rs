@@ -3,7 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use server::{Followed, Fronts, Issuer, ReloadMetrics, Reloaded, RequestHeader, parse_authentication_configuration, parse_authorization_configuration};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::SendRequest;
+use server::{Followed, Fronts, Issuer, ReloadMetrics, Reloaded, RequestHeader, StaticTokens, parse_authentication_configuration, parse_authorization_configuration};
 
 use crate::harness::{CONFIG_MAPS, Server};
 
@@ -101,4 +104,62 @@ async fn which_authority_proxies_are_of() {
     for _ in 0..10 {
         assert_eq!(who().await, "joe");
     }
+}
+
+/// Who the server takes a connection for, or the code of its answer.
+async fn taken_for(connection: &mut SendRequest<Full<Bytes>>, headers: &[(&str, &str)]) -> Result<String, u16> {
+    let mut request = http::Request::builder().method("POST").uri("/apis/authentication.k8s.io/v1/selfsubjectreviews").header("host", "localhost").header("content-type", "application/json");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    connection.ready().await.unwrap();
+    let (parts, body) = connection.send_request(request.body(Full::new(Bytes::from_static(b"{}"))).unwrap()).await.unwrap().into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    if parts.status.as_u16() != 201 {
+        return Err(parts.status.as_u16());
+    }
+    let review: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    Ok(review["status"]["userInfo"]["username"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn which_authorities_clients_are_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("clients.crt");
+    let now = jiff::Timestamp::now().as_second();
+    let [first, second] = ["first", "second"].map(|name| pki::Authority::generate(name, now).unwrap());
+    let [one, two] = [&first, &second].map(|authority| authority.identity.certificate_pem.clone());
+    let both = format!("{one}{two}");
+    write(&file, &both);
+    let mut own = String::new();
+    let server = Server::start_with(|config| {
+        own = config.ca_pem.clone();
+        config.authentication.client_ca_pem = both.clone();
+        config.authentication.tokens = StaticTokens::parse("letmein,joe,1").unwrap();
+        let parse: server::Parse = Box::new(|content| Fronts::parse(content).map(Reloaded::Clients));
+        config.followed.push(Arc::new(Followed { path: file.clone(), first: both.clone().into_bytes(), parse, metrics: None }));
+    })
+    .await;
+    let published = async || server.get("/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication").await.expect(200).json()["data"]["client-ca-file"].as_str().unwrap().to_owned();
+    assert_eq!(published().await, format!("{own}{both}"));
+    let identity = |authority: &pki::Authority, user: &str| authority.issue(&pki::Pki::Client { user, groups: &[] }, now).unwrap();
+    let jane = identity(&first, "jane");
+    let (mut jane_before, mut jill) = (server.connect_as(&jane).await, server.connect_as(&identity(&second, "jill")).await);
+    assert_eq!((taken_for(&mut jane_before, &[]).await, taken_for(&mut jill, &[]).await), (Ok("jane".to_owned()), Ok("jill".to_owned())));
+    // The first authority is gone: what it signed is worth nothing, on connections of before as on new ones, nor is its owner taken for nobody.
+    write(&file, &two);
+    while published().await != format!("{own}{two}") {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((taken_for(&mut jane_before, &[]).await, taken_for(&mut jill, &[]).await), (Err(401), Ok("jill".to_owned())));
+    assert_eq!(taken_for(&mut server.connect_as(&jane).await, &[]).await, Err(401));
+    // A token is as good as from anybody.
+    assert_eq!(taken_for(&mut jane_before, &[("authorization", "Bearer letmein")]).await, Ok("joe".to_owned()));
+    server.get("/api").await.expect(200);
+    // Back again, on the same connection.
+    write(&file, &both);
+    while published().await != format!("{own}{both}") {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(taken_for(&mut jane_before, &[]).await, Ok("jane".to_owned()));
 }
