@@ -17,6 +17,7 @@ use managers::{Identity, Managers, Operation};
 pub use set::Set;
 use typed::{Comparison, Node};
 pub use typed::Facts;
+use versions::Trouble;
 pub use versions::{Form, Versions};
 
 /// Who writes.
@@ -57,6 +58,9 @@ pub enum ApplyError {
     /// The object in the store does not fit the schema.
     #[error("failed to create typed live object ({object}): {cause}")]
     Live { object: String, cause: String },
+    /// Another manager's version of the object cannot be had.
+    #[error("{0}")]
+    Conversion(String),
 }
 
 impl ApplyError {
@@ -72,7 +76,7 @@ impl ApplyError {
                 status
             }
             Self::ManagedFields => Status::failure(400, Reason::BadRequest, self.to_string()),
-            Self::Typed { .. } | Self::Live { .. } => Status::failure(500, Reason::Unknown, self.to_string()),
+            Self::Typed { .. } | Self::Live { .. } | Self::Conversion(_) => Status::failure(500, Reason::Unknown, self.to_string()),
         }
     }
 }
@@ -111,6 +115,7 @@ pub fn apply<'a>(live: Option<&Value>, config: &Value, facts: impl Into<Facts<'a
     managers::remove(&mut before);
     let broken = |cause| ApplyError::Live { object: named(&before), cause };
 
+    versions::reconcile(&mut managers, &before, writer).map_err(ApplyError::Conversion)?;
     let me = Identity::new(writer, Operation::Apply);
     let last = managers.take(&me);
     let mut owned = root.field_set(config).map_err(|cause| ApplyError::Typed { object: named(config), cause })?;
@@ -118,10 +123,13 @@ pub fn apply<'a>(live: Option<&Value>, config: &Value, facts: impl Into<Facts<'a
     let merged = root.merge(Some(&before), Some(config)).map_err(broken)?.unwrap_or_else(|| before.clone());
     managers.put(me.clone(), writer.api_version, owned, None);
     let after = match &last {
-        Some(last) => versions::prune(merged, root, &managers, last, writer).map_err(broken)?,
+        Some(last) => versions::prune(merged, root, &managers, last, writer).map_err(|trouble| match trouble {
+            Trouble::Unfit(cause) => broken(cause),
+            Trouble::Unconverted(why) => ApplyError::Conversion(format!("failed to prune fields: {why}")),
+        })?,
         None => merged,
     };
-    let mut changes = versions::changes(&mut managers, &before, &after, writer);
+    let mut changes = versions::changes(&mut managers, &before, &after, writer).map_err(ApplyError::Conversion)?;
     changes.push((writer.api_version.to_owned(), root.compare(&before, &after).map_err(broken)?.without(writer.reset)));
     let conflicts: Vec<Conflict> = changes.iter().flat_map(|(version, changed)| managers.conflicts(changed, &me, version)).collect();
     if !force && !conflicts.is_empty() {
@@ -140,7 +148,8 @@ pub fn apply<'a>(live: Option<&Value>, config: &Value, facts: impl Into<Facts<'a
     Ok(object)
 }
 
-/// Notes who changed what: `old` is None on create, `new` is the object about to be stored. Never fails: what cannot be understood is not tracked.
+/// Notes who changed what: `old` is None on create, `new` is the object about to be stored. Never fails: what cannot be understood is not tracked,
+/// and where another manager's version of the object cannot be had, the managed fields go.
 pub fn track<'a>(old: Option<&Value>, new: &mut Value, facts: impl Into<Facts<'a>>, writer: &Writer<'_>) {
     let facts = facts.into();
     let root = Node::root(facts);
@@ -157,7 +166,9 @@ pub fn track<'a>(old: Option<&Value>, new: &mut Value, facts: impl Into<Facts<'a
     let Ok(changed) = root.compare(before, new) else { return };
     let Comparison { added: mut gained, modified, removed } = changed.without(writer.reset);
     gained.absorb(modified);
-    for (version, mut changed) in versions::changes(&mut managers, before, new, writer) {
+    // As upstream: rather nobody owns anything than the wrong one.
+    let Ok(changes) = versions::changes(&mut managers, before, new, writer) else { return };
+    for (version, mut changed) in changes {
         changed.added.absorb(changed.modified);
         managers.take_from_everyone(&changed.added, &changed.removed, &version);
     }

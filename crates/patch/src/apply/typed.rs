@@ -304,7 +304,7 @@ impl<'a> Node<'a> {
         Ok(right.or(left).cloned())
     }
 
-    /// The value without the set's members.
+    /// The value without the set's members. What becomes empty by that stays, empty (structured-merge-diff since 6.3).
     pub fn remove(self, value: &Value, gone: &Set) -> Value {
         if let Some(map) = self.map(Some(value)) {
             let kept = map.iter().filter_map(|(name, inner)| {
@@ -313,7 +313,7 @@ impl<'a> Node<'a> {
                     return None;
                 }
                 let inner = match gone.below(&element) {
-                    Some(below) => self.entry(name).unwrap_or(Node::Unknown).remove_below(inner, below)?,
+                    Some(below) => self.entry(name).unwrap_or(Node::Unknown).remove(inner, below),
                     None => inner.clone(),
                 };
                 Some((name.clone(), inner))
@@ -335,17 +335,6 @@ impl<'a> Node<'a> {
             return Value::Array(kept.collect());
         }
         value.clone()
-    }
-
-    /// As upstream: a list or map that becomes empty shows as null, which is nothing.
-    fn remove_below(self, value: &Value, gone: &Set) -> Option<Value> {
-        let left = self.remove(value, gone);
-        let emptied = |was: bool, now: bool| !was && now;
-        match (value, &left) {
-            (Value::Array(before), Value::Array(after)) if emptied(before.is_empty(), after.is_empty()) => None,
-            (Value::Object(before), Value::Object(after)) if emptied(before.is_empty(), after.is_empty()) => None,
-            _ => Some(left),
-        }
     }
 
     /// A set with the structs on the way to its members as members, too (but not map entries and list items).

@@ -114,6 +114,6 @@ pub async fn between(outbound: &Outbound, row: &Resource, custom: &Custom, value
 }
 
 /// Asks the definition's webhook: ConversionReview v1 (or v1beta1, if that is all it takes).
-async fn ask(outbound: &Outbound, custom: &Custom, target: &str, objects: Vec<Value>) -> Result<Vec<Value>, Status> {
+pub async fn ask(outbound: &Outbound, custom: &Custom, target: &str, objects: Vec<Value>) -> Result<Vec<Value>, Status> {
     webhook::convert(outbound, custom, target, objects).await
 }

@@ -56,7 +56,7 @@ impl Api {
         self.refuse(row, &name, causes)?;
         strategy.warnings(&value).into_iter().for_each(|warning| cx.warn(warning));
         admission::validate_create(self, row, namespace, &value, cx).await?;
-        track(row, Part::Main, None, &mut value, cx, &self.now());
+        track(self, row, Part::Main, None, &mut value, cx).await;
         let charge = Charge { row, namespace: namespace.unwrap_or_default(), new: &value, old: None };
         let charged = self.charge(&charge, Part::Main, cx.dry_run).await?;
         if cx.dry_run {

@@ -14,6 +14,7 @@ pub use update::Part;
 
 use std::sync::Arc;
 
+use ::api::custom::Conversion;
 use ::api::strategy::{self, Strategy};
 use ::api::{Object, Reason, Resource, Status, schema};
 use ::patch::apply::{Facts, Writer};
@@ -22,6 +23,7 @@ use store::CommitError;
 
 use crate::api::{Api, Context};
 use crate::special;
+use versions::Forms;
 
 /// How often a write is tried again when another one came between read and write. Upstream's patch handler does the same.
 pub(crate) const MAX_CONFLICT_RETRIES: usize = 5;
@@ -101,10 +103,23 @@ pub(crate) fn written(row: &Resource, part: Part) -> (&'static str, &'static [&'
 }
 
 /// Notes in `metadata.managedFields` who changed what (server-side apply's other half).
-pub(crate) fn track(row: &Resource, part: Part, old: Option<&Value>, new: &mut Value, cx: &Context, now: &str) {
+pub(crate) async fn track(api: &Api, row: &Resource, part: Part, old: Option<&Value>, new: &mut Value, cx: &Context) {
     if cx.applied {
         return;
     }
+    let now = &api.now();
+    if row.custom.as_ref().is_some_and(|custom| custom.conversion == Conversion::Webhook) {
+        let forms = Forms::default();
+        loop {
+            let mut noted = new.clone();
+            note(row, part, old, &mut noted, cx, now, &forms);
+            if !forms.ask(&api.outbound, row).await {
+                *new = noted;
+                return;
+            }
+        }
+    }
+    let forms = &Forms::default();
     if special::convert::converts(row) {
         // Who writes a form that is not stored owns its fields, not those they are stored in.
         let shown = |value: &Value| {
@@ -113,20 +128,20 @@ pub(crate) fn track(row: &Resource, part: Part, old: Option<&Value>, new: &mut V
             value
         };
         let (before, mut after) = (old.map(shown), shown(new));
-        note(row, part, before.as_ref(), &mut after, cx, now);
+        note(row, part, before.as_ref(), &mut after, cx, now, forms);
         match metadata(&mut after).remove("managedFields") {
             Some(owners) => metadata(new).insert("managedFields".into(), owners),
             None => metadata(new).remove("managedFields"),
         };
         return;
     }
-    note(row, part, old, new, cx, now);
+    note(row, part, old, new, cx, now, forms);
 }
 
-fn note(row: &Resource, part: Part, old: Option<&Value>, new: &mut Value, cx: &Context, now: &str) {
+fn note(row: &Resource, part: Part, old: Option<&Value>, new: &mut Value, cx: &Context, now: &str, forms: &Forms) {
     let (subresource, reset) = written(row, part);
     let manager = if cx.field_manager.is_empty() { "unknown" } else { &cx.field_manager };
-    let versions = versions::KindVersions(row);
+    let versions = versions::KindVersions(row, forms);
     let writer = Writer { manager, api_version: &row.api_version(), subresource, now, reset, versions: versions.any() };
     ::patch::apply::track(old, new, facts(row), &writer);
 }

@@ -8,7 +8,7 @@ use client::PatchKind;
 use serde_json::Value;
 
 use super::update::check_namespace;
-use super::versions::KindVersions;
+use super::versions::{Forms, KindVersions};
 use super::{Part, facts, metadata, text, unfit, written};
 use crate::api::{Api, Context, FieldValidation};
 use crate::decode;
@@ -69,7 +69,8 @@ impl Api {
         }
         let (now, api_version) = (self.now(), row.api_version());
         let (subresource, reset) = written(row, part);
-        let versions = KindVersions(row);
+        let forms = Forms::default();
+        let versions = KindVersions(row, &forms);
         let writer = Writer { manager: &cx.field_manager, api_version: &api_version, subresource, now: &now, reset, versions: versions.any() };
         let merge = |live: Option<&Value>| -> Result<Value, Status> {
             let merged = ::patch::apply::apply(live, &config, facts(row), &writer, cx.force).map_err(|error| error.status())?;
@@ -84,7 +85,7 @@ impl Api {
                 done => return done,
             }
         }
-        self.change(row, namespace, name, part, &cx, |old| {
+        self.change_asking(row, namespace, name, part, &cx, &forms, |old| {
             let mut new = merge(Some(old))?;
             same_uid(row, name, &new, old)?;
             if config.pointer("/metadata/resourceVersion").is_none() {

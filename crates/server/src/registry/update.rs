@@ -6,6 +6,7 @@ use ::api::{Cause, Object, Reason, Resource, Status, validation};
 use serde_json::Value;
 use store::{CommitError, Precondition, Write};
 
+use super::versions::Forms;
 use super::{MAX_CONFLICT_RETRIES, has_finalizers, metadata, owners_once, policy, text, track};
 use crate::admission;
 use crate::admission::quota::Charge;
@@ -60,6 +61,12 @@ pub(super) fn check_namespace(row: &Resource, namespace: Option<&str>, value: &V
 impl Api {
     /// `change` makes the wanted object of the stored one; it is called again when another write came between.
     pub async fn change(&self, row: &Resource, namespace: Option<&str>, name: &str, part: Part, cx: &Context, change: impl Fn(&Value) -> Result<Value, Status>) -> Result<Arc<Object>, Status> {
+        self.change_asking(row, namespace, name, part, cx, &Forms::default(), change).await
+    }
+
+    /// As [`Self::change`], for a `change` that looks at other versions of the object: it is called again once what it wanted to know is told.
+    #[expect(clippy::too_many_arguments, reason = "the arguments of change and one more")]
+    pub(super) async fn change_asking(&self, row: &Resource, namespace: Option<&str>, name: &str, part: Part, cx: &Context, forms: &Forms, change: impl Fn(&Value) -> Result<Value, Status>) -> Result<Arc<Object>, Status> {
         let key = row.key(namespace, name);
         self.fresh().await?;
         for _ in 0..MAX_CONFLICT_RETRIES {
@@ -69,7 +76,12 @@ impl Api {
             let as_stored = Arc::ptr_eq(&shown, &stored);
             // Custom kinds are judged in the version that was asked for, others as they are stored.
             let old = if row.custom.is_some() { shown.value() } else { stored.value() }.map_err(Status::internal)?;
-            let mut new = if as_stored || row.custom.is_some() { change(&old)? } else { change(&shown.value().map_err(Status::internal)?)? };
+            let mut new = loop {
+                let made = if as_stored || row.custom.is_some() { change(&old) } else { change(&shown.value().map_err(Status::internal)?) };
+                if !forms.ask(&self.outbound, row).await {
+                    break made?;
+                }
+            };
             let pinned = version(text(&new, "/metadata/resourceVersion"))?;
             if pinned.is_some_and(|pinned| pinned != stored.resource_version()) {
                 return Err(Status::modified(&row.group, &row.plural, name));
@@ -80,7 +92,7 @@ impl Api {
             }
             special::convert::to_storage(row, &mut new)?;
             let mut reserved = self.settle(row, namespace, name, part, &mut new, &old, cx).await?;
-            track(row, part, Some(&old), &mut new, cx, &self.now());
+            track(self, row, part, Some(&old), &mut new, cx).await;
             let current = row.custom.is_none() || (as_stored && row.version == row.storage_version);
             if current && new == old {
                 return Ok(shown);

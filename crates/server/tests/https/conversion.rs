@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use base64::Engine;
 use bytes::Bytes;
@@ -17,10 +18,13 @@ use serde_json::{Value, json};
 use pki::{Authority, Pki};
 
 use crate::custom::{definition, establish};
-use crate::harness::Server;
+use crate::harness::{Reply, Server};
 
 const V1: &str = "/apis/stable.example.com/v1/namespaces/default/crontabs";
 const V2: &str = "/apis/stable.example.com/v2/namespaces/default/crontabs";
+
+/// From now on the webhook refuses what is called late.
+static DOWN: AtomicBool = AtomicBool::new(false);
 
 /// v1's `spec.hostPort` is v2's `spec.host` and `spec.port`.
 fn converted(mut object: Value, target: &str) -> Value {
@@ -42,7 +46,8 @@ async fn answer(request: http::Request<Incoming>) -> Result<http::Response<Full<
     let review: Value = serde_json::from_slice(&body).unwrap();
     let target = review["request"]["desiredAPIVersion"].as_str().unwrap();
     let objects: Vec<Value> = review["request"]["objects"].as_array().unwrap().iter().map(|object| converted(object.clone(), target)).collect();
-    let refused = objects.iter().any(|object| object["metadata"]["name"] == "refused");
+    let late = DOWN.load(Ordering::SeqCst);
+    let refused = objects.iter().any(|object| object["metadata"]["name"] == "refused" || late && object["metadata"]["name"] == "late");
     let result = if refused { json!({"status": "Failed", "message": "this one is not for conversion"}) } else { json!({"status": "Success"}) };
     let response = json!({"apiVersion": review["apiVersion"], "kind": "ConversionReview", "response": {"uid": review["request"]["uid"], "result": result, "convertedObjects": if refused { json!([]) } else { json!(objects) }}});
     Ok(http::Response::new(Full::new(response.to_string().into())))
@@ -139,4 +144,70 @@ async fn a_webhook_that_fails_is_told_of() {
         tokio::task::yield_now().await;
     }
     panic!("the new bundle is never used");
+}
+
+/// The managers of an object, each with the version it wrote and the fields of the spec it owns there.
+fn owners(object: &Value) -> Vec<String> {
+    let entries = object["metadata"]["managedFields"].as_array().into_iter().flatten();
+    let mut owners: Vec<String> = entries
+        .map(|entry| {
+            let fields: Vec<&str> = entry["fieldsV1"]["f:spec"].as_object().into_iter().flatten().map(|(name, _)| name.as_str()).filter(|name| *name != ".").collect();
+            format!("{} {} {}", entry["manager"].as_str().unwrap(), entry["apiVersion"].as_str().unwrap().rsplit('/').next().unwrap(), fields.join(" "))
+        })
+        .collect();
+    owners.sort();
+    owners
+}
+
+/// How often the webhook was asked.
+async fn asked(server: &Server) -> u64 {
+    let metrics = String::from_utf8(server.get("/metrics").await.body.to_vec()).unwrap();
+    let counts = metrics.lines().filter(|line| line.starts_with("apiserver_crd_conversion_webhook_duration_seconds_count"));
+    counts.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum()
+}
+
+async fn applied(server: &Server, version: &str, name: &str, who: &str, spec: Value) -> Reply {
+    let base = if version == "v1" { V1 } else { V2 };
+    server.patch(&format!("{base}/{name}?fieldManager={who}"), "apply-patch+yaml", object(version, name, spec)).await
+}
+
+#[tokio::test]
+async fn fields_are_owned_in_the_version_they_were_written_in() {
+    let server = Server::start().await;
+    let (url, bundle) = webhook().await;
+    establish(&server, two_versions(&url, &bundle)).await;
+    applied(&server, "v1", "a", "one", json!({"hostPort": "a:1"})).await.expect(201);
+    assert_eq!(asked(&server).await, 0);
+    // What stands in the way is told in the version of whom it belongs to. Asked for what is stored, and once for that and what it would become.
+    let refused = applied(&server, "v2", "a", "two", json!({"host": "b", "port": "1"})).await.expect(409);
+    assert_eq!(refused.message(), "Apply failed with 1 conflict: conflict with \"one\": .spec.hostPort");
+    assert_eq!(refused.json()["details"]["causes"][0]["field"], ".spec.hostPort");
+    assert_eq!(asked(&server).await, 2);
+    let forced = applied(&server, "v2", "a", "two&force=true", json!({"host": "b", "port": "1"})).await.expect(200).json();
+    assert_eq!((&forced["spec"], owners(&forced)), (&json!({"host": "b", "port": "1"}), vec!["two v2 f:host f:port".to_owned()]));
+    // Who wants what is there shares it, and keeps it from going when the other one drops it.
+    let shared = applied(&server, "v1", "a", "one", json!({"hostPort": "b:1"})).await.expect(200).json();
+    assert_eq!(owners(&shared), ["one v1 f:hostPort", "two v2 f:host f:port"]);
+    let kept = applied(&server, "v2", "a", "two", json!({"host": "b"})).await.expect(200).json();
+    assert_eq!((&kept["spec"], owners(&kept)), (&json!({"host": "b", "port": "1"}), vec!["one v1 f:hostPort".to_owned(), "two v2 f:host".to_owned()]));
+    // Who just writes takes it from both.
+    let before = asked(&server).await;
+    let written = server.patch(&format!("{V1}/a?fieldManager=three"), "merge-patch+json", json!({"spec": {"hostPort": "c:1"}})).await.expect(200).json();
+    assert_eq!((owners(&written), asked(&server).await - before), (vec!["three v1 f:hostPort".to_owned()], 1));
+    // The same applier in the other version: what it applied before goes.
+    applied(&server, "v1", "b", "one", json!({"hostPort": "a:1"})).await.expect(201);
+    let moved = applied(&server, "v2", "b", "one", json!({})).await.expect(200).json();
+    assert_eq!(moved["spec"], json!({}));
+    // A version that is no more: nobody owns anything in it.
+    let mut old = object("v1", "c", json!({"hostPort": "a:1"}));
+    old["metadata"]["managedFields"] = json!([{"manager": "gone", "operation": "Apply", "apiVersion": "stable.example.com/v0", "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:address": {}}}}]);
+    let made = server.post(&format!("{V1}?fieldManager=me"), old).await.expect(201).json();
+    assert_eq!(owners(&made), ["me v1 f:hostPort"]);
+    // A webhook that cannot tell: nothing is applied; what is written is written, and nobody owns anything.
+    applied(&server, "v2", "late", "two", json!({"host": "a", "port": "1"})).await.expect(201);
+    DOWN.store(true, Ordering::SeqCst);
+    let failed = applied(&server, "v1", "late", "one", json!({"hostPort": "b:1"})).await.expect(500);
+    assert_eq!(failed.message(), "conversion webhook for stable.example.com/v1, Kind=CronTab failed: this one is not for conversion");
+    let written = server.patch(&format!("{V1}/late"), "merge-patch+json", json!({"spec": {"hostPort": "b:1"}})).await.expect(200).json();
+    assert_eq!((&written["spec"], &written["metadata"]["managedFields"]), (&json!({"hostPort": "b:1"}), &Value::Null));
 }
