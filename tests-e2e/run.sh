@@ -74,7 +74,8 @@ host_state >"$TMP/host.before"
 
 if [ -n "$LAB" ]; then shift; . "$here/lab.sh"; exit; fi
 stages=("$@")
-if [ ${#stages[@]} = 0 ]; then for s in "$here"/stages/[!ABMNOP]*.sh; do s=${s##*/}; stages+=("${s%.sh}"); done; fi
+# Those that want a lab say so at their head.
+if [ ${#stages[@]} = 0 ]; then for s in $(grep -L '^# In a lab' "$here"/stages/*.sh); do s=${s##*/}; stages+=("${s%.sh}"); done; fi
 finish() {
   cp "$DATA/coracle.log" "$ARTIFACTS/coracle-e2e.log" 2>/dev/null
   "$CORACLE" reset --data-dir "$DATA" >/dev/null 2>&1
