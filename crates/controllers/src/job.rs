@@ -84,9 +84,8 @@ impl Controller for JobOrphans {
     const NAME: &'static str = "job-orphans";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, _now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
-        let pod = self.0.pods.cache().get(&key.namespace, &key.name).filter(|pod| plan::job::is_orphan(pod));
-        let taken = |pod: &Arc<Pod>| self.0.jobs.cache().list_in(&key.namespace).iter().any(|job| !meta::deleting(job.as_ref()) && !meta::deleting(pod.as_ref()) && plan::job::wants(job, pod));
-        let left: Vec<_> = pod.filter(|pod| !taken(pod)).into_iter().collect();
-        Box::pin(async move { Ok(plan::job::after(&left)) })
+        let pod = self.0.pods.cache().get(&key.namespace, &key.name);
+        let plan = pod.map(|pod| plan::job::orphan(&pod, &self.0.jobs.cache().list_in(&key.namespace))).unwrap_or_default();
+        Box::pin(async move { Ok(plan) })
     }
 }

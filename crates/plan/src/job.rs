@@ -102,6 +102,12 @@ pub fn is_orphan(pod: &Pod) -> bool {
     has_finalizer(pod, FINALIZER) && controller_of(pod).is_none()
 }
 
+/// A pod whose Job may have let go of it: it is not held any longer, unless one of the namespace's Jobs is going to take it over.
+pub fn orphan(pod: &Arc<Pod>, jobs: &[Arc<Job>]) -> Plan {
+    let taken = !deleting(pod.as_ref()) && jobs.iter().any(|job| !deleting(job.as_ref()) && wants(job, pod));
+    if is_orphan(pod) && !taken { after(std::slice::from_ref(pod)) } else { Plan::default() }
+}
+
 /// The Job is gone: its pods need not be counted any more.
 pub fn after(pods: &[Arc<Pod>]) -> Plan {
     let ops = pods.iter().filter(|pod| has_finalizer(pod.as_ref(), FINALIZER)).map(|pod| release(pod)).collect();

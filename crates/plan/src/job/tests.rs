@@ -108,7 +108,15 @@ fn the_finalizer_comes_and_goes_with_the_job() {
     assert!(!is_orphan(&nobodys));
     Arc::make_mut(&mut nobodys).metadata.owner_references = None;
     assert!(is_orphan(&nobodys));
-    assert_eq!(after(&[nobodys]).ops.len(), 1);
+    assert_eq!(after(&[nobodys.clone()]).ops.len(), 1);
+    // A Job that wants it takes it, unless one of the two is going.
+    let (alive, mut going) = (job(json!({}), started()), job(json!({}), started()));
+    Arc::make_mut(&mut going).metadata.deletion_timestamp = Some(time(NOW.parse().unwrap()));
+    let released = |pod: &Arc<Pod>, jobs: &[Arc<Job>]| orphan(pod, jobs).ops.len();
+    assert_eq!([released(&nobodys, &[]), released(&nobodys, &[alive.clone()]), released(&nobodys, &[going])], [1, 0, 1]);
+    Arc::make_mut(&mut nobodys).metadata.deletion_timestamp = Some(time(NOW.parse().unwrap()));
+    assert_eq!(released(&nobodys, &[alive.clone()]), 1);
+    assert_eq!(released(&pod("a Running t"), &[]), 0);
 }
 
 #[test]
