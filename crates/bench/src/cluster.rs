@@ -17,6 +17,8 @@ use crate::BenchError;
 /// Nothing that is waited for takes longer, or it never comes.
 pub const PATIENCE: Duration = Duration::from_secs(600);
 
+const USER_AGENT: &str = "coracle-bench";
+
 pub struct Cluster {
     pub name: String,
     /// One connection each.
@@ -24,6 +26,7 @@ pub struct Cluster {
     pub transport: Arc<HttpTransport>,
     pub namespace: String,
     pub pids: Vec<u32>,
+    config: Config,
 }
 
 pub fn target(group: &str, plural: &str, namespace: Option<&str>, name: Option<&str>) -> Target {
@@ -33,9 +36,9 @@ pub fn target(group: &str, plural: &str, namespace: Option<&str>, name: Option<&
 impl Cluster {
     pub async fn open(name: &str, kubeconfig: Option<&Path>, clients: usize, pids: Vec<u32>) -> Result<Self, BenchError> {
         let config = Config::load(kubeconfig)?;
-        let connect = || HttpClient::new(&config, "coracle-bench");
+        let connect = || HttpClient::new(&config, USER_AGENT);
         let clients = (0..clients.max(1)).map(|_| connect()).collect::<Result<Vec<_>, _>>()?;
-        let cluster = Self { name: name.to_owned(), clients, transport: Arc::new(HttpTransport::new(connect()?)), namespace: format!("bench-{}", std::process::id()), pids };
+        let cluster = Self { name: name.to_owned(), clients, transport: Arc::new(HttpTransport::new(connect()?)), namespace: format!("bench-{}", std::process::id()), pids, config };
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": cluster.namespace}});
         cluster.create(&target("", "namespaces", None, None), namespace).await?;
         cluster.until(&target("", "serviceaccounts", Some(&cluster.namespace), None), "metadata.name=default", |_, gone| !gone).await?;
@@ -43,7 +46,12 @@ impl Cluster {
     }
 
     pub fn client(&self) -> Client {
-        Client::new(self.transport.clone(), "coracle-bench")
+        Client::new(self.transport.clone(), USER_AGENT)
+    }
+
+    /// One more connection, of whoever asks on it first.
+    pub fn another(&self) -> Result<HttpClient, BenchError> {
+        Ok(HttpClient::new(&self.config, USER_AGENT)?)
     }
 
     pub async fn create(&self, target: &Target, object: Value) -> Result<Arc<Object>, BenchError> {

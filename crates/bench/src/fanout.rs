@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use client::HttpClient;
 use client::remote::Lines;
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::{BoxFuture, try_join_all};
 use http::Method;
 use memchr::memmem::Finder;
 use serde_json::json;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::BenchError;
@@ -39,6 +39,7 @@ struct Shared {
     begin: Notify,
     /// Each writer's: everybody has seen its last write.
     told: Vec<Notify>,
+    failed: AtomicUsize,
 }
 
 /// The number in the object's name.
@@ -118,19 +119,52 @@ async fn all(mut watches: Vec<BoxFuture<'static, Latencies>>) -> Latencies {
     .await
 }
 
-/// One writer's events, until each of its writes has been seen by all.
-async fn write(cluster: &Cluster, collection: &str, shared: &Shared, writer: usize) -> usize {
+/// A share of the connections on a thread of its own, with their watchers and writers: what is measured is the server, so whoever looks on is as cheap as can be, and neither waits
+/// for locks nor goes from one processor to another. Ends, too, when nobody waits for it any more.
+fn at_work(share: Vec<BoxFuture<'static, Latencies>>, mut given_up: watch::Receiver<()>) -> oneshot::Receiver<Latencies> {
+    let (tell, told) = oneshot::channel();
+    std::thread::spawn(move || {
+        let done = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string()).and_then(|runtime| {
+            runtime.block_on(async {
+                let mut tasks = JoinSet::new();
+                share.into_iter().for_each(|party| drop(tasks.spawn(party)));
+                let working = async {
+                    let mut latencies = Vec::new();
+                    while let Some(done) = tasks.join_next().await {
+                        latencies.extend(done.map_err(|error| error.to_string()).flatten()?);
+                    }
+                    Ok(latencies)
+                };
+                tokio::select! {
+                    done = working => done,
+                    _ = given_up.changed() => Err("nobody waits for it".to_owned()),
+                }
+            })
+        });
+        let _ = tell.send(done);
+    });
+    told
+}
+
+/// One writer's events, from when all watch until each of its writes has been seen by all.
+async fn write(client: HttpClient, collection: String, shared: Arc<Shared>, writer: usize, mut go: watch::Receiver<bool>) -> Latencies {
     let writers = shared.told.len();
-    let mut failed = 0;
+    // Its connection is there before the time runs.
+    send(&client, Method::GET, "/version", "application/json", Bytes::new()).await;
+    shared.ready.fetch_add(1, Ordering::AcqRel);
+    shared.begin.notify_one();
+    go.wait_for(|go| *go).await.map_err(|error| error.to_string())?;
     for number in (writer..WRITES).step_by(writers) {
         let body = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("fan-{writers}-{number}")}}).to_string();
-        failed += usize::from(!send(&cluster.clients[writer], Method::POST, collection, "application/json", body.into()).await);
+        if !send(&client, Method::POST, &collection, "application/json", body.into()).await {
+            shared.failed.fetch_add(1, Ordering::Relaxed);
+        }
         let _ = shared.answered[number].set(Instant::now());
         while shared.seen[number].load(Ordering::Acquire) < shared.watchers {
             shared.told[writer].notified().await;
         }
     }
-    failed
+    Ok(Vec::new())
 }
 
 pub async fn run(cluster: &Cluster, watchers: usize, writers: usize) -> Result<Figure, BenchError> {
@@ -144,36 +178,42 @@ pub async fn run(cluster: &Cluster, watchers: usize, writers: usize) -> Result<F
         ready: AtomicUsize::new(0),
         begin: Notify::new(),
         told: (0..writers).map(|_| Notify::new()).collect(),
+        failed: AtomicUsize::new(0),
     });
-    // All watchers of a connection in one task: what is measured is the server, so whoever looks on is as cheap as can be.
-    let mut tasks = JoinSet::new();
     let connections = cluster.clients.len().min(watchers);
-    for (index, client) in cluster.clients.iter().take(connections).enumerate() {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(connections.max(1));
+    let mut shares: Vec<Vec<BoxFuture<'static, Latencies>>> = (0..threads).map(|_| Vec::new()).collect();
+    for index in 0..connections {
+        let client = cluster.another()?;
         let count = watchers / connections + usize::from(index < watchers % connections);
         // From whatever the server has: nothing is there yet. To begin with "the newest", a stock API server asks etcd first, and in vain if that is older than 3.4.25.
         let path = format!("{collection}?watch=true&resourceVersion=0");
         let party = Arc::new(Party { shared: shared.clone(), watchers: count, seen: (0..WRITES).map(|_| AtomicUsize::new(0)).collect() });
-        tasks.spawn(all((0..count).map(|_| Box::pin(watch(client.clone(), path.clone(), party.clone())) as BoxFuture<'static, Latencies>).collect()));
+        let watches = (0..count).map(|_| Box::pin(watch(client.clone(), path.clone(), party.clone())) as BoxFuture<'static, Latencies>).collect();
+        shares[index % threads].push(Box::pin(all(watches)));
     }
-    let writes = async {
-        while shared.ready.load(Ordering::Acquire) < watchers {
+    let (all_watch, go) = watch::channel(false);
+    for writer in 0..writers {
+        shares[writer % threads].push(Box::pin(write(cluster.another()?, collection.clone(), shared.clone(), writer, go.clone())));
+    }
+    let (_waited_for, given_up) = watch::channel(());
+    let told: Vec<oneshot::Receiver<Latencies>> = shares.into_iter().map(|share| at_work(share, given_up.clone())).collect();
+    let ready = async {
+        while shared.ready.load(Ordering::Acquire) < watchers + writers {
             shared.begin.notified().await;
         }
         let stopwatch = Stopwatch::start(&cluster.pids);
-        let failed = join_all((0..writers).map(|writer| write(cluster, &collection, &shared, writer))).await.into_iter().sum();
-        (stopwatch, failed)
+        all_watch.send_replace(true);
+        Ok(stopwatch)
     };
-    let watches = async {
-        let mut latencies = Vec::new();
-        while let Some(done) = tasks.join_next().await {
-            latencies.extend(done.map_err(|error| error.to_string()).flatten().map_err(BenchError::Watch)?);
-        }
-        Ok::<_, BenchError>(latencies)
+    let ended = async {
+        let told = told.into_iter().map(async |told| told.await.map_err(|error| error.to_string()).flatten().map_err(BenchError::Watch));
+        Ok::<_, BenchError>(try_join_all(told).await?.concat())
     };
     let name = if writers == 1 { format!("watch events, {watchers} watchers") } else { format!("watch, {watchers} watchers, {writers} writers") };
     let work = async {
-        let ((stopwatch, failed), latencies) = tokio::try_join!(async { Ok(writes.await) }, watches)?;
-        Ok::<_, BenchError>(stopwatch.figure(name, &cluster.name, watchers * WRITES, failed, latencies))
+        let (stopwatch, latencies) = tokio::try_join!(ready, ended)?;
+        Ok::<_, BenchError>(stopwatch.figure(name, &cluster.name, watchers * WRITES, shared.failed.load(Ordering::Relaxed), latencies))
     };
     let figure = tokio::time::timeout(PATIENCE, work).await.map_err(|_| BenchError::Late(collection.clone()))??;
     send(&cluster.clients[0], Method::DELETE, &collection, "application/json", Bytes::new()).await;

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use ::api::{Object, Resource, Status};
 use client::{BoxFuture, ListOptions, WatchOptions};
-use store::{Compacted, EventKind, Place, Watch, WatchItem};
+use store::{Bell, Compacted, EventKind, Place, Watch, WatchItem};
 
 use crate::api::Api;
 use crate::custom::conversion;
@@ -122,6 +122,21 @@ impl Watching {
     pub fn pass(&mut self, revision: u64) {
         if let Some(source) = &mut self.source {
             source.pass(revision);
+        }
+    }
+
+    /// For all who are in that run, see [`store::Watch::bell`].
+    pub fn bell(&mut self) -> Option<Bell> {
+        let source = self.source.as_mut()?;
+        source.hush();
+        Some(source.bell())
+    }
+
+    /// As `poll_next`, of one that has a place and hears of what comes by a bell.
+    pub fn poll_heard(&mut self) -> Poll<Option<Change>> {
+        match self.try_next() {
+            None if !self.ended && self.source.as_ref().is_some_and(|source| !source.is_closed()) => Poll::Pending,
+            change => Poll::Ready(change),
         }
     }
 

@@ -27,5 +27,5 @@ pub use sealing::{Sealing, Transform, TransformError, Unsealed};
 pub use migrate::{MoveError, Moved, Step, moved_away, to_embedded, to_etcd};
 pub use remote::{Remote, RemoteConfig, RemoteError};
 pub use types::{
-    BoxFuture, CommitError, Compacted, Event, EventKind, Page, Place, Precondition, Revision, Store, Watch, WatchItem, Write,
+    Bell, BoxFuture, CommitError, Compacted, Event, EventKind, Page, Place, Precondition, Revision, Ring, Store, Watch, WatchItem, Write,
 };

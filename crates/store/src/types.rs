@@ -5,7 +5,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use api::Object;
 use bytes::Bytes;
@@ -113,6 +113,14 @@ pub struct Place {
     pub there: bool,
 }
 
+/// Rings when something comes to a run of events, or when the store closes.
+pub trait Ring: Send {
+    /// From now on `waker` is woken, once: what came before did not wake it.
+    fn listen(&self, waker: &Waker);
+}
+
+pub type Bell = Box<dyn Ring>;
+
 /// A running watch: a bounded queue fed by the store. Dropping it ends it.
 pub trait Watch: Send {
     /// The next item; `None` when the store closes.
@@ -124,6 +132,12 @@ pub trait Watch: Send {
     /// Without waiting.
     fn try_next(&mut self) -> Option<WatchItem>;
     fn place(&self) -> Place;
+    /// One for all who look together when something comes to this run: whoever relies on it looks with `try_next`, and after `hush` sleeps by itself no more.
+    fn bell(&self) -> Bell;
+    /// Leaves waking to a bell.
+    fn hush(&mut self);
+    /// Nothing comes any more.
+    fn is_closed(&self) -> bool;
     /// In place of `try_next`, by who has that event already and knows its revision.
     fn pass(&mut self, revision: Revision);
     /// Everything committed up to here was delivered through `next`/`try_next` already (for bookmarks).

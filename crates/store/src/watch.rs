@@ -7,13 +7,13 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::sleepers::{Sleeper, Sleepers};
 use crate::state::State;
-use crate::types::{Compacted, Event, Place, Revision, Watch, WatchItem};
+use crate::types::{Bell, Compacted, Event, Place, Revision, Ring, Watch, WatchItem};
 
 /// Events a watcher takes out of its group at a time.
 const TAKEN_EVENTS: usize = 64;
@@ -176,8 +176,7 @@ impl Hub {
         let next = run.first + run.events.partition_point(|event| event.revision <= from) as u64;
         drop(run);
         drop(groups);
-        let sleeper = group.sleepers.join();
-        Ok(Cursor { hub: Arc::clone(self), group, sleeper, next, from, position: from, taken: VecDeque::new(), expired: false })
+        Ok(Cursor { hub: Arc::clone(self), group, sleeper: None, next, from, position: from, taken: VecDeque::new(), expired: false })
     }
 }
 
@@ -223,7 +222,8 @@ impl Run {
 pub struct Cursor {
     hub: Arc<Hub>,
     group: Arc<Group>,
-    sleeper: Sleeper,
+    /// From its first sleep on.
+    sleeper: Option<Sleeper>,
     /// The number, in the group, of the next event to take.
     next: u64,
     /// Where the watch began.
@@ -249,9 +249,9 @@ impl Watch for Cursor {
             return Poll::Ready(Some(item));
         }
         // Falling asleep comes before looking, so that an event in between is not missed; who finds one comes again anyway.
-        self.sleeper.sleep(cx.waker());
+        self.sleeper.get_or_insert_with(|| self.group.sleepers.join()).sleep(cx.waker());
         match self.try_next() {
-            None if !self.expired && !self.hub.closed.load(Ordering::Acquire) => Poll::Pending,
+            None if !self.expired && !self.is_closed() => Poll::Pending,
             item => Poll::Ready(item),
         }
     }
@@ -295,6 +295,20 @@ impl Watch for Cursor {
         Place { run: self.group.number, next: self.next - self.taken.len() as u64, there }
     }
 
+    fn bell(&self) -> Bell {
+        Box::new(Chime { sleeper: self.group.sleepers.join(), group: Arc::clone(&self.group) })
+    }
+
+    fn hush(&mut self) {
+        if let Some(sleeper) = self.sleeper.take() {
+            self.group.sleepers.leave(&sleeper);
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.hub.closed.load(Ordering::Acquire)
+    }
+
     fn pass(&mut self, revision: Revision) {
         if self.taken.pop_front().is_none() {
             self.next += 1;
@@ -319,9 +333,27 @@ impl Watch for Cursor {
     }
 }
 
-impl Drop for Cursor {
+/// A group's bell.
+struct Chime {
+    group: Arc<Group>,
+    sleeper: Sleeper,
+}
+
+impl Ring for Chime {
+    fn listen(&self, waker: &Waker) {
+        self.sleeper.sleep(waker);
+    }
+}
+
+impl Drop for Chime {
     fn drop(&mut self) {
         self.group.sleepers.leave(&self.sleeper);
+    }
+}
+
+impl Drop for Cursor {
+    fn drop(&mut self) {
+        self.hush();
         let mut groups = self.hub.groups.lock();
         let groups = &mut *groups;
         let Some((_, watchers)) = groups.by_prefix.get_mut(&self.group.prefix) else { return };

@@ -4,6 +4,7 @@ mod alike;
 pub(crate) mod answer;
 mod audited;
 mod backend;
+mod bells;
 mod compress;
 mod connections;
 mod counted;

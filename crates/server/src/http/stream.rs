@@ -109,7 +109,10 @@ impl Stream {
     /// Waits for a change, or for a bookmark's time.
     fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Option<Change>> {
         loop {
-            if let Poll::Ready(change) = self.watching.poll_next(cx) {
+            // Most often those of a connection who see the same wait together.
+            let together = self.place().is_some_and(|place| streams::listens(place.run, || self.watching.bell()));
+            let next = if together { self.watching.poll_heard() } else { self.watching.poll_next(cx) };
+            if let Poll::Ready(change) = next {
                 return Poll::Ready(change);
             }
             ready!(self.ticker.poll_due(cx));

@@ -14,7 +14,10 @@ use std::task::{Context, Poll, Wake, Waker};
 use client::BoxFuture;
 use parking_lot::Mutex;
 use slab::Slab;
+use store::Bell;
 use tokio::task::coop::unconstrained;
+
+use super::bells::{Bells, Member, Ringer};
 
 /// Rounds in which streams go on before the connection sends what they said: more would let one connection keep a thread.
 const ROUNDS: usize = 64;
@@ -28,10 +31,21 @@ struct Polled {
     /// Its alarm was called by itself.
     woken: bool,
     waits: bool,
+    /// The run whose bell it hears, if it hears one.
+    run: Option<u64>,
+    listens: bool,
+}
+
+impl Polled {
+    const fn begin(alarm: *const Alarm, run: Option<u64>) -> Self {
+        Self { alarm, lasts: false, woken: false, waits: false, run, listens: false }
+    }
 }
 
 thread_local! {
-    static POLLED: Cell<Polled> = const { Cell::new(Polled { alarm: ptr::null(), lasts: false, woken: false, waits: false }) };
+    static POLLED: Cell<Polled> = const { Cell::new(Polled::begin(ptr::null(), None)) };
+    /// What the stream that is polled wants to hear from now on.
+    static NEW_BELL: Cell<Option<(u64, Bell)>> = const { Cell::new(None) };
 }
 
 /// Until it is dropped, notes are taken of this stream.
@@ -40,8 +54,8 @@ struct Notes {
 }
 
 impl Notes {
-    fn of(alarm: *const Alarm) -> Self {
-        Self { outer: POLLED.replace(Polled { alarm, lasts: false, woken: false, waits: false }) }
+    fn of(alarm: *const Alarm, run: Option<u64>) -> Self {
+        Self { outer: POLLED.replace(Polled::begin(alarm, run)) }
     }
 
     fn taken(&self) -> Polled {
@@ -72,11 +86,28 @@ pub fn waits() {
     note(|polled| polled.waits = true);
 }
 
+/// Said by such a body that is about to look for something in a run of events: if this is true it has its turn when the run's bell rings, and need not leave a waker there.
+pub fn listens(run: u64, bell: impl FnOnce() -> Option<Bell>) -> bool {
+    let polled = POLLED.get();
+    if polled.alarm.is_null() {
+        return false;
+    }
+    if polled.run != Some(run) {
+        // It hears of one run for as long as it lasts.
+        let Some(bell) = bell().filter(|_| polled.run.is_none()) else { return false };
+        NEW_BELL.set(Some((run, bell)));
+    }
+    note(|polled| polled.listens = true);
+    true
+}
+
 #[derive(Default)]
 struct Inbox {
     moved: Vec<BoxFuture<'static, ()>>,
     /// Streams that have been woken, by their keys.
     woken: Vec<usize>,
+    /// Bells that have rung, by their numbers.
+    rung: Vec<usize>,
     /// The connection's, which need not be woken while it is at work or has been woken.
     waker: Option<Waker>,
     awake: bool,
@@ -112,7 +143,7 @@ impl<F: Future<Output = ()> + Send + 'static> Future for Request<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(future) = &mut self.future else { return Poll::Ready(()) };
-        let notes = Notes::of(ptr::null());
+        let notes = Notes::of(ptr::null(), None);
         let done = future.as_mut().poll(cx);
         if done.is_ready() || !notes.taken().lasts {
             return done;
@@ -172,23 +203,50 @@ impl Wake for Alarm {
     }
 }
 
+/// A bell's way to its connection.
+struct Pull {
+    number: usize,
+    streams: Streams,
+}
+
+impl Wake for Pull {
+    fn wake(self: Arc<Self>) {
+        let mut inbox = self.streams.0.lock();
+        inbox.rung.push(self.number);
+        let waker = inbox.rouse();
+        drop(inbox);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Ringer for Streams {
+    fn waker(&self, number: usize) -> Waker {
+        Arc::new(Pull { number, streams: self.clone() }).into()
+    }
+}
+
 struct Stream {
     future: BoxFuture<'static, ()>,
     alarm: Arc<Alarm>,
     waker: Waker,
+    bell: Option<Member>,
 }
 
 /// A connection's end of its streams: dropped with it, and they with this.
 pub struct Lasting {
     streams: Streams,
     running: Slab<Stream>,
+    bells: Bells,
     /// Whose turn it is.
     turn: Vec<usize>,
+    rung: Vec<usize>,
 }
 
 impl Lasting {
     pub fn of(streams: &Streams) -> Self {
-        Self { streams: streams.clone(), running: Slab::new(), turn: Vec::new() }
+        Self { streams: streams.clone(), running: Slab::new(), bells: Bells::default(), turn: Vec::new(), rung: Vec::new() }
     }
 
     /// Lets all go on that can. Before the connection itself is polled, which sends what they have to say.
@@ -212,13 +270,17 @@ impl Lasting {
                     let place = self.running.vacant_entry();
                     let alarm = Arc::new(Alarm { key: place.key(), called: AtomicBool::new(true), streams: self.streams.clone() });
                     self.turn.push(place.key());
-                    place.insert(Stream { future, waker: alarm.clone().into(), alarm });
+                    place.insert(Stream { future, waker: alarm.clone().into(), alarm, bell: None });
                 }
                 self.turn.append(&mut inbox.woken);
-                inbox.awake = !self.turn.is_empty();
+                self.rung.append(&mut inbox.rung);
+                inbox.awake = !self.turn.is_empty() || !self.rung.is_empty();
                 if !inbox.awake {
                     return;
                 }
+            }
+            for number in self.rung.drain(..) {
+                self.bells.rung(number, &mut self.turn);
             }
             self.take_turns();
         }
@@ -232,15 +294,28 @@ impl Lasting {
             let Some(stream) = self.running.get_mut(key) else { continue };
             stream.alarm.called.store(false, Ordering::Release);
             let mut alarmed = Context::from_waker(&stream.waker);
-            let notes = Notes::of(Arc::as_ptr(&stream.alarm));
+            let notes = Notes::of(Arc::as_ptr(&stream.alarm), stream.bell.map(|bell| bell.run));
             let done = stream.future.as_mut().poll(&mut alarmed);
             let noted = notes.taken();
             drop(notes);
+            let mut look_again = false;
+            if noted.listens {
+                if let Some((run, bell)) = NEW_BELL.take() {
+                    stream.bell = Some(self.bells.join(run, bell, &self.streams));
+                    look_again = true;
+                }
+                if let Some(bell) = &mut stream.bell {
+                    self.bells.wait(bell, key);
+                }
+            }
             if done.is_ready() {
                 // Whoever still knows its alarm calls in vain: the key may be another's by then.
                 stream.alarm.called.store(true, Ordering::Release);
-                drop(self.running.remove(key));
-            } else if noted.woken && !noted.waits && !stream.alarm.called.swap(true, Ordering::AcqRel) {
+                let over = self.running.remove(key);
+                if let Some(bell) = over.bell {
+                    self.bells.leave(bell, key);
+                }
+            } else if (look_again || (noted.woken && !noted.waits)) && !stream.alarm.called.swap(true, Ordering::AcqRel) {
                 self.turn[again] = key;
                 again += 1;
             }
