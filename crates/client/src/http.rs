@@ -245,12 +245,13 @@ impl HttpClient {
         Ok(Sender::Http2(sender))
     }
 
-    /// Common headers for a request that is sent by other means (a WebSocket's handshake).
-    pub(crate) fn common_headers(&self) -> &HeaderMap {
+    /// Common headers for a request that is sent by other means (a WebSocket's handshake, a proxy's).
+    pub fn common_headers(&self) -> &HeaderMap {
         &self.inner.common
     }
 
-    pub(crate) fn path(&self, path_and_query: &str) -> String {
+    /// A path with the path that the server's own address has before all.
+    pub fn path(&self, path_and_query: &str) -> String {
         format!("{}{path_and_query}", self.inner.prefix)
     }
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result, fail};
 use crate::flags::{Args, Flag, list, switch, text};
+use crate::kustomize;
 use crate::resources::Resource;
 use crate::session::{Query, Session};
 use crate::yaml;
@@ -89,10 +90,16 @@ pub fn has_files(args: &Args) -> bool {
 
 /// Every document of `-f`; what cannot be read is an error among them, so that the others go on.
 pub async fn documents(session: &Session, args: &Args) -> Result<Vec<Result<Document>>> {
-    if args.changed("kustomize") {
-        return fail("-k (kustomize) is not part of Coracle's kubectl; render the folder with the kustomize program and pipe it to -f -");
-    }
     let mut found = Vec::new();
+    if let Some(folder) = args.given("kustomize") {
+        if args.changed("filename") {
+            return fail("only one of -f or -k can be specified");
+        }
+        for object in kustomize::build(folder, kustomize::Options::default())? {
+            flatten(object, folder, &mut found);
+        }
+        return Ok(found);
+    }
     for name in args.slice("filename") {
         if name == "-" {
             let mut text = String::new();

@@ -68,7 +68,7 @@ fn help(args: &Args) -> String {
         out.push_str(&table(command.subcommands.iter().map(|sub| (sub.name.to_owned(), sub.short)).collect()));
         out.push('\n');
     }
-    let own: String = command.flags.iter().flat_map(|flags| flags.iter()).chain(args.dialect.flags(&args.path)).map(described).collect();
+    let own: String = command.flags.iter().flat_map(|flags| flags.iter()).chain(args.dialect.flags(&args.path)).filter(|flag| !flag.hidden).map(|flag| described(flag, &args.path)).collect();
     if !own.is_empty() {
         out.push_str(&format!("Options:\n{own}"));
     }
@@ -76,11 +76,20 @@ fn help(args: &Args) -> String {
     out
 }
 
-fn described(flag: &Flag) -> String {
-    let short = flag.short.map_or("    ".to_owned(), |short| format!("-{short}, "));
+fn described(flag: &Flag, path: &str) -> String {
+    let short = flag.short.map_or(String::new(), |short| format!("-{short}, "));
+    let number = flag.default.parse::<i64>().is_ok() || crate::flags::seconds(flag.default).is_some();
     let default = match flag.kind {
         Kind::Bool => flag.default.to_owned(),
         Kind::List => "[]".to_owned(),
+        // Each command has its own.
+        _ if flag.name == "field-manager" => match path.split(' ').nth(1) {
+            Some("apply" | "diff") => "'kubectl-client-side-apply'".to_owned(),
+            Some(command) => format!("'kubectl-{command}'"),
+            None => "''".to_owned(),
+        },
+        // Numbers and durations stand bare; the one that is a text in Go does not.
+        Kind::Text if number && flag.name != "request-timeout" => flag.default.to_owned(),
         _ => format!("'{}'", flag.default),
     };
     format!("    {short}--{}={default}:\n\t{}\n\n", flag.name, flag.help)
@@ -88,10 +97,11 @@ fn described(flag: &Flag) -> String {
 
 /// What `kubectl options` prints.
 pub fn global_options() -> String {
-    format!("The following options can be passed to any command:\n\n{}", GLOBAL.iter().map(described).collect::<String>())
+    format!("The following options can be passed to any command:\n\n{}", GLOBAL.iter().map(|flag| described(flag, "")).collect::<String>())
 }
 
 pub async fn run(arguments: Vec<String>) -> Result<()> {
+    c::plugin::instead(&arguments)?;
     let args = Args::parse(&ROOT, arguments)?;
     let Some(run) = args.command.run.filter(|_| !args.help) else {
         output::write(help(&args).as_bytes());

@@ -25,10 +25,12 @@ pub struct Flag {
     pub kind: Kind,
     pub default: &'static str,
     pub help: &'static str,
+    /// Known, but not told of: deprecated.
+    pub hidden: bool,
 }
 
 const fn flag(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Flag {
-    Flag { name, short: None, kind, default, help }
+    Flag { name, short: None, kind, default, help, hidden: false }
 }
 pub const fn switch(name: &'static str, help: &'static str) -> Flag {
     flag(name, Kind::Bool, "false", help)
@@ -51,12 +53,17 @@ impl Flag {
         self.short = Some(short);
         self
     }
+    pub const fn hidden(mut self) -> Self {
+        self.hidden = true;
+        self
+    }
 }
 
 pub const GLOBAL: &[Flag] = &[
     text("as", "", "Username to impersonate for the operation."),
     list("as-group", "Group to impersonate for the operation, this flag can be repeated to specify multiple groups."),
     text("as-uid", "", "UID to impersonate for the operation."),
+    list("as-user-extra", "User extras to impersonate for the operation, this flag can be repeated to specify multiple values for the same key."),
     text("cache-dir", "", "Default cache directory"),
     text("certificate-authority", "", "Path to a cert file for the certificate authority"),
     text("client-certificate", "", "Path to a client certificate file for TLS"),
@@ -66,10 +73,13 @@ pub const GLOBAL: &[Flag] = &[
     switch("disable-compression", "If true, opt-out of response compression for all requests to the server"),
     switch("insecure-skip-tls-verify", "If true, the server's certificate will not be checked for validity."),
     text("kubeconfig", "", "Path to the kubeconfig file to use for CLI requests."),
+    text("kuberc", "", "Path to the kuberc file to use for preferences."),
+    text("log-flush-frequency", "5s", "Maximum number of seconds between log flushes"),
     switch("match-server-version", "Require server version to match client version"),
     text("namespace", "", "If present, the namespace scope for this CLI request").short('n'),
     text("password", "", "Password for basic authentication to the API server"),
     text("profile", "none", "Name of profile to capture."),
+    text("profile-output", "profile.pprof", "Name of the file to write the profile to"),
     text("request-timeout", "0", "The length of time to wait before giving up on a single server request."),
     text("server", "", "The address and port of the Kubernetes API server").short('s'),
     text("tls-server-name", "", "Server name to use for server certificate validation."),
@@ -77,6 +87,7 @@ pub const GLOBAL: &[Flag] = &[
     text("user", "", "The name of the kubeconfig user to use"),
     text("username", "", "Username for basic authentication to the API server"),
     text("v", "0", "number for the log level verbosity").short('v'),
+    text("vmodule", "", "comma-separated list of pattern=N settings for file-filtered logging"),
     switch("warnings-as-errors", "Treat warnings received from the server as errors and exit with a non-zero exit code"),
 ];
 

@@ -12,6 +12,7 @@ mod error;
 mod explain;
 mod flags;
 use api::jsonpath;
+mod kustomize;
 mod output;
 mod printers;
 mod resources;

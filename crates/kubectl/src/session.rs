@@ -16,6 +16,7 @@ use crate::flags::Args;
 use crate::output::complain;
 use crate::resources::{Mapper, Resource};
 
+pub const VERSION: &str = "v1.36.0";
 /// What we tell the server we are, and what it records as field manager by default.
 pub const USER_AGENT: &str = concat!("kubectl/v1.36.0 (linux; coracle ", env!("CARGO_PKG_VERSION"), ")");
 

@@ -2,10 +2,13 @@
 //!
 //! Mirrors k8s.io/kubectl/pkg/cmd/apply: the annotation `kubectl.kubernetes.io/last-applied-configuration` holds the last configuration as compact JSON.
 
+mod last_applied;
+mod prune;
+
 use serde_json::Value;
 
 use crate::builder::{self, FILES, Found, Wanted};
-use crate::command::command;
+use crate::command::Command;
 use crate::error::{Error, Result, fail};
 use crate::flags::{Args, Flag, list, on, optional, switch, text};
 use crate::output;
@@ -24,6 +27,9 @@ pub const WRITE: &[Flag] = &[
     switch("save-config", "If true, the configuration of current object will be saved in its annotation."),
 ];
 const FLAGS: &[Flag] = &[
+    text("applyset", "", "[alpha] The name of the ApplySet that tracks which resources are being managed").hidden(),
+    text("cascade", "background", "Must be \"background\", \"orphan\", or \"foreground\"."),
+    text("timeout", "0s", "The length of time to wait before giving up on a delete."),
     switch("all", "Select all resources in the namespace of the specified resource types."),
     switch("force-conflicts", "If true, server-side apply will force the changes against conflicts."),
     switch("force", "If true, immediately remove resources from API and bypass graceful deletion."),
@@ -38,7 +44,15 @@ const FLAGS: &[Flag] = &[
     switch("wait", "If true, wait for resources to be gone before returning."),
 ];
 
-command!(APPLY, "apply", [], "(-f FILENAME | -k DIRECTORY) [options]", "Apply a configuration to a resource by file name or stdin", [FLAGS, WRITE, FILES, OUTPUT], run);
+pub static APPLY: Command = Command {
+    name: "apply",
+    aliases: &[],
+    usage: "(-f FILENAME | -k DIRECTORY) [options]",
+    short: "Apply a configuration to a resource by file name or stdin",
+    flags: &[FLAGS, WRITE, FILES, OUTPUT],
+    subcommands: &[&last_applied::EDIT, &last_applied::SET, &last_applied::VIEW],
+    run: Some(|session, args| Box::pin(run(session, args))),
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DryRun {
@@ -97,14 +111,20 @@ async fn run(session: &Session, args: &Args) -> Result<()> {
         return fail("must specify one of -f and -k");
     }
     args.none()?;
-    if args.on("prune") {
-        return fail("--prune is not part of Coracle's kubectl yet; delete what is no longer wanted by name or label");
-    }
-    dry_run(args)?;
+    let dry = dry_run(args)?;
     validation(args)?;
     if args.on("force-conflicts") && !args.on("server-side") {
         return fail("--force-conflicts only works with --server-side");
     }
+    if dry == DryRun::Client && args.on("server-side") {
+        return fail("--dry-run=client doesn't work with --server-side (did you mean --dry-run=server instead?)");
+    }
+    if args.on("server-side") && args.on("force") {
+        return fail("--force cannot be used with --server-side");
+    }
+    prune::check(args)?;
+    let mut set = prune::ApplySet::of(session, args).await?;
+    let selector = api::selector::LabelSelector::parse(args.text("selector")).map_err(|error| Error::Message(error.to_string()))?;
     let documents = builder::documents(session, args).await?;
     if documents.is_empty() {
         let error = Error::Message("no objects passed to apply".to_owned());
@@ -117,19 +137,46 @@ async fn run(session: &Session, args: &Args) -> Result<()> {
         });
     }
     let mut errors = Vec::new();
+    let mut all = Vec::new();
     for document in documents {
-        let outcome = async {
-            let wanted = builder::place(session, document?).await?;
-            if args.on("server-side") { server_side(session, args, &wanted).await } else { client_side(session, args, &wanted).await }
+        let wanted = async {
+            let mut document = document?;
+            let none = serde_json::Map::new();
+            if !selector.matches(document.value.pointer("/metadata/labels").and_then(Value::as_object).unwrap_or(&none)) {
+                return Ok(None);
+            }
+            if let Some(set) = &set {
+                set.mark(&mut document.value)?;
+            }
+            builder::place(session, document).await.map(Some)
         };
-        if let Err(error) = outcome.await {
-            errors.push(error);
+        all.push(wanted.await);
+    }
+    if let Some(set) = &mut set {
+        let known: Vec<Wanted> = all.iter().filter_map(|wanted| wanted.as_ref().ok().and_then(Option::clone)).collect();
+        set.begin(session, args, &known).await?;
+    }
+    let mut applied = prune::Applied::default();
+    for wanted in all {
+        let outcome = async {
+            let Some(wanted) = wanted? else { return Ok(None) };
+            if args.on("server-side") { server_side(session, args, &wanted).await } else { client_side(session, args, &wanted).await }.map(Some)
+        };
+        match outcome.await {
+            Ok(object) => object.iter().for_each(|object| applied.note(object)),
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() && args.on("prune") {
+        match &set {
+            Some(set) => set.prune(session, args, &applied).await?,
+            None => prune::by_labels(session, args, &applied).await?,
         }
     }
     builder::gather(errors)
 }
 
-async fn server_side(session: &Session, args: &Args, wanted: &Wanted) -> Result<()> {
+async fn server_side(session: &Session, args: &Args, wanted: &Wanted) -> Result<Value> {
     let document = wanted.document.clone().unwrap_or_default();
     let query = Query::of(write_query(wanted.path(), args, "kubectl")?).with("force", if args.on("force-conflicts") { "true" } else { "" }).end();
     let object = session.patch(&query, "application/apply-patch+yaml", &document).await.map_err(|error| {
@@ -137,10 +184,11 @@ async fn server_side(session: &Session, args: &Args, wanted: &Wanted) -> Result<
         if conflict { error.hint("another manager owns these fields; to take them over, apply with --server-side --force-conflicts") } else { error }
     })?;
     let found = Found::of(&wanted.resource, object, &wanted.source);
-    printers::done(args, &found.object, &found.label(), "serverside-applied")
+    printers::done(args, &found.object, &found.label(), "serverside-applied")?;
+    Ok(found.object)
 }
 
-async fn client_side(session: &Session, args: &Args, wanted: &Wanted) -> Result<()> {
+async fn client_side(session: &Session, args: &Args, wanted: &Wanted) -> Result<Value> {
     let document = wanted.document.clone().unwrap_or_default();
     let modified = annotated(&document);
     let dry = dry_run(args)?;
@@ -148,7 +196,9 @@ async fn client_side(session: &Session, args: &Args, wanted: &Wanted) -> Result<
         return fail(format!("error when retrieving current configuration of:\nResource: \"{}, Resource={}\", GroupVersionKind: \"{}, Kind={}\"\nName: \"\", Namespace: \"{}\"\nfrom server for: \"{}\": resource name may not be empty", wanted.resource.api_version(), wanted.resource.plural, wanted.resource.api_version(), wanted.resource.kind, wanted.namespace.as_deref().unwrap_or(""), wanted.source));
     };
     let label = format!("{}/{name}", wanted.resource.label());
-    for attempt in 0.. {
+    let said = |object: Value, verb: &str| printers::done(args, &object, &label, verb).map(|()| object);
+    let mut attempt = 0;
+    loop {
         let current = match session.get(&wanted.path()).await {
             Ok(current) => Some(current),
             Err(error) if error.is_not_found() => None,
@@ -156,11 +206,11 @@ async fn client_side(session: &Session, args: &Args, wanted: &Wanted) -> Result<
         };
         let Some(current) = current else {
             if dry == DryRun::Client {
-                return printers::done(args, &modified, &label, "created");
+                return said(modified, "created");
             }
             let path = write_query(wanted.resource.collection(wanted.namespace.as_deref()), args, "kubectl-client-side-apply")?;
             let object = session.post(&path, &modified).await.map_err(|error| error.source("creating", &wanted.source))?;
-            return printers::done(args, &object, &label, "created");
+            return said(object, "created");
         };
         if current.pointer("/metadata/annotations").and_then(|annotations| annotations.get(LAST_APPLIED)).is_none() {
             output::complain(format!(
@@ -171,18 +221,18 @@ async fn client_side(session: &Session, args: &Args, wanted: &Wanted) -> Result<
         let (kind, patch) = three_way(wanted, &current, &modified, args.on("overwrite")).map_err(|error| error.source("applying patch to", &wanted.source))?;
         // Upstream does not ask what a dry run would change.
         if dry == DryRun::Client {
-            return printers::done(args, &current, &label, "configured");
+            return said(current, "configured");
         }
         if patch.as_object().is_some_and(serde_json::Map::is_empty) {
-            return printers::done(args, &current, &label, "unchanged");
+            return said(current, "unchanged");
         }
         let path = write_query(wanted.path(), args, "kubectl-client-side-apply")?;
         match session.patch(&path, kind, &patch).await {
             Ok(object) => {
                 let same = object.pointer("/metadata/resourceVersion") == current.pointer("/metadata/resourceVersion");
-                return printers::done(args, &object, &label, if same { "unchanged" } else { "configured" });
+                return said(object, if same { "unchanged" } else { "configured" });
             }
-            Err(error) if error.status().is_some_and(api::Status::is_conflict) && attempt < MAX_CONFLICT_RETRIES => {}
+            Err(error) if error.status().is_some_and(api::Status::is_conflict) && attempt < MAX_CONFLICT_RETRIES => attempt += 1,
             Err(error) => {
                 let error = match error {
                     Error::Server { status, .. } => Error::Server {
@@ -198,7 +248,6 @@ async fn client_side(session: &Session, args: &Args, wanted: &Wanted) -> Result<
             }
         }
     }
-    Ok(())
 }
 
 /// `apps/v1`, and `/v1` for the core group, as Go prints a GroupVersion here.

@@ -10,11 +10,13 @@ use super::streams;
 use crate::builder::{self, FILES};
 use crate::command::command;
 use crate::error::{Result, fail};
-use crate::flags::Args;
+use crate::flags::{Args, Flag};
 use crate::output;
 use crate::session::{Query, Session};
 
-command!(ATTACH, "attach", [], "(POD | TYPE/NAME) -c CONTAINER [options]", "Attach to a running container", [streams::FLAGS, FILES], run);
+command!(ATTACH, "attach", [], "(POD | TYPE/NAME) -c CONTAINER [options]", "Attach to a running container", [streams::FLAGS, DETACH, FILES], run);
+
+pub const DETACH: &[Flag] = &[crate::flags::text("detach-keys", "ctrl-p,ctrl-q", "The key sequence for detaching from a container.")];
 
 pub async fn run(session: &Session, args: &Args) -> Result<()> {
     let found = match (&args.positional[..], builder::has_files(args)) {
@@ -61,8 +63,13 @@ pub async fn to(session: &Session, pod: &Value, container: &str, stdin: bool, tt
         .with("tty", if has_tty { "true" } else { "" })
         .end();
     streams::run(session, &path, streams::own(stdin, raw)).await?;
-    if raw && !quiet && at(pod, "/spec/restartPolicy") == "Always" {
-        output::line(format!("Session ended, resume using 'kubectl attach {} -c {container} -i -t' command when the pod is running", at(pod, "/metadata/name")));
+    if raw && !quiet {
+        let (name, namespace) = (at(pod, "/metadata/name"), at(pod, "/metadata/namespace"));
+        output::line(if array(pod, "/spec/ephemeralContainers").any(|entry| at(entry, "/name") == container) {
+            format!("Session ended, the ephemeral container will not be restarted but may be reattached using 'kubectl attach {name} -c {container} -n {namespace} -i -t' if it is still running")
+        } else {
+            format!("Session ended, resume using 'kubectl attach {name} -c {container} -n {namespace} -i -t' command")
+        });
     }
     Ok(())
 }

@@ -2,6 +2,8 @@
 //!
 //! Mirrors k8s.io/kubectl/pkg/cmd/auth (can-i, whoami).
 
+mod reconcile;
+
 use serde_json::{Value, json};
 
 use super::pods::{array, text as at};
@@ -23,7 +25,7 @@ const CAN_I_FLAGS: &[Flag] = &[
 
 command!(CAN_I, "can-i", [], "VERB [TYPE | TYPE/NAME | NONRESOURCEURL] [options]", "Check whether an action is allowed", [CAN_I_FLAGS], can_i);
 command!(WHOAMI, "whoami", [], "[options]", "Experimental: Check self subject attributes", [OUTPUT], whoami);
-family!(AUTH, "auth", "Inspect authorization", [&CAN_I, &WHOAMI]);
+family!(AUTH, "auth", "Inspect authorization", [&CAN_I, &reconcile::RECONCILE, &WHOAMI]);
 
 const RESOURCE_VERBS: [&str; 15] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "use", "bind", "impersonate", "*", "approve", "sign", "escalate"];
 const URL_VERBS: [&str; 8] = ["get", "put", "post", "head", "options", "delete", "patch", "*"];

@@ -12,7 +12,7 @@ use super::apply;
 use crate::builder::{self, FILES, Wanted};
 use crate::command::command;
 use crate::error::{Error, Result, fail};
-use crate::flags::{Args, Flag, switch, text};
+use crate::flags::{Args, Flag, list, switch, text};
 use crate::printers::hide_managed_fields;
 use crate::session::{Query, Session};
 use crate::{output, yaml};
@@ -23,7 +23,10 @@ const FLAGS: &[Flag] = &[
     switch("force-conflicts", "If true, server-side apply will force the changes against conflicts."),
     text("selector", "", "Selector (label query) to filter on, supports '=', '==', '!=', 'in', 'notin'.").short('l'),
     switch("server-side", "If true, apply runs in the server instead of the client."),
+    switch("prune", "Include resources that would be deleted by pruning."),
+    list("prune-allowlist", "Overwrite the default allowlist with <group/version/kind> for --prune"),
     switch("show-managed-fields", "If true, include managed fields in the diff."),
+    switch("show-secrets", "If true, include the data values of secrets in the diff."),
 ];
 
 command!(DIFF, "diff", [], "-f FILENAME [options]", "Diff the live version against a would-be applied version", [FLAGS, FILES], run);
@@ -98,7 +101,7 @@ async fn one(session: &Session, args: &Args, wanted: &Wanted) -> Result<Change> 
             hide_managed_fields(object);
         }
     }
-    if wanted.resource.kind == "Secret" && wanted.resource.group.is_empty() {
+    if wanted.resource.kind == "Secret" && wanted.resource.group.is_empty() && !args.on("show-secrets") {
         mask(&mut live, &mut merged);
     }
     let gv = if wanted.resource.group.is_empty() { wanted.resource.version.clone() } else { format!("{}.{}", wanted.resource.group, wanted.resource.version) };

@@ -1,9 +1,11 @@
 //! What the server is and serves: `api-resources`, `api-versions`, `version`, `cluster-info`.
 
+mod dump;
+
 use serde_json::{Value, json};
 
 use crate::classic;
-use crate::command::command;
+use crate::command::{Command, command};
 use crate::error::{Error, Result, fail};
 use crate::flags::{Args, Flag, list, on, switch, text};
 use crate::printers;
@@ -29,7 +31,15 @@ const RESOURCES_FLAGS: &[Flag] = &[
 ];
 command!(API_VERSIONS, "api-versions", [], "", "Print the supported API versions on the server, in the form of \"group/version\"", [], api_versions);
 command!(VERSION, "version", [], "[flags] [options]", "Print the client and server version information", [&[switch("client", "If true, shows client version only (no server required)."), text("output", "", "One of 'yaml' or 'json'.").short('o')]], version);
-command!(CLUSTER_INFO, "cluster-info", [], "[flags] [options]", "Display cluster information", [], cluster_info);
+pub static CLUSTER_INFO: Command = Command {
+    name: "cluster-info",
+    aliases: &["clusterinfo"],
+    usage: "[flags] [options]",
+    short: "Display cluster information",
+    flags: &[],
+    subcommands: &[&dump::DUMP],
+    run: Some(|session, args| Box::pin(cluster_info(session, args))),
+};
 
 async fn api_resources(session: &Session, args: &Args) -> Result<()> {
     args.none().map_err(|_| args.wrong(format!("unexpected arguments: {:?}", args.positional)))?;

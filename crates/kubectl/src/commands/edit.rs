@@ -16,7 +16,7 @@ use crate::printers::{self, OUTPUT};
 use crate::session::Session;
 use crate::yaml;
 
-const HEADER: &str = "# Please edit the object below. Lines beginning with a '#' will be ignored,\n# and an empty file will abort the edit. If an error occurs while saving this file will be\n# reopened with the relevant failures.\n#\n";
+pub const HEADER: &str = "# Please edit the object below. Lines beginning with a '#' will be ignored,\n# and an empty file will abort the edit. If an error occurs while saving this file will be\n# reopened with the relevant failures.\n#\n";
 const FLAGS: &[Flag] = &[
     switch("output-patch", "Output the patch if the resource is edited."),
     text("subresource", "", "If specified, edit will operate on the subresource of the requested object."),
@@ -24,7 +24,7 @@ const FLAGS: &[Flag] = &[
 ];
 command!(EDIT, "edit", [], "(RESOURCE/NAME | -f FILENAME) [options]", "Edit a resource on the server", [FLAGS, WRITE, FILES, OUTPUT], run);
 
-fn editor(file: &std::path::Path) -> Result<()> {
+pub fn editor(file: &std::path::Path) -> Result<()> {
     let program = ["KUBE_EDITOR", "EDITOR"].iter().filter_map(|name| std::env::var(name).ok()).find(|text| !text.is_empty()).unwrap_or_else(|| "vi".to_owned());
     // As upstream: through the shell, so that arguments and quotes in the variable work.
     let shell = std::env::var("SHELL").ok().filter(|shell| std::path::Path::new(shell).exists()).unwrap_or_else(|| "/bin/sh".to_owned());
@@ -48,7 +48,7 @@ async fn run(session: &Session, args: &Args) -> Result<()> {
     builder::gather(errors)
 }
 
-fn body(text: &str) -> String {
+pub fn body(text: &str) -> String {
     text.lines().filter(|line| !line.trim_start().starts_with('#')).map(|line| format!("{line}\n")).collect()
 }
 

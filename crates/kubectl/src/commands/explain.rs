@@ -16,7 +16,7 @@ const FLAGS: &[Flag] = &[
     text("api-version", "", "Use given api-version (group/version) of the resource."),
     text("max-depth", "0", "When --recursive is specified, limit the depth of fields displayed."),
     text("output", "plaintext", "Format in which to render the schema.").short('o'),
-    switch("recursive", "When true, print the name of all the fields recursively. Otherwise, print the available fields with their description."),
+    switch("recursive", "When true, print the name of all the fields recursively. Otherwise, print the available fields with their description.").short('R'),
 ];
 command!(EXPLAIN, "explain", [], "TYPE [--recursive=FALSE|TRUE] [--api-version=api-version-group] [-o|--output=plaintext|plaintext-openapiv2] [options]", "Get documentation for a resource", [FLAGS], run);
 

@@ -1,9 +1,13 @@
 //! One file a command, or a small family.
 
 pub mod apply;
+pub mod debug;
 pub mod explain;
+pub mod kustomize;
 pub mod completion;
-pub mod refused;
+pub mod options;
+pub mod plugin;
+pub mod proxy;
 pub mod discover;
 pub mod describe;
 pub mod config;
@@ -45,6 +49,6 @@ pub static ALL: &[&Command] = &[
     &create::CREATE, &expose::EXPOSE, &run::RUN, &set::SET, &get::GET, &edit::EDIT, &delete::DELETE, &rollout::ROLLOUT, &scale::SCALE, &autoscale::AUTOSCALE, &logs::LOGS, &attach::ATTACH, &exec::EXEC,
     &apply::APPLY, &label::PATCH, &create::REPLACE, &wait::WAIT, &label::LABEL, &label::ANNOTATE,
     &cordon::CORDON, &cordon::UNCORDON, &drain::DRAIN, &taint::TAINT, &top::TOP, &auth::AUTH, &cp::CP, &diff::DIFF, &events::EVENTS, &port_forward::PORT_FORWARD,
-    &describe::DESCRIBE, &discover::API_RESOURCES, &discover::API_VERSIONS, &discover::VERSION, &discover::CLUSTER_INFO, &config::CONFIG, &certificate::CERTIFICATE, &refused::DEBUG, &refused::KUSTOMIZE, &refused::PLUGIN,
-    &refused::OPTIONS, &explain::EXPLAIN, &completion::COMPLETION, &refused::PROXY,
+    &describe::DESCRIBE, &discover::API_RESOURCES, &discover::API_VERSIONS, &discover::VERSION, &discover::CLUSTER_INFO, &config::CONFIG, &certificate::CERTIFICATE, &debug::DEBUG, &kustomize::KUSTOMIZE, &plugin::PLUGIN,
+    &options::OPTIONS, &explain::EXPLAIN, &completion::COMPLETION, &proxy::PROXY,
 ];

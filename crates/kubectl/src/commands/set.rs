@@ -1,4 +1,6 @@
-//! `kubectl set`: image, env, resources, selector, serviceaccount.
+//! `kubectl set`: image, env, resources, selector, serviceaccount, subject.
+
+mod subject;
 
 use serde_json::{Value, json};
 
@@ -18,7 +20,7 @@ const COMMON: &[Flag] = &[
     switch("local", "If true, this will NOT contact api-server but run locally."),
     text("containers", "*", "The names of containers in the selected pod templates to change - may use wildcards").short('c'),
 ];
-family!(SET, "set", "Set specific features on objects", [&ENV, &IMAGE, &RESOURCES, &SELECTOR, &SERVICEACCOUNT]);
+family!(SET, "set", "Set specific features on objects", [&ENV, &IMAGE, &RESOURCES, &SELECTOR, &SERVICEACCOUNT, &subject::SUBJECT]);
 command!(IMAGE, "image", [], "(-f FILENAME | TYPE NAME) CONTAINER_NAME_1=CONTAINER_IMAGE_1 ... CONTAINER_NAME_N=CONTAINER_IMAGE_N [options]", "Update the image of a pod template", [COMMON, WRITE, FILES, OUTPUT], image);
 command!(ENV, "env", [], "RESOURCE/NAME KEY_1=VAL_1 ... KEY_N=VAL_N [options]", "Update environment variables on a pod template", [COMMON, ENV_FLAGS, WRITE, FILES, OUTPUT], env);
 const ENV_FLAGS: &[Flag] = &[

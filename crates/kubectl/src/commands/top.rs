@@ -15,8 +15,10 @@ use crate::tabwriter::TABLE;
 const SELECTOR: Flag = text("selector", "", "Selector (label query) to filter on, supports '=', '==', '!=', 'in', 'notin'.").short('l');
 const HEADERS: Flag = switch("no-headers", "If present, print output without headers");
 const SORT: Flag = text("sort-by", "", "If non-empty, sort list using specified field. The field can be either 'cpu' or 'memory'.");
-const NODE_FLAGS: &[Flag] = &[SELECTOR, HEADERS, SORT];
-const POD_FLAGS: &[Flag] = &[SELECTOR, HEADERS, SORT, switch("all-namespaces", "If present, list the requested object(s) across all namespaces.").short('A'), switch("containers", "If present, print usage of containers within a pod.")];
+const SWAP: Flag = switch("show-swap", "Print swap usage, where nodes tell of it.");
+const PROTOCOL: Flag = crate::flags::on("use-protocol-buffers", "Enables using protocol-buffers to access Metrics API.");
+const NODE_FLAGS: &[Flag] = &[SELECTOR, HEADERS, SORT, SWAP, PROTOCOL, switch("show-capacity", "Print node resources based on Capacity instead of Allocatable(default) of the nodes.")];
+const POD_FLAGS: &[Flag] = &[SELECTOR, HEADERS, SORT, SWAP, PROTOCOL, text("field-selector", "", "Selector (field query) to filter on, supports '=', '==', and '!='."), switch("sum", "Print the sum of the resource usage"), switch("all-namespaces", "If present, list the requested object(s) across all namespaces.").short('A'), switch("containers", "If present, print usage of containers within a pod.")];
 
 command!(NODE, "node", ["nodes", "no"], "[NAME | -l label] [options]", "Display resource (CPU/memory) usage of nodes", [NODE_FLAGS], nodes);
 command!(POD, "pod", ["pods", "po"], "[NAME | -l label] [options]", "Display resource (CPU/memory) usage of pods", [POD_FLAGS], pods);
@@ -28,7 +30,7 @@ async fn metrics(session: &Session, args: &Args, path: &str) -> Result<Vec<Value
     }
     Ok(match args.positional.first() {
         Some(name) => vec![session.get(&format!("{path}/{name}")).await?],
-        None => array(&session.get(&Query::of(path).with("labelSelector", args.text("selector")).end()).await?, "/items").cloned().collect(),
+        None => array(&session.get(&Query::of(path).with("labelSelector", args.text("selector")).with("fieldSelector", args.text("field-selector")).end()).await?, "/items").cloned().collect(),
     })
 }
 
@@ -58,8 +60,9 @@ async fn nodes(session: &Session, args: &Args) -> Result<()> {
     }
     sorted(&mut rows, args.text("sort-by"))?;
     let mut out = if args.on("no-headers") { String::new() } else { "NAME\tCPU(cores)\tCPU(%)\tMEMORY(bytes)\tMEMORY(%)\n".to_owned() };
+    let of = if args.on("show-capacity") { "capacity" } else { "allocatable" };
     for ((name, node), cpu, memory) in rows {
-        let whole = |resource: &str| api::quantity::Quantity::parse(at(&node, &format!("/status/allocatable/{resource}"))).map_or(0.0, |quantity| quantity.as_f64());
+        let whole = |resource: &str| api::quantity::Quantity::parse(at(&node, &format!("/status/{of}/{resource}"))).map_or(0.0, |quantity| quantity.as_f64());
         let share = |part: f64, whole: f64| if whole > 0.0 { (part / whole * 100.0) as i64 } else { 0 };
         let (cpu_share, memory_share) = (share(cpu as f64 / 1000.0, whole("cpu")), share(memory as f64 * f64::from(1 << 20), whole("memory")));
         out.push_str(&format!("{name}\t{cpu}m\t{cpu_share}%\t{memory}Mi\t{memory_share}%\n"));
@@ -94,6 +97,11 @@ async fn pods(session: &Session, args: &Args) -> Result<()> {
         out.push_str("CPU(cores)\tMEMORY(bytes)\n");
     }
     rows.iter().for_each(|(name, cpu, memory)| out.push_str(&format!("{name}\t{cpu}m\t{memory}Mi\n")));
+    if args.on("sum") {
+        let blank = "\t".repeat(1 + usize::from(all) + usize::from(args.on("containers")));
+        let (cpu, memory) = rows.iter().fold((0, 0), |(cpu, memory), row| (cpu + row.1, memory + row.2));
+        out.push_str(&format!("{blank}________\t________\n{blank}{cpu}m\t{memory}Mi\n"));
+    }
     output::write(TABLE.format(&out).as_bytes());
     Ok(())
 }

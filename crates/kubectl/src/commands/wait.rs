@@ -6,13 +6,13 @@ use super::change::until;
 use crate::builder::{self, FILES, Found, SELECT};
 use crate::command::command;
 use crate::error::{Error, Result, fail};
-use crate::flags::{Args, Flag, text};
+use crate::flags::{Args, Flag, switch, text};
 use crate::jsonpath::{JsonPath, shown};
 use crate::output;
 use crate::printers::{OUTPUT, Printer};
 use crate::session::Session;
 
-const FLAGS: &[Flag] = &[text("for", "", "The condition to wait on: [create|delete|condition=condition-name[=condition-value]|jsonpath='{JSONPath expression}'=[JSONPath value]]."), text("timeout", "30s", "The length of time to wait before giving up.")];
+const FLAGS: &[Flag] = &[text("for", "", "The condition to wait on: [create|delete|condition=condition-name[=condition-value]|jsonpath='{JSONPath expression}'=[JSONPath value]]."), switch("local", "If true, wait will NOT contact api-server but run locally."), text("timeout", "30s", "The length of time to wait before giving up.")];
 command!(WAIT, "wait", [], "([-f FILENAME] | resource.group/resource.name | resource.group [(-l label | --all)]) [--for=create|--for=delete|--for condition=available|--for=jsonpath='{}'[=value]] [options]", "Wait for a specific condition on one or many resources", [FLAGS, FILES, SELECT, OUTPUT], run);
 
 enum Goal {

@@ -18,7 +18,7 @@ pub const OUTPUT: &[Flag] = &[
     text("output", "", "Output format.").short('o'),
     text("template", "", "Template string or path to template file to use when -o=go-template, -o=go-template-file."),
     switch("show-managed-fields", "If true, keep the managedFields when printing objects in JSON or YAML format."),
-    switch("allow-missing-template-keys", "If true, ignore any errors in templates when a field or map key is missing in the template."),
+    crate::flags::on("allow-missing-template-keys", "If true, ignore any errors in templates when a field or map key is missing in the template."),
 ];
 
 pub enum Printer {

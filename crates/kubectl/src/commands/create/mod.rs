@@ -21,6 +21,7 @@ use crate::session::Session;
 
 const FLAGS: &[Flag] = &[
     switch("edit", "Edit the API resource before creating"),
+    switch("windows-line-endings", "Only relevant if --edit=true."),
     text("raw", "", "Raw URI to POST to the server."),
     text("selector", "", "Selector (label query) to filter on.").short('l'),
 ];
@@ -50,6 +51,9 @@ const SERVICE_FAMILY: Command = Command {
 };
 command!(REPLACE, "replace", [], "-f FILENAME", "Replace a resource by file name or stdin", [REPLACE_FLAGS, WRITE, FILES, OUTPUT], replace);
 const REPLACE_FLAGS: &[Flag] = &[
+    text("cascade", "background", "Must be \"background\", \"orphan\", or \"foreground\"."),
+    text("timeout", "0s", "The length of time to wait before giving up on a delete."),
+    switch("wait", "If true, wait for resources to be gone before returning."),
     switch("force", "If true, immediately remove resources from API and bypass graceful deletion."),
     text("grace-period", "-1", "Period of time in seconds given to the resource to terminate gracefully."),
     text("raw", "", "Raw URI to PUT to the server."),
