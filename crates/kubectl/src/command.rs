@@ -101,9 +101,17 @@ pub fn global_options() -> String {
 }
 
 pub async fn run(arguments: Vec<String>) -> Result<()> {
+    let arguments = crate::kuberc::applied(arguments)?;
     c::plugin::instead(&arguments)?;
     let args = Args::parse(&ROOT, arguments)?;
     let Some(run) = args.command.run.filter(|_| !args.help) else {
+        let family = !args.help && args.path.contains(' ') && !args.command.subcommands.is_empty();
+        // Upstream's families want a member; two of them tell it otherwise.
+        if family && args.command.name != "certificate" {
+            let told = help(&args);
+            if args.command.name == "rollout" { output::write(told.as_bytes()) } else { output::complain(told.trim_end_matches('\n')) }
+            return Err(crate::error::Error::Silent(1));
+        }
         output::write(help(&args).as_bytes());
         if !args.help && args.command.name != "kubectl" && args.positional.is_empty() && args.command.subcommands.is_empty() {
             return usage(&args.path, "must specify a subcommand");

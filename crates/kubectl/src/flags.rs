@@ -209,6 +209,11 @@ impl Args {
         Ok(())
     }
 
+    /// Has the command a flag of this name itself, so that it does not mean the global one?
+    pub fn own(&self, name: &str) -> bool {
+        self.command.flags.iter().flat_map(|flags| flags.iter()).any(|flag| flag.name == name)
+    }
+
     pub fn changed(&self, name: &str) -> bool {
         self.values.contains_key(name)
     }

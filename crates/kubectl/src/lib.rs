@@ -12,6 +12,7 @@ mod error;
 mod explain;
 mod flags;
 use api::jsonpath;
+mod kuberc;
 mod kustomize;
 mod output;
 mod printers;

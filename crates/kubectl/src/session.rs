@@ -30,7 +30,7 @@ pub struct Session {
 
 impl Session {
     pub fn new(args: &Args) -> Self {
-        let text = |name: &str| args.given(name).map(str::to_owned);
+        let text = |name: &str| args.given(name).filter(|_| !args.own(name)).map(str::to_owned);
         let path = |name: &str| args.given(name).map(PathBuf::from);
         let overrides = Overrides {
             context: text("context"),

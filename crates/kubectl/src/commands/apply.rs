@@ -124,6 +124,7 @@ async fn run(session: &Session, args: &Args) -> Result<()> {
     }
     prune::check(args)?;
     let mut set = prune::ApplySet::of(session, args).await?;
+    let prunable = if args.on("prune") && set.is_none() { prune::kinds(session, args).await? } else { Vec::new() };
     let selector = api::selector::LabelSelector::parse(args.text("selector")).map_err(|error| Error::Message(error.to_string()))?;
     let documents = builder::documents(session, args).await?;
     if documents.is_empty() {
@@ -152,6 +153,9 @@ async fn run(session: &Session, args: &Args) -> Result<()> {
         };
         all.push(wanted.await);
     }
+    if args.changed("selector") && all.iter().all(|wanted| matches!(wanted, Ok(None))) {
+        return fail("no objects passed to apply");
+    }
     if let Some(set) = &mut set {
         let known: Vec<Wanted> = all.iter().filter_map(|wanted| wanted.as_ref().ok().and_then(Option::clone)).collect();
         set.begin(session, args, &known).await?;
@@ -170,7 +174,7 @@ async fn run(session: &Session, args: &Args) -> Result<()> {
     if errors.is_empty() && args.on("prune") {
         match &set {
             Some(set) => set.prune(session, args, &applied).await?,
-            None => prune::by_labels(session, args, &applied).await?,
+            None => prune::by_labels(session, args, prunable, &applied).await?,
         }
     }
     builder::gather(errors)

@@ -26,7 +26,16 @@ command!(EDIT, "edit", [], "(RESOURCE/NAME | -f FILENAME) [options]", "Edit a re
 
 pub fn editor(file: &std::path::Path) -> Result<()> {
     let program = ["KUBE_EDITOR", "EDITOR"].iter().filter_map(|name| std::env::var(name).ok()).find(|text| !text.is_empty()).unwrap_or_else(|| "vi".to_owned());
-    // As upstream: through the shell, so that arguments and quotes in the variable work.
+    // As upstream: through the shell where there are quotes in the variable, else its words are the program and its arguments.
+    if !program.contains(['"', '\'', '\\']) {
+        let mut words = program.split(' ').filter(|word| !word.is_empty());
+        let status = Process::new(words.next().unwrap_or("vi")).args(words).arg(file).status();
+        return match status {
+            Ok(status) if status.success() => Ok(()),
+            Ok(_) => fail(format!("there was a problem with the editor {program:?}")),
+            Err(error) => fail(format!("unable to launch the editor {program:?}: {error}")),
+        };
+    }
     let shell = std::env::var("SHELL").ok().filter(|shell| std::path::Path::new(shell).exists()).unwrap_or_else(|| "/bin/sh".to_owned());
     let quoted = file.display().to_string();
     let status = Process::new(&shell).arg("-c").arg(format!("{program} {quoted:?}")).status();

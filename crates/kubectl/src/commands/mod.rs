@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod debug;
 pub mod explain;
+pub mod kuberc;
 pub mod kustomize;
 pub mod completion;
 pub mod options;
@@ -49,6 +50,6 @@ pub static ALL: &[&Command] = &[
     &create::CREATE, &expose::EXPOSE, &run::RUN, &set::SET, &get::GET, &edit::EDIT, &delete::DELETE, &rollout::ROLLOUT, &scale::SCALE, &autoscale::AUTOSCALE, &logs::LOGS, &attach::ATTACH, &exec::EXEC,
     &apply::APPLY, &label::PATCH, &create::REPLACE, &wait::WAIT, &label::LABEL, &label::ANNOTATE,
     &cordon::CORDON, &cordon::UNCORDON, &drain::DRAIN, &taint::TAINT, &top::TOP, &auth::AUTH, &cp::CP, &diff::DIFF, &events::EVENTS, &port_forward::PORT_FORWARD,
-    &describe::DESCRIBE, &discover::API_RESOURCES, &discover::API_VERSIONS, &discover::VERSION, &discover::CLUSTER_INFO, &config::CONFIG, &certificate::CERTIFICATE, &debug::DEBUG, &kustomize::KUSTOMIZE, &plugin::PLUGIN,
+    &describe::DESCRIBE, &discover::API_RESOURCES, &discover::API_VERSIONS, &discover::VERSION, &discover::CLUSTER_INFO, &config::CONFIG, &kuberc::KUBERC, &certificate::CERTIFICATE, &debug::DEBUG, &kustomize::KUSTOMIZE, &plugin::PLUGIN,
     &options::OPTIONS, &explain::EXPLAIN, &completion::COMPLETION, &proxy::PROXY,
 ];

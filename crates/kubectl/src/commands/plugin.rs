@@ -106,9 +106,35 @@ fn program(words: &[String], within: &[PathBuf], at_least: usize) -> Option<(Pat
     })
 }
 
+/// A plugin's own flags are not ours to read: none may stand before its name.
+fn before_name(arguments: &[String], first: &str) -> Result<()> {
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        if word == "--" {
+            return Ok(());
+        }
+        if !word.starts_with('-') {
+            if named(ROOT.subcommands, word).is_some() || program(std::slice::from_ref(word), &folders(), 1).is_none() {
+                return Ok(());
+            }
+            output::complain(format!("Error: flags cannot be placed before plugin name: {first}"));
+            return Err(Error::Silent(1));
+        }
+        let name = word.trim_start_matches('-');
+        let takes = |flag: &Flag| if word.starts_with("--") { flag.name == name } else { name.len() == 1 && flag.short == name.chars().next() };
+        if crate::flags::GLOBAL.iter().any(|flag| takes(flag) && flag.kind != crate::flags::Kind::Bool) {
+            words.next();
+        }
+    }
+    Ok(())
+}
+
 /// Becomes the plugin that is meant, if no command of our own is.
 pub fn instead(arguments: &[String]) -> Result<()> {
-    let Some(first) = arguments.first().filter(|first| !first.starts_with('-')) else { return Ok(()) };
+    let Some(first) = arguments.first() else { return Ok(()) };
+    if first.starts_with('-') {
+        return before_name(arguments, first);
+    }
     let at_least = match named(ROOT.subcommands, first) {
         None if matches!(first.as_str(), "help" | "__complete" | "__completeNoDesc") => return Ok(()),
         None => 1,

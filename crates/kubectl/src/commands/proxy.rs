@@ -123,7 +123,11 @@ async fn run(session: &Session, args: &Args) -> Result<()> {
             }
         }
     }
-    let address = format!("{}:{}", args.text("address"), args.int("port")?);
+    let port = args.int("port")?;
+    if u16::try_from(port).is_err() {
+        return fail(format!("listen tcp: address {port}: invalid port"));
+    }
+    let address = format!("{}:{port}", args.text("address"));
     let listener = TcpListener::bind(&address).await.map_err(|error| {
         let reason = if error.kind() == std::io::ErrorKind::AddrInUse { "address already in use".to_owned() } else { error.to_string() };
         Error::Message(format!("listen tcp {address}: bind: {reason}"))

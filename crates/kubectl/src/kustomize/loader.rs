@@ -67,9 +67,9 @@ impl Loader {
             return remote(folder);
         }
         let whole = clean(&std::env::current_dir()?.join(folder));
-        let root = absolute(&whole).map_err(|error| Error::Message(format!("not a valid directory: {error}")))?;
+        let root = absolute(&whole).map_err(|error| Error::Message(format!("must build at directory: not a valid directory: {}", error.to_string().replacen(&whole.display().to_string(), folder, 1))))?;
         if !root.is_dir() {
-            return fail(format!("'{folder}': file is not directory"));
+            return fail(format!("must build at directory: '{folder}': file is not directory"));
         }
         Ok(Rc::new(Self { root, referrer: None, anywhere }))
     }

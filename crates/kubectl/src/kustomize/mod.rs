@@ -67,6 +67,12 @@ pub fn build(folder: &str, options: Options) -> Result<Vec<Value>> {
         let spec = fields::FieldSpec { path: "metadata/labels".into(), create: true, ..Default::default() };
         transform::texts(&mut resources, &label, &[spec])?;
     }
+    for resource in &mut resources.0 {
+        // Upstream writes the annotations once more in the end, which loses empty ones.
+        if resource.value.pointer("/metadata/annotations").is_some_and(|annotations| annotations.as_object().is_none_or(serde_json::Map::is_empty)) {
+            resource.metadata().remove("annotations");
+        }
+    }
     Ok(resources.0.into_iter().map(|resource| resource.value).collect())
 }
 

@@ -38,7 +38,13 @@ impl Printer {
         let format = args.text("output");
         let (name, inline) = format.split_once('=').unwrap_or((format, ""));
         let given = || if inline.is_empty() { args.text("template").to_owned() } else { inline.to_owned() };
-        let file = |path: &str| std::fs::read_to_string(path).map_err(|error| Error::Message(format!("error reading --template {path}, {error}\n")));
+        let option = if name == "custom-columns-file" { "" } else { "--" };
+        let file = |path: &str| {
+            std::fs::read_to_string(path).map_err(|error| {
+                let reason = if error.kind() == std::io::ErrorKind::NotFound { "no such file or directory".to_owned() } else { error.to_string() };
+                Error::Message(format!("error reading {option}template {path}, open {path}: {reason}"))
+            })
+        };
         Ok(Some(match name {
             "" if args.changed("template") => Printer::Template(Template::parse(args.text("template"))?),
             "" | "wide" => return Ok(None),

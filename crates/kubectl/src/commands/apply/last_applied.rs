@@ -67,7 +67,7 @@ fn annotation(object: &Value) -> Value {
 async fn set(session: &Session, args: &Args) -> Result<()> {
     let dry = dry_run(args)?;
     if !args.changed("filename") {
-        return fail("must specify --filename");
+        return fail(builder::NOTHING_GIVEN);
     }
     let mut changes: Vec<(Found, Value)> = Vec::new();
     for document in builder::documents(session, args).await? {

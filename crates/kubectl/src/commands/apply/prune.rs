@@ -82,7 +82,8 @@ pub fn check(args: &Args) -> Result<()> {
     Ok(())
 }
 
-async fn kinds(session: &Session, args: &Args) -> Result<Vec<Resource>> {
+/// The kinds that are pruned.
+pub async fn kinds(session: &Session, args: &Args) -> Result<Vec<Resource>> {
     let mapper = session.mapper().await?;
     let named = args.slice("prune-allowlist");
     let mut found = Vec::new();
@@ -106,8 +107,7 @@ async fn kinds(session: &Session, args: &Args) -> Result<Vec<Resource>> {
 }
 
 /// Deletes what carries the annotation and the labels, but was not applied.
-pub async fn by_labels(session: &Session, args: &Args, applied: &Applied) -> Result<()> {
-    let kinds = kinds(session, args).await?;
+pub async fn by_labels(session: &Session, args: &Args, kinds: Vec<Resource>, applied: &Applied) -> Result<()> {
     let (namespaced, others): (Vec<_>, Vec<_>) = kinds.into_iter().partition(|resource| resource.namespaced);
     let mut places: Vec<(Resource, Option<String>)> = Vec::new();
     for namespace in &applied.namespaces {
@@ -200,7 +200,7 @@ impl ApplySet {
             let permitted = session.get(&Query::of("/apis/apiextensions.k8s.io/v1/customresourcedefinitions").with("labelSelector", PARENT_TYPE).end()).await?;
             let named = set.resource.qualified();
             if !permitted["items"].as_array().into_iter().flatten().any(|item| item["metadata"]["name"] == named) {
-                return fail(format!("resource \"{}, Resource={}\" is not permitted as an ApplySet parent", set.resource.api_version(), set.resource.plural));
+                return fail(format!("resource \"{}/{}, Resource={}\" is not permitted as an ApplySet parent", set.resource.group, set.resource.version, set.resource.plural));
             }
         }
         Ok(Some(set))
