@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::command::ROOT;
-use crate::error::{Result, fail};
+use crate::error::{Error, Result, fail};
 use crate::flags::Args;
 use crate::output::complain;
 use crate::yaml;
@@ -86,7 +86,8 @@ pub fn load(arguments: &[String]) -> Result<Option<(PathBuf, Value)>> {
         Err(_) if !asked => Ok(None),
         Err(error) => {
             let reason = if error.kind() == std::io::ErrorKind::NotFound { "no such file or directory".to_owned() } else { error.to_string() };
-            fail(format!("kuberc file {} is invalid: open {}: {reason}", path.display(), path.display()))
+            complain(format!("error occurred while applying preferences kuberc error kuberc: open {}: {reason}", path.display()));
+            Err(Error::Silent(1))
         }
     }
 }
@@ -105,7 +106,10 @@ pub fn applied(arguments: Vec<String>) -> Result<Vec<String>> {
         complain(format!("kuberc: no preferences found in {}", path.display()));
         return Ok(arguments);
     }
-    Ok(with_defaults(with_alias(arguments, &preference), &preference))
+    let typed = arguments.clone();
+    let arguments = with_alias(arguments, &preference);
+    // An alias has options of its own; the defaults are of commands that are typed.
+    Ok(if arguments == typed { with_defaults(arguments, &preference) } else { arguments })
 }
 
 /// Flags that are not typed, put before a `--`.
@@ -157,7 +161,11 @@ mod tests {
             "aliases": [{"name": "getn", "command": "get", "prependArgs": ["namespace"], "options": [{"name": "output", "default": "json"}]}, {"name": "runx", "command": "run", "appendArgs": ["--", "sh"]}, {"name": "get", "command": "delete"}],
         }))
         .unwrap();
-        let run = |line: &str| with_defaults(with_alias(line.split(' ').map(str::to_owned).collect(), &preference), &preference).join(" ");
+        let run = |line: &str| {
+            let typed: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            let words = with_alias(typed.clone(), &preference);
+            if words == typed { with_defaults(words, &preference) } else { words }.join(" ")
+        };
         for (line, want) in [
             ("get pods", "get pods --output=wide"), ("get pods -o yaml", "get pods -o yaml"), ("getn x", "get namespace x --output=json"), ("getn x -o name", "get namespace x -o name"),
             ("create role r", "create role r --dry-run=client"), ("describe pods", "describe pods"), ("runx --image=a y", "run --image=a y -- sh"),

@@ -98,10 +98,15 @@ pub fn bare(object: &Value) -> Value {
     bare
 }
 
+/// As Go's encoder writes an object on one line.
+fn compact(object: &Value) -> String {
+    format!("{}\n", object.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026"))
+}
+
 /// The object with itself, as it was given, in the annotation.
 pub fn annotated(object: &Value) -> Value {
     let mut bare = bare(object);
-    let text = format!("{bare}\n");
+    let text = compact(&bare);
     bare["metadata"]["annotations"][LAST_APPLIED] = text.into();
     bare
 }

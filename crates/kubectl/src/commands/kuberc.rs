@@ -34,12 +34,35 @@ fn chosen(args: &Args) -> Vec<String> {
 
 async fn view(_: &Session, args: &Args) -> Result<()> {
     let Some((path, _)) = kuberc::path(&chosen(args)) else { return fail(OFF) };
-    let Some((_, value)) = kuberc::load(&chosen(args))? else { return fail(format!("kuberc file not found at {}", path.display())) };
+    let Some((_, value)) = kuberc::load(&chosen(args))? else { return offer(&path) };
     match args.text("output") {
         "json" => output::line(printers::json(&value)),
         "yaml" => output::write(yaml::emit(&value).as_bytes()),
         other => return fail(format!("unable to match a printer suitable for the output format \"{other}\", allowed formats are: json,yaml")),
     }
+    Ok(())
+}
+
+/// There is no file: shall there be one?
+fn offer(path: &std::path::Path) -> Result<()> {
+    output::line(format!("kuberc file not found at {}", path.display()));
+    output::write(b"Would you like to generate a default kuberc file with recommended options? (y/N): ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    if !matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
+        return Ok(());
+    }
+    let option = |name: &str| json!([{"name": name, "default": "true"}]);
+    let file = json!({"apiVersion": VERSION, "kind": "Preference", "defaults": [{"command": "apply", "options": option("server-side")}, {"command": "delete", "options": option("interactive")}]});
+    write(path, &file)
+}
+
+fn write(path: &std::path::Path, file: &Value) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(path, yaml::emit(file))?;
+    output::line(format!("Updated {}", path.display()));
     Ok(())
 }
 
@@ -95,10 +118,5 @@ async fn set(_: &Session, args: &Args) -> Result<()> {
         None => entries.push(entry),
     }
     file[section] = entries.into();
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    std::fs::write(&path, yaml::emit(&file))?;
-    output::line(format!("Updated {}", path.display()));
-    Ok(())
+    write(&path, &file)
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{DryRun, LAST_APPLIED, annotated, dry_run};
+use super::{DryRun, LAST_APPLIED, compact, dry_run};
 use crate::builder::{self, FILES, Found};
 use crate::command::command;
 use crate::commands::change::{MERGE, usage};
@@ -60,8 +60,19 @@ async fn view(session: &Session, args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// The object as it was given: unlike `apply`, these commands add no empty annotations to it.
 fn annotation(object: &Value) -> Value {
-    annotated(object)["metadata"]["annotations"][LAST_APPLIED].clone()
+    let mut object = object.clone();
+    if let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.remove(LAST_APPLIED);
+    }
+    compact(&object).into()
+}
+
+/// Is it the same configuration, however it is written?
+fn same(before: Option<&str>, text: &Value) -> bool {
+    let read = |text: &str| serde_json::from_str::<Value>(text).ok();
+    before.and_then(read).is_some_and(|before| text.as_str().and_then(read) == Some(before))
 }
 
 async fn set(session: &Session, args: &Args) -> Result<()> {
@@ -78,7 +89,7 @@ async fn set(session: &Session, args: &Args) -> Result<()> {
         if before.is_none() && !args.on("create-annotation") {
             return fail(format!("no last-applied-configuration annotation found on resource: {}, to create the annotation, run the command with --create-annotation", found.name));
         }
-        if before == text.as_str() {
+        if same(before, &text) {
             output::line(format!("set-last-applied {}: no changes required.", found.name));
         } else {
             changes.push((found, text));
