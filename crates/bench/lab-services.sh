@@ -1,11 +1,11 @@
 #!/bin/sh
 # Services between pods of two nodes of a lab, beside upstream's kube-proxy:
 #
-#   CORACLE=target/release/coracle KUBE_PROXY=/path/to/kube-proxy crates/bench/lab-services.sh [--rounds 9] [--services 10,10000] [--json]
+#   CORACLE=target/release/coracle KUBE_PROXY=/path/to/kube-proxy crates/bench/lab-services.sh [--rounds 100] [--services 10,10000] [--json]
 #
 # One cluster of four nodes: the servers' pods are on node1, the clients' in turns on node2 (our proxy), node3 (kube-proxy, nftables mode) and node4 (kube-proxy,
 # iptables mode). node3 and node4 are without a proxy of ours, so what translates a client's packets is the only difference. Needs root, nft and iptables;
-# PROXY_ENV has variables for kube-proxy, such as the PATH of an iptables that is not installed.
+# PROXY_ENV has variables for kube-proxy, such as the PATH of an iptables that is not installed. It ends by itself, after LIMIT seconds at the latest.
 set -eu
 dir=$(mktemp -d)
 proxies=
@@ -41,11 +41,11 @@ proxy() {
 }
 proxy node3 nftables
 proxy node4 iptables
-# kube-proxy says so when it follows the API; one that ends before does not measure anything.
+# kube-proxy says so when it follows the API; one that has ended does not measure anything.
 logs="${PROXY_LOG:-$dir/proxy}-node3.log ${PROXY_LOG:-$dir/proxy}-node4.log"
 until [ "$(grep -ls 'Caches are synced.*node config' $logs | wc -l)" = 2 ]; do
-  ! grep -s 'command failed' $logs >&2 || exit 1
+  for proxy in $proxies; do kill -0 "$proxy" || { tail $logs >&2; exit 1; }; done
   sleep 0.2
 done
 on node1 kubectl wait --for=condition=Ready nodes --all --timeout=60s >&2
-on node1 coracle bench --only pod-services --server-node node1 --client-node node2,node3,node4 "$@"
+on node1 timeout -s INT -k 60 "${LIMIT:-3600}" coracle bench --only pod-services --server-node node1 --client-node node2,node3,node4 "$@"

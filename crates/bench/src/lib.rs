@@ -19,6 +19,7 @@ mod schedule;
 mod services;
 mod start;
 mod through;
+mod turns;
 
 use std::path::PathBuf;
 
@@ -119,7 +120,7 @@ pub struct Options {
     /// What to measure
     #[arg(long, value_name = "PART", value_enum, value_delimiter = ',', default_values = ["objects", "watch", "schedule"])]
     pub only: Vec<Part>,
-    /// Rounds; the median counts
+    /// Rounds; the median counts (with --only pod-services short turns: take some dozens)
     #[arg(long, default_value_t = 1)]
     pub rounds: usize,
     /// Clients at once, each with its own connection
@@ -167,9 +168,6 @@ pub struct Options {
     /// With --only pod-services: where the clients are; may be given again, and the first one's ratio to the others is told
     #[arg(long, value_name = "NODE", value_delimiter = ',')]
     pub client_node: Vec<String>,
-    /// With --only through: ports that close, and last one that takes what comes
-    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',', hide = true)]
-    pub to: Vec<std::net::SocketAddr>,
     /// Pods started one at a time
     #[arg(long, default_value_t = 20)]
     pub starts: usize,
@@ -215,7 +213,7 @@ pub async fn report(options: Options) -> Result<String, BenchError> {
                     Part::Start => start::run(&options).await?,
                     Part::PodServices => pod_services::run(&options).await?,
                     Part::Answer => in_pod::answer().await?,
-                    Part::Through => in_pod::through(&options).await?,
+                    Part::Through => in_pod::through().await?,
                     _ => services::run(&options).await?,
                 });
             }

@@ -22,6 +22,29 @@ pub struct Figure {
     /// What the processes cost while nothing happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle: Option<Idle>,
+    /// Of several rounds, whose medians the other fields are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Spread>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Spread {
+    pub rounds: usize,
+    /// Half of the rates lie between these.
+    pub low: f64,
+    pub high: f64,
+    pub beside: Vec<Beside>,
+}
+
+/// How many times as fast as another.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Beside {
+    pub cluster: String,
+    /// The median of the ratios in each round.
+    pub ratio: f64,
+    /// That median's interval, in 19 of 20 cases.
+    pub low: f64,
+    pub high: f64,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -61,6 +84,7 @@ impl<'a> Stopwatch<'a> {
             max_ms: at(1.0),
             cpu_ms_each: (!self.pids.is_empty()).then(|| cpu * 1e3 / count.max(1) as f64),
             idle: None,
+            spread: None,
         }
     }
 }

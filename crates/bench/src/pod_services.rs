@@ -1,21 +1,24 @@
 //! Services between pods of two nodes: servers on `--server-node`, clients on each `--client-node` in turns, and so many Services in the cluster.
 //!
 //! Each client's node has a Service proxy of its own: `lab-services.sh` makes a lab in which some have upstream's kube-proxy. All see the same Services, so the only
-//! difference is who translates a client's packets. The pods run this program.
+//! difference is who translates a client's packets. The pods run this program, and are there all the time: what starting one costs disturbs nobody. Turns are short
+//! and in an order in which nobody is favoured (`turns.rs`). Nothing is waited for without a limit.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use api::Object;
 use api::k8s::api::core::v1::{Pod, Service};
 use bytes::Bytes;
-use client::DeleteOptions;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http::Method;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, target};
+use crate::in_pod::CLIENT_PORT;
 use crate::measure::Figure;
-use crate::through::{LONG_PORT, SHORT_PORT, program};
+use crate::through::{LONG_PORT, Load, SHORT_PORT, TRY, program};
+use crate::turns::{self, order};
 use crate::{BenchError, Options};
 
 /// Every node of Coracle has it.
@@ -26,6 +29,14 @@ const SERVICE_PORT: u16 = 80;
 const SPREAD: u32 = 10;
 /// Requests under way at one time.
 const AT_ONCE: usize = 64;
+/// Short, so that the turns of several nodes are close to one another.
+const LOAD: Load = Load { connections: 2000, carry: Duration::from_millis(200) };
+/// Nobody's figures: files and caches become warm.
+const WARM_UP_ROUNDS: usize = 2;
+/// A client answers much earlier, also when its connections fail one after the other.
+const TURN_LIMIT: Duration = Duration::from_secs(60);
+/// For whoever programs the Services to do so: kube-proxy takes minutes for 10,000 of them.
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// Those with an even number lead to `SHORT_PORT`, the others to `LONG_PORT`.
 fn objects(number: u32, servers: &[IpAddr]) -> (Value, Value) {
@@ -62,23 +73,24 @@ struct Bench<'a> {
     cluster: &'a Cluster,
     client_nodes: &'a [String],
     servers: Vec<IpAddr>,
-    pods: usize,
 }
 
 impl Bench<'_> {
-    async fn server(&mut self, node: &str) -> Result<(), BenchError> {
+    /// Until it runs and has an address.
+    async fn start(&self, name: &str, node: &str, words: &[&str]) -> Result<IpAddr, BenchError> {
         let pods = target("", "pods", Some(&self.cluster.namespace), None);
-        let name = format!("server-{}", self.servers.len());
-        self.cluster.create(&pods, pod(&name, node, &["answer"])).await?;
+        self.cluster.create(&pods, pod(name, node, words)).await?;
         let mut address: Option<IpAddr> = None;
+        let mut ended = false;
         self.cluster
-            .until(&pods, &format!("metadata.name={name}"), |object, _| {
+            .until(&pods, &format!("metadata.name={name}"), |object, gone| {
                 address = object.typed::<Pod>().ok().and_then(|pod| pod.status.as_ref()?.pod_ip.as_deref()?.parse().ok());
-                address.is_some() && phase(object).as_deref() == Some("Running")
+                let phase = phase(object);
+                ended = gone || matches!(phase.as_deref(), Some("Succeeded" | "Failed"));
+                ended || (address.is_some() && phase.as_deref() == Some("Running"))
             })
             .await?;
-        self.servers.extend(address);
-        Ok(())
+        address.filter(|_| !ended).ok_or_else(|| BenchError::Strange(format!("the pod {name} on {node} ended")))
     }
 
     /// Services `from..to`.
@@ -111,82 +123,85 @@ impl Bench<'_> {
         Ok(SocketAddr::new(address.ok_or(BenchError::Ended(name))?, SERVICE_PORT))
     }
 
-    /// In a pod on that node.
-    async fn client(&mut self, node: &str, with: &str, to: &[SocketAddr]) -> Result<Vec<Figure>, BenchError> {
-        self.pods += 1;
-        let name = format!("client-{}", self.pods);
-        let namespace = Some(self.cluster.namespace.as_str());
-        let pods = target("", "pods", namespace, None);
-        let to = to.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
-        self.cluster.create(&pods, pod(&name, node, &["through", "--json", "--to", &to])).await?;
-        let mut good = false;
-        self.cluster
-            .until(&pods, &format!("metadata.name={name}"), |object, gone| {
-                let phase = phase(object);
-                good = phase.as_deref() == Some("Succeeded");
-                gone || good || phase.as_deref() == Some("Failed")
-            })
-            .await?;
-        let log = self.log(&name).await?;
-        if !good {
-            return Err(BenchError::Strange(format!("the pod on {node}: {}", log.trim())));
-        }
-        self.cluster.delete(&target("", "pods", namespace, Some(&name)), &DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() }).await?;
-        #[derive(serde::Deserialize)]
-        struct Said {
-            figures: Vec<Figure>,
-        }
-        let said: Said = serde_json::from_str(&log).map_err(|error| BenchError::Strange(format!("{error}: {log}")))?;
-        let named = |figure: Figure| Figure { what: figure.what.replace("this way", with), cluster: node.to_owned(), ..figure };
-        Ok(said.figures.into_iter().map(named).collect())
+    /// The client on that node, by way of the API server.
+    async fn ask<T: serde::de::DeserializeOwned>(&self, node: &str, question: &str) -> Result<T, BenchError> {
+        let path = format!("/api/v1/namespaces/{}/pods/{}:{CLIENT_PORT}/proxy/{question}", self.cluster.namespace, client(node));
+        let asked = async {
+            let response = self.cluster.clients[0].request(Method::GET, &path, &[], Bytes::new()).await?;
+            let status = response.status;
+            Ok::<_, BenchError>((status, response.bytes().await?))
+        };
+        let (status, body) = tokio::time::timeout(TURN_LIMIT, asked).await.map_err(|_| BenchError::Strange(format!("the client on {node} said nothing for {TURN_LIMIT:?}")))??;
+        let strange = || BenchError::Strange(format!("the client on {node}: {status} {}", String::from_utf8_lossy(&body)));
+        serde_json::from_slice(&body).ok().filter(|_| status == 200).ok_or_else(strange)
     }
 
-    async fn log(&self, pod: &str) -> Result<String, BenchError> {
-        let path = format!("/api/v1/namespaces/{}/pods/{pod}/log", self.cluster.namespace);
-        let client = &self.cluster.clients[0];
-        let mut response = client.request(Method::GET, &path, &[], Bytes::new()).await?;
-        let mut text = Vec::new();
-        while let Some(chunk) = response.chunk().await {
-            text.extend_from_slice(&chunk?);
-        }
-        Ok(String::from_utf8_lossy(&text).into_owned())
-    }
-
-    /// From every client's node in turns, another one first in each round, so that what changes in the meantime decides nothing.
-    async fn rounds(&mut self, rounds: usize, with: &str, to: &[SocketAddr]) -> Result<Vec<Figure>, BenchError> {
-        let nodes = self.client_nodes;
-        for node in nodes {
-            // Whoever programs it has done so when this returns, and the node's files and caches are warm.
-            self.client(node, with, to).await?;
-        }
-        let mut figures = Vec::new();
-        for round in 0..rounds.max(1) {
-            for turn in 0..nodes.len() {
-                figures.extend(self.client(&nodes[(round + turn) % nodes.len()], with, to).await?);
+    /// Until what programs the Services of every client's node has done so. What is awaited is another program's rules, which nobody tells of.
+    async fn programmed(&self, to: &[SocketAddr]) -> Result<(), BenchError> {
+        let begun = Instant::now();
+        for node in self.client_nodes {
+            for to in to {
+                while !self.ask::<bool>(node, &format!("answers?to={to}")).await? {
+                    if begun.elapsed() > PATIENCE {
+                        return Err(BenchError::Strange(format!("{to} was not to be reached from {node} for {PATIENCE:?}")));
+                    }
+                    tokio::time::sleep(TRY).await;
+                }
             }
         }
-        Ok(figures)
+        Ok(())
     }
+
+    async fn rounds(&self, rounds: usize, with: &str, to: &[SocketAddr]) -> Result<Vec<Figure>, BenchError> {
+        let nodes = self.client_nodes;
+        let to = to.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
+        let question = format!("measure?connections={}&carry={}&to={to}", LOAD.connections, LOAD.carry.as_millis());
+        let mut figures = Vec::new();
+        for round in 0..WARM_UP_ROUNDS + rounds.max(1) {
+            for turn in order(round, nodes.len()) {
+                let node = &nodes[turn];
+                let said: Vec<Figure> = self.ask(node, &question).await?;
+                if round >= WARM_UP_ROUNDS {
+                    figures.extend(said.into_iter().map(|figure| Figure { what: format!("{}{with}", figure.what), cluster: node.clone(), ..figure }));
+                }
+            }
+        }
+        Ok(turns::medians(&figures, &nodes[0]))
+    }
+}
+
+fn client(node: &str) -> String {
+    format!("client-{node}")
 }
 
 async fn measured(options: &Options, cluster: &Cluster) -> Result<Vec<Figure>, BenchError> {
     let server_node = options.server_node.as_deref().ok_or(BenchError::Needs("pod-services", "--server-node and --client-node"))?;
-    let mut bench = Bench { cluster, client_nodes: &options.client_node, servers: Vec::new(), pods: 0 };
-    for _ in 0..SERVERS {
-        bench.server(server_node).await?;
+    let mut bench = Bench { cluster, client_nodes: &options.client_node, servers: Vec::new() };
+    for number in 0..SERVERS {
+        let address = bench.start(&format!("server-{number}"), server_node, &["answer"]).await?;
+        bench.servers.push(address);
+    }
+    for node in bench.client_nodes {
+        bench.start(&client(node), node, &["through"]).await?;
     }
     let first = *bench.servers.first().ok_or_else(|| BenchError::Ended("the servers".into()))?;
-    let mut figures = bench.rounds(options.rounds, "no service", &[SHORT_PORT, LONG_PORT].map(|port| SocketAddr::new(first, port))).await?;
+    let direct = [SHORT_PORT, LONG_PORT].map(|port| SocketAddr::new(first, port));
+    bench.programmed(&direct).await?;
+    let mut figures = bench.rounds(options.rounds, "no service", &direct).await?;
     let mut there = 0;
     let mut counts: Vec<u32> = options.services.iter().copied().filter(|count| *count > 1).map(|count| count.next_multiple_of(2)).collect();
     counts.sort_unstable();
     for count in counts {
         bench.add(there, count).await?;
-        there = count;
         let mut to = Vec::new();
         for number in spread(count).chain([count - 1]) {
             to.push(bench.cluster_ip(number).await?);
         }
+        bench.programmed(&to).await?;
+        // kube-proxy programs what came meanwhile, one lot after the other: when one more is there, nothing is left to do.
+        bench.add(count, count + 1).await?;
+        bench.programmed(&[bench.cluster_ip(count).await?]).await?;
+        there = count + 1;
         figures.extend(bench.rounds(options.rounds, &format!("{count} services"), &to).await?);
     }
     Ok(figures)

@@ -20,6 +20,13 @@ pub fn table(figures: &[Figure], first: &str) -> String {
             "{:<36}{:<11}{:>9}{:>9}{:>9.0}{:>10.3}{:>10.3}{:>10.3}{:>14}{:>8}",
             figure.what, figure.cluster, figure.count, figure.failed, figure.per_second, figure.p50_ms, figure.p99_ms, figure.max_ms, cpu, ratio
         );
+        if let Some(spread) = &figure.spread {
+            let _ = write!(text, "    {} rounds, half of them {:.0} to {:.0} /s", spread.rounds, spread.low, spread.high);
+            for beside in &spread.beside {
+                let _ = write!(text, "; beside {} {:.3}x ({:.3} to {:.3})", beside.cluster, beside.ratio, beside.low, beside.high);
+            }
+            text.push('\n');
+        }
         if let Some(idle) = figure.idle {
             let _ = writeln!(text, "    then idle over {:.0} s: {:.1} MiB PSS, {:.2} % of a core", figure.seconds, idle.pss_mib, idle.cpu_percent);
         }

@@ -16,11 +16,10 @@ use std::time::{Duration, Instant};
 use network::{Dataplane, DataplaneConfig, DataplaneError, Endpoint, IpNet, ServicePort, ServicePortName, netns};
 
 use crate::measure::{Figure, Stopwatch};
-use crate::through::{self, LONG_PORT, SHORT_PORT, program};
+use crate::through::{self, LONG_PORT, Load, SHORT_PORT, program};
 use crate::{BenchError, FIRST, Options, SECOND};
 
-/// How long one connection carries what it can.
-const CARRY: Duration = Duration::from_secs(3);
+const LOAD: Load = Load { connections: 3000, carry: Duration::from_secs(3) };
 const CHANGES: u32 = 200;
 /// For another proxy to program all of it: kube-proxy takes minutes for 10,000 Services.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -99,7 +98,7 @@ impl World {
     }
 
     fn measured(&self, with: &str, cluster: &str, [short, long]: [(Ipv4Addr, u16); 2]) -> Result<Vec<Figure>, BenchError> {
-        inside(&self.client, || through::measure(&[short.into()], (long.into(), CARRY), with, cluster))
+        inside(&self.client, || Ok(through::measure(&[short.into()], long.into(), LOAD, with, cluster)))
     }
 
     fn through(&self, count: u32, cluster: &str) -> Result<Vec<Figure>, BenchError> {

@@ -67,6 +67,8 @@ struct Diff {
     stale: conntrack::Allowed,
     /// Ports whose chains of their own change: from, to.
     own: BTreeMap<ServicePortName, (Own, Own)>,
+    /// The chains that look for source ranges are to be made, or removed.
+    guards: Option<bool>,
 }
 
 impl Diff {
@@ -94,6 +96,10 @@ pub struct Dataplane {
     /// How many ports have this endpoint of this node.
     hairpins: HashMap<IpAddr, usize>,
     chains: HashSet<(Family, Chain)>,
+    /// Ports with source ranges.
+    guarded: BTreeSet<(Family, ServicePortName)>,
+    /// Where the chains that look for them are.
+    guards: BTreeSet<Family>,
     /// The tables are known to be as `programmed` says.
     clean: bool,
 }
@@ -116,6 +122,8 @@ impl Dataplane {
             contested: BTreeSet::new(),
             hairpins: HashMap::new(),
             chains: HashSet::new(),
+            guarded: BTreeSet::new(),
+            guards: BTreeSet::new(),
             clean: false,
         })
     }
@@ -148,11 +156,21 @@ impl Dataplane {
             let port = self.programmed.get(&name).cloned();
             self.change(&mut diffs, name, port);
         }
+        for (family, diff) in &mut diffs {
+            let wanted = self.is_guarded(*family);
+            diff.guards = (self.guards.contains(family) != wanted).then_some(wanted);
+        }
         if !self.clean {
             self.rebuild()?;
         } else if diffs.values().any(|diff| !diff.is_empty()) {
             let sent = diffs.iter().filter(|(_, diff)| !diff.is_empty()).try_for_each(|(family, diff)| {
-                Self::send(&self.config, &mut self.netfilter, &mut self.chains, *family, diff)
+                Self::send(&self.config, &mut self.netfilter, &mut self.chains, *family, diff)?;
+                match diff.guards {
+                    Some(true) => drop(self.guards.insert(*family)),
+                    Some(false) => drop(self.guards.remove(family)),
+                    None => {}
+                }
+                Ok::<(), NetlinkError>(())
             });
             if let Err(error) = sent {
                 tracing::warn!(%error, "service tables are not as expected, rebuilding");
@@ -174,6 +192,8 @@ impl Dataplane {
         self.contested.clear();
         self.hairpins.clear();
         self.chains.clear();
+        self.guarded.clear();
+        self.guards.clear();
         for family in self.families.clone() {
             if nft::table_exists(&mut self.netfilter, family, TABLE)? {
                 let mut transaction = Transaction::new(family, TABLE);
@@ -213,6 +233,11 @@ impl Dataplane {
             let after = port.as_ref().map(|p| p.elements(&name, *family, |f| self.owners.get(f) == Some(&name))).unwrap_or_default();
             diff_elements(diff, before, after, &comment);
             let (from, to) = (Own::of(&name, old.as_ref(), *family), Own::of(&name, port.as_ref(), *family));
+            if to.firewall.is_empty() {
+                self.guarded.remove(&(*family, name.clone()));
+            } else {
+                self.guarded.insert((*family, name.clone()));
+            }
             if from != to {
                 diff.own.entry(name.clone()).or_insert_with(|| (from, Own::default())).1 = to;
             }
@@ -220,6 +245,10 @@ impl Dataplane {
             self.look_for_stale(*family, diff, &name, lost, old.as_ref(), port.as_ref());
         }
         self.programmed.extend(port.map(|port| (name, port)));
+    }
+
+    fn is_guarded(&self, family: Family) -> bool {
+        self.guarded.iter().any(|(guarded, _)| *guarded == family)
     }
 
     fn count_hairpins(&mut self, family: Family, diff: &mut Diff, old: Option<&ServicePort>, new: Option<&ServicePort>) {
@@ -301,6 +330,9 @@ impl Dataplane {
         }
         let keys: Vec<Vec<u8>> = diff.hairpin_deletes.iter().map(hairpin_key).collect();
         transaction.delete_elements(HAIRPIN, keys.iter().map(Vec::as_slice));
+        if diff.guards == Some(false) {
+            tables::delete_guards(&mut transaction);
+        }
         for (name, (from, to)) in &diff.own {
             to.write(from, name, family, &mut transaction, config);
         }
@@ -312,6 +344,9 @@ impl Dataplane {
         }
         let keys: Vec<Vec<u8>> = diff.hairpin_adds.iter().map(hairpin_key).collect();
         transaction.add_elements(HAIRPIN, keys.iter().map(|key| Element { key, data: &Data::None, comment: None }));
+        if diff.guards == Some(true) {
+            tables::write_guards(&mut transaction, family);
+        }
         transaction.commit(netfilter, "program services")
     }
 
@@ -338,6 +373,11 @@ impl Dataplane {
         transaction.add_table();
         transaction.delete_table();
         tables::write_table(&self.config, &mut transaction, family);
+        self.guards.remove(&family);
+        if self.is_guarded(family) {
+            tables::write_guards(&mut transaction, family);
+            self.guards.insert(family);
+        }
         let mut elements: BTreeMap<Set, Vec<(Vec<u8>, Value, Arc<str>)>> = BTreeMap::new();
         for (name, port) in &self.programmed {
             let comment: Arc<str> = name.to_string().into();

@@ -22,6 +22,11 @@ impl Firewall {
         Self { ranges: port.source_ranges.iter().copied().filter(|net| Family::of(net.address()) == family).collect() }
     }
 
+    /// Whether everybody may come.
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
     /// Goes from what `before` says to what this says. What leads to the chain must be removed before, and added after.
     pub fn write(&self, before: &Self, name: &ServicePortName, family: Family, transaction: &mut Transaction) {
         let service = name.hash();

@@ -209,23 +209,24 @@ fn write_table(transaction: &mut Transaction, family: Family, pod_cidrs: &[IpNet
         // Pod links may carry 127.0.0.1 as a source (route_localnet, for node ports on localhost), but nobody outside may send to it.
         let name = "loopback-guard";
         transaction.add_chain(name, Some(Hook { kind: "filter", number: libc::NF_INET_PRE_ROUTING, priority: -300 }));
-        transaction.add_rule(name, Rule::new().incoming_link_is_not_loopback().in_net(destination, loopback, true).drop());
+        transaction.add_rule(name, Rule::new().in_net(destination, loopback, true).incoming_link_is_not_loopback().drop());
     }
     for (name, number) in [("prerouting", libc::NF_INET_PRE_ROUTING), ("output", libc::NF_INET_LOCAL_OUT)] {
         transaction.add_chain(name, Some(Hook { kind: "nat", number, priority: -100 }));
-        let local = || Rule::new().destination_is_local();
         let key = [destination, Load::Protocol, Load::DestinationPort];
-        transaction.add_rule(name, local().key(KEY, &key).map(PORTS_OF_ADDRESS, KEY, FOUND).dnat(family, FOUND));
-        transaction.add_rule(name, local().key(KEY, &key[1..]).map(PORTS, KEY, FOUND).dnat(family, FOUND));
+        // Few flows are to a host port: the route to the destination is looked up for those alone.
+        for (map, key) in [(PORTS_OF_ADDRESS, &key[..]), (PORTS, &key[1..])] {
+            transaction.add_rule(name, Rule::new().key(KEY, key).map(map, KEY, FOUND).destination_is_local().dnat(family, FOUND));
+        }
     }
     let name = "postrouting";
     transaction.add_chain(name, Some(Hook { kind: "nat", number: libc::NF_INET_POST_ROUTING, priority: 100 }));
     transaction.add_rule(name, Rule::new().key(KEY, &[source, destination]).lookup(HAIRPIN, KEY).masquerade());
-    let leaving = || Rule::new().outgoing_link_is_not_loopback();
+    let leaving = |net| Rule::new().in_net(source, net, true).outgoing_link_is_not_loopback();
     if let Some(loopback) = loopback {
-        transaction.add_rule(name, leaving().in_net(source, loopback, true).masquerade());
+        transaction.add_rule(name, leaving(loopback).masquerade());
     }
     for net in pod_cidrs {
-        transaction.add_rule(name, leaving().in_net(source, *net, true).load(KEY, destination).not_in(INSIDE, KEY).masquerade());
+        transaction.add_rule(name, leaving(*net).load(KEY, destination).not_in(INSIDE, KEY).masquerade());
     }
 }

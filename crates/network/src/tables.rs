@@ -133,14 +133,25 @@ fn write_leaving(transaction: &mut Transaction, family: Family) {
     transaction.add_rule(name, Rule::new().key(KEY, &pair).lookup(HAIRPIN, KEY).masquerade());
 }
 
-/// What is refused, and what is dropped.
-fn write_filters(config: &DataplaneConfig, transaction: &mut Transaction, family: Family) {
-    let to_service = to_service(family);
-    let hook = |number, priority| Some(Hook { kind: "filter", number, priority });
-    for (name, number) in [("firewall-prerouting", libc::NF_INET_PRE_ROUTING), ("firewall-output", libc::NF_INET_LOCAL_OUT)] {
-        transaction.add_chain(name, hook(number, BEFORE_NAT));
-        transaction.add_rule(name, Rule::new().new_flow().key(KEY, &to_service).verdict_map(Set::Firewall.name(), KEY));
+/// Chains that drop who is in no source range: there only while some port has such ranges, since each hook costs every packet.
+const GUARDS: [(&str, i32); 2] = [("firewall-prerouting", libc::NF_INET_PRE_ROUTING), ("firewall-output", libc::NF_INET_LOCAL_OUT)];
+
+pub fn write_guards(transaction: &mut Transaction, family: Family) {
+    for (name, number) in GUARDS {
+        transaction.add_chain(name, Some(Hook { kind: "filter", number, priority: BEFORE_NAT }));
+        transaction.add_rule(name, Rule::new().new_flow().key(KEY, &to_service(family)).verdict_map(Set::Firewall.name(), KEY));
     }
+}
+
+pub fn delete_guards(transaction: &mut Transaction) {
+    for (name, _) in GUARDS {
+        transaction.flush_chain(name);
+        transaction.delete_chain(name);
+    }
+}
+
+/// What is refused, and what is dropped. A packet of a known flow costs one comparison.
+fn write_filters(config: &DataplaneConfig, transaction: &mut Transaction, family: Family) {
     let refuse = Chain::Refuse.to_string();
     transaction.add_chain(&refuse, None);
     transaction.add_rule(&refuse, Rule::new().protocol(Protocol::Tcp.number()).reset());
@@ -148,16 +159,20 @@ fn write_filters(config: &DataplaneConfig, transaction: &mut Transaction, family
     let discard = Chain::Discard.to_string();
     transaction.add_chain(&discard, None);
     transaction.add_rule(&discard, Rule::new().drop());
-    for (name, number) in [("filter-forward", libc::NF_INET_FORWARD), ("filter-output", libc::NF_INET_LOCAL_OUT), ("filter-input", libc::NF_INET_LOCAL_IN)] {
-        transaction.add_chain(name, hook(number, 0));
-        transaction.add_rule(name, Rule::new().new_flow().key(KEY, &to_service).verdict_map(Set::EmptyServices.name(), KEY));
-        if number == libc::NF_INET_LOCAL_IN {
-            let rule = Rule::new().new_flow().destination_is_local().key(KEY, &TO_PORT);
-            transaction.add_rule(name, rule.verdict_map(Set::EmptyNodePorts.name(), KEY));
-            continue;
-        }
-        for net in of_family(&config.service_cidrs, family) {
-            transaction.add_rule(name, Rule::new().new_flow().in_net(Load::Destination(family), net, true).go(&refuse));
-        }
+    let (leaving, arriving) = ("new-flow", "new-flow-here");
+    for name in [leaving, arriving] {
+        transaction.add_chain(name, None);
+        transaction.add_rule(name, Rule::new().key(KEY, &to_service(family)).verdict_map(Set::EmptyServices.name(), KEY));
+    }
+    for net in of_family(&config.service_cidrs, family) {
+        transaction.add_rule(leaving, Rule::new().in_net(Load::Destination(family), net, true).go(&refuse));
+    }
+    let rule = Rule::new().destination_is_local().key(KEY, &TO_PORT);
+    transaction.add_rule(arriving, rule.verdict_map(Set::EmptyNodePorts.name(), KEY));
+    for (name, number, to) in
+        [("filter-forward", libc::NF_INET_FORWARD, leaving), ("filter-output", libc::NF_INET_LOCAL_OUT, leaving), ("filter-input", libc::NF_INET_LOCAL_IN, arriving)]
+    {
+        transaction.add_chain(name, Some(Hook { kind: "filter", number, priority: 0 }));
+        transaction.add_rule(name, Rule::new().new_flow().go(to));
     }
 }

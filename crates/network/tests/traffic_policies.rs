@@ -176,8 +176,10 @@ fn source_ranges() {
         apply(&mut dataplane, &with(&[]));
         assert!(outside.tcp(ip(BALANCER6), 80).is_ok());
         let listing = std::process::Command::new("nft").args(["list", "ruleset"]).output().expect("nft");
-        assert!(!String::from_utf8_lossy(&listing.stdout).contains("sources-"), "nothing is left");
+        let text = String::from_utf8_lossy(&listing.stdout);
+        assert!(!text.contains("sources-") && !text.contains("firewall-"), "nothing is left that a packet passes: {text}");
         apply(&mut dataplane, &with(&["198.51.100.0/24"]));
+        assert!(silent(BALANCER4, 80), "made again");
         dataplane.apply([(name(), None)]).expect("apply");
     });
 }
