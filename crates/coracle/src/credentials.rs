@@ -11,6 +11,7 @@ use kubeadm::{FRONT_PROXY_CLIENT, Login, Names, PkiFolder};
 use pki::{Authority, Identity, Pki};
 use server::{Api, FrontProxy, TokenKey};
 
+use crate::renewal;
 use crate::tls::Shown;
 
 const API_SERVER: &str = "apiserver";
@@ -26,6 +27,8 @@ pub struct Credentials {
 
 /// How often it is looked whether a certificate ends soon: they are renewed a month before.
 const LOOK_PERIOD: Duration = Duration::from_secs(12 * 3600);
+/// When one could not be made.
+const RETRY_PERIOD: Duration = Duration::from_secs(60);
 
 /// Shows the API server's certificate anew when somebody renews it (`kubeadm certs renew`).
 pub async fn follow(folder: PkiFolder, shown: Arc<Shown>) {
@@ -68,20 +71,27 @@ pub async fn keep(folder: PkiFolder, names: Names, clock: Arc<dyn api::Clock>) {
     }
 }
 
-/// Shows the certificate of this machine's own agent anew before it ends: nobody else would renew it.
-pub async fn keep_agent(shown: Arc<Shown>, mut ends: i64, clock: Arc<dyn api::Clock>, issue: impl Fn() -> Result<Identity>) {
+/// Shows the certificate of this machine's own agent anew when most of its life is over, as other machines' agents do: nobody else would renew it.
+pub async fn keep_agent(shown: Arc<Shown>, mut identity: Identity, clock: Arc<dyn api::Clock>, issue: impl Fn() -> Result<Identity>) {
     loop {
-        tokio::time::sleep(LOOK_PERIOD).await;
-        if ends > clock.now().as_second() + kubeadm::RENEW_BEFORE_SECONDS {
-            continue;
+        let now = clock.now().as_second();
+        // What cannot be read is renewed as soon as can be.
+        let kept = pki::Certificate::read(identity.certificate_pem.as_bytes()).map_or(0, |facts| renewal::kept_if_new(&facts, now));
+        let due = now.saturating_add(i64::try_from(kept).unwrap_or(i64::MAX));
+        // Looked at now and then: clocks are set, and machines sleep.
+        while let Some(left) = u64::try_from(due - clock.now().as_second()).ok().filter(|left| *left > 0) {
+            tokio::time::sleep(Duration::from_secs(left).min(LOOK_PERIOD)).await;
         }
-        let renewed = issue().and_then(|identity| {
-            shown.exchange(&identity)?;
-            Ok(pki::Certificate::read(identity.certificate_pem.as_bytes())?.not_after)
-        });
+        let renewed = issue().and_then(|next| shown.exchange(&next).map(|()| next));
         match renewed {
-            Ok(until) => ends = until,
-            Err(error) => tracing::error!(error = %format_args!("{error:#}"), "the certificate of this machine's agent is not kept"),
+            Ok(next) => {
+                tracing::info!("the certificate of this machine's agent is a new one");
+                identity = next;
+            }
+            Err(error) => {
+                tracing::error!(error = %format_args!("{error:#}"), "the certificate of this machine's agent is not kept");
+                tokio::time::sleep(RETRY_PERIOD).await;
+            }
         }
     }
 }

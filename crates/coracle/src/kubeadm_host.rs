@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::cli::{Cidrs, cidrs};
 use crate::etcd_options::EtcdOptions;
 use crate::paths::Paths;
-use crate::{component_flags, detach, down, reset, up};
+use crate::{component_flags, detach, down, own_image, reset, up};
 
 const POD_NETWORK: &str = "10.244.0.0/16";
 const SERVICES: &str = "10.96.0.0/12";
@@ -115,6 +115,10 @@ impl Host for ThisMachine {
         server::GIT_VERSION
     }
 
+    fn own_image(&self) -> String {
+        format!("{}:{}", own_image::NAME, server::GIT_VERSION)
+    }
+
     fn meaning(&self, component: Component, flag: &str, value: &str) -> Meaning {
         component_flags::meaning(component, flag, value)
     }
@@ -186,10 +190,10 @@ impl Host for ThisMachine {
     fn remove(&self, data_dir: &Path) -> Result<(), String> {
         let paths = Paths::new(data_dir);
         let (pods, services) = ranges(&paths)?;
-        reset::remove(&paths, &pods, &services, &[]).map_err(text)
+        reset::remove(&paths, &pods, &services, None).map_err(text)
     }
 
-    fn undo(&self, data_dir: &Path, before: &[OsString]) -> Result<(), String> {
+    fn undo(&self, data_dir: &Path, before: Option<&[OsString]>) -> Result<(), String> {
         let paths = Paths::new(data_dir);
         let (pods, services) = ranges(&paths)?;
         // What the log says of the failure would go with the folder.

@@ -21,6 +21,7 @@ use pki::Identity;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::agent_login::AgentLogin;
 use crate::api_server::Tls;
 use crate::cli::{Cidrs, Folder, cidr, cidrs, label};
 use crate::kubelet_configuration;
@@ -32,8 +33,8 @@ use crate::tls::{self, Shown};
 use crate::{agents, detach, down, system, up};
 
 /// Between attempts to reach the API server.
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
-const RETRY_PAUSE_MAX: Duration = Duration::from_secs(10);
+pub const RETRY_PAUSE: Duration = Duration::from_millis(500);
+pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Args, Clone)]
 pub struct Options {
@@ -45,6 +46,9 @@ pub struct Options {
     /// Who this node is and where its API server is
     #[arg(long, value_name = "FILE", default_value = "/etc/kubernetes/kubelet.conf")]
     kubeconfig: PathBuf,
+    /// By which it asks for a certificate when it has none that is good
+    #[arg(long, value_name = "FILE", default_value = "/etc/kubernetes/bootstrap-kubelet.conf")]
+    bootstrap_kubeconfig: PathBuf,
     /// A KubeletConfiguration: cluster DNS and domain
     #[arg(long, value_name = "FILE", default_value = "/var/lib/kubelet/config.yaml")]
     config: PathBuf,
@@ -258,10 +262,11 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
 
 async fn agent(options: &Options, paths: &Paths, started: Instant, logs: ComponentLogs, stopped: watch::Receiver<bool>) -> Result<Machine> {
     let name = up::node_name(&options.hostname_override);
-    let config = Config::load(Some(&options.kubeconfig)).context("this machine has not joined a cluster\nhint: `kubeadm join`")?;
-    let authority = config.certificate_authority.clone().and_then(|pem| String::from_utf8(pem).ok()).context("the kubeconfig names no certificate authority")?;
+    let wish = |signer| Wish { signer, node_name: name.clone(), seconds: options.certificate_seconds, patience: SIGNING_PATIENCE };
     let file = IdentityFile::new(&options.cert_dir, "kubelet-client");
-    let (identity, _) = file.load()?;
+    let login = AgentLogin { kubeconfig: &options.kubeconfig, bootstrap: &options.bootstrap_kubeconfig, file: &file, wish: &wish(kubeadm::CLIENT_SIGNER) };
+    let (config, identity) = login.find().await?;
+    let authority = config.certificate_authority.clone().and_then(|pem| String::from_utf8(pem).ok()).context("the kubeconfig names no certificate authority")?;
     let rotating = Arc::new(Rotating::new(transport(&config, &identity)?));
     let client = Client::new(rotating.clone(), "kubelet");
     let kubelet = kubelet_configuration::load_if_there(&options.config)?;
@@ -272,8 +277,7 @@ async fn agent(options: &Options, paths: &Paths, started: Instant, logs: Compone
     tracing::info!(milliseconds = started.elapsed().as_millis() as u64, node = %name, server = %config.server, "the node is registered");
     detach::say_ready();
 
-    let wish = |signer| Wish { signer, node_name: name.clone(), seconds: options.certificate_seconds, patience: SIGNING_PATIENCE };
-    let own = Renewal { file, wish: wish(kubeadm::CLIENT_SIGNER) };
+    let own = Renewal { file, wish: wish(kubeadm::CLIENT_SIGNER), bootstrap: Some(options.bootstrap_kubeconfig.clone()) };
     let (renewing, exchanged) = (client.clone(), config.clone());
     tokio::spawn(async move {
         own.keep(&renewing, |identity| match transport(&exchanged, identity) {
@@ -297,7 +301,7 @@ async fn agent(options: &Options, paths: &Paths, started: Instant, logs: Compone
     if let Some(address) = address {
         show_mirrors(&client, &name, address, paths, logs, options.service_proxy != "none");
     }
-    let serving = Renewal { file: IdentityFile::new(&options.cert_dir, "kubelet-server"), wish: wish(SERVING_SIGNER) };
+    let serving = Renewal { file: IdentityFile::new(&options.cert_dir, "kubelet-server"), wish: wish(SERVING_SIGNER), bootstrap: None };
     let node = machine.node.clone();
     serve_read_only(&node, &stopped).await;
     tokio::spawn(async move {

@@ -2,6 +2,7 @@
 //!
 //! One binary, many names (decision 8 of the design): called as `kubectl` it is kubectl.
 
+mod agent_login;
 mod agents;
 mod allocator;
 mod api_server;

@@ -3,12 +3,15 @@
 //! Mirrors client-go's certificate manager: a new one at 70 to 90 % of its life. One so short that this is over before it was signed (it begins five minutes before that)
 //! is renewed at half of what is left; client-go does it every second.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use client::Client;
 use jiff::Timestamp;
 use kubeadm::{IdentityFile, Wish, sign};
 use pki::{Certificate, Identity};
+
+use crate::agent_login;
 
 /// How long somebody may take to approve and sign.
 pub const SIGNING_PATIENCE: Duration = Duration::from_secs(300);
@@ -19,6 +22,8 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
 pub struct Renewal {
     pub file: IdentityFile,
     pub wish: Wish,
+    /// A kubeconfig by which a new certificate is asked for once the one that is there has ended: none but who shows a good one is heard otherwise.
+    pub bootstrap: Option<PathBuf>,
 }
 
 /// After how many seconds of its life it is renewed; `chance` of 0 to 255 spreads the many nodes of a cluster.
@@ -33,6 +38,11 @@ fn kept(facts: &Certificate, chance: u8, now: i64, just_signed: bool) -> u64 {
     (due(facts, chance) - now).max(least).max(0).unsigned_abs()
 }
 
+/// The same for one that was just signed, whoever else renews how.
+pub fn kept_if_new(facts: &Certificate, now: i64) -> u64 {
+    kept(facts, 0, now, true).max(1)
+}
+
 impl Renewal {
     /// That in the file while it is good and fits, else a new one, however long that takes.
     pub async fn first(&self, client: &Client) -> Identity {
@@ -43,10 +53,24 @@ impl Renewal {
         }
     }
 
+    /// Of whoever has been cut off for longer than its certificate was good.
+    fn by_bootstrap(&self) -> Option<Client> {
+        let path = self.bootstrap.as_deref()?;
+        let ended = self.file.load().is_ok_and(|(_, facts)| facts.not_after <= Timestamp::now().as_second());
+        match ended.then(|| agent_login::bootstrap_client(path))? {
+            Ok(client) => Some(client),
+            Err(error) => {
+                tracing::error!(error = %format_args!("{error:#}"), "the certificate has ended");
+                None
+            }
+        }
+    }
+
     async fn renewed(&self, client: &Client) -> Identity {
         let mut pause = RETRY_PAUSE;
         loop {
-            let outcome = match sign(client, &self.wish).await {
+            let bootstrap = self.by_bootstrap();
+            let outcome = match sign(bootstrap.as_ref().unwrap_or(client), &self.wish).await {
                 Ok(identity) => self.file.store(&identity, Timestamp::now()).map(|()| identity).map_err(|error| error.to_string()),
                 Err(error) => Err(error.to_string()),
             };

@@ -43,7 +43,7 @@ impl PodNetwork for Nothing {
 pub fn run(options: &Options) -> Result<()> {
     let paths = Paths::new(&options.folder.data_dir);
     let by_kubeadm = paths.kubeadm_mark().exists();
-    remove(&paths, &options.pod_network_cidr, &options.service_cidr, &[])?;
+    remove(&paths, &options.pod_network_cidr, &options.service_cidr, None)?;
     if by_kubeadm {
         kubeadm::remove_traces();
         println!("removed {} and {}", kubeadm::KUBERNETES_FOLDER, kubeadm::KUBELET_FOLDER);
@@ -51,8 +51,8 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Stops what runs and takes away all it made, but for what is to be kept of the data folder.
-pub fn remove(paths: &Paths, pod_network_cidrs: &Cidrs, service_cidrs: &Cidrs, kept: &[OsString]) -> Result<()> {
+/// Stops what runs and takes away all it made, but for what was in the data folder, if that is to be kept.
+pub fn remove(paths: &Paths, pod_network_cidrs: &Cidrs, service_cidrs: &Cidrs, kept: Option<&[OsString]>) -> Result<()> {
     if down::stop(paths)? {
         println!("stopped the cluster");
     }
@@ -85,16 +85,25 @@ pub fn remove(paths: &Paths, pod_network_cidrs: &Cidrs, service_cidrs: &Cidrs, k
         println!("removed the pod network");
     }
     unmount_below(&paths.data)?;
-    if kept.is_empty() {
-        remove_folder(&paths.data)?;
-    } else {
-        for entry in std::fs::read_dir(&paths.data)?.flatten().filter(|entry| !kept.contains(&entry.file_name())) {
-            let path = entry.path();
-            let removed = if entry.file_type()?.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-            removed.with_context(|| format!("cannot remove {}", path.display()))?;
-        }
+    match kept {
+        None => remove_folder(&paths.data)?,
+        Some(kept) => empty_folder(&paths.data, kept)?,
     }
-    remove_folder(&paths.run())
+    remove_folder(&paths.run())?;
+    if let Err(error) = node::shutdown::logind::forget() {
+        eprintln!("warning: logind still waits for pods when this machine shuts down: {error}");
+    }
+    Ok(())
+}
+
+/// Takes away all but what was there before.
+fn empty_folder(folder: &Path, kept: &[OsString]) -> Result<()> {
+    for entry in std::fs::read_dir(folder)?.flatten().filter(|entry| !kept.contains(&entry.file_name())) {
+        let path = entry.path();
+        let removed = if entry.file_type()?.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        removed.with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// One that something is mounted on is left empty: the mount is not ours.

@@ -327,14 +327,16 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
         system::mark_control_plane(&client, &name).await?;
         let issue = {
             let (folder, name, clock) = (credentials.folder.clone(), name.clone(), clock.clone());
-            move || Ok(folder.authority("ca")?.issue(&Pki::Server { name: &format!("system:node:{name}"), groups: &["system:nodes"], dns: std::slice::from_ref(&name), addresses: &addresses }, clock.now().as_second())?)
+            // As long as those of other machines' agents.
+            let seconds = options.controllers.signing_seconds();
+            move || Ok(folder.authority("ca")?.issue_for(&Pki::Server { name: &format!("system:node:{name}"), groups: &["system:nodes"], dns: std::slice::from_ref(&name), addresses: &addresses }, clock.now().as_second(), seconds)?)
         };
         let identity = issue()?;
-        let (shown, ends) = (Shown::new(&identity)?, pki::Certificate::read(identity.certificate_pem.as_bytes())?.not_after);
+        let shown = Shown::new(&identity)?;
         match tokio::net::TcpListener::bind(kubelet::door_address(&settings)).await {
             Ok(listener) => {
                 tokio::spawn(node::door::serve(listener, tls::server(shown.clone(), kubelet::door_tls(&settings)?, &[&authority])?, machine.node.clone(), agents::access(agent_access, &name), stopped.clone()));
-                tokio::spawn(credentials::keep_agent(shown, ends, clock.clone(), issue));
+                tokio::spawn(credentials::keep_agent(shown, identity, clock.clone(), issue));
             }
             Err(error) => tracing::warn!(%error, port = settings.port, "the kubelet's port is taken: other machines cannot reach this node's agent"),
         }

@@ -74,6 +74,10 @@ fn a_node_outlives_its_certificates() {
     assert!(lab.on("node1", "kubectl logs far").contains("search default.svc.boat.example svc.boat.example boat.example"));
     assert!(lab.on("node2", &format!("busybox nslookup {domain} 10.96.0.10")).contains("10.96.0.1\n"));
 
+    // The first machine's agent shows another one as well.
+    let serves = "curl -skv https://192.168.0.11:10250/healthz 2>&1 | grep 'expire date'";
+    let first = lab.on("node1", serves);
+
     proxies(&lab);
 
     // Both have ended, and the node tells of itself all the same, by the state of a pod that it is given now. The first one is refused, the one there now is not.
@@ -92,6 +96,43 @@ fn a_node_outlives_its_certificates() {
     for signer in ["kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving"] {
         assert!(requests.lines().filter(|line| *line == format!("{signer} system:node:node2")).count() >= 2, "{requests}");
     }
+    lab.on("node1", &format!("until said=$({serves}) && [ \"$said\" != '{}' ]; do :; done", first.trim_end()));
+    lab.on("node1", "curl -sS --cacert /etc/kubernetes/pki/ca.crt --resolve node1:10250:192.168.0.11 https://node1:10250/pods | grep Unauthorized");
+    ended_while_off(&lab);
+}
+
+/// An agent that was off while its certificate ended: what mends it, in upstream's two ways.
+fn ended_while_off(lab: &Lab) {
+    let read = |name: &str| lab.on("node1", &format!("cat /etc/kubernetes/pki/ca.{name}"));
+    let authority = Authority::load(&read("crt"), &read("key")).expect("the authority");
+    let over = authority.issue_for(&Pki::Client { user: "system:node:node2", groups: &["system:nodes"] }, Timestamp::now().as_second(), -1).expect("a certificate");
+    let ends = || {
+        lab.on("node2", "coracle down");
+        lab.write("node2", CLIENT, &format!("{}{}", over.certificate_pem, over.key_pem));
+    };
+    let is_good = || assert!(facts(lab, CLIENT).not_after >= Timestamp::now().as_second());
+
+    ends();
+    lab.refused("node2", "coracle up --detach", "unable to load bootstrap kubeconfig: stat /etc/kubernetes/bootstrap-kubelet.conf: no such file or directory");
+    lab.refused("node2", "coracle up --detach", "hint: on a control plane, `kubeadm kubeconfig user --org system:nodes --client-name system:node:node2 >kubelet.conf`");
+    let bootstrap = |token: &str| {
+        let config = lab.on("node1", &format!("kubeadm kubeconfig user --client-name tls-bootstrap-token-user --token {token}"));
+        lab.write("node2", "/etc/kubernetes/bootstrap-kubelet.conf", &config);
+    };
+    bootstrap("abcdef.0123456789abcdef");
+    lab.refused("node2", "coracle up --detach", "failed to run Kubelet: cannot create certificate signing request: Unauthorized");
+    bootstrap(lab.on("node1", "kubeadm token create").trim());
+    lab.on("node2", "coracle up --detach");
+    is_good();
+
+    ends();
+    lab.on("node2", "rm /etc/kubernetes/bootstrap-kubelet.conf");
+    let config = lab.on("node1", "kubeadm kubeconfig user --org system:nodes --client-name system:node:node2");
+    lab.write("node2", "/etc/kubernetes/kubelet.conf", &config);
+    lab.on("node2", "coracle up --detach");
+    is_good();
+    // The next start needs no help.
+    lab.on("node2", "coracle down && coracle up --detach");
 }
 
 /// The API server in front proves itself by a certificate, and the one behind knows its authority: both change while they run.

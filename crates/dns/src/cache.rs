@@ -40,14 +40,40 @@ struct Entry {
     until: Instant,
 }
 
+/// How long answers are kept at most, and at least: of names that are, and of names that are not. A longest of zero: not at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheRule {
+    pub success: (u32, u32),
+    pub denial: (u32, u32),
+}
+
+impl Default for CacheRule {
+    fn default() -> Self {
+        Self { success: (0, SECONDS_MAX), denial: (0, SECONDS_MAX) }
+    }
+}
+
+impl CacheRule {
+    pub const NEVER: Self = Self { success: (0, 0), denial: (0, 0) };
+}
+
 #[derive(Default)]
 pub struct Cache {
+    rule: CacheRule,
     entries: HashMap<Key, Entry>,
     /// Oldest first; a key is there once.
     order: VecDeque<Key>,
 }
 
 impl Cache {
+    pub fn new(rule: CacheRule) -> Self {
+        Self { rule, ..Self::default() }
+    }
+
+    pub fn rule(&self) -> CacheRule {
+        self.rule
+    }
+
     /// Of names that are, and of names that are not.
     pub fn kept(&self) -> (usize, usize) {
         let denials = self.entries.values().filter(|entry| crate::metrics::is_denial(&entry.message)).count();
@@ -61,7 +87,7 @@ impl Cache {
     }
 
     pub fn put(&mut self, key: Key, message: &[u8], now: Instant) {
-        let Some(seconds) = keepable_seconds(message) else { return };
+        let Some(seconds) = keepable_seconds(message, &self.rule) else { return };
         let entry = Entry { message: message.into(), kept_at: now, until: now + Duration::from_secs(seconds.into()) };
         if self.entries.insert(key.clone(), entry).is_none() {
             self.order.push_back(key);
@@ -73,7 +99,7 @@ impl Cache {
 }
 
 /// How long a message may be kept: the least TTL of its records; a negative answer without SOA, or a failure, not at all.
-fn keepable_seconds(message: &[u8]) -> Option<u32> {
+fn keepable_seconds(message: &[u8], rule: &CacheRule) -> Option<u32> {
     const NO_ERROR: u8 = 0;
     const NX_DOMAIN: u8 = 3;
     let code = message.get(3)? & 0x0f;
@@ -81,13 +107,14 @@ fn keepable_seconds(message: &[u8]) -> Option<u32> {
     if truncated || message.len() > ENTRY_BYTES_MAX || !matches!(code, NO_ERROR | NX_DOMAIN) {
         return None;
     }
+    let (shortest, longest) = if crate::metrics::is_denial(message) { rule.denial } else { rule.success };
     let mut least = None;
     for_each_record(message, |record| {
         if record.kind != kind::OPT {
-            least = Some(record.ttl.min(least.unwrap_or(SECONDS_MAX)));
+            least = Some(record.ttl.min(least.unwrap_or(longest)));
         }
     })?;
-    least.filter(|seconds| *seconds > 0)
+    least.map(|seconds| seconds.max(shortest)).filter(|seconds| *seconds > 0)
 }
 
 /// `None` when the message is malformed.

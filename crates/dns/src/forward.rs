@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::cache::{Cache, Key, refresh};
+use crate::cache::{Cache, CacheRule, Key, refresh};
+use crate::forward_tls::Secure;
 use crate::wire::{HEADER, Question};
 
 /// Questions under way at one time; beyond it the answer is SERVFAIL. Also what ends a forwarding loop.
@@ -47,9 +48,40 @@ enum Source {
     File { path: PathBuf, seen: Option<(u64, i64, i64, u64)>, exclude: Vec<IpAddr> },
 }
 
+/// One of the name servers.
+#[derive(Clone)]
+pub struct Upstream {
+    address: SocketAddr,
+    secure: Option<Arc<Secure>>,
+}
+
+impl From<SocketAddr> for Upstream {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, secure: None }
+    }
+}
+
+impl Upstream {
+    /// DNS over TLS. `name`: whose certificate is expected, unless it is to be for the address.
+    pub fn secure(address: SocketAddr, config: Arc<rustls::ClientConfig>, name: Option<&str>) -> Option<Self> {
+        Some(Self { address, secure: Some(Arc::new(Secure::new(address, config, name)?)) })
+    }
+
+    async fn exchange(&self, message: &[u8], question: &Question) -> io::Result<Vec<u8>> {
+        match &self.secure {
+            None => exchange(self.address, message, question).await,
+            Some(secure) => {
+                let asked = with_random_id(message);
+                let answer = secure.exchange(&asked).await?;
+                if answers(&answer, &asked, question) { Ok(answer) } else { Err(io::ErrorKind::InvalidData.into()) }
+            }
+        }
+    }
+}
+
 struct State {
     source: Source,
-    servers: Vec<SocketAddr>,
+    servers: Vec<Upstream>,
     shunned: Vec<(SocketAddr, Instant)>,
 }
 
@@ -62,8 +94,19 @@ pub struct Upstreams {
 }
 
 impl Upstreams {
-    pub fn fixed(servers: Vec<SocketAddr>) -> Self {
+    /// To be asked in that order.
+    pub fn of(servers: Vec<Upstream>) -> Self {
         Self::with(Source::Fixed, servers)
+    }
+
+    /// The same servers, with a cache by that rule; what is kept by the same rule stays.
+    pub fn kept_by(&self, rule: CacheRule) -> Self {
+        let same = self.cache.lock().rule() == rule;
+        if same { self.clone() } else { Self { cache: Arc::new(Mutex::new(Cache::new(rule))), ..self.clone() } }
+    }
+
+    pub fn fixed(servers: Vec<SocketAddr>) -> Self {
+        Self::of(servers.into_iter().map(Upstream::from).collect())
     }
 
     pub fn none() -> Self {
@@ -75,25 +118,25 @@ impl Upstreams {
         Self::with(Source::File { path: path.into(), seen: None, exclude }, Vec::new())
     }
 
-    fn with(source: Source, servers: Vec<SocketAddr>) -> Self {
+    fn with(source: Source, servers: Vec<Upstream>) -> Self {
         let state = State { source, servers, shunned: Vec::new() };
         Self { state: Arc::new(Mutex::new(state)), cache: Arc::default(), under_way: Arc::new(Semaphore::new(UNDER_WAY_MAX)) }
     }
 
     /// Those to ask, in order.
-    fn servers(&self, now: Instant) -> Vec<SocketAddr> {
+    fn servers(&self, now: Instant) -> Vec<Upstream> {
         let mut state = self.state.lock();
         let State { source, servers, shunned } = &mut *state;
         if let Source::File { path, seen, exclude } = source {
             let now = std::fs::metadata(&*path).ok().map(|m| (m.ino(), m.mtime(), m.mtime_nsec(), m.len()));
             if *seen != now {
                 *seen = now;
-                *servers = std::fs::read_to_string(&*path).map(|text| parse(&text, exclude)).unwrap_or_default();
+                *servers = std::fs::read_to_string(&*path).map(|text| parse(&text, exclude).into_iter().map(Upstream::from).collect()).unwrap_or_default();
             }
         }
         shunned.retain(|(_, since)| now.duration_since(*since) < SHUNNED);
         let mut servers = servers.clone();
-        servers.sort_by_key(|s| shunned.iter().any(|(bad, _)| bad == s));
+        servers.sort_by_key(|s| shunned.iter().any(|(bad, _)| *bad == s.address));
         servers
     }
 
@@ -118,17 +161,17 @@ impl Upstreams {
         let mut last = ForwardError::NoUpstream;
         let all = async {
             for server in servers.iter().chain(&servers) {
-                match timeout(TRY, exchange(*server, message, question)).await {
+                match timeout(TRY, server.exchange(message, question)).await {
                     Ok(Ok(answer)) => {
-                        self.state.lock().shunned.retain(|(s, _)| s != server);
+                        self.state.lock().shunned.retain(|(s, _)| *s != server.address);
                         return Ok(answer);
                     }
-                    Ok(Err(error)) => last = ForwardError::Io(*server, error),
+                    Ok(Err(error)) => last = ForwardError::Io(server.address, error),
                     Err(_) => last = ForwardError::Timeout,
                 }
                 let mut state = self.state.lock();
-                state.shunned.retain(|(s, _)| s != server);
-                state.shunned.push((*server, Instant::now()));
+                state.shunned.retain(|(s, _)| *s != server.address);
+                state.shunned.push((server.address, Instant::now()));
             }
             Err(last)
         };
@@ -146,13 +189,19 @@ fn parse(text: &str, exclude: &[IpAddr]) -> Vec<SocketAddr> {
     addresses.take(UPSTREAMS_MAX).map(|a| (a, DNS_PORT).into()).collect()
 }
 
+/// The same question under another number.
+fn with_random_id(message: &[u8]) -> Vec<u8> {
+    let mut asked = message.to_vec();
+    asked[..2].copy_from_slice(&random_id().to_ne_bytes());
+    asked
+}
+
 /// UDP, and TCP when the answer was cut.
 async fn exchange(server: SocketAddr, message: &[u8], question: &Question) -> io::Result<Vec<u8>> {
     let any: SocketAddr = if server.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
     let socket = UdpSocket::bind(any).await?;
     socket.connect(server).await?;
-    let mut asked = message.to_vec();
-    asked[..2].copy_from_slice(&random_id().to_ne_bytes());
+    let asked = with_random_id(message);
     socket.send(&asked).await?;
     let mut answer = vec![0; 65_535];
     loop {
@@ -170,11 +219,18 @@ async fn exchange(server: SocketAddr, message: &[u8], question: &Question) -> io
 
 async fn exchange_tcp(server: SocketAddr, asked: &[u8], question: &Question) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(server).await?;
+    let answer = framed(&mut stream, asked).await?;
+    if answers(&answer, asked, question) { Ok(answer) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
+
+/// A question and its answer on a stream, each with its length before it.
+pub(crate) async fn framed<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, asked: &[u8]) -> io::Result<Vec<u8>> {
     let framed = [&(asked.len() as u16).to_be_bytes(), asked].concat();
     stream.write_all(&framed).await?;
+    stream.flush().await?;
     let mut answer = vec![0; usize::from(stream.read_u16().await?)];
     stream.read_exact(&mut answer).await?;
-    if answers(&answer, asked, question) { Ok(answer) } else { Err(io::ErrorKind::InvalidData.into()) }
+    Ok(answer)
 }
 
 /// Whether this is an answer to just that question.

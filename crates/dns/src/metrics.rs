@@ -36,9 +36,10 @@ pub enum By {
     Cache,
     Forward,
     Hosts,
+    Template,
 }
 
-const BY: [(&str, By); 5] = [("", By::Nobody), ("kubernetes", By::Kubernetes), ("cache", By::Cache), ("forward", By::Forward), ("hosts", By::Hosts)];
+const BY: [(&str, By); 6] = [("", By::Nobody), ("kubernetes", By::Kubernetes), ("cache", By::Cache), ("forward", By::Forward), ("hosts", By::Hosts), ("template", By::Template)];
 
 struct Histogram<const N: usize> {
     /// Each with what is above the end before it; the last has no end.

@@ -85,13 +85,8 @@ pub fn rewritten(rules: &[Rewrite], name: &Name) -> Option<Vec<u8>> {
     if rules.is_empty() {
         return None;
     }
-    let mut text = String::new();
-    for place in 0..name.len() {
-        // A label with a dot in it is in no rule.
-        let label = std::str::from_utf8(name.label(place)).ok().filter(|label| !label.contains('.'))?;
-        text.push_str(label);
-        text.push('.');
-    }
+    // A label with a dot in it is in no rule.
+    let mut text = name.text()?;
     let mut found = false;
     for rule in rules {
         if let Some(to) = rule.apply(&text) {

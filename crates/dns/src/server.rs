@@ -20,6 +20,7 @@ use crate::cache;
 use crate::forward::{ForwardError, Upstreams};
 use crate::metrics::{By, Metrics, Shard, Transport};
 use crate::records::{Outcome, Records};
+use crate::noted::Noting;
 use crate::routing::{Route, Routing, Table};
 use crate::udp::{self, Batch};
 use crate::wire::{self, Answer, Code, HEADER, Name, Question, Section, TCP_BYTES_MAX, UDP_BYTES_MAX, UDP_BYTES_MIN, Unreadable, kind};
@@ -66,12 +67,13 @@ struct Shared {
     records: Arc<Records>,
     routing: Routing,
     metrics: Metrics,
+    noting: Noting,
 }
 
 impl Server {
     /// Port 0 is any port, the same for UDP and TCP.
     pub async fn bind(addresses: &[SocketAddr], records: Arc<Records>, forward: Upstreams) -> Result<Self, BindError> {
-        let shared = Arc::new(Shared { records, routing: Routing::new(forward), metrics: Metrics::default() });
+        let shared = Arc::new(Shared { records, routing: Routing::new(forward), metrics: Metrics::default(), noting: Noting::default() });
         let (reader, writer) = io::pipe().map_err(|source| BindError { address: ([0; 4], 0).into(), source })?;
         let mut server = Self { addresses: Vec::new(), shared: shared.clone(), _tasks: JoinSet::new(), threads: Vec::new(), end: Some(writer) };
         let count = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
@@ -130,13 +132,17 @@ fn serve_udp(socket: &Arc<UdpSocket>, shared: &Arc<Shared>, runtime: &Handle, en
             buffer.clear();
             match shared.answer(message, Transport::Udp, client.is_none_or(|client| client.is_ipv4()), &shard, buffer) {
                 Now::Silence => buffer.clear(),
-                Now::Ready(by) => shard.response(Transport::Udp, by, buffer, begun.elapsed()),
+                Now::Ready(by) => {
+                    shared.note(client, Transport::Udp, message, buffer, begun);
+                    shard.response(Transport::Udp, by, buffer, begun.elapsed());
+                }
                 Now::Later(later) => {
                     buffer.clear();
                     let Some(client) = client else { continue };
                     let (socket, shared, shard, message) = (socket.clone(), shared.clone(), shard.clone(), message.to_vec());
                     runtime.spawn(async move {
                         let answer = shared.ask(&message, &later, &shard).await;
+                        shared.note(Some(client), Transport::Udp, &message, &answer, begun);
                         shard.response(Transport::Udp, By::Forward, &answer, begun.elapsed());
                         // A full send buffer loses the answer, as UDP may; the asker asks again.
                         let _ = socket.send_to(&answer, client);
@@ -157,20 +163,20 @@ async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
         let (shared, shard) = (shared.clone(), shard.clone());
         tokio::spawn(async move {
             // How a client ends its connection is its own affair.
-            let _ = serve_connection(stream, client.is_ipv4(), &shared, &shard).await;
+            let _ = serve_connection(stream, client, &shared, &shard).await;
             drop(permit);
         });
     }
 }
 
-async fn serve_connection(mut stream: TcpStream, ipv4: bool, shared: &Shared, shard: &Shard) -> io::Result<()> {
+async fn serve_connection(mut stream: TcpStream, client: SocketAddr, shared: &Shared, shard: &Shard) -> io::Result<()> {
     let mut message = Vec::new();
     let mut buffer = Vec::new();
     while let Ok(length) = timeout(IDLE, stream.read_u16()).await {
         message.resize(usize::from(length?), 0);
         timeout(IDLE, stream.read_exact(&mut message)).await??;
         let begun = Instant::now();
-        let by = match shared.answer(&message, Transport::Tcp, ipv4, shard, &mut buffer) {
+        let by = match shared.answer(&message, Transport::Tcp, client.is_ipv4(), shard, &mut buffer) {
             Now::Silence => return Ok(()),
             Now::Ready(by) => by,
             Now::Later(later) => {
@@ -178,6 +184,7 @@ async fn serve_connection(mut stream: TcpStream, ipv4: bool, shared: &Shared, sh
                 By::Forward
             }
         };
+        shared.note(Some(client), Transport::Tcp, &message, &buffer, begun);
         shard.response(Transport::Tcp, by, &buffer, begun.elapsed());
         let framed = [&(buffer.len() as u16).to_be_bytes(), buffer.as_slice()].concat();
         timeout(IDLE, stream.write_all(&framed)).await??;
@@ -203,6 +210,17 @@ struct Later {
 }
 
 impl Shared {
+    /// Tells of a question, if its zone says so.
+    fn note(&self, client: Option<SocketAddr>, transport: Transport, message: &[u8], answer: &[u8], begun: Instant) {
+        if !self.routing.tells() {
+            return;
+        }
+        let Ok(question) = wire::read_question(message) else { return };
+        if self.routing.noted(&question.name).questions {
+            self.noting.question(client, transport, &question, message, answer, begun.elapsed());
+        }
+    }
+
     fn answer(&self, message: &[u8], transport: Transport, ipv4: bool, shard: &Shard, buffer: &mut Vec<u8>) -> Now {
         let question = match wire::read_question(message) {
             Ok(question) => question,
@@ -233,6 +251,11 @@ impl Shared {
             aliases.push(target);
         }
         let rewritten = !aliases.is_empty();
+        if let Some((code, by)) = self.routing.early(&asked, &mut answer) {
+            answer.set_code(code);
+            answer.finish(code);
+            return Now::Ready(by);
+        }
         loop {
             match self.records.answer(&asked, &mut answer) {
                 Outcome::Answered => {
@@ -257,6 +280,11 @@ impl Shared {
         let to = match self.routing.of(&asked, &mut answer) {
             Route::Answered => {
                 answer.finish(Code::NoError);
+                return Now::Ready(By::Hosts);
+            }
+            Route::Failed => {
+                answer.set_code(Code::ServFail);
+                answer.finish(Code::ServFail);
                 return Now::Ready(By::Hosts);
             }
             Route::To(upstreams) => upstreams,
@@ -287,7 +315,9 @@ impl Shared {
                     answer
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "forward a DNS question");
+                    if self.routing.noted(&question.name).errors {
+                        self.noting.error(question, &error);
+                    }
                     if matches!(error, ForwardError::TooMany) {
                         shard.rejected();
                     }

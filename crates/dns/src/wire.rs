@@ -76,6 +76,19 @@ impl Name {
         &self.bytes[..end + 1]
     }
 
+    /// In dotted text, with a dot at its end; `None` for a name that has a dot in a label, or is no text.
+    pub fn text(&self) -> Option<String> {
+        let mut text = String::new();
+        for place in 0..self.len() {
+            text.push_str(std::str::from_utf8(self.label(place)).ok().filter(|label| !label.contains('.'))?);
+            text.push('.');
+        }
+        if text.is_empty() {
+            text.push('.');
+        }
+        Some(text)
+    }
+
     /// The name in wire form; `None` if it is none.
     pub fn from_wire(bytes: &[u8]) -> Option<Self> {
         Some(Self::read(bytes)?.0)

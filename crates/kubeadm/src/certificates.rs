@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use pki::{Authority, Certificate, Identity, Pki};
+use pki::{Authority, Certificate, Identity, Pki, Subject};
 
 use crate::error::Error;
 use crate::files::write_private;
@@ -15,6 +15,8 @@ pub const KUBELET_CLIENT_USER: &str = "kube-apiserver-kubelet-client";
 pub const KUBELET_CLIENT: &str = "apiserver-kubelet-client";
 pub const FRONT_PROXY_CLIENT: &str = "front-proxy-client";
 pub const API_SERVER: &str = "apiserver";
+/// As whom it serves.
+const API_SERVER_NAME: &str = "kube-apiserver";
 pub const CA: &str = "ca";
 pub const FRONT_PROXY_CA: &str = "front-proxy-ca";
 pub const TOKEN_KEY: &str = "sa";
@@ -30,6 +32,16 @@ pub struct Entry {
     pub authority: &'static str,
     /// None: it is the API server's own.
     user: Option<&'static str>,
+}
+
+impl Entry {
+    /// Who it is for, for whoever signs it elsewhere.
+    pub fn subject(&self, names: &Names) -> Subject {
+        match self.user {
+            Some(user) => Subject { common_name: user.to_owned(), ..Subject::default() },
+            None => Subject { common_name: API_SERVER_NAME.to_owned(), organization: None, dns_names: names.dns.clone(), addresses: names.addresses.clone() },
+        }
+    }
 }
 
 /// A certificate inside of a kubeconfig.
@@ -129,7 +141,7 @@ impl PkiFolder {
         let authority = self.authority(entry.authority)?;
         let wanted = match entry.user {
             Some(user) => Pki::Client { user, groups: &[] },
-            None => Pki::Server { name: "kube-apiserver", groups: &[], dns: &names.dns, addresses: &names.addresses },
+            None => Pki::Server { name: API_SERVER_NAME, groups: &[], dns: &names.dns, addresses: &names.addresses },
         };
         self.write(entry.name, &authority.issue(&wanted, now)?)
     }

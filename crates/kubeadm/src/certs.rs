@@ -1,4 +1,4 @@
-//! `kubeadm certs`: renew and check-expiration. Mirrors `cmd/certs.go` and `phases/certs/renewal`.
+//! `kubeadm certs`: renew, check-expiration, certificate-key; generate-csr is in `requests.rs`. Mirrors `cmd/certs.go` and `phases/certs/renewal`.
 
 use std::path::{Path, PathBuf};
 
@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use crate::certificates::{AUTHORITIES, CA, CONFIGS, ConfigEntry, ENTRIES, Entry, Names, PkiFolder};
 use crate::error::Error;
 use crate::files::write_private;
-use crate::host::KUBERNETES_FOLDER;
+use crate::host::{Host, KUBERNETES_FOLDER};
 use crate::kubeconfig::{Login, kubeconfig};
+use crate::requests::{self, GenerateRequests};
 use crate::output::{API_VERSION, Output};
 use crate::shared_certificates::CertificateKey;
 use crate::tabs::columns;
@@ -23,8 +24,8 @@ pub struct CertsCommand {
     #[command(subcommand)]
     what: What,
     /// The path where to save the certificates
-    #[arg(long, value_name = "DIR", default_value = "/etc/kubernetes/pki", global = true)]
-    cert_dir: PathBuf,
+    #[arg(long, value_name = "DIR", global = true)]
+    cert_dir: Option<PathBuf>,
     #[arg(long, value_name = "FILE", global = true, hide = true)]
     kubeconfig: Option<PathBuf>,
 }
@@ -41,6 +42,8 @@ enum What {
     },
     /// Generate certificate keys
     CertificateKey,
+    /// Generate keys and certificate signing requests
+    GenerateCsr(GenerateRequests),
 }
 
 fn config_path(entry: &ConfigEntry) -> PathBuf {
@@ -155,8 +158,9 @@ fn table(pki: &PkiFolder, now: i64) -> Result<String, Error> {
     Ok(format!("{}\n{}", columns(&leaves), columns(&authorities)))
 }
 
-pub fn run(command: &CertsCommand) -> Result<(), Error> {
-    let (pki, now) = (PkiFolder(command.cert_dir.clone()), Timestamp::now().as_second());
+pub fn run(command: &CertsCommand, host: &dyn Host) -> Result<(), Error> {
+    let folder = command.cert_dir.clone().unwrap_or_else(|| Path::new(KUBERNETES_FOLDER).join("pki"));
+    let (pki, now) = (PkiFolder(folder), Timestamp::now().as_second());
     match &command.what {
         What::Renew { name } => renew_named(&pki, name, now),
         What::CheckExpiration { output: Output::Text } => {
@@ -167,6 +171,7 @@ pub fn run(command: &CertsCommand) -> Result<(), Error> {
             print!("{}", output.shown(&info(&pki, now)?));
             Ok(())
         }
+        What::GenerateCsr(wish) => requests::run(wish, command.cert_dir.as_deref(), host),
         What::CertificateKey => {
             println!("{}", CertificateKey::generate()?);
             Ok(())

@@ -108,6 +108,9 @@ impl Host for Machine {
     fn version(&self) -> &str {
         "v1.36.2"
     }
+    fn own_image(&self) -> String {
+        "x:v1.36.2".into()
+    }
     fn clock(&self) -> Arc<dyn Clock> {
         Arc::new(Ahead(self.clock))
     }
@@ -132,7 +135,7 @@ impl Host for Machine {
     fn remove(&self, _: &Path) -> Result<(), String> {
         self.touched()
     }
-    fn undo(&self, _: &Path, _: &[OsString]) -> Result<(), String> {
+    fn undo(&self, _: &Path, _: Option<&[OsString]>) -> Result<(), String> {
         self.touched()
     }
     fn runs(&self, _: &Path) -> bool {

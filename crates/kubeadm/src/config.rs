@@ -11,6 +11,7 @@ use crate::domain::DEFAULT_DNS_DOMAIN;
 use crate::error::Error;
 use crate::files::write_private;
 use crate::host::{ControlPlaneArgs, Host};
+use crate::output::{API_VERSION, Output};
 use crate::init::{DEFAULT_POD_SUBNET, DEFAULT_SERVICE_SUBNET};
 use crate::objects::{ClusterConfiguration, kubelet_configuration};
 use crate::config_file::overlaid;
@@ -91,15 +92,15 @@ struct ImageOptions {
     feature_gates: Option<String>,
     #[arg(long)]
     cri_socket: Option<String>,
-    #[arg(long, short)]
-    output: Option<String>,
+    #[arg(long, short, value_enum, default_value = "text")]
+    output: Output,
 }
 
 #[derive(Subcommand, Debug)]
 enum Images {
-    /// Print a list of images kubeadm will use: none
+    /// Print a list of images kubeadm will use: one, which is this program
     List(ImageOptions),
-    /// Pull images used by kubeadm: none
+    /// Pull images used by kubeadm: nothing, every node has them
     Pull(ImageOptions),
 }
 
@@ -193,6 +194,20 @@ fn migrated(text: &str, version: &str) -> Result<String, Error> {
     Ok(all.join("---\n"))
 }
 
+/// What pods of the cluster's own may run: the pod network's, when it is applied by its manifest. Upstream's images are in no use here.
+fn images(which: &Images, own: &str) {
+    match which {
+        Images::List(options) if options.output == Output::Text => println!("{own}"),
+        Images::List(options) => print!("{}", options.output.shown(&json!({"apiVersion": API_VERSION, "kind": "Images", "images": [own]}))),
+        Images::Pull(_) => println!("[config/images] Pulled {own}"),
+    }
+    let (Images::List(options) | Images::Pull(options)) = which;
+    if options.image_repository.is_some() {
+        eprintln!("hint: --image-repository has no meaning here: no image is fetched.");
+    }
+    eprintln!("hint: it is this program, which every node has: the control plane, the proxy and the DNS are in it, and nothing is fetched from a registry.");
+}
+
 pub fn run(command: &ConfigCommand, host: &dyn Host) -> Result<(), Error> {
     match &command.what {
         ConfigWhat::Print { which: Print::InitDefaults(options) } => print!("{}", defaults(&["InitConfiguration", "ClusterConfiguration"], &options.component_configs, host.version())),
@@ -207,7 +222,7 @@ pub fn run(command: &ConfigCommand, host: &dyn Host) -> Result<(), Error> {
                 None => print!("{new}"),
             }
         }
-        ConfigWhat::Images { which: Images::List(_) | Images::Pull(_) } => eprintln!("hint: no images are needed: the control plane, the proxy and the DNS are this program."),
+        ConfigWhat::Images { which } => images(which, &host.own_image()),
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! Mirrors `util/config/initconfiguration.go` and `joinconfiguration.go`. What has no meaning here (images, volumes and environment of static pods) is told, not refused.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::SignedDuration;
 use serde_json::Value;
@@ -111,6 +111,14 @@ fn set<T>(target: &mut T, value: Option<T>) {
     }
 }
 
+/// A flag goes before the file.
+fn patches(read: &Reader<'_>, patches: &mut Option<PathBuf>) -> Result<(), Error> {
+    if patches.is_none() {
+        *patches = read.text("/patches/directory")?.map(Into::into);
+    }
+    Ok(())
+}
+
 /// Words like `key=value` of `--node-labels` are the host's to read.
 fn node_registration(read: &Reader<'_>, file: &mut FromFile, name: &mut Option<String>, ignored: &mut Vec<String>) -> Result<(), Error> {
     // A flag goes before the file.
@@ -159,7 +167,7 @@ pub fn of_init(options: &mut init::Options, documents: &[Document]) -> Result<()
         options.common.skip_phases.extend(read.texts("/skipPhases")?);
         options.common.dry_run |= read.truth("/dryRun")?;
         options.file.tokens = read.list("/bootstrapTokens")?.into_iter().flatten().map(token).collect::<Result<_, _>>()?;
-        read.pass_over(&["/patches/directory"]);
+        patches(&read, &mut options.patches)?;
     }
     if let Some(value) = of_kind(documents, "ClusterConfiguration") {
         let read = Reader(value);
@@ -222,7 +230,7 @@ pub fn of_join(options: &mut join::Options, documents: &[Document]) -> Result<()
     if let Some(ip) = ip {
         options.node_ip = Some(ip.parse().map_err(|_| wrong("/nodeRegistration/kubeletExtraArgs", &ip.into(), "node-ip must be a valid IP address"))?);
     }
-    read.pass_over(&["/patches/directory"]);
+    patches(&read, &mut options.patches)?;
     Ok(())
 }
 

@@ -24,7 +24,7 @@ pub const KUBELET_PORT: u16 = 10250;
 const STORE: &str = "store";
 pub const ADMIN: &str = "admin.conf";
 pub const SUPER_ADMIN: &str = "super-admin.conf";
-const KUBELET_CONFIG: &str = "kubelet.conf";
+pub const KUBELET_CONFIG: &str = "kubelet.conf";
 
 /// What etcd is like before a cluster's first control plane is made, and before another one.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -62,9 +62,11 @@ impl Drop for Journal {
     }
 }
 
-/// What is in a folder; nothing if it is not there.
-pub fn names_in(folder: &Path) -> Vec<std::ffi::OsString> {
-    std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect()
+/// What is in a folder; none if it is not there.
+pub type Names = Option<Vec<std::ffi::OsString>>;
+
+pub fn names_in(folder: &Path) -> Names {
+    Some(std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.file_name()).collect())
 }
 
 /// Folders whose contents `reset` removes, and files.

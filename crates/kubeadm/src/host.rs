@@ -105,6 +105,8 @@ pub struct Agent {
 pub trait Host {
     /// Like `v1.36.2`.
     fn version(&self) -> &str;
+    /// The image that this program is, with its tag: nodes have it without fetching.
+    fn own_image(&self) -> String;
     /// Its clock, by which it judges certificates.
     fn clock(&self) -> Arc<dyn Clock> {
         Arc::new(SystemClock)
@@ -123,8 +125,8 @@ pub trait Host {
     fn restart(&self, data_dir: &std::path::Path) -> Result<(), String>;
     /// Stops what runs with that folder and takes away all it made, the folder too.
     fn remove(&self, data_dir: &std::path::Path) -> Result<(), String>;
-    /// The same, but for what was in the folder `before`.
-    fn undo(&self, data_dir: &std::path::Path, before: &[std::ffi::OsString]) -> Result<(), String>;
+    /// The same, but for what was in the folder `before`; none: it was not there.
+    fn undo(&self, data_dir: &std::path::Path, before: Option<&[std::ffi::OsString]>) -> Result<(), String>;
     /// Whether something runs with that folder.
     fn runs(&self, data_dir: &std::path::Path) -> bool;
 }

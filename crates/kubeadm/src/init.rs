@@ -2,7 +2,6 @@
 //!
 //! Mirrors `cmd/init.go`: its phases by their names, one after the other or one alone (`init phase`). The control plane is one process instead of static pods, so some say less.
 
-use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -16,11 +15,12 @@ use crate::control_plane::{BIND_PORT, advertised, endpoint, nth};
 use crate::documents;
 use crate::domain::{DEFAULT_DNS_DOMAIN, domain};
 use crate::error::{Error, InPhase};
-use crate::files::{Journal, names_in};
+use crate::files::{Journal, Names, names_in};
 use crate::host::{ControlPlane, ExternalEtcd, Host};
 use crate::init_phases::{self, PHASES};
 use crate::objects::kubelet_configuration;
 use crate::options::{Common, Workflow};
+use crate::patches::Patches;
 use crate::phases;
 use crate::shared_certificates::CertificateKey;
 
@@ -86,6 +86,9 @@ pub struct Options {
     /// The kubeconfig file to use when talking to the cluster
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+    /// Path to a directory that contains files named "target[suffix][+patchtype].extension". For example, "kubeletconfiguration0+merge.yaml"
+    #[arg(long, value_name = "DIR")]
+    pub patches: Option<PathBuf>,
     /// Of the file.
     #[arg(skip)]
     pub file: FromFile,
@@ -167,11 +170,11 @@ pub struct Init<'a> {
     pub kubelet: String,
     pub journal: Journal,
     /// What was in the data folder before the control plane was started.
-    pub before: Option<Vec<OsString>>,
+    pub before: Option<Names>,
 }
 
 impl<'a> Init<'a> {
-    fn of(options: &'a Options, host: &'a dyn Host) -> Result<Self, Error> {
+    pub fn of(options: &'a Options, host: &'a dyn Host) -> Result<Self, Error> {
         let address = advertised(options.apiserver_advertise_address, &options.service_cidr, host)?;
         let given = options.token.as_ref().or_else(|| options.file.tokens.first()?.token.as_ref());
         let token = match given {
@@ -219,6 +222,11 @@ impl<'a> Init<'a> {
 
     pub fn server(&self) -> String {
         format!("https://{}", self.endpoint)
+    }
+
+    /// The KubeletConfiguration of this machine: only here is it patched, as upstream has it.
+    pub fn kubelet_patched(&self) -> Result<String, Error> {
+        Patches::of(self.options.patches.as_deref())?.kubelet_configuration(&self.kubelet)
     }
 
     pub fn kubelet_config(&self) -> PathBuf {
@@ -269,7 +277,7 @@ fn workflow(options: &Options, host: &dyn Host) -> Result<(), Error> {
     if let Err(error) = init.phases() {
         // As it was found.
         if let Some(before) = &init.before
-            && let Err(message) = host.undo(&init.what.data_dir, before)
+            && let Err(message) = host.undo(&init.what.data_dir, before.as_deref())
         {
             eprintln!("warning: {message}");
         }

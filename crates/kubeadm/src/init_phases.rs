@@ -97,7 +97,7 @@ fn dry_run(init: &Init<'_>, phase: &str) -> Result<(), Error> {
             println!("[dryrun] Would sign the API server's certificate for DNS names [{}] and IPs [{}]", names.dns.join(" "), addresses.join(" "));
         }
         "kubeconfig" => println!("[dryrun] Would write {}, kubelet.conf to {:?}, for {}", CONFIGS.iter().map(|entry| entry.file).collect::<Vec<_>>().join(", "), KUBERNETES_FOLDER, init.server()),
-        "kubelet-start" => println!("[dryrun] Would write file {:?} with content:\n{}", init.kubelet_config().display().to_string(), init.kubelet.lines().map(|line| format!("\t{line}\n")).collect::<String>().trim_end()),
+        "kubelet-start" => println!("[dryrun] Would write file {:?} with content:\n{}", init.kubelet_config().display().to_string(), init.kubelet_patched()?.lines().map(|line| format!("\t{line}\n")).collect::<String>().trim_end()),
         "wait-control-plane" => {
             println!("[dryrun] Would start the control plane with its data in {data}, and wait for it at {}", init.what.own_endpoint());
             shown(&[objects::administrators()]);
@@ -150,7 +150,8 @@ fn kubeconfigs(init: &mut Init<'_>, only: Option<&str>) -> Result<(), Error> {
 fn kubelet_start(init: &mut Init<'_>) -> Result<(), Error> {
     let config = init.kubelet_config();
     println!("[kubelet-start] Writing kubelet configuration to file {:?}", config.display().to_string());
-    init.journal.write(&config, init.kubelet.as_bytes())?;
+    let kubelet = init.kubelet_patched()?;
+    init.journal.write(&config, kubelet.as_bytes())?;
     // The agent makes it.
     init.journal.expect(&Path::new(KUBERNETES_FOLDER).join("manifests"));
     println!("[kubelet-start] Starting the kubelet");

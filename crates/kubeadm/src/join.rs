@@ -2,7 +2,6 @@
 //! (`join_phases.rs`), which can be run one by one.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,7 +16,7 @@ use crate::bootstrap_token::BootstrapToken;
 use crate::config_file::{self, FromFile};
 use crate::discovery::{self, Cluster, Trust};
 use crate::error::{Error, InPhase};
-use crate::files::{Journal, names_in};
+use crate::files::{Journal, Names, names_in};
 use crate::host::{Agent, Host, KUBELET_FOLDER, KUBERNETES_FOLDER};
 use crate::identity::IdentityFile;
 use crate::control_plane::{ADMIN, BIND_PORT, KUBELET_PORT, running};
@@ -27,6 +26,7 @@ use crate::{extra_args, join_command};
 use crate::kubeconfig::{Login, kubeconfig};
 use crate::objects::{ClusterConfiguration, KUBEADM_CONFIG, KUBELET_CONFIG};
 use crate::options::{Common, Workflow};
+use crate::patches::Patches;
 use crate::phases;
 use crate::preflight::{self, Check};
 use crate::rest::{self, CONFIG_MAPS, NODES, connect};
@@ -88,6 +88,9 @@ pub struct Options {
     /// For file-based discovery, a kubeconfig from which to load cluster information
     #[arg(long, value_name = "FILE", conflicts_with_all = ["discovery_token", "discovery_token_ca_cert_hash"])]
     pub discovery_file: Option<PathBuf>,
+    /// Path to a directory that contains files named "target[suffix][+patchtype].extension". For example, "kubeletconfiguration0+merge.yaml"
+    #[arg(long, value_name = "DIR")]
+    pub patches: Option<PathBuf>,
     /// Of the file.
     #[arg(skip)]
     pub file: FromFile,
@@ -223,7 +226,7 @@ pub struct Join<'a> {
     learned: Option<Learned>,
     pub journal: Journal,
     /// What was in the data folder before anything was started.
-    pub before: Option<Vec<OsString>>,
+    pub before: Option<Names>,
 }
 
 impl<'a> Join<'a> {
@@ -328,7 +331,7 @@ fn workflow(options: &Options, host: &dyn Host) -> Result<(), Error> {
     if let Err(error) = join.phases() {
         // As it was found.
         if let Some(before) = &join.before
-            && let Err(message) = host.undo(&options.common.data_dir, before)
+            && let Err(message) = host.undo(&options.common.data_dir, before.as_deref())
         {
             eprintln!("warning: {message}");
         }
@@ -362,7 +365,8 @@ fn become_worker(options: &Options, wanted: &Wanted, learned: &Learned, journal:
     let identity = crate::cli::block_on(sign(&learned.client, &wish))??;
     journal.write(&files.ca, learned.ca.as_bytes())?;
     println!("[kubelet-start] Writing kubelet configuration to file {:?}", files.config.display().to_string());
-    journal.write(&files.config, learned.kubelet.as_bytes())?;
+    let kubelet = Patches::of(options.patches.as_deref())?.kubelet_configuration(&learned.kubelet)?;
+    journal.write(&files.config, kubelet.as_bytes())?;
     println!("[kubelet-start] Writing kubelet environment file with flags to file {:?}", files.flags.display().to_string());
     journal.expect(&files.pki);
     // The agent makes it.

@@ -12,6 +12,7 @@ use crate::files::names_in;
 use crate::host::{ControlPlane, Host, KUBELET_FOLDER, KUBERNETES_FOLDER};
 use crate::join::{Join, Options};
 use crate::objects::ClusterConfiguration;
+use crate::patches::Patches;
 use crate::{preflight, publish, shared_certificates};
 
 /// Why this cluster cannot have this machine as a control plane.
@@ -129,7 +130,8 @@ pub fn start(join: &mut Join<'_>) -> Result<(), Error> {
     let what = this(join)?;
     let config = std::path::Path::new(KUBELET_FOLDER).join("config.yaml");
     println!("[kubelet-start] Writing kubelet configuration to file {:?}", config.display().to_string());
-    let kubelet = join.learned()?.kubelet.clone();
+    let patches = Patches::of(join.options.patches.as_deref())?;
+    let kubelet = patches.kubelet_configuration(&join.learned()?.kubelet)?;
     join.journal.write(&config, kubelet.as_bytes())?;
     // The agent makes it.
     join.journal.expect(&std::path::Path::new(KUBERNETES_FOLDER).join("manifests"));

@@ -8,6 +8,8 @@ pub enum Login<'a> {
     /// A file that holds certificate and key.
     File(&'a str),
     Token(&'a str),
+    /// The certificate is still to be signed.
+    Key(&'a str),
 }
 
 fn encode(text: &str) -> String {
@@ -19,11 +21,13 @@ pub fn kubeconfig(server: &str, ca: &str, user: &str, login: &Login<'_>) -> Stri
     let login = match login {
         Login::Certificate(identity) => format!("    client-certificate-data: {}\n    client-key-data: {}\n", encode(&identity.certificate_pem), encode(&identity.key_pem)),
         Login::File(path) => format!("    client-certificate: {path}\n    client-key: {path}\n"),
+        Login::Key(key) => format!("    client-key-data: {}\n", encode(key)),
         Login::Token(token) => format!("    token: {token}\n"),
     };
-    let ca = encode(ca);
+    // Nobody knows it yet.
+    let ca = if ca.is_empty() { String::new() } else { format!("    certificate-authority-data: {}\n", encode(ca)) };
     format!(
-        "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {ca}\n    server: {server}\n  name: kubernetes\ncontexts:\n- context:\n    cluster: kubernetes\n    user: {user}\n  name: {user}@kubernetes\ncurrent-context: {user}@kubernetes\nkind: Config\npreferences: {{}}\nusers:\n- name: {user}\n  user:\n{login}"
+        "apiVersion: v1\nclusters:\n- cluster:\n{ca}    server: {server}\n  name: kubernetes\ncontexts:\n- context:\n    cluster: kubernetes\n    user: {user}\n  name: {user}@kubernetes\ncurrent-context: {user}@kubernetes\nkind: Config\npreferences: {{}}\nusers:\n- name: {user}\n  user:\n{login}"
     )
 }
 

@@ -10,12 +10,14 @@ use client::{Client, HttpClient, ListOptions};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::control_plane::ADMIN;
+use crate::control_plane::{ADMIN, KUBELET_CONFIG as KUBELET_CONF};
 use crate::documents;
 use crate::error::{Error, InPhase};
-use crate::host::{Host, KUBERNETES_FOLDER};
+use crate::files::write_private;
+use crate::host::{Host, KUBELET_FOLDER, KUBERNETES_FOLDER};
 use crate::options::DEFAULT_DATA;
-use crate::objects::KUBEADM_CONFIG;
+use crate::objects::{KUBEADM_CONFIG, KUBELET_CONFIG};
+use crate::patches::Patches;
 use crate::rest::{self, CONFIG_MAPS, NODES, connect};
 use crate::tabs::columns;
 use crate::{preflight, publish, reset, tokens};
@@ -43,6 +45,9 @@ struct Common {
     /// Checks whose errors will be shown as warnings; 'all' ignores errors from all checks
     #[arg(long, value_name = "CHECKS", value_delimiter = ',')]
     ignore_preflight_errors: Vec<String>,
+    /// Path to a directory that contains files named "target[suffix][+patchtype].extension". For example, "kubeletconfiguration0+merge.yaml"
+    #[arg(long, value_name = "DIR")]
+    patches: Option<PathBuf>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -170,13 +175,32 @@ fn print_plan(version: Option<&str>, common: &Common, host: &dyn Host) -> Result
     })?
 }
 
-/// This program in place of the one that runs.
-fn restart(common: &Common, host: &dyn Host) -> Result<(), Error> {
+/// The agent's configuration as the cluster has it, with this machine's patches.
+async fn kubelet_configuration(client: &Client, common: &Common) -> Result<String, Error> {
+    let map = rest::get(client, &CONFIG_MAPS, Some(NAMESPACE), KUBELET_CONFIG).await.map_err(Error::api("unable to fetch the kubelet-config ConfigMap"))?;
+    let text = map.as_ref().and_then(|map| map.pointer("/data/kubelet")?.as_str()).ok_or_else(|| Error::Invalid(format!("the ConfigMap {KUBELET_CONFIG:?} in the {NAMESPACE:?} namespace has no KubeletConfiguration")))?;
+    Patches::of(common.patches.as_deref())?.kubelet_configuration(text)
+}
+
+/// This program in place of the one that runs, with that configuration. Where it does not start with it, it goes on with the former one.
+fn restart(common: &Common, host: &dyn Host, kubelet: &str) -> Result<(), Error> {
+    let path = Path::new(KUBELET_FOLDER).join("config.yaml");
     if common.dry_run {
+        println!("[dryrun] Would write file {:?} with content:\n{}", path.display().to_string(), kubelet.lines().map(|line| format!("\t{line}\n")).collect::<String>().trim_end());
         println!("[dryrun] Would restart what runs with {} as {}", common.data_dir.display(), host.version());
         return Ok(());
     }
-    host.restart(&common.data_dir).map_err(Error::Host)
+    let before = std::fs::read(&path);
+    println!("[upgrade/kubelet-config] Writing kubelet configuration to file {:?}", path.display().to_string());
+    write_private(&path, kubelet.as_bytes()).map_err(Error::file("cannot write", &path))?;
+    let Err(message) = host.restart(&common.data_dir) else { return Ok(()) };
+    if let Ok(before) = before {
+        write_private(&path, &before).map_err(Error::file("cannot write", &path))?;
+        if let Err(again) = host.restart(&common.data_dir) {
+            eprintln!("warning: it does not start with its former configuration either: {again}");
+        }
+    }
+    Err(Error::Host(message))
 }
 
 fn apply(version: Option<&str>, common: &Common, sure: bool, host: &dyn Host) -> Result<(), Error> {
@@ -185,18 +209,18 @@ fn apply(version: Option<&str>, common: &Common, sure: bool, host: &dyn Host) ->
     println!("[upgrade/preflight] Running preflight checks");
     preflight::root(&preflight::ignored(&common.ignore_preflight_errors)).phase("preflight")?;
     let (config, client) = login(common)?;
-    let map = crate::cli::block_on(async {
+    let (map, kubelet) = crate::cli::block_on(async {
         let map = stored(&client).await?;
         let running = running(&config, &client).await?;
         println!("[upgrade/preflight] You have chosen to upgrade the cluster version to {target:?}");
         println!("[upgrade/versions] Cluster version: {}\n[upgrade/versions] kubeadm version: {target}", running.cluster);
-        Ok::<_, Error>(map)
+        Ok::<_, Error>((map, kubelet_configuration(&client, common).await?))
     })??;
     if !sure && !common.dry_run && !reset::confirmed("[upgrade] Are you sure you want to proceed?")? {
         return Err(Error::Host("won't proceed; the user didn't answer (Y|y) in order to continue".into())).phase("preflight");
     }
     println!("[upgrade/control-plane] Upgrading the control plane of this machine to version {target:?}...");
-    restart(common, host).phase("control-plane")?;
+    restart(common, host, &kubelet).phase("control-plane")?;
     let text = with_version(&map, target)?;
     if common.dry_run {
         println!("[dryrun] Would upload the kubeadm ClusterConfiguration to a ConfigMap\n[dryrun] Would configure bootstrap token and cluster-info RBAC rules\n[upgrade/successful] Finished dryrunning successfully!");
@@ -217,12 +241,18 @@ fn apply(version: Option<&str>, common: &Common, sure: bool, host: &dyn Host) ->
 fn node(common: &Common, host: &dyn Host) -> Result<(), Error> {
     println!("[upgrade/preflight] Running pre-flight checks");
     preflight::root(&preflight::ignored(&common.ignore_preflight_errors)).phase("preflight")?;
-    if Path::new(KUBERNETES_FOLDER).join(ADMIN).exists() {
+    let admin = Path::new(KUBERNETES_FOLDER).join(ADMIN).exists();
+    if admin {
         println!("[upgrade/control-plane] Upgrading the control plane instance of this machine to version {:?}...", host.version());
     } else {
         println!("[upgrade/control-plane] Skipping phase. Not a control plane node.");
     }
-    restart(common, host).phase("kubelet-config")?;
+    // A machine that joined is let read what concerns it as the node that it is.
+    let own = Path::new(KUBERNETES_FOLDER).join(KUBELET_CONF);
+    let config = if admin || common.kubeconfig.is_some() { tokens::config(common.kubeconfig.as_deref())? } else { Config::load(Some(&own))? };
+    let client = connect(&config)?;
+    let kubelet = crate::cli::block_on(kubelet_configuration(&client, common))?.phase("kubelet-config")?;
+    restart(common, host, &kubelet).phase("kubelet-config")?;
     println!("{}", if common.dry_run { "[upgrade/successful] Finished dryrunning successfully!" } else { "[upgrade/kubelet-config] The kubelet configuration for this node was successfully upgraded!" });
     Ok(())
 }

@@ -55,7 +55,7 @@ pub struct Config {
 }
 
 /// As `DBUS_SYSTEM_BUS_ADDRESS` says, or where it usually is.
-fn system_bus() -> PathBuf {
+pub(crate) fn system_bus() -> PathBuf {
     let said = std::env::var("DBUS_SYSTEM_BUS_ADDRESS").ok();
     let path = said.as_deref().and_then(|address| address.strip_prefix("unix:path=")).and_then(|rest| rest.split([',', ';']).next());
     path.unwrap_or("/run/dbus/system_bus_socket").into()
@@ -84,7 +84,7 @@ impl Config {
             image_dir: None,
             eviction_period: EVICTION_PERIOD,
             system_bus: system_bus(),
-            logind_conf_dir: "/etc/systemd/logind.conf.d".into(),
+            logind_conf_dir: crate::shutdown::logind::CONF_DIR.into(),
         }
     }
 

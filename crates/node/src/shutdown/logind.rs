@@ -14,7 +14,11 @@ use crate::shutdown::dbus::{Argument, Bus, DbusError, INTERFACE, MEMBER, Reader}
 const LOGIND: &str = "org.freedesktop.login1";
 const LOGIND_PATH: &str = "/org/freedesktop/login1";
 const MANAGER: &str = "org.freedesktop.login1.Manager";
+/// Where logind looks for more configuration.
+pub const CONF_DIR: &str = "/etc/systemd/logind.conf.d";
 const DROP_IN: &str = "99-kubelet.conf";
+/// Upstream's, and by whom: a kubelet of others may have left one here, which is not ours to take away.
+const HEAD: &str = "# Kubelet logind override\n# coracle's: its reset removes this file\n";
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 /// logind reads its configuration anew a moment after it is asked to.
 const RELOAD_PAUSE: Duration = Duration::from_millis(100);
@@ -50,16 +54,21 @@ async fn inhibit(bus: &mut Bus) -> Result<OwnedFd, LogindError> {
     answer.fds.into_iter().nth(index).ok_or(LogindError::NoInhibitor)
 }
 
+/// Has it read its configuration anew.
+async fn reload(bus: &mut Bus) -> Result<(), DbusError> {
+    let arguments = [Argument::Text("systemd-logind.service"), Argument::Text("all"), Argument::Int32(SIGHUP)];
+    bus.call("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager", "KillUnit", &arguments).await.map(drop)
+}
+
 /// Makes logind wait that long, if it would not.
 async fn lengthen(bus: &mut Bus, wanted: Duration, folder: &Path) -> Result<(), LogindError> {
     if longest_delay(bus).await? >= wanted {
         return Ok(());
     }
     let file = folder.join(DROP_IN);
-    let text = format!("# Kubelet logind override\n[Login]\nInhibitDelayMaxSec={}\n", wanted.as_secs());
+    let text = format!("{HEAD}[Login]\nInhibitDelayMaxSec={}\n", wanted.as_secs());
     std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&file, text)).map_err(|error| LogindError::DropIn(file.display().to_string(), error))?;
-    let arguments = [Argument::Text("systemd-logind.service"), Argument::Text("all"), Argument::Int32(SIGHUP)];
-    bus.call("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager", "KillUnit", &arguments).await?;
+    reload(bus).await?;
     let mut pause = RELOAD_PAUSE;
     let mut current = Duration::ZERO;
     for _ in 0..RELOAD_ATTEMPTS {
@@ -72,6 +81,34 @@ async fn lengthen(bus: &mut Bus, wanted: Duration, folder: &Path) -> Result<(), 
         pause *= 2;
     }
     Err(LogindError::TooShort { current, wanted })
+}
+
+/// Takes away what was written there for logind. Whether there was something.
+fn forget_in(folder: &Path) -> io::Result<bool> {
+    let file = folder.join(DROP_IN);
+    match std::fs::read_to_string(&file) {
+        Ok(text) if text.starts_with(HEAD) => std::fs::remove_file(&file)?,
+        Ok(_) => return Ok(false),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(false),
+        Err(error) => return Err(error),
+    }
+    // Fails while others' files are in it, and should.
+    let _ = std::fs::remove_dir(folder);
+    Ok(true)
+}
+
+/// The node is no more: logind is to wait no longer than it did before. Upstream's kubelet leaves its file.
+pub fn forget() -> io::Result<()> {
+    if !forget_in(Path::new(CONF_DIR))? {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let reloaded: Result<(), DbusError> = runtime.block_on(async { reload(&mut Bus::connect(&crate::config::system_bus()).await?).await });
+    // Where it does not run it reads its configuration when it starts.
+    if let Err(error) = reloaded {
+        tracing::debug!(%error, "logind is not told");
+    }
+    Ok(())
 }
 
 /// Until the bus is gone.
@@ -110,5 +147,27 @@ pub async fn follow(node: Arc<Node>) {
             tracing::warn!(%error, "cannot follow logind; the pods are not ended when the machine shuts down until it can");
         }
         tokio::time::sleep(RECONNECT_PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_is_taken_away() {
+        let above = tempfile::tempdir().unwrap();
+        let folder = above.path().join("logind.conf.d");
+        assert!(!forget_in(&folder).unwrap());
+        std::fs::create_dir(&folder).unwrap();
+        let (file, other) = (folder.join(DROP_IN), folder.join("10-other.conf"));
+        std::fs::write(&file, "# Kubelet logind override\n[Login]\nInhibitDelayMaxSec=1\n").unwrap();
+        assert!(!forget_in(&folder).unwrap() && file.exists());
+        std::fs::write(&other, "").unwrap();
+        std::fs::write(&file, format!("{HEAD}[Login]\n")).unwrap();
+        assert!(forget_in(&folder).unwrap() && !file.exists() && other.exists());
+        std::fs::remove_file(&other).unwrap();
+        std::fs::write(&file, HEAD).unwrap();
+        assert!(forget_in(&folder).unwrap() && !folder.exists());
     }
 }

@@ -155,7 +155,7 @@ pub async fn shuts_down(world: &mut World) {
     })
     .await;
     let drop_in = std::fs::read_to_string(world.dir.join("logind.conf.d/99-kubelet.conf")).unwrap();
-    assert_eq!(drop_in, "# Kubelet logind override\n[Login]\nInhibitDelayMaxSec=50\n");
+    assert_eq!(drop_in, "# Kubelet logind override\n# coracle's: its reset removes this file\n[Login]\nInhibitDelayMaxSec=50\n");
 
     // Each notes when it is told to end: the lesser ones first.
     let order = world.dir.join("order");
