@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use node::configuration::Settings;
 use serde_json::Value;
 
@@ -19,12 +19,26 @@ pub fn load(path: &Path) -> Result<Settings> {
     for warning in warnings {
         tracing::warn!(file = %path.display(), "{warning}");
     }
+    if settings.fail_swap_on && swap_is_on(&std::fs::read_to_string("/proc/swaps").unwrap_or_default()) {
+        bail!("failed to run Kubelet: running with swap on is not supported, please disable swap or set failSwapOn to false (/proc/swaps lists it)");
+    }
     Ok(settings)
+}
+
+/// What stands below the head of `/proc/swaps`.
+fn swap_is_on(table: &str) -> bool {
+    table.lines().skip(1).any(|line| !line.trim().is_empty())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn swap() {
+        let head = "Filename\t\t\t\tType\t\tSize\n";
+        assert!(!swap_is_on(head) && !swap_is_on("") && swap_is_on(&format!("{head}/dev/sda2 partition 1\n")));
+    }
 
     #[test]
     fn files() {

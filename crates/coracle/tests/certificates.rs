@@ -74,6 +74,7 @@ fn a_node_outlives_its_certificates() {
     assert!(lab.on("node1", "kubectl logs far").contains("search default.svc.boat.example svc.boat.example boat.example"));
     assert!(lab.on("node2", &format!("busybox nslookup {domain} 10.96.0.10")).contains("10.96.0.1\n"));
 
+    corefile(&lab);
     // The first machine's agent shows another one as well.
     let serves = "curl -skv https://192.168.0.11:10250/healthz 2>&1 | grep 'expire date'";
     let first = lab.on("node1", serves);
@@ -99,6 +100,26 @@ fn a_node_outlives_its_certificates() {
     lab.on("node1", &format!("until said=$({serves}) && [ \"$said\" != '{}' ]; do :; done", first.trim_end()));
     lab.on("node1", "curl -sS --cacert /etc/kubernetes/pki/ca.crt --resolve node1:10250:192.168.0.11 https://node1:10250/pods | grep Unauthorized");
     ended_while_off(&lab);
+}
+
+/// Both machines' name servers go by the same Corefile, at once; by one with a mistake neither does.
+fn corefile(lab: &Lab) {
+    let replace = |edit: &str| {
+        lab.on("node1", &format!("{edit} </tmp/Corefile.first >/tmp/Corefile && kubectl -n kube-system create configmap coredns --from-file=/tmp/Corefile --dry-run=client -o yaml | kubectl replace -f -"));
+    };
+    lab.on("node1", "kubectl -n kube-system get configmap coredns -o jsonpath='{.data.Corefile}' >/tmp/Corefile.first");
+    replace("sed 's/^ *forward/    hosts {\\n      10.9.8.7 db.example\\n      fallthrough\\n    }\\n    template IN A tpl.example {\\n      answer \"{{ .Name }} 5 IN A 10.9.8.8\"\\n    }\\n&/'");
+    let known = |node: &str, name: &str, address: &str| lab.on(node, &format!("until busybox nslookup {name} 10.96.0.10 2>/dev/null | grep -q {address}; do :; done"));
+    for node in ["node1", "node2"] {
+        known(node, "db.example", "10.9.8.7");
+        known(node, "any.tpl.example", "10.9.8.8");
+    }
+    replace("sed 's/errors/errorz/'");
+    for node in ["node1", "node2"] {
+        lab.on(node, "until grep -q \"unknown directive 'errorz'\" /var/lib/coracle/coracle.log; do :; done");
+        known(node, "db.example", "10.9.8.7");
+    }
+    replace("cat");
 }
 
 /// An agent that was off while its certificate ended: what mends it, in upstream's two ways.

@@ -11,7 +11,7 @@ use crate::metrics::Transport;
 use crate::wire::{Question, kind};
 
 /// A second's lines.
-const LINES_MAX: u32 = 500;
+const LINES_MAX: u32 = 100;
 const CODES: [&str; 6] = ["NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED"];
 
 #[derive(Default)]

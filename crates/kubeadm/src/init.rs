@@ -252,6 +252,10 @@ pub fn run(command: &Workflow<Options>, host: &dyn Host) -> Result<(), Error> {
         None => workflow(&filled(&command.options)?, host),
         Some((words, options)) => {
             let Some((phase, part)) = phases::find(&PHASES, "init", words)? else { return Ok(()) };
+            if let Some(why) = init_phases::nothing(phase.name) {
+                println!("[{}] Skipping phase: {why}", phase.name);
+                return Ok(());
+            }
             let options = filled(options)?;
             let mut init = Init::of(&options, host)?;
             init_phases::run(&mut init, phase.name, part).phase(phase.name)?;

@@ -48,6 +48,16 @@ pub const PHASES: [Phase; 14] = [
 /// The part of `addon` without which a cluster has no proxy of our own.
 pub const PROXY: &str = "kube-proxy";
 
+/// Why a phase alone has nothing to do.
+pub fn nothing(phase: &str) -> Option<&'static str> {
+    match phase {
+        "etcd" => Some("objects are in the data folder, or in an etcd that kubeadm does not run"),
+        "control-plane" => Some("there are no manifests to write, the control plane is one process, which wait-control-plane starts"),
+        "kubelet-finalize" => Some("this node's agent has its certificates from the process it is in"),
+        _ => None,
+    }
+}
+
 /// One phase, or only a part of it.
 pub fn run(init: &mut Init<'_>, phase: &str, only: Option<&str>) -> Result<(), Error> {
     if init.options.common.dry_run && phase != "preflight" {

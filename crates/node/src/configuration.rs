@@ -95,6 +95,8 @@ pub struct Settings {
     pub register_with_taints: Vec<Value>,
     pub register_node: bool,
     pub local_storage_isolation: bool,
+    /// It is not to start beside swap. Upstream's default; this node's is that it may.
+    pub fail_swap_on: bool,
 }
 
 impl Default for Settings {
@@ -270,6 +272,7 @@ impl Settings {
             register_with_taints: at(whole, "registerWithTaints").and_then(Value::as_array).cloned().unwrap_or_default(),
             register_node: yes("registerNode"),
             local_storage_isolation: yes("localStorageCapacityIsolation"),
+            fail_swap_on: yes("failSwapOn"),
             whole: whole.clone(),
         }
     }

@@ -189,7 +189,7 @@ pub const FIELDS: &[Field] = &[
     moot("iptablesMasqueradeBit", Int32, "14", IPTABLES),
     moot("iptablesDropBit", Int32, "15", IPTABLES),
     moot("featureGates", Gates, "", "features are as in upstream's default, and cannot be switched"),
-    moot("failSwapOn", Bool, "false", "this node runs beside swap"),
+    used("failSwapOn", Bool, "false"),
     moot("memorySwap.swapBehavior", Text, "", "containers have as much swap as the kernel gives them"),
     used("containerLogMaxSize", Text, "\"10Mi\""),
     used("containerLogMaxFiles", Int32, "5"),
