@@ -123,6 +123,6 @@ fn each_field_is_seen() {
 
     // Without them nobody looks into pods; and a machine whose disk nobody is to share out.
     lab.on("node1", "coracle down && printf 'enableDebuggingHandlers: false\\nlocalStorageCapacityIsolation: false\\n' >>/var/lib/kubelet/config.yaml && coracle up --detach");
-    lab.refused("node1", "kubectl logs plain", "Debug endpoints are disabled");
+    lab.refused("node1", "kubectl logs plain", "MethodNotAllowed");
     until("kubectl get node node1 -o jsonpath='{.status.capacity.ephemeral-storage}'", "");
 }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use crate::cache::CacheRule;
 use crate::plugins::{self, Standing};
 use crate::rewrite::Rewrite;
-use crate::template::Template;
+use crate::template::{TEMPLATES_MAX, Template};
 
 const DNS_PORT: u16 = 53;
 const TLS_PORT: u16 = 853;
@@ -169,6 +169,9 @@ impl Corefile {
                     let zones: Vec<String> = zones.iter().map(|zone| format!("{zone}.")).collect();
                     let lines: Vec<&[String]> = inner.iter().map(|line| line.words.as_slice()).collect();
                     let template = Template::parse(&line.words[1..], &lines, &zones).map_err(|(place, what)| CorefileError::At(place.and_then(|place| inner.get(place)).map_or(line.number, |line| line.number), what))?;
+                    if block.templates.len() == TEMPLATES_MAX {
+                        return Err(CorefileError::At(line.number, format!("a server block has at most {TEMPLATES_MAX} templates")));
+                    }
                     block.templates.push(template);
                 }
                 "cache" => self.cache(line, inner, &mut block)?,

@@ -9,8 +9,10 @@ use crate::wire::{Answer, CLASS_IN, Code, Question, Section, kind, name_from_tex
 
 /// Of a regular expression, compiled.
 const REGEX_BYTES_MAX: usize = 256 << 10;
-/// Records of one template.
+/// Records and regular expressions of one template, and templates of one server block.
 const RECORDS_MAX: usize = 64;
+const MATCHES_MAX: usize = 16;
+pub const TEMPLATES_MAX: usize = 64;
 const CLASSES: [(&str, u16); 3] = [("IN", CLASS_IN), ("CH", 3), ("ANY", kind::ANY)];
 const MX: u16 = 15;
 /// Of one string of a text.
@@ -181,9 +183,6 @@ impl Template {
         for (place, line) in lines.iter().enumerate() {
             template.line(line).map_err(|what| (Some(place), what))?;
         }
-        if template.records.len() > RECORDS_MAX {
-            return Err((None, format!("a template has at most {RECORDS_MAX} records")));
-        }
         Ok(template)
     }
 
@@ -191,6 +190,9 @@ impl Template {
         let Some((word, rest)) = words.split_first() else { return Ok(()) };
         let section = match word.as_str() {
             "match" if !rest.is_empty() => {
+                if self.matches.len() + rest.len() > MATCHES_MAX {
+                    return Err(format!("a template has at most {MATCHES_MAX} regular expressions"));
+                }
                 for text in rest {
                     self.matches.push(regex::RegexBuilder::new(text).size_limit(REGEX_BYTES_MAX).build().map_err(|error| format!("could not parse regex: {text}, {error}"))?);
                 }
@@ -218,6 +220,9 @@ impl Template {
         // What has no variables can be judged now.
         if parsed.0.len() == 1 && record(&text).is_none() {
             return Err(format!("{text:?} is no record that is supported here"));
+        }
+        if self.records.len() == RECORDS_MAX {
+            return Err(format!("a template has at most {RECORDS_MAX} records"));
         }
         self.records.push((section, parsed));
         Ok(())

@@ -36,6 +36,9 @@ pub async fn kubelet_configuration(client: &Client, kubelet: &str) -> Result<(),
     put_all(client, objects::kubelet_config(kubelet)).await.map_err(Error::api("error creating kubelet configuration ConfigMap"))
 }
 
+/// Somebody else changed the node meanwhile.
+const CONFLICTS_MAX: u32 = 10;
+
 /// `taints`: others than kubeadm's own.
 pub async fn mark_control_plane(client: &Client, node: &str, taints: Option<&[Value]>) -> Result<(), Error> {
     let own = [json!({"key": TAINT, "effect": "NoSchedule"})];
@@ -46,8 +49,23 @@ pub async fn mark_control_plane(client: &Client, node: &str, taints: Option<&[Va
         println!("[mark-control-plane] Marking the node {node} as control-plane by adding the taints [{}]", shown.join(" "));
     }
     let labels: serde_json::Map<String, Value> = LABELS.iter().map(|label| ((*label).to_owned(), "".into())).collect();
-    let patch = json!({"metadata": {"labels": labels}, "spec": {"taints": taints}});
-    rest::patch(client, &NODES, node, patch).await.map_err(Error::api("error applying control-plane label and taints"))
+    let failed = || Error::api("error applying control-plane label and taints");
+    let mut attempts = 0;
+    loop {
+        let found = rest::get(client, &NODES, None, node).await.map_err(failed())?.unwrap_or_default();
+        // What others have it for, and what it registered with, stays: a list is replaced as a whole.
+        let patch = json!({"metadata": {"labels": labels, "resourceVersion": found.pointer("/metadata/resourceVersion")}, "spec": {"taints": marked(taints, &found)}});
+        match rest::patch(client, &NODES, node, patch).await {
+            Err(status) if status.code == 409 && attempts < CONFLICTS_MAX => attempts += 1,
+            outcome => return outcome.map_err(failed()),
+        }
+    }
+}
+
+/// `taints`, and those that the node has besides.
+fn marked(taints: &[Value], node: &Value) -> Vec<Value> {
+    let had = node.pointer("/spec/taints").and_then(Value::as_array).into_iter().flatten();
+    taints.iter().chain(had.filter(|taint| !taints.contains(taint))).cloned().collect()
 }
 
 pub fn default_description(description: &str) -> Description {
@@ -92,4 +110,17 @@ pub async fn bootstrap(client: &Client, new: &BootstrapToken, ttl: SignedDuratio
     bootstrap_rules(client).await?;
     println!("[bootstrap-token] Creating the \"cluster-info\" ConfigMap in the \"kube-public\" namespace");
     put_all(client, objects::cluster_info(cluster_info)).await.map_err(Error::api("error creating the cluster-info ConfigMap"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn taints_of_others_stay() {
+        let (own, other) = (json!({"key": TAINT, "effect": "NoSchedule"}), json!({"key": "a", "effect": "NoExecute"}));
+        let node = json!({"spec": {"taints": [other, own]}});
+        assert_eq!(marked(std::slice::from_ref(&own), &node), [own.clone(), other.clone()]);
+        assert_eq!((marked(&[], &node).len(), marked(std::slice::from_ref(&own), &Value::Null)), (2, vec![own]));
+    }
 }

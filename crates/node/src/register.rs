@@ -16,6 +16,7 @@ use client::{Informer, PatchKind};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::configuration::Settings;
 use crate::config::Config;
 use crate::eviction::thresholds;
 use crate::images::ImageInfo;
@@ -42,6 +43,8 @@ pub fn labels(node: &Node) -> Value {
     }
     labels
 }
+
+const LOCAL_STORAGE: &str = "ephemeral-storage";
 
 fn capacity(machine: &Machine, disk: u64, max_pods: u32) -> Value {
     let mut list = json!({
@@ -71,6 +74,16 @@ pub fn allocatable(machine: &Machine, disk: u64, config: &Config) -> Value {
     if let Some(reserved) = settings.reserved.get("cpu") {
         let milli = signed(machine.cpus as u64).saturating_mul(1000).saturating_sub(reserved.milli_value()).max(0);
         list["cpu"] = json!(Quantity::from_milli(milli, Format::DecimalSi).to_string());
+    }
+    shared_out(list, settings)
+}
+
+/// A node that does not keep pods' local storage apart does not tell how much there is.
+fn shared_out(mut list: Value, settings: &Settings) -> Value {
+    if !settings.local_storage_isolation
+        && let Some(list) = list.as_object_mut()
+    {
+        list.remove(LOCAL_STORAGE);
     }
     list
 }
@@ -136,7 +149,7 @@ pub async fn status(node: &Node, old: &[Value], now: Timestamp) -> Value {
     let not_ready = not_ready(node);
     json!({
         "addresses": addresses,
-        "capacity": capacity(machine, disk, node.config.max_pods),
+        "capacity": shared_out(capacity(machine, disk, node.config.max_pods), &node.config.settings),
         "allocatable": allocatable(machine, disk, &node.config),
         "conditions": conditions(&node.pressures(), not_ready.as_deref(), old, now),
         "daemonEndpoints": {"kubeletEndpoint": {"Port": node.config.port}},
@@ -222,6 +235,12 @@ pub async fn write(node: &Node, status: &Value) -> Result<(), Status> {
         if let Some(Value::Array(mut list)) = addresses {
             list.push(json!({"$patch": "replace"}));
             fields.insert("addresses".into(), Value::Array(list));
+        }
+        // What a former configuration told would stay.
+        for list in ["capacity", "allocatable"] {
+            if let Some(list) = fields.get_mut(list).and_then(Value::as_object_mut) {
+                list.entry(LOCAL_STORAGE).or_insert(Value::Null);
+            }
         }
     }
     node.client.of::<ApiNode>(None).patch_status(&node.config.node_name, PatchKind::Strategic, json!({"status": status})).await.map(drop)
