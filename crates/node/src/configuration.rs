@@ -294,6 +294,17 @@ mod tests {
     }
 
     #[test]
+    fn the_document_names_each_where_it_belongs() {
+        let text = include_str!("../../../docs/kubelet-configuration.md");
+        let (effect, without) = text.split_once("\n## What is taken").unwrap();
+        for field in FIELDS {
+            let row = format!("| `{}` |", field.path);
+            let (here, there) = if field.without.is_none() { (effect, without) } else { (without, effect) };
+            assert!(here.contains(&row) && !there.contains(&row), "{}", field.path);
+        }
+    }
+
+    #[test]
     fn what_kubeadm_writes() {
         let given = json!({"apiVersion": API_VERSION, "kind": KIND, "authentication": {"anonymous": {"enabled": false}, "webhook": {"cacheTTL": "0s", "enabled": true}, "x509": {"clientCAFile": "/etc/kubernetes/pki/ca.crt"}},
             "authorization": {"mode": "Webhook", "webhook": {"cacheAuthorizedTTL": "0s", "cacheUnauthorizedTTL": "0s"}}, "cgroupDriver": "systemd", "clusterDNS": ["10.96.0.10"], "clusterDomain": "cluster.local",
