@@ -27,13 +27,15 @@ struct Gathering<S> {
     waiting: Vec<u8>,
     /// How much of `waiting` has been written.
     written: usize,
+    /// TLS may keep what it was given while the socket is full: it must be asked again until it has let go of all of it, for nobody else does.
+    flushing: bool,
     /// Otherwise everything passes at once: whoever takes an upgraded connection over is polled by another task.
     gathers: bool,
 }
 
 impl<S: AsyncWrite + Unpin> Gathered<S> {
     pub fn new(inner: S, gathers: bool) -> (Self, Sending<S>) {
-        let shared = Arc::new(Mutex::new(Gathering { inner, waiting: Vec::new(), written: 0, gathers }));
+        let shared = Arc::new(Mutex::new(Gathering { inner, waiting: Vec::new(), written: 0, flushing: false, gathers }));
         (Self(shared.clone()), Sending(shared))
     }
 }
@@ -42,7 +44,7 @@ impl<S: AsyncWrite + Unpin> Sending<S> {
     /// Sends what the connection has written since it was polled last.
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut gathering = self.0.lock();
-        if gathering.waiting.is_empty() {
+        if gathering.waiting.is_empty() && !gathering.flushing {
             return Poll::Ready(Ok(()));
         }
         gathering.poll_flush(cx)
@@ -57,6 +59,7 @@ impl<S: AsyncWrite + Unpin> Gathering<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += count;
+            self.flushing = true;
         }
         self.written = 0;
         self.waiting.clear();
@@ -86,7 +89,9 @@ impl<S: AsyncWrite + Unpin> Gathering<S> {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_drain(cx))?;
-        Pin::new(&mut self.inner).poll_flush(cx)
+        ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
+        self.flushing = false;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -170,6 +175,48 @@ mod tests {
         poll_fn(|cx| sending.poll(cx)).await.unwrap();
         let count = far.read(&mut read).await.unwrap();
         assert_eq!(&read[..count], b"one two ");
+    }
+
+    /// As TLS: takes more than the socket does, and keeps the rest until it is flushed.
+    struct Keeping<S> {
+        socket: S,
+        kept: Vec<u8>,
+    }
+
+    impl<S: AsyncWrite + Unpin> AsyncWrite for Keeping<S> {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.kept.extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            while !self.kept.is_empty() {
+                let Self { socket, kept } = &mut *self;
+                let count = ready!(Pin::new(socket).poll_write(cx, kept))?;
+                kept.drain(..count);
+            }
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.poll_flush(cx)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_tls_keeps_while_the_socket_is_full_arrives_when_there_is_room() {
+        let (near, mut far) = duplex(10);
+        let (mut gathered, sending) = Gathered::new(Keeping { socket: near, kept: Vec::new() }, true);
+        gathered.write_all(&[7; 100]).await.unwrap();
+        assert!(poll_fn(|cx| Poll::Ready(sending.poll(cx))).await.is_pending());
+        let mut all = Vec::new();
+        while all.len() < 100 {
+            let mut read = [0; 10];
+            let count = far.read(&mut read).await.unwrap();
+            all.extend_from_slice(&read[..count]);
+            let sent = poll_fn(|cx| Poll::Ready(sending.poll(cx))).await;
+            assert_eq!(sent.is_ready(), all.len() >= 90, "{}", all.len());
+        }
     }
 
     #[tokio::test]
