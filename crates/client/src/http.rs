@@ -31,6 +31,8 @@ use crate::kubeconfig::Config;
 use crate::tls;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Go's limit for a TLS handshake. A server that stands still takes connections and says nothing; all requests would wait for that one.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// When the next of a host's addresses is tried too (RFC 8305).
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 /// A connection on which requests wait is asked this often whether its other end is there, and given up when it does not answer: as client-go has it.
@@ -194,7 +196,10 @@ impl HttpClient {
     async fn secure(&self, tcp: TcpStream, config: Arc<rustls::ClientConfig>) -> Result<tokio_rustls::client::TlsStream<TcpStream>, HttpError> {
         let name = self.inner.config.tls_server_name.as_deref().unwrap_or(self.inner.host.trim_start_matches('[').trim_end_matches(']')).to_owned();
         let name = ServerName::try_from(name).map_err(|error| HttpError::Tls(error.to_string()))?;
-        TlsConnector::from(config).connect(name, tcp).await.map_err(|error| tls_error(&error, &self.inner.host))
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, TlsConnector::from(config).connect(name, tcp)).await {
+            Ok(outcome) => outcome.map_err(|error| tls_error(&error, &self.inner.host)),
+            Err(_) => Err(HttpError::Tls("net/http: TLS handshake timeout".to_owned())),
+        }
     }
 
     /// A connection of one's own that speaks HTTP/1.1: for upgrades.
@@ -385,6 +390,18 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+
+    /// It takes connections and says nothing: one request must not hold up all others for ever.
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_stands_still_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = format!("https://{}", listener.local_addr().unwrap());
+        let client = HttpClient::new(&Config { server, insecure: true, ..Config::default() }, "test").unwrap();
+        for _ in 0..2 {
+            let asked = tokio::time::timeout(HANDSHAKE_TIMEOUT * 2, client.request(Method::GET, "/", &[], "")).await;
+            assert_eq!(asked.expect("it ends").err().unwrap().to_string(), "net/http: TLS handshake timeout");
+        }
+    }
 
     #[tokio::test]
     async fn a_server_that_answers_again_is_told_of_once() {
