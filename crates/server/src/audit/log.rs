@@ -120,9 +120,14 @@ impl Log {
         let (stem, extension) = names(path);
         let stamp = now.to_zoned(TimeZone::UTC).strftime(STAMP);
         let kept = path.with_file_name(format!("{stem}-{stamp}{extension}"));
-        fs::rename(path, &kept)?;
+        let there = match fs::rename(path, &kept) {
+            Ok(()) => true,
+            // Somebody took it away: nothing is to be put aside, and what comes must not be lost for that.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(error),
+        };
         self.target = append(path)?;
-        if self.options.compress {
+        if self.options.compress && there {
             // Requests do not wait for this; a file that was not finished stays as it was.
             std::thread::spawn(move || {
                 if let Err(error) = compress(&kept) {
@@ -130,11 +135,22 @@ impl Log {
                 }
             });
         }
-        for old in obsolete(backups(path)?, &self.options, now) {
-            fs::remove_file(path.with_file_name(old))?;
+        // One that stays, or that was compressed meanwhile, costs no event.
+        if let Err(error) = remove_obsolete(path, &self.options, now) {
+            tracing::error!(%error, file = %path.display(), "old audit logs cannot be removed");
         }
         Ok(())
     }
+}
+
+fn remove_obsolete(path: &Path, options: &LogOptions, now: Timestamp) -> io::Result<()> {
+    for old in obsolete(backups(path)?, options, now) {
+        match fs::remove_file(path.with_file_name(old)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// `audit-….log` as `audit-….log.gz`, in one step for whoever looks.
@@ -235,6 +251,22 @@ mod tests {
         let mut log = Log::open(LogOptions { path: path.clone(), ..LogOptions::default() }).unwrap();
         log.write(b"y\n", Timestamp::from_second(1_700_000_100).unwrap()).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().len(), line.len() as u64 + 2);
+    }
+
+    #[test]
+    fn a_full_log_that_somebody_took_away_is_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.log");
+        let mut log = Log::open(LogOptions { path: path.clone(), max_size_megabytes: 1, ..LogOptions::default() }).unwrap();
+        let line = vec![b'x'; 700 * 1024];
+        let now = Timestamp::from_second(1_700_000_000).unwrap();
+        log.write(&line, now).unwrap();
+        fs::remove_file(&path).unwrap();
+        for _ in 0..2 {
+            log.write(b"a line\n", now).unwrap();
+            log.write(&line, now).unwrap();
+        }
+        assert!(path.exists());
     }
 
     #[test]
