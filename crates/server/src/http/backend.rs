@@ -76,6 +76,8 @@ fn default_port(tls: bool) -> u16 {
 fn allowed(address: &str) -> Result<IpAddr, Status> {
     let refused = || Status::bad_request("address not allowed");
     let address: IpAddr = address.parse().map_err(|_| refused())?;
+    // An IPv4 address in IPv6's clothes is judged by what it is.
+    let address = address.to_canonical();
     let local = match address {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
@@ -249,7 +251,7 @@ mod tests {
 
     #[test]
     fn only_addresses_of_the_cluster() {
-        for (address, want) in [("10.244.0.5", true), ("fd00::1", true), ("127.0.0.1", false), ("169.254.169.254", false), ("::1", false), ("", false)] {
+        for (address, want) in [("10.244.0.5", true), ("fd00::1", true), ("127.0.0.1", false), ("169.254.169.254", false), ("::1", false), ("::ffff:127.0.0.1", false), ("::ffff:169.254.169.254", false), ("", false)] {
             assert_eq!(allowed(address).is_ok(), want, "{address}");
         }
     }
