@@ -56,6 +56,13 @@ fn fs_group(cx: &Cx) -> Option<u32> {
     pod::spec(&cx.pod).security_context.as_ref()?.fs_group.and_then(|g| u32::try_from(g).ok())
 }
 
+/// Whether containers may only read it, whatever their mounts say: as upstream, since who could change the links in it led the agent's updates to any file of the
+/// machine (CVE-2017-1002102).
+fn only_read(volume: &Volume) -> bool {
+    let shown = volume.config_map.is_some() || volume.secret.is_some() || volume.downward_api.is_some() || volume.projected.is_some();
+    shown || volume.image.is_some() || volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true))
+}
+
 impl Volumes {
     pub fn new() -> Self {
         Self::default()
@@ -114,7 +121,7 @@ impl Volumes {
                 container_path,
                 host_path,
                 sub_path,
-                readonly: wanted.read_only == Some(true),
+                readonly: wanted.read_only == Some(true) || pod::spec(&cx.pod).volumes.iter().flatten().any(|volume| volume.name == wanted.name && only_read(volume)),
                 propagation: match wanted.mount_propagation.as_deref() {
                     Some("HostToContainer") => MountPropagation::HostToContainer,
                     Some("Bidirectional") => MountPropagation::Bidirectional,
@@ -158,14 +165,17 @@ async fn set_up(cx: &Cx, volume: &Volume) -> Result<(PathBuf, Option<AbortHandle
     let name = &volume.name;
     if let Some(source) = &volume.empty_dir {
         let path = folder_of(cx, "empty-dir", name);
-        if source.medium.as_deref() == Some("Memory") {
+        let in_memory = source.medium.as_deref() == Some("Memory");
+        // One that this agent's forerunner made is its containers' by now.
+        let is_new = if in_memory { !mount::is_mount_point(&path) } else { !path.exists() };
+        if in_memory {
             mount::tmpfs(&path, 0o1777, source.size_limit.as_ref().and_then(quantity::value))?;
         }
-        if !path.exists() || source.medium.as_deref() == Some("Memory") {
+        if is_new {
             mount::folder(&path, 0o777)?;
         }
         if let Some(group) = fs_group(cx) {
-            mount::give_to_group(&path, group)?;
+            mount::give_once_to_group(&path, group)?;
         }
         return Ok((path, None));
     }

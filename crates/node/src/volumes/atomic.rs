@@ -41,10 +41,14 @@ fn top(path: &str) -> &str {
 pub fn write(folder: &Path, payload: &Payload, group: Option<u32>, now: Timestamp) -> io::Result<bool> {
     payload.keys().try_for_each(|path| check(path))?;
     let data = folder.join(DATA);
-    let old = fs::read_link(&data).ok().map(|name| folder.join(name));
+    // Nothing but a folder that we made here, should anyone have changed the link.
+    let own = |name: &PathBuf| name.components().count() == 1 && name.to_str().and_then(|name| name.strip_prefix("..")).is_some_and(|time| time.starts_with(|first: char| first.is_ascii_digit()));
+    let old = fs::read_link(&data).ok().filter(own).map(|name| folder.join(name));
     if let Some(old) = &old
         && same(old, payload)
     {
+        // Whoever wrote it may have been killed before the links were there.
+        show(folder, payload)?;
         return Ok(false);
     }
     let name = format!("..{}", now.strftime("%Y_%m_%d_%H_%M_%S.%9f"));
@@ -138,12 +142,28 @@ mod tests {
         assert_eq!(fs::read_to_string(folder.join("d/b")).unwrap(), "2");
         assert_eq!(fs::metadata(folder.join("a")).unwrap().permissions().mode() & 0o777, 0o640);
         assert!(!write(folder, &payload(&[("a", "1"), ("d/b", "2")]), None, at(2)).unwrap(), "nothing changed");
+        fs::remove_file(folder.join("a")).unwrap();
+        assert!(!write(folder, &payload(&[("a", "1"), ("d/b", "2")]), None, at(2)).unwrap(), "killed before the last link was made");
+        assert_eq!(fs::read_to_string(folder.join("a")).unwrap(), "1");
         let before = fs::read_link(folder.join(DATA)).unwrap();
         assert!(write(folder, &payload(&[("a", "3"), ("c", "4")]), None, at(3)).unwrap());
         assert_eq!(fs::read_to_string(folder.join("a")).unwrap(), "3");
         assert!(fs::symlink_metadata(folder.join("d")).is_err() && !folder.join(before).exists());
         assert!(write(folder, &Payload::new(), None, at(4)).unwrap());
         assert!(fs::symlink_metadata(folder.join("a")).is_err());
+    }
+
+    #[test]
+    fn a_link_that_somebody_changed_leads_nowhere() {
+        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(other.path().join("precious"), "").unwrap();
+        for (second, target) in [(1, other.path().to_owned()), (2, Path::new("..").join(other.path().file_name().unwrap())), (3, "..".into()), (4, ".".into())] {
+            write(folder.path(), &payload(&[("a", "1")]), None, at(second)).unwrap();
+            fs::remove_file(folder.path().join(DATA)).unwrap();
+            symlink(&target, folder.path().join(DATA)).unwrap();
+            assert!(write(folder.path(), &payload(&[("a", "2")]), None, at(second + 100)).unwrap(), "{target:?}");
+            assert!(other.path().join("precious").exists() && fs::read_to_string(folder.path().join("a")).unwrap() == "2", "{target:?}");
+        }
     }
 
     #[test]

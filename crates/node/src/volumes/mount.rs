@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, chownat, fstat, open, openat};
+use rustix::io::Errno;
 
 fn text(path: &Path, error: impl std::fmt::Display) -> String {
     format!("{}: {error}", path.display())
@@ -61,19 +64,53 @@ pub fn unmount(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives a writable volume to the group: files may be read and written by it, new ones belong to it.
+/// Gives a writable volume to the group: files may be read and written by it, new ones belong to it. Whoever writes in the volume meanwhile leads this nowhere else.
 pub fn give_to_group(path: &Path, group: u32) -> Result<(), String> {
-    let metadata = fs::symlink_metadata(path).map_err(|e| text(path, e))?;
-    if metadata.file_type().is_symlink() {
+    let root = open(path, FOUND, Mode::empty()).map_err(|e| text(path, e))?;
+    give(&root, group, 0).map_err(|e| text(path, e))
+}
+
+/// As [`give_to_group`], of one that this was done with unless it was just made: what its containers have made of it since is theirs.
+pub fn give_once_to_group(path: &Path, group: u32) -> Result<(), String> {
+    let known = fs::symlink_metadata(path).map_err(|e| text(path, e))?;
+    let done = known.gid() == group && known.mode() & DIRECTORY_MODE == DIRECTORY_MODE;
+    if done { Ok(()) } else { give_to_group(path, group) }
+}
+
+/// What is found by a name, whatever it is; not what a link leads to.
+const FOUND: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const DIRECTORY_MODE: u32 = 0o2770;
+const FILE_MODE: u32 = 0o660;
+/// Folders in folders; who has more of them has them for no good.
+const DEPTH_MAX: usize = 200;
+
+fn give(found: &OwnedFd, group: u32, depth: usize) -> io::Result<()> {
+    let stat = fstat(found)?;
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    if kind == FileType::Symlink {
         return Ok(());
     }
-    chown(path, None, Some(group)).map_err(|e| text(path, e))?;
-    let mode = metadata.permissions().mode() & 0o7777;
-    let wanted = if metadata.is_dir() { mode | 0o2770 } else { mode | 0o660 };
-    fs::set_permissions(path, fs::Permissions::from_mode(wanted)).map_err(|e| text(path, e))?;
-    if metadata.is_dir() {
-        for entry in fs::read_dir(path).map_err(|e| text(path, e))?.flatten() {
-            give_to_group(&entry.path(), group)?;
+    chownat(found, "", None, Some(Gid::from_raw(group)), AtFlags::EMPTY_PATH)?;
+    let wanted = stat.st_mode & 0o7777 | if kind == FileType::Directory { DIRECTORY_MODE } else { FILE_MODE };
+    fs::set_permissions(format!("/proc/self/fd/{}", found.as_raw_fd()), fs::Permissions::from_mode(wanted))?;
+    if kind != FileType::Directory {
+        return Ok(());
+    }
+    if depth >= DEPTH_MAX {
+        return Err(io::Error::other(format!("more than {DEPTH_MAX} folders are in each other")));
+    }
+    let folder = openat(found, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    for entry in Dir::read_from(&folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        match openat(&folder, name, FOUND, Mode::empty()) {
+            Ok(child) => give(&child, group, depth + 1)?,
+            // Gone meanwhile.
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())
@@ -114,5 +151,28 @@ mod tests {
         assert_eq!((fs::metadata(&path).unwrap().gid(), fs::metadata(&path).unwrap().mode() & 0o2000), (1234, 0o2000));
         unmount(&path).unwrap();
         assert!(!is_mount_point(&path));
+    }
+
+    #[test]
+    fn only_what_is_in_the_volume_is_given() {
+        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let facts = |path: &Path| (fs::metadata(path).unwrap().gid(), fs::metadata(path).unwrap().mode() & 0o7777);
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        fs::create_dir(folder.path().join("d")).unwrap();
+        fs::write(folder.path().join("d/f"), "").unwrap();
+        fs::set_permissions(folder.path().join("d/f"), fs::Permissions::from_mode(0o604)).unwrap();
+        fs::write(other.path().join("f"), "").unwrap();
+        let before = (facts(other.path()), facts(&other.path().join("f")));
+        std::os::unix::fs::symlink(other.path(), folder.path().join("out")).unwrap();
+        std::os::unix::fs::symlink(other.path().join("f"), folder.path().join("d/out")).unwrap();
+        give_once_to_group(folder.path(), 1234).unwrap();
+        assert_eq!((facts(folder.path()), facts(&folder.path().join("d/f"))), ((1234, 0o2770), (1234, 0o664)));
+        assert_eq!((facts(other.path()), facts(&other.path().join("f"))), before);
+        // What its users made of it is theirs.
+        fs::set_permissions(folder.path().join("d/f"), fs::Permissions::from_mode(0o600)).unwrap();
+        give_once_to_group(folder.path(), 1234).unwrap();
+        assert_eq!(facts(&folder.path().join("d/f")), (1234, 0o600));
+        give_to_group(folder.path(), 1234).unwrap();
+        assert_eq!(facts(&folder.path().join("d/f")), (1234, 0o660));
     }
 }

@@ -48,7 +48,7 @@ pub async fn secrets(world: &mut World) {
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "default"}, "data": {"key": "aHVzaA=="}});
     world.client.of::<api::k8s::api::core::v1::Secret>(Some("default")).create(&serde_json::from_value(secret).unwrap()).await.expect("secret");
     let mut container = sh("cat /s/key; echo; id -u; stat -L -c '%a %g' /s/key; mount | grep -c ' /s type tmpfs'; stat -c %g /data; touch /data/x && echo wrote; touch /s/x 2>/dev/null || echo readonly");
-    container["volumeMounts"] = json!([{"name": "s", "mountPath": "/s", "readOnly": true}, {"name": "data", "mountPath": "/data"}]);
+    container["volumeMounts"] = json!([{"name": "s", "mountPath": "/s"}, {"name": "data", "mountPath": "/data"}]);
     let spec = json!({"restartPolicy": "Never", "securityContext": {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 2000}, "containers": [container],
         "volumes": [{"name": "s", "secret": {"secretName": "s", "defaultMode": 256}}, {"name": "data", "emptyDir": {}}]});
     world.create("secret", spec).await;
