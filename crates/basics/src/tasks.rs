@@ -40,6 +40,15 @@ where
     }
 }
 
+/// The same, until whoever runs it is ended.
+pub async fn for_ever<F>(name: &'static str, begin: impl Fn() -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (_running, running) = watch::channel(false);
+    lasting(name, running, begin).await;
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;

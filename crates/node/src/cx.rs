@@ -75,6 +75,8 @@ pub struct Shared {
     pub updated: Notify,
     /// Some probe's verdict changed.
     pub probed: Notify,
+    /// Held while a sandbox is being made, which goes on when the work that wanted it is given up.
+    pub making: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Shared {

@@ -14,6 +14,10 @@ use crate::sync::KillReason;
 /// shorter grace to this; here one that was asked for is kept: 1 is one second, and 0 is SIGKILL, as the API's description has it.
 const MINIMUM_GRACE_SECONDS: i64 = 2;
 
+/// Between attempts to stop a sandbox; doubled after each.
+const STOP_RETRY: Duration = Duration::from_millis(100);
+const STOP_RETRY_MAX: Duration = Duration::from_secs(10);
+
 fn grace(cx: &Cx, name: &str, why: KillReason) -> i64 {
     let of_pod = pod::grace_seconds(&cx.pod);
     if pod::is_terminating(&cx.pod) {
@@ -79,11 +83,17 @@ pub async fn all(cx: Cx) {
             stop(&cx, id, name, &format!("Stopping container {name}"), left).await;
         }
     }
+    // One that is being made is ended, too.
+    drop(cx.shared.making.lock().await);
     let sandboxes = cx.shared.lock().sandbox_ids.clone();
     for id in sandboxes {
-        if let Err(error) = cx.node.runtime.stop_pod_sandbox(&id).await {
+        let mut pause = STOP_RETRY;
+        // Until it is done, as upstream: the API is not to be told that a pod has ended which holds its network or processes.
+        while let Err(error) = cx.node.runtime.stop_pod_sandbox(&id).await {
             tracing::warn!(pod = pod::full(&cx.pod), %error, "cannot stop the sandbox");
             cx.node.events.warning(&cx.about(None), "FailedKillPod", format!("error killing pod: {error}"));
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(STOP_RETRY_MAX);
         }
     }
 }

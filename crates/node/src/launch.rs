@@ -4,7 +4,7 @@
 
 use api::k8s::api::core::v1::Container;
 use jiff::Timestamp;
-use sandbox::cri::{ContainerConfig, RuntimeError};
+use sandbox::cri::{ContainerConfig, PodSandboxConfig, RuntimeError};
 
 use crate::container;
 use crate::cx::Cx;
@@ -76,6 +76,23 @@ fn waits_for_network(cx: &Cx) -> bool {
     true
 }
 
+/// In a task of its own: broken off halfway, a sandbox would be nobody's and stay for ever. Whoever ends the pod waits for `making`.
+async fn make_sandbox(cx: &Cx, config: PodSandboxConfig) -> Result<(), String> {
+    let turn = cx.shared.making.clone().lock_owned().await;
+    let cx = cx.clone();
+    let making = tokio::spawn(async move {
+        let id = cx.node.runtime.run_pod_sandbox(config).await.map_err(|error| error.to_string())?;
+        let mut memory = cx.shared.lock();
+        if !memory.sandbox_ids.contains(&id) {
+            memory.sandbox_ids.push(id);
+        }
+        drop(memory);
+        drop(turn);
+        Ok(())
+    });
+    making.await.unwrap_or_else(|error| Err(error.to_string()))
+}
+
 async fn create_sandbox(cx: &Cx, attempt: u32) -> bool {
     if !volumes(cx).await {
         return false;
@@ -85,17 +102,13 @@ async fn create_sandbox(cx: &Cx, attempt: u32) -> bool {
     }
     let config = sandbox_config::of(cx, attempt);
     let made = match runtime_class::check(cx).await {
-        Ok(()) => cx.node.runtime.run_pod_sandbox(config).await.map_err(|error| error.to_string()),
+        Ok(()) => make_sandbox(cx, config).await,
         Err(why) => Err(why),
     };
     match made {
-        Ok(id) => {
+        Ok(()) => {
             cx.succeeded("sandbox");
-            let mut memory = cx.shared.lock();
-            memory.retry_at.remove("");
-            if !memory.sandbox_ids.contains(&id) {
-                memory.sandbox_ids.push(id);
-            }
+            cx.shared.lock().retry_at.remove("");
             true
         }
         Err(error) => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use api::Clock;
+use basics::tasks::for_ever;
 use api::k8s::api::core::v1::{ObjectReference, Pod, PodStatus, Service};
 use client::{Client, Informer, Recorder};
 use jiff::Timestamp;
@@ -128,11 +129,11 @@ impl Node {
         // From before the first look: what happens in between is not missed.
         let events = node.runtime.events();
         let own = tokio::spawn(node.clone().run_pods(events)).abort_handle();
-        let logs = tokio::spawn(rotate::keep(node.clone())).abort_handle();
         let status = tokio::spawn(node.clone().run_status()).abort_handle();
-        let mirrors = tokio::spawn(mirror_pods::keep(node.clone())).abort_handle();
-        node.tasks.lock().extend([own, status, logs, mirrors]);
-        node.own(tokio::spawn(image_gc::keep(node.clone())));
+        node.tasks.lock().extend([own, status]);
+        node.keep("container logs", rotate::keep);
+        node.keep("mirror pods", mirror_pods::keep);
+        node.keep("image collection", image_gc::keep);
         if !node.config.settings.shutdown.is_empty() {
             node.own(tokio::spawn(logind::follow(node.clone())));
         }
@@ -193,6 +194,15 @@ impl Node {
             self.status_changed.notify_one();
             self.pods.lock().values().for_each(|handle| handle.shared.wake.notify_one());
         }
+    }
+
+    /// Runs it for as long as the node; anew should it panic.
+    fn keep<F>(self: &Arc<Self>, name: &'static str, keep: impl Fn(Arc<Self>) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let node = self.clone();
+        self.own(tokio::spawn(for_ever(name, move || keep(node.clone()))));
     }
 
     /// Ends the task with the node.
@@ -300,11 +310,10 @@ impl Node {
     async fn run_status(self: Arc<Self>) {
         self.events.normal(&self.reference(), "Starting", "Starting kubelet.");
         self.look_around();
-        self.own(tokio::spawn(eviction::keep(self.clone())));
+        self.keep("eviction", eviction::keep);
         let written = register::register(&self).await;
         self.mirrors_stale.notify_one();
-        let lease = tokio::spawn(lease::keep(self.clone())).abort_handle();
-        self.tasks.lock().push(lease);
+        self.keep("lease", lease::keep);
         register::keep(self.clone(), written).await;
     }
 

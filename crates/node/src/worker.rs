@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use api::k8s::api::core::v1::{Pod, PodStatus};
 use api::Status;
+use basics::tasks::for_ever;
 use client::{DeleteOptions, PatchKind, Preconditions};
 use jiff::{SignedDuration, Timestamp};
 use sandbox::cri::ContainerState;
@@ -96,11 +97,19 @@ impl Worker {
             memory.sandbox_ids = sandbox_ids;
             memory.status = pod.status.clone().unwrap_or_default();
         }
-        let (sender, receiver) = watch::channel(Desired { pod: pod.clone(), gone: false });
-        let worker = Worker {
+        let (desired, receiver) = watch::channel(Desired { pod, gone: false });
+        let (node, known) = (node.clone(), shared.clone());
+        // A panic costs the pod a moment, not its care for ever.
+        tokio::spawn(for_ever("pod worker", move || Self::new(&node, &known, &receiver).run()));
+        Handle { desired, shared }
+    }
+
+    fn new(node: &Arc<Node>, shared: &Arc<Shared>, desired: &watch::Receiver<Desired>) -> Self {
+        let pod = desired.borrow().pod.clone();
+        Self {
             node: node.clone(),
             shared: shared.clone(),
-            desired: receiver,
+            desired: desired.clone(),
             probes: ProbeSet::default(),
             doing: Doing::Nothing,
             work: None,
@@ -114,9 +123,7 @@ impl Worker {
             generation: pod.metadata.generation,
             mirror_uid: String::new(),
             progress: (false, false),
-        };
-        tokio::spawn(worker.run());
-        Handle { desired: sender, shared }
+        }
     }
 
     fn cx(&self) -> Cx {
@@ -158,8 +165,9 @@ impl Worker {
                 () = until(self.write_again_at) => self.write_again_at = None,
             }
         }
-        self.node.forget(pod::uid(&cx.pod));
+        // In this order: a static pod whose file came back has the same UID, and would lose its folders to this one.
         observe::remove_pod(&cx).await;
+        self.node.forget(pod::uid(&cx.pod));
     }
 
     /// What does not run yet and may not run here fails at once.
@@ -183,7 +191,7 @@ impl Worker {
         others.retain(|other| pod::uid(&other.pod) != pod::uid(&cx.pod) && !pod::is_finished(&other.pod) && !pod::is_terminating(&other.pod));
         others.retain(|other| {
             let memory = other.shared.lock();
-            memory.verdict.is_none() && (!memory.sandbox_ids.is_empty() || age(&other.pod) < age(&cx.pod))
+            memory.verdict.is_none() && !memory.ended && (!memory.sandbox_ids.is_empty() || age(&other.pod) < age(&cx.pod))
         });
         others.into_iter().map(|other| other.pod).collect()
     }

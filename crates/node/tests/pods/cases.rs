@@ -38,7 +38,7 @@ cases!(
     volumes::image_volume, lives::resized, lives::runs_and_ends, lives::env_and_restart, lives::succeeds,
     volumes::init_and_volumes, lives::probes, lives::images, lives::config_errors, streams::logs, streams::exec,
     streams::forwards, streams::over_spdy, lives::hooks_and_grace, lives::sidecars, lives::deadline, lives::limits,
-    volumes::secrets, lives::many, survival::adopted, survival::sandbox_dies, shortage::over_limits,
+    volumes::secrets, lives::many, survival::adopted, survival::sandbox_dies, survival::deleted_too_early, survival::cannot_be_stopped, survival::panic_at_start, shortage::over_limits,
     shortage::short_of_disk, logind::shuts_down, survival::leaves_nothing,
 );
 

@@ -13,7 +13,7 @@ use crate::world::{World, phase, ready, restarts, state};
 /// Grace is kept to the second: not shortened, not lengthened, and not waited for when the process ends by itself.
 pub async fn exact_grace(world: &mut World) {
     let polite = sh("trap 'exit 0' TERM; echo set; while true; do sleep 0.01; done");
-    for (name, container, grace, least) in [("deaf", sh("echo set; sleep 1000"), 1, 1000), ("polite", polite, 25, 0), ("forced", sh("echo set; sleep 1000"), 0, 0)] {
+    for (name, container, grace, least) in [("deaf", sh("echo set; sleep 1000"), 1, 1000), ("polite", polite, 250, 0), ("forced", sh("echo set; sleep 1000"), 0, 0)] {
         world.create(name, json!({"containers": [container]})).await;
         let pod = world.until(name, "ready", ready).await;
         logged(world, &pod, "set\n").await;
@@ -22,8 +22,8 @@ pub async fn exact_grace(world: &mut World) {
         world.gone(name).await;
         let took = begun.elapsed();
         eprint!("({name} {took:?}) ");
-        // Never shorter. How much longer is for the bench to say; a busy machine is slow, but not by the grace that was not waited for.
-        assert!(took >= Duration::from_millis(least) && took < Duration::from_secs(20), "{name}: {took:?}");
+        // Never shorter. How much longer is for the bench to say; a grace that is not to be waited for is longer than our patience.
+        assert!(took >= Duration::from_millis(least), "{name}: {took:?}");
     }
 }
 
@@ -190,13 +190,12 @@ pub async fn hooks_and_grace(world: &mut World) {
     container["lifecycle"] = json!({"postStart": {"exec": {"command": ["touch", "/tmp/hooked"]}}, "preStop": {"exec": {"command": ["touch", "/tmp/bye"]}}});
     world.create("hooks", json!({"containers": [container]})).await;
     let pod = world.until("hooks", "ready", ready).await;
-    world.delete("hooks", 30).await;
-    let begun = Instant::now();
+    // Longer than our patience.
+    world.delete("hooks", 300).await;
     logged(world, &pod, "bye\n").await;
     world.until("hooks", "terminating", |pod| pod.metadata.deletion_timestamp.is_some()).await;
     world.delete("hooks", 1).await;
     world.gone("hooks").await;
-    assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
     let mut container = sh("sleep 1000");
     container["lifecycle"] = json!({"postStart": {"exec": {"command": ["false"]}}});
     world.create("badhook", json!({"terminationGracePeriodSeconds": 0, "restartPolicy": "Never", "containers": [container]})).await;

@@ -12,10 +12,8 @@ use crate::world::{PATIENCE, World, ready};
 
 pub async fn registers(world: &mut World) {
     let nodes = Informer::<Node>::of(&world.client, None).start();
-    let begun = Instant::now();
+    // The next report is due long after our patience is over.
     tokio::time::timeout(PATIENCE, nodes.until(|cache| cache.get("", "node1").is_some_and(|n| is_ready(&n)))).await.expect("ready");
-    // Long before the next report is due, however busy the machine is.
-    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     let node = nodes.cache().get("", "node1").unwrap();
     assert_eq!(node.metadata.labels.as_ref().unwrap()["kubernetes.io/hostname"], "node1");
     assert_eq!(node.status.as_ref().unwrap().node_info.as_ref().unwrap().kubelet_version, "v1.36.2");
@@ -37,7 +35,7 @@ pub async fn speaks_up(world: &mut World) {
     assert!(!is_ready(&given_up));
     let version = |node: &Node| node.metadata.resource_version.as_deref().and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
     let well = nodes.until(|cache| cache.get("", "node1").is_some_and(|node| is_ready(&node) && version(&node) > version(&given_up)));
-    tokio::time::timeout(Duration::from_secs(8), well).await.expect("Ready long before the next report is due");
+    tokio::time::timeout(PATIENCE, well).await.expect("Ready long before the next report is due");
 }
 
 /// Another address of the machine is the node's, and its pods'.
@@ -140,6 +138,16 @@ pub async fn static_pods(world: &mut World) {
     write("two");
     let same = world.until("web-node1", "ready", ready).await;
     assert_eq!(container(&same), container(&second));
+    // Away and back, it is the same pod by its UID: what was before takes nothing away from what is.
+    for _ in 0..2 {
+        let before = world.pods.cache().get("default", "web-node1").expect("a mirror");
+        std::fs::remove_file(&file).expect("removed");
+        world.until_gone_or("web-node1", |pod| pod.metadata.uid != before.metadata.uid).await;
+        write("two");
+        let again = world.until("web-node1", "another container", |pod| container(pod) != container(&before) && pod.metadata.uid != before.metadata.uid && ready(pod)).await;
+        logs(world, "two\n").await;
+        assert!(world.dir.join("kubelet/pods").join(annotation(&again, "hash")).exists());
+    }
     std::fs::remove_file(&file).expect("removed");
     world.gone("web-node1").await;
 }

@@ -6,7 +6,7 @@ use api::k8s::api::core::v1::Pod;
 use serde_json::json;
 
 use super::sh;
-use crate::world::{PATIENCE, World, ready, restarts};
+use crate::world::{PANICS, PATIENCE, World, ready, restarts};
 
 pub async fn adopted(world: &mut World) {
     // Rarely probed: what was known before the restart must hold until the next probe.
@@ -59,6 +59,61 @@ pub async fn sandbox_dies(world: &mut World) {
     world.event("dies", "SandboxChanged: Pod sandbox changed, it will be killed and re-created.").await;
     world.delete("dies", 0).await;
     world.gone("dies").await;
+}
+
+async fn removed(world: &World, sandbox: &str) {
+    let folder = world.dir.join("root/sandboxes").join(sandbox);
+    let begun = Instant::now();
+    while folder.exists() {
+        assert!(begun.elapsed() < PATIENCE, "{folder:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A pod that is deleted while its sandbox is being made takes that along: nobody else knows of it.
+pub async fn deleted_too_early(world: &mut World) {
+    let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    *world.network.slow.lock() = Some(("early".to_owned(), gate.clone()));
+    let mut waiting = world.network.waiting.subscribe();
+    world.create("early", json!({"terminationGracePeriodSeconds": 0, "containers": [sh("sleep 1000")]})).await;
+    let sandbox = tokio::time::timeout(PATIENCE, waiting.wait_for(Option::is_some)).await.expect("in time").expect("a network").clone().unwrap();
+    assert!(world.dir.join("root/sandboxes").join(&sandbox).exists());
+    world.delete("early", 0).await;
+    world.gone("early").await;
+    // Another pod's whole life: by then the agent has heard of it.
+    world.create("other", json!({"terminationGracePeriodSeconds": 0, "containers": [sh("sleep 1000")]})).await;
+    world.until("other", "ready", ready).await;
+    gate.add_permits(1);
+    removed(world, &sandbox).await;
+    *world.network.slow.lock() = None;
+    world.delete("other", 0).await;
+    world.gone("other").await;
+}
+
+/// A panic amid a pod's start costs it a moment.
+pub async fn panic_at_start(world: &mut World) {
+    PANICS.store(true, std::sync::atomic::Ordering::Relaxed);
+    let mut container = sh("sleep 1000");
+    container["image"] = json!("panics");
+    world.create("panic", json!({"terminationGracePeriodSeconds": 0, "containers": [container]})).await;
+    world.until("panic", "ready", ready).await;
+    assert!(!PANICS.load(std::sync::atomic::Ordering::Relaxed));
+    world.delete("panic", 0).await;
+    world.gone("panic").await;
+}
+
+/// What holds a pod's network does not let go of it: the pod has not ended, and nothing of it stays for good.
+pub async fn cannot_be_stopped(world: &mut World) {
+    world.create("stuck", json!({"terminationGracePeriodSeconds": 1, "containers": [sh("sleep 1000")]})).await;
+    let pod = world.until("stuck", "ready", ready).await;
+    let sandboxes = || -> Vec<String> { std::fs::read_dir(world.dir.join("root/sandboxes")).unwrap().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect() };
+    let of_pod = |id: &String| std::fs::read_to_string(world.dir.join("root/sandboxes").join(id).join("config.json")).is_ok_and(|text| text.contains(pod.metadata.uid.as_deref().unwrap()));
+    let sandbox = sandboxes().into_iter().find(of_pod).expect("its sandbox");
+    *world.network.stuck.lock() = ("stuck".to_owned(), 4);
+    world.delete("stuck", 1).await;
+    world.gone("stuck").await;
+    assert_eq!(world.network.stuck.lock().1, 0, "the API was told too early");
+    removed(world, &sandbox).await;
 }
 
 /// Removal follows deletion: folders, logs, mounts.

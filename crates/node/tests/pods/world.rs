@@ -3,11 +3,14 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use api::k8s::api::core::v1::{ConfigMap, Event, Pod, ServiceAccount};
 use api::world::SystemClock;
 use client::{Client, Informer, ListOptions};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, watch};
 use node::{Credentials, ImageError, ImageInfo, Images, Node, RunConfig};
 use sandbox::cri::{BoxFuture, PodNetwork, PodSandboxConfig};
 use serde_json::{Value, json};
@@ -15,19 +18,40 @@ use serde_json::{Value, json};
 /// No single step of a test may take longer.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-struct NoNetwork;
+/// Nothing but loopback; it can be told to be slow, and to fail.
+#[derive(Default)]
+pub struct NoNetwork {
+    /// Attaching the pod of that name waits for the semaphore.
+    pub slow: Mutex<Option<(String, Arc<Semaphore>)>>,
+    /// The sandbox that waits.
+    pub waiting: watch::Sender<Option<String>>,
+    /// So often the pod of that name cannot be detached.
+    pub stuck: Mutex<(String, u32)>,
+}
 
 impl PodNetwork for NoNetwork {
-    fn attach<'a>(&'a self, _: &'a str, namespace: &'a Path, _: &'a PodSandboxConfig) -> BoxFuture<'a, Result<Vec<IpAddr>, String>> {
+    fn attach<'a>(&'a self, id: &'a str, namespace: &'a Path, config: &'a PodSandboxConfig) -> BoxFuture<'a, Result<Vec<IpAddr>, String>> {
         let namespace = namespace.to_owned();
         Box::pin(async move {
+            let gate = self.slow.lock().clone().filter(|(name, _)| *name == config.metadata.name);
+            if let Some((_, gate)) = gate {
+                self.waiting.send_replace(Some(id.to_owned()));
+                gate.acquire().await.map_err(|e| e.to_string())?.forget();
+            }
             // A thread of its own, for it enters the namespace and never comes back.
             std::thread::spawn(move || loopback_up(&namespace)).join().map_err(|_| "panicked".to_owned())?.map_err(|e| e.to_string())?;
             Ok(vec![IpAddr::from([10, 244, 0, 7])])
         })
     }
-    fn detach<'a>(&'a self, _: &'a str, _: &'a PodSandboxConfig) -> BoxFuture<'a, Result<(), String>> {
-        Box::pin(async { Ok(()) })
+    fn detach<'a>(&'a self, _: &'a str, config: &'a PodSandboxConfig) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async {
+            let mut stuck = self.stuck.lock();
+            if stuck.0 != config.metadata.name || stuck.1 == 0 {
+                return Ok(());
+            }
+            stuck.1 -= 1;
+            Err("not now".to_owned())
+        })
     }
 }
 
@@ -45,17 +69,23 @@ fn loopback_up(namespace: &Path) -> std::io::Result<()> {
     if failed < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Whether looking for the image `panics` does.
+pub static PANICS: AtomicBool = AtomicBool::new(false);
+
 /// Knows `busybox` only.
 struct Busybox(PathBuf);
 
 impl Images for Busybox {
     fn find<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Option<ImageInfo>, ImageError>> {
         Box::pin(async move {
+            if reference == "panics" && PANICS.swap(false, Ordering::Relaxed) {
+                panic!("on purpose");
+            }
             if reference.starts_with('/') {
                 return Err(ImageError::Invalid(format!("couldn't parse image reference {reference:?}: invalid reference format")));
             }
             let config = RunConfig { entrypoint: vec![], cmd: vec!["sh".into()], env: vec!["PATH=/bin".into()], ..RunConfig::default() };
-            Ok((reference == "busybox").then(|| ImageInfo { id: "sha256:0123".into(), layers: vec![self.0.clone()], config, ..ImageInfo::default() }))
+            Ok(matches!(reference, "busybox" | "panics").then(|| ImageInfo { id: "sha256:0123".into(), layers: vec![self.0.clone()], config, ..ImageInfo::default() }))
         })
     }
     fn pull<'a>(&'a self, _: &'a str, _: &'a [Credentials]) -> BoxFuture<'a, Result<ImageInfo, ImageError>> {
@@ -91,6 +121,7 @@ pub struct World {
     pub pods: Informer<Pod>,
     pub events: Informer<Event>,
     pub node: Arc<Node>,
+    pub network: Arc<NoNetwork>,
     runtime: sandbox::Config,
 }
 
@@ -111,17 +142,18 @@ impl World {
         // What the controllers make in every namespace.
         let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "default"}});
         client.of::<ServiceAccount>(Some("default")).create(&serde_json::from_value(account).unwrap()).await.expect("service account");
+        let network = Arc::new(NoNetwork::default());
         let runtime = sandbox::Config {
             root_dir: dir.join("root"),
             state_dir: dir.join("state"),
             shim_exe: std::env::current_exe().expect("own path"),
-            network: Arc::new(NoNetwork),
+            network: network.clone(),
         };
         let pods = Informer::<Pod>::of(&client, None).start();
         pods.synced().await;
         let node = Self::start_node(&dir, &client, &runtime, |_| {});
         let events = Informer::<Event>::of(&client, None).start();
-        let world = Self { dir, client, pods, events, node, runtime };
+        let world = Self { dir, client, pods, events, node, network, runtime };
         world.config_map("kube-root-ca.crt", json!({"ca.crt": "CA"})).await;
         world
     }
@@ -175,6 +207,11 @@ impl World {
 
     pub async fn gone(&self, name: &str) {
         tokio::time::timeout(PATIENCE, self.pods.until(|cache| !cache.contains("default", name))).await.unwrap_or_else(|_| panic!("{name} is still there"));
+    }
+
+    /// Until it is gone, or the one that is there is `another`.
+    pub async fn until_gone_or(&self, name: &str, another: impl Fn(&Pod) -> bool) {
+        tokio::time::timeout(PATIENCE, self.pods.until(|cache| cache.get("default", name).is_none_or(|pod| another(&pod)))).await.unwrap_or_else(|_| panic!("{name} is still there"));
     }
 
     pub async fn delete(&self, name: &str, grace: i64) {
