@@ -24,13 +24,20 @@ pub async fn keep(node: Arc<Node>) {
         for cx in node.all() {
             let logs: Vec<(String, PathBuf)> = cx.shared.lock().runtime.containers.iter().filter(|c| c.state == ContainerState::Running).map(|c| (c.id.clone(), c.log_path.clone())).collect();
             for (id, path) in logs {
-                if fs::metadata(&path).is_ok_and(|m| m.len() >= settings.log_max_bytes)
-                    && let Err(error) = rotate(&node, &id, &path).await
-                {
+                if let Err(error) = look_at(&node, &id, &path).await {
                     tracing::warn!(log = %path.display(), error, "cannot rotate the log");
                 }
             }
         }
+    }
+}
+
+async fn look_at(node: &Node, id: &str, path: &Path) -> Result<(), String> {
+    match fs::metadata(path) {
+        Ok(found) if found.len() >= node.config.settings.log_max_bytes => rotate(node, id, path).await,
+        // Whoever set it aside was killed before the runtime knew: it writes to a file that nobody reads, and nobody would rotate.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => node.runtime.reopen_container_log(id).await.map_err(|error| error.to_string()),
+        _ => Ok(()),
     }
 }
 
