@@ -10,7 +10,7 @@ use client::BoxFuture;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -22,6 +22,16 @@ use crate::node::Node;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// As upstream's: who connects and asks nothing does not stay.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(32);
+
+/// For connections from elsewhere.
+fn http1() -> hyper::server::conn::http1::Builder {
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder
+}
 
 /// Whatever a connection can be.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -58,7 +68,7 @@ async fn serve_guarded(stream: TlsStream<TcpStream>, node: Arc<Node>, access: Ar
     let served = if http2 {
         hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await
     } else {
-        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await
+        http1().serve_connection(TokioIo::new(stream), service).with_upgrades().await
     };
     if let Err(error) = served {
         tracing::debug!(%error, "a connection to the agent ended");
@@ -91,11 +101,10 @@ const READ_ONLY: [&str; 5] = ["/healthz", "/pods", "/stats/summary", "/metrics",
 pub fn serve_read_only(listener: TcpListener, node: Arc<Node>, mut shutdown: watch::Receiver<bool>) -> BoxFuture<'static, ()> {
     Box::pin(async move {
         loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+            let (stream, _) = tokio::select! {
+                accepted = basics::listen::accept(&listener, "the agent's read-only port") => accepted,
                 _ = shutdown.wait_for(|stop| *stop) => return,
             };
-            let Ok((stream, _)) = accepted else { continue };
             let node = node.clone();
             let service = service_fn(move |request: Request<Incoming>| {
                 let node = node.clone();
@@ -105,7 +114,7 @@ pub fn serve_read_only(listener: TcpListener, node: Arc<Node>, mut shutdown: wat
                 }
             });
             tokio::spawn(async move {
-                if let Err(error) = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
+                if let Err(error) = http1().serve_connection(TokioIo::new(stream), service).await {
                     tracing::debug!(%error, "a connection to the read-only port ended");
                 }
             });

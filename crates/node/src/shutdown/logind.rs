@@ -8,6 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::node::Node;
 use crate::shutdown::dbus::{Argument, Bus, DbusError, INTERFACE, MEMBER, Reader};
 
@@ -19,7 +21,9 @@ pub const CONF_DIR: &str = "/etc/systemd/logind.conf.d";
 const DROP_IN: &str = "99-kubelet.conf";
 /// Upstream's, and by whom: a kubelet of others may have left one here, which is not ours to take away.
 const HEAD: &str = "# Kubelet logind override\n# coracle's: its reset removes this file\n";
+/// Doubled each time: one that will not wait as long as wanted is not to be told to read its configuration anew every second.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// logind reads its configuration anew a moment after it is asked to.
 const RELOAD_PAUSE: Duration = Duration::from_millis(100);
 const RELOAD_ATTEMPTS: u32 = 5;
@@ -142,11 +146,17 @@ pub async fn follow(node: Arc<Node>) {
         tracing::info!(bus = %socket.display(), "no system bus here: who shuts this machine down says so by SIGPWR or `coracle down --node-shutdown`");
         return;
     }
+    let mut pause = RECONNECT_PAUSE;
     loop {
+        let begun = Instant::now();
         if let Err(error) = follow_once(&node, &socket).await {
             tracing::warn!(%error, "cannot follow logind; the pods are not ended when the machine shuts down until it can");
         }
-        tokio::time::sleep(RECONNECT_PAUSE).await;
+        if begun.elapsed() > RECONNECT_PAUSE_MAX {
+            pause = RECONNECT_PAUSE;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RECONNECT_PAUSE_MAX);
     }
 }
 
