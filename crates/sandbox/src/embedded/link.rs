@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::Interest;
@@ -27,6 +28,8 @@ pub struct Link {
     execs: Mutex<HashMap<String, oneshot::Sender<i32>>>,
 }
 
+/// Before we try again to connect to a shim when this process was the one that could not.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 /// Exit code of a container whose end nobody saw.
 const UNSEEN: i32 = 137;
 
@@ -90,6 +93,20 @@ impl Link {
     }
 }
 
+/// `None`: the shim is no more. That we cannot connect for another reason (no descriptor is left) says nothing of the shim, and its pod must not die of it.
+async fn reconnect(inner: &Inner, sandbox: &Sandbox) -> Option<Arc<Link>> {
+    loop {
+        match inner.connect(sandbox) {
+            Ok(link) => return Some(link),
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => return None,
+            Err(error) => {
+                tracing::warn!(sandbox = sandbox.id, %error, "cannot connect to a shim again");
+                tokio::time::sleep(RECONNECT_PAUSE).await;
+            }
+        }
+    }
+}
+
 /// Listens to the shim until it ends.
 pub async fn follow(inner: Arc<Inner>, sandbox: Arc<Sandbox>, link: Arc<Link>) {
     let mut link = link;
@@ -99,10 +116,10 @@ pub async fn follow(inner: Arc<Inner>, sandbox: Arc<Sandbox>, link: Arc<Link>) {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => tracing::warn!(sandbox = sandbox.id, %error, "message of a shim not understood"),
             Ok(None) | Err(_) => {
                 link.close();
-                match inner.connect(&sandbox) {
+                match reconnect(&inner, &sandbox).await {
                     // It cut us off because we were slow; its greeting brings us up to date.
-                    Ok(again) => link = again,
-                    Err(_) => break,
+                    Some(again) => link = again,
+                    None => break,
                 }
             }
         }
