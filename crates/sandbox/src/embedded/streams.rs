@@ -49,10 +49,9 @@ impl Inner {
         // The pipes are read while the process runs, or it would stop when they are full; what was read stays when time is up.
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let mut exit = std::pin::pin!(exit);
-        let (mut stdout, mut stderr) = (stdout.take(MAX_OUTPUT), stderr.take(MAX_OUTPUT));
         let exit_code = {
             let mut read = std::pin::pin!(async {
-                let _ = tokio::join!(stdout.read_to_end(&mut out), stderr.read_to_end(&mut err));
+                tokio::join!(keep(stdout, &mut out), keep(stderr, &mut err));
             });
             let mut read_all = false;
             let wait = async {
@@ -170,6 +169,13 @@ impl Inner {
         let reason = refused.map(|error| error.to_string()).unwrap_or_default();
         Err(RuntimeError::Failed { operation: "port forward", message: format!("failed to connect to localhost:{port} inside namespace {sandbox_id:?}: {reason}") })
     }
+}
+
+/// Reads to the end. What is too much is read as well, else whoever writes it would stand still.
+async fn keep(mut stream: pipe::Receiver, kept: &mut Vec<u8>) {
+    // What was read stays when there was an error.
+    let _ = (&mut stream).take(MAX_OUTPUT).read_to_end(kept).await;
+    let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
 }
 
 fn not_running(state: &str) -> RuntimeError {
