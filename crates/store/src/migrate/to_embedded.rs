@@ -26,6 +26,17 @@ fn beside(dir: &Path, what: &str) -> PathBuf {
     name.into()
 }
 
+/// In one step where the file system can: were we killed with neither in place, a server would begin an empty cluster there.
+fn put_into_place(dir: &Path, incoming: &Path, outgoing: &Path) -> Result<(), MoveError> {
+    if dir.exists() {
+        if rustix::fs::renameat_with(rustix::fs::CWD, incoming, rustix::fs::CWD, dir, rustix::fs::RenameFlags::EXCHANGE).is_ok() {
+            return Ok(());
+        }
+        fs::rename(dir, outgoing).map_err(MoveError::io("set aside", dir))?;
+    }
+    fs::rename(incoming, dir).map_err(MoveError::io("put into place", dir))
+}
+
 /// `replace`: a cluster that is in the folder goes. One that was moved away goes in any case: it is the older copy.
 pub async fn to_embedded(config: &RemoteConfig, dir: &Path, replace: bool, tell: impl Fn(Step)) -> Result<Moved, MoveError> {
     let client = Client::new(config.client.clone())?;
@@ -79,14 +90,35 @@ pub async fn to_embedded(config: &RemoteConfig, dir: &Path, replace: bool, tell:
     if outgoing.exists() {
         fs::remove_dir_all(&outgoing).map_err(MoveError::io("remove", &outgoing))?;
     }
-    if dir.exists() {
-        fs::rename(dir, &outgoing).map_err(MoveError::io("set aside", dir))?;
-    }
-    fs::rename(&incoming, dir).map_err(MoveError::io("put into place", dir))?;
+    put_into_place(dir, &incoming, &outgoing)?;
     let above = dir.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
     sync_dir(above).map_err(MoveError::io("sync", above))?;
-    if outgoing.exists() {
-        fs::remove_dir_all(&outgoing).map_err(MoveError::io("remove", &outgoing))?;
+    // What was there before is in one of them.
+    for old in [&outgoing, &incoming] {
+        if old.exists() {
+            fs::remove_dir_all(old).map_err(MoveError::io("remove", old))?;
+        }
     }
     Ok(Moved { objects: objects.len() as u64, revision, resumed: 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_is_there_at_any_moment() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dir, incoming, outgoing) = (folder.path().join("store"), folder.path().join("store.incoming"), folder.path().join("store.outgoing"));
+        let make = |path: &Path, text: &str| fs::create_dir(path).and_then(|()| fs::write(path.join("what"), text)).unwrap();
+        let what = |path: &Path| fs::read_to_string(path.join("what")).ok();
+        make(&incoming, "first");
+        put_into_place(&dir, &incoming, &outgoing).unwrap();
+        assert_eq!((what(&dir).as_deref(), incoming.exists()), (Some("first"), false));
+        make(&incoming, "second");
+        put_into_place(&dir, &incoming, &outgoing).unwrap();
+        assert_eq!(what(&dir).as_deref(), Some("second"));
+        // Exchanged, not set aside first; or, where that cannot be, set aside.
+        assert_eq!(what(&incoming).or(what(&outgoing)).as_deref(), Some("first"));
+    }
 }
