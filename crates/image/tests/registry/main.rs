@@ -225,5 +225,5 @@ async fn no_network_fails_soon() {
     assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
     let start_text = "failed to pull and unpack image \"registry.invalid/nosuch:latest\": failed to resolve reference \"registry.invalid/nosuch:latest\": failed to do request: Get \"https://registry.invalid/v2/nosuch/manifests/latest\": dial tcp: lookup registry.invalid";
     assert!(error.to_string().starts_with(start_text), "{error}");
-    assert!(start.elapsed() < Duration::from_secs(15));
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }

@@ -143,7 +143,7 @@ fn a_sleeping_watch_is_woken() {
     let waiting = runtime.spawn(async move { watch.next().await });
     put(&*store, "b/1", "1").unwrap();
     put(&*store, "a/1", "1").unwrap();
-    let item = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), waiting).await }).unwrap().unwrap();
+    let item = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), waiting).await }).unwrap().unwrap();
     assert!(matches!(item, Some(WatchItem::Event(event)) if event.revision == 3));
 }
 
