@@ -9,7 +9,7 @@ use ::api::{Resource, Status};
 use serde_json::Value;
 
 use crate::api::{Api, Context};
-use crate::authorization::Attributes;
+use crate::authorization::{Attributes, rbac};
 use crate::registry::text;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
@@ -100,12 +100,32 @@ pub fn uncovered(owner: &[Value], wanted: &[Value]) -> Vec<Value> {
         .collect()
 }
 
+/// Whether nothing changes but what the garbage collector changes (`IsOnlyMutatingGCFields`). A label, say, is no trifle: by it a role's rules come into the aggregated ones.
+fn is_for_garbage(new: &Value, old: &Value) -> bool {
+    let rest = |object: &Value| {
+        let mut object = object.clone();
+        if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            for field in ["ownerReferences", "finalizers", "selfLink", "managedFields", "resourceVersion"] {
+                meta.remove(field);
+            }
+        }
+        object
+    };
+    rest(new) == rest(old)
+}
+
+fn aggregates(role: &Value) -> bool {
+    role.pointer("/aggregationRule/clusterRoleSelectors").and_then(Value::as_array).is_some_and(|selectors| !selectors.is_empty())
+}
+
 /// Called with every create and update of a role or binding.
 pub fn check(api: &Api, row: &Resource, namespace: Option<&str>, new: &Value, old: Option<&Value>, cx: &Context) -> Result<(), Status> {
     if row.group != GROUP || cx.user.is_master() {
         return Ok(());
     }
-    let same = |field: &str| old.is_some_and(|old| old.get(field) == new.get(field));
+    if old.is_some_and(|old| is_for_garbage(new, old)) {
+        return Ok(());
+    }
     let name = text(new, "/metadata/name");
     let may = |verb: &str, resource: &str, name: &str| {
         let asked = Attributes { verb: verb.into(), group: GROUP.into(), resource: resource.into(), namespace: namespace.unwrap_or("").into(), name: name.into(), ..Attributes::default() };
@@ -114,21 +134,16 @@ pub fn check(api: &Api, row: &Resource, namespace: Option<&str>, new: &Value, ol
     let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
     let wanted = match &*row.plural {
         "roles" | "clusterroles" => {
-            if same("rules") && same("aggregationRule") || may("escalate", &row.plural, name) {
+            // Who creates names no object: one name's `escalate` does not help.
+            if may("escalate", &row.plural, if old.is_some() { name } else { "" }) {
                 return Ok(());
             }
-            let mut wanted = list(new.get("rules"));
-            if new.get("aggregationRule").is_some_and(Value::is_object) {
-                // Whoever aggregates may come to grant anything.
-                wanted.push(serde_json::json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
-                wanted.push(serde_json::json!({"verbs": ["*"], "nonResourceURLs": ["*"]}));
-            }
-            wanted
+            list(new.get("rules"))
         }
         _ => {
             let (kind, role) = (text(new, "/roleRef/kind"), text(new, "/roleRef/name"));
             let cluster = kind == "ClusterRole";
-            if same("roleRef") && same("subjects") || may("bind", if cluster { "clusterroles" } else { "roles" }, role) {
+            if may("bind", if cluster { "clusterroles" } else { "roles" }, role) {
                 return Ok(());
             }
             let (key, plural) = if cluster { (format!("/registry/clusterroles/{role}"), "clusterroles") } else { (format!("/registry/roles/{}/{role}", namespace.unwrap_or("")), "roles") };
@@ -138,12 +153,18 @@ pub fn check(api: &Api, row: &Resource, namespace: Option<&str>, new: &Value, ol
     };
     let (resources, paths, _) = api.authorizer.rules(&*api.store, &cx.user, namespace.unwrap_or(""));
     let owner: Vec<Value> = resources.into_iter().chain(paths).collect();
-    let missing = missing(&owner, &wanted);
-    if missing.is_empty() {
+    let lacking = missing(&owner, &wanted);
+    if lacking.is_empty() {
+        // Whoever aggregates may come to grant anything; whoever ceases to may keep others from tightening it.
+        let everything = [rbac::Rule::everything().shown(), rbac::Rule::every_path().shown()];
+        let aggregating = &*row.plural == "clusterroles" && (aggregates(new) || old.is_some_and(aggregates));
+        if aggregating && !missing(&owner, &everything).is_empty() {
+            return Err(Status::forbidden(GROUP, &row.plural, name, "must have cluster-admin privileges to use the aggregationRule"));
+        }
         return Ok(());
     }
     let groups = cx.user.groups.iter().map(|group| format!("{group:?}")).collect::<Vec<_>>().join(" ");
-    Err(Status::forbidden(GROUP, &row.plural, name, &format!("user {:?} (groups=[{groups}]) is attempting to grant RBAC permissions not currently held:\n{}", cx.user.name, missing.join("\n"))))
+    Err(Status::forbidden(GROUP, &row.plural, name, &format!("user {:?} (groups=[{groups}]) is attempting to grant RBAC permissions not currently held:\n{}", cx.user.name, lacking.join("\n"))))
 }
 
 #[cfg(test)]

@@ -54,7 +54,9 @@ pub async fn apply(api: &Api, user: Arc<User>, headers: &HeaderMap) -> Result<Ar
         let asked = Attributes { verb: "impersonate".into(), group: group.into(), resource: resource.into(), subresource: subresource.into(), namespace: namespace.into(), name: name.into(), ..Attributes::default() };
         authorization::require(api, &user, &asked).await
     };
-    let account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    // What only looks like an account's name is any user's: by it nobody gets the groups of accounts.
+    let is_name = |(namespace, account): &(&str, &str)| ::api::names::dns_label(namespace).is_empty() && ::api::names::dns_subdomain(account).is_empty();
+    let account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')).filter(is_name);
     match account {
         Some((namespace, account)) => ask("", "serviceaccounts", namespace, account, "").await?,
         None => ask("", "users", "", &name, "").await?,

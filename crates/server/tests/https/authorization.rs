@@ -76,6 +76,30 @@ async fn nobody_grants_more_than_they_hold() {
     server.call("POST", BINDINGS, &jane, binding("up", "cluster-admin", "jane").to_string()).await.expect(201);
 }
 
+/// By a label a role's rules come into the aggregated ones: who does not hold them must not put it there.
+#[tokio::test]
+async fn a_label_grants_as_well() {
+    let server = Server::start().await;
+    let roles = format!("{RBAC}/clusterroles");
+    let change = json!([{"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["clusterroles"], "verbs": ["get", "create", "update", "patch"]}]);
+    server.post(&roles, json!({"metadata": {"name": "changer"}, "rules": change})).await.expect(201);
+    server.post(&roles, json!({"metadata": {"name": "secrets"}, "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["*"]}]})).await.expect(201);
+    server.post(&format!("{RBAC}/clusterrolebindings"), binding("jane", "changer", "jane")).await.expect(201);
+    let jane = [("impersonate-user", "jane"), ("content-type", "application/merge-patch+json")];
+    let patch = async |name: &str, patch: Value, code: u16| server.call("PATCH", &format!("{roles}/{name}"), &jane, patch.to_string()).await.expect(code);
+    let label = json!({"metadata": {"labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"}}});
+    let refused = patch("secrets", label.clone(), 403).await;
+    assert!(refused.message().contains("is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"secrets\"], Verbs:[\"*\"]}"), "{}", refused.message());
+    // Of what they hold, and what is the garbage collector's.
+    patch("changer", label, 200).await;
+    patch("secrets", json!({"metadata": {"finalizers": ["example.com/f"]}}), 200).await;
+    // Who aggregates, or ceases to.
+    for aggregation in [json!({"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}), Value::Null] {
+        let refused = patch("view", json!({"aggregationRule": aggregation, "rules": []}), 403).await;
+        assert!(refused.message().ends_with("must have cluster-admin privileges to use the aggregationRule"), "{}", refused.message());
+    }
+}
+
 #[tokio::test]
 async fn aggregated_roles_follow_what_they_select() {
     let server = Server::start().await;
