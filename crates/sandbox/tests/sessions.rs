@@ -4,7 +4,6 @@ mod common;
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use common::{World, text, within};
 use sandbox::cri::*;
