@@ -166,7 +166,10 @@ impl Bench<'_> {
                 }
             }
         }
-        Ok(turns::medians(&figures, &nodes[0]))
+        let medians = turns::medians(&figures, &nodes[0]);
+        // Whatever comes of the next ones, and of removing ten thousand Services: these are there.
+        eprint!("{}", crate::report::table(&medians, &nodes[0]));
+        Ok(medians)
     }
 }
 
