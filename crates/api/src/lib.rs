@@ -8,6 +8,7 @@ pub mod cron;
 pub mod custom;
 pub mod discovery;
 pub mod go;
+pub mod internal;
 pub mod jsonpath;
 pub mod kinds;
 pub mod names;

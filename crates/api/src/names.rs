@@ -206,6 +206,11 @@ pub fn ip(value: &str) -> Vec<String> {
     vec![if zeros { "must not have leading 0s" } else { "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)" }.to_owned()]
 }
 
+/// Whether Go's old parser takes a text for an address, which minded no leading zeros.
+pub fn sloppy_ip(value: &str) -> bool {
+    ip(value).iter().all(|wrong| wrong.contains("leading"))
+}
+
 pub fn port_name(value: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if value.len() > 15 {

@@ -5,6 +5,7 @@
 
 mod check;
 mod duplicates;
+mod equal;
 mod order;
 mod parse;
 mod time;
@@ -184,6 +185,12 @@ const FACTS: &str = concat!(include_str!("schema/schema.txt"), include_str!("sch
 pub fn of(name: &str) -> Option<&'static TypeInfo> {
     let schema: &'static Schema = &SCHEMA;
     schema.types.binary_search_by(|ty| (*ty.name).cmp(name)).ok().map(|at| &schema.types[at])
+}
+
+/// The type of an object that says what it is: `apps/v1`, `Deployment`.
+pub fn of_kind(api_version: &str, kind: &str) -> Option<&'static TypeInfo> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("core", api_version));
+    of(&format!("io.k8s.api.{}.{version}.{kind}", group.split('.').next().unwrap_or(group)))
 }
 
 /// All types, by name.

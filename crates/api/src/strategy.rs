@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::kinds;
-use crate::kinds::json::{child, set_generation, take};
+use crate::kinds::json::{child, set_generation, take, text};
 use crate::resource::Resource;
 use crate::status::Cause;
-use crate::validation::same;
+use crate::validation::{MetadataAgain, same};
 
 /// Who asks, for the few kinds that record it (CertificateSigningRequest).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -68,6 +68,11 @@ pub trait Strategy: Send + Sync {
 
     fn validate_status(&self, _new: &Value, _old: &Value) -> Vec<Cause> {
         Vec::new()
+    }
+
+    /// What the kind looks at again of the metadata of an update, and of one of its status.
+    fn metadata_again(&self) -> [MetadataAgain; 2] {
+        [MetadataAgain::Change; 2]
     }
 
     /// `Warning:` headers.
@@ -135,7 +140,9 @@ pub fn keep_all_but_status(new: &mut Value, old: &Value) {
 /// Generation: the old one, plus one if the spec or one of the `also` fields (paths) differs.
 pub fn bump_generation(new: &mut Value, old: &Value, also: &[&str]) {
     let before = child(old, "metadata.generation").and_then(Value::as_i64);
-    let changed = !same(new.get("spec"), old.get("spec")) || also.iter().any(|path| !same(child(new, path), child(old, path)));
+    let known = crate::schema::of_kind(text(new, "apiVersion"), text(new, "kind")).and_then(|info| info.field("spec"));
+    let unchanged = known.map_or_else(|| same(new.get("spec"), old.get("spec")), |field| field.ty.same(field.pointer, new.get("spec"), old.get("spec")));
+    let changed = !unchanged || also.iter().any(|path| !same(child(new, path), child(old, path)));
     match (before, changed) {
         (_, true) => set_generation(new, before.unwrap_or(0) + 1),
         (Some(before), false) => set_generation(new, before),

@@ -172,6 +172,13 @@ impl Errors {
         self.causes.extend(causes);
     }
 
+    /// For a field that is called otherwise where it was found wrong.
+    pub fn rename_last(&mut self, field: &str) {
+        if let Some(last) = self.causes.last_mut() {
+            last.field = field.to_owned();
+        }
+    }
+
     fn push(&mut self, reason: &str, path: &Path, mut message: String, detail: &str) {
         if !detail.is_empty() {
             message.push_str(": ");
@@ -420,8 +427,45 @@ pub fn carry_over_meta(new: &mut Value, old: &Value) {
     meta.remove("selfLink");
 }
 
-/// What is wrong with the metadata of an update.
-pub fn object_meta_update(new: &Value, old: &Value) -> Vec<Cause> {
+/// Which of the checks of metadata a kind makes again of its own, after those that hold for every update. Nothing new is found but finalizers without a
+/// domain; what was found is told once more, and so often clients find it among the causes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetadataAgain {
+    Neither,
+    /// `ValidateObjectMetaUpdate`
+    Change,
+    /// `ValidateObjectMeta`
+    Whole,
+    /// PersistentVolumes
+    WholeTwice,
+    Both,
+}
+
+/// What is wrong with the metadata of an update (registry/rest's validateCommonFields, and what the kind adds).
+pub fn object_meta_update(resource: &Resource, new: &Value, old: &Value, again: MetadataAgain) -> Vec<Cause> {
+    let whole = object_meta_with(NameRule::PathSegment, resource.namespaced(), new);
+    let change = object_meta_change(new, old, !whole.is_empty());
+    let judged = again != MetadataAgain::Neither && !resource.schema.is_empty() && !takes_any_finalizer(resource);
+    let known = if judged { known_finalizers(new) } else { Vec::new() };
+    let mut causes = whole.clone();
+    causes.extend(change.iter().cloned());
+    if causes.is_empty() && known.is_empty() {
+        return causes;
+    }
+    if matches!(again, MetadataAgain::Change | MetadataAgain::Both) {
+        causes.extend(change.into_iter().chain(known.iter().cloned()));
+    }
+    if again == MetadataAgain::WholeTwice {
+        causes.extend(whole.iter().chain(&known).cloned());
+    }
+    if matches!(again, MetadataAgain::Whole | MetadataAgain::WholeTwice | MetadataAgain::Both) {
+        causes.extend(whole.into_iter().chain(known));
+    }
+    causes
+}
+
+/// `ValidateObjectMetaAccessorUpdate`; `common` says whether what holds for any metadata is still to be looked at.
+fn object_meta_change(new: &Value, old: &Value, common: bool) -> Vec<Cause> {
     let mut errors = Errors::new();
     let path = Path::Root("metadata");
     let (new, old) = (new.get("metadata").unwrap_or(&Value::Null), old.get("metadata").unwrap_or(&Value::Null));
@@ -454,8 +498,10 @@ pub fn object_meta_update(new: &Value, old: &Value) -> Vec<Cause> {
             errors.invalid(&path.child(name), &shown, IMMUTABLE);
         }
     }
-    common_meta(&mut errors, &path, new);
-    managed_fields(&mut errors, &path.child("managedFields"), new);
+    if common {
+        common_meta(&mut errors, &path, new);
+        managed_fields(&mut errors, &path.child("managedFields"), new);
+    }
     errors.into_causes()
 }
 
@@ -574,13 +620,30 @@ mod tests {
         let old = json!({"metadata": {"name": "a", "uid": "1", "resourceVersion": "5", "deletionTimestamp": "2026-01-01T00:00:00Z"}});
         let new = json!({"metadata": {"name": "a", "uid": "2", "finalizers": ["x.io/y"], "deletionTimestamp": "2026-01-01T00:00:00Z"}});
         assert_eq!(
-            lines(&object_meta_update(&new, &old)),
+            lines(&object_meta_change(&new, &old, true)),
             [
                 "FieldValueForbidden metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{\"x.io/y\"}",
                 "FieldValueInvalid metadata.resourceVersion: Invalid value: \"\": must be specified for an update",
                 "FieldValueInvalid metadata.uid: Invalid value: \"2\": field is immutable",
             ]
         );
+    }
+
+    #[test]
+    fn kinds_tell_it_again() {
+        let row = crate::table::table().rows().find(|row| row.plural == "configmaps").unwrap();
+        let meta = |more: Value| {
+            let mut meta = json!({"name": "a", "namespace": "b", "uid": "1", "resourceVersion": "5"});
+            meta.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            json!({"metadata": meta})
+        };
+        let old = meta(json!({}));
+        // How often a label, a finalizer without a domain and a deletion are told.
+        for (again, times) in [(MetadataAgain::Neither, [2, 0, 1]), (MetadataAgain::Change, [3, 1, 2]), (MetadataAgain::Whole, [3, 1, 1]), (MetadataAgain::Both, [4, 2, 2])] {
+            let told = [json!({"labels": {"a b": "c"}}), json!({"finalizers": ["x"]}), json!({"deletionTimestamp": "2026-01-01T00:00:00Z"})];
+            assert_eq!(told.map(|more| object_meta_update(row, &meta(more), &old, again).len()), times, "{again:?}");
+        }
+        assert!(object_meta_update(row, &old, &old, MetadataAgain::Both).is_empty());
     }
 
     #[test]

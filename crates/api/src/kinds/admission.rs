@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::json::{child, child_mut, default, empty, list, list_mut, number, strings, text, default_unset};
-use super::policy::{BUILT_IN, Generation, Policy};
+use super::policy::{BUILT_IN, Generation, Policy, WHOLE};
 use super::workload;
 use crate::names;
 use crate::validation::{Errors, Path};
@@ -35,8 +35,8 @@ fn default_webhooks(object: &mut Value, mutating: bool) {
 
 const WEBHOOKS: Policy = Policy { generation: Generation::Content, unconditional_update: false, check: check_webhooks, ..BUILT_IN };
 
-pub static MUTATING_WEBHOOKS: Policy = Policy { defaults: |object| default_webhooks(object, true), ..WEBHOOKS };
-pub static VALIDATING_WEBHOOKS: Policy = Policy { defaults: |object| default_webhooks(object, false), ..WEBHOOKS };
+pub static MUTATING_WEBHOOKS: Policy = Policy { metadata_again: WHOLE, defaults: |object| default_webhooks(object, true), ..WEBHOOKS };
+pub static VALIDATING_WEBHOOKS: Policy = Policy { metadata_again: WHOLE, defaults: |object| default_webhooks(object, false), ..WEBHOOKS };
 
 fn check_webhooks(errors: &mut Errors, object: &Value) {
     let path = Path::Root("webhooks");
@@ -178,16 +178,18 @@ pub(super) fn client_config(errors: &mut Errors, path: &Path, config: &Value) {
                     }
                 }
                 Some((scheme, _)) => errors.invalid(&path, scheme, &format!("'https' is the only allowed URL scheme{FORM}")),
+                // As Go's url.Parse has it: nothing before the first colon.
+                None if url.starts_with(':') => errors.required(&path, &format!("url must be a valid URL: parse {}: missing protocol scheme{FORM}", crate::validation::go_quote(url))),
                 None => errors.invalid(&path, "", &format!("'https' is the only allowed URL scheme{FORM}")),
             }
         }
         (None, Some(service)) => {
             let path = path.child("service");
-            if text(service, "name").is_empty() {
-                errors.required(&path.child("name"), "");
-            }
-            if text(service, "namespace").is_empty() {
-                errors.required(&path.child("namespace"), "");
+            // Each under the other's field: upstream's call has them in the wrong order.
+            for (field, told) in [("namespace", "name"), ("name", "namespace")] {
+                if text(service, field).is_empty() {
+                    errors.required(&path.child(told), "");
+                }
             }
             let port = number(service, "port").unwrap_or(0);
             let wrong = names::port_number(port);
@@ -418,8 +420,8 @@ const CEL_RESERVED: [&str; 22] = [
 
 const POLICY: Policy = Policy { generation: Generation::Spec, unconditional_update: false, defaults: default_policy, ..BUILT_IN };
 
-pub static VALIDATING_POLICY: Policy = Policy { status: true, status_keeps_metadata: true, check: |errors, object| check_policy(errors, object, "validations"), ..POLICY };
-pub static MUTATING_POLICY: Policy = Policy { check: |errors, object| check_policy(errors, object, "mutations"), ..POLICY };
+pub static VALIDATING_POLICY: Policy = Policy { metadata_again: WHOLE, status: true, status_keeps_metadata: true, check: |errors, object| check_policy(errors, object, "validations"), ..POLICY };
+pub static MUTATING_POLICY: Policy = Policy { metadata_again: WHOLE, check: |errors, object| check_policy(errors, object, "mutations"), ..POLICY };
 
 const BINDING: Policy = Policy {
     generation: Generation::Spec,
@@ -429,8 +431,8 @@ const BINDING: Policy = Policy {
     ..BUILT_IN
 };
 
-pub static MUTATING_BINDING: Policy = BINDING;
-pub static VALIDATING_BINDING: Policy = Policy { check: |errors, object| check_binding(errors, object, true), ..BINDING };
+pub static MUTATING_BINDING: Policy = Policy { metadata_again: WHOLE, ..BINDING };
+pub static VALIDATING_BINDING: Policy = Policy { metadata_again: WHOLE, check: |errors, object| check_binding(errors, object, true), ..BINDING };
 
 fn check_binding(errors: &mut Errors, object: &Value, validating: bool) {
     let path = Path::Root("spec");

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::json::{child, child_mut, default, list, number, set, text};
-use super::policy::{BUILT_IN, Policy};
+use super::policy::{BUILT_IN, CHANGE, Policy};
 use crate::names;
 use crate::quantity::Quantity;
 use crate::validation::{Errors, Path};
@@ -14,6 +14,7 @@ const PERIOD_SECONDS_MAX: i64 = 1800;
 const DEFAULT_UTILISATION: i64 = 80;
 
 pub static AUTOSCALER: Policy = Policy {
+    metadata_again: CHANGE,
     status: true,
     defaults: |object| {
         let new_form = text(object, "apiVersion") != "autoscaling/v1";

@@ -10,6 +10,7 @@ use super::{config, diff};
 use crate::names;
 use crate::status::Cause;
 use crate::strategy::Context;
+use crate::internal::Internal;
 use crate::validation::{Errors, Path, go_quote, same};
 use crate::world::rfc3339;
 
@@ -138,11 +139,12 @@ fn check_kept(errors: &mut Errors, new: &Value, old: &Value, approving: bool) {
         if now < before {
             errors.forbidden(&path, &format!("updates may not remove a condition of type {}", go_quote(kind)));
         } else if !approving && kind != "Failed" {
+            let lines = |list, stored| Internal("[]certificates.v1.CertificateSigningRequestCondition", Some(list)).lines(stored);
             let (now_list, before_list) = (Value::Array(conditions(new, kind).cloned().collect()), Value::Array(conditions(old, kind).cloned().collect()));
             if now > before {
                 errors.forbidden(&path, &format!("updates may not add a condition of type {}", go_quote(kind)));
             } else if !same(Some(&now_list), Some(&before_list)) {
-                errors.forbidden(&path, &format!("updates may not modify a condition of type {}\n{}", go_quote(kind), diff::unified(&before_list, &now_list)));
+                errors.forbidden(&path, &format!("updates may not modify a condition of type {}\n{}", go_quote(kind), diff::unified(&lines(&before_list, true), &lines(&now_list, false))));
             }
         }
     }

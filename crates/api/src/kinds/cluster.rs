@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 use super::affinity::taint_effect;
 use super::resources::resource_quantity;
 use super::json::{child, child_mut, default, empty, ensure, flag, list, list_mut, map, number, set, strings, text};
-use super::policy::{BUILT_IN, Generation, Policy};
+use super::policy::{BUILT_IN, CHANGE, Generation, NEITHER, Policy, WHOLE};
 use super::{pod_defaults, pod_spec, service, workload};
 use crate::names;
-use crate::validation::{Errors, IMMUTABLE, Path, Raw, Shown, is_empty, same};
+use crate::internal::{self, Internal};
+use crate::validation::{Errors, Path, Raw, Shown, is_empty, same};
 
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
@@ -110,22 +111,22 @@ pub static NODE: Policy = Policy {
             node_resources(errors, name, child(object, "status").and_then(|status| status.get(name)));
         }
     },
-    check_create: |errors, object| {
-        let path = Path::Root("spec.podCIDRs");
-        for (index, range) in strings(object, "spec.podCIDRs").enumerate() {
-            service::cidr(errors, &path.index(index), range);
-        }
-        let families: Vec<bool> = strings(object, "spec.podCIDRs").map(|range| range.contains(':')).collect();
-        if families.len() > 1 && (families.len() > 2 || families[0] == families[1]) {
-            errors.invalid(&path, child(object, "spec.podCIDRs").unwrap_or(&Value::Null), "may specify no more than one CIDR for each IP family");
-        }
-    },
+    check_create: check_ranges,
     check_update: |errors, new, old| {
+        check_ranges(errors, new);
+        for name in ["capacity", "allocatable"] {
+            node_resources(errors, name, child(new, "status").and_then(|status| status.get(name)));
+        }
         if !list(old, "spec.podCIDRs").is_empty() && !same(child(new, "spec.podCIDRs"), child(old, "spec.podCIDRs")) {
             errors.forbidden(&Path::Root("spec.podCIDRs"), "node updates may not change podCIDR except from \"\" to valid");
         }
         if !text(old, "spec.providerID").is_empty() && text(new, "spec.providerID") != text(old, "spec.providerID") {
             errors.forbidden(&Path::Root("spec.providerID"), "node updates may not change providerID except from \"\" to valid");
+        }
+        // Told by both of upstream's functions.
+        taints(errors, &Path::Root("metadata.taints"), list(new, "spec.taints"));
+        if text(new, "spec.externalID") != text(old, "spec.externalID") {
+            errors.forbidden(&Path::Root("spec.externalID"), "may not be updated");
         }
     },
     check_status: |errors, new, _| {
@@ -144,6 +145,17 @@ pub static NODE: Policy = Policy {
     selectable: |object, field| (field == "spec.unschedulable").then(|| flag(object, field).to_string()),
     ..BUILT_IN
 };
+
+fn check_ranges(errors: &mut Errors, object: &Value) {
+    let path = Path::Root("spec.podCIDRs");
+    for (index, range) in strings(object, "spec.podCIDRs").enumerate() {
+        service::cidr(errors, &path.index(index), range);
+    }
+    let families: Vec<bool> = strings(object, "spec.podCIDRs").map(|range| range.contains(':')).collect();
+    if families.len() > 1 && (families.len() > 2 || families[0] == families[1]) {
+        errors.invalid(&path, child(object, "spec.podCIDRs").unwrap_or(&Value::Null), "may specify no more than one CIDR for each IP family");
+    }
+}
 
 /// `podCIDR` is the first of `podCIDRs`; who writes one writes both.
 fn pod_cidrs(spec: &mut Value) {
@@ -177,7 +189,7 @@ fn taints(errors: &mut Errors, path: &Path, taints: &[Value]) {
         }
         taint_effect(errors, &path.child("effect"), effect, false);
         if !seen.insert((effect, key)) {
-            errors.duplicate(&path, &Raw(&format!("{}: taints must be unique by key and effect pair", taint.shown())));
+            errors.duplicate(&path, &Raw(&format!("{}: taints must be unique by key and effect pair", Internal("core.v1.Taint", Some(taint)).shown())));
         }
     }
 }
@@ -185,6 +197,7 @@ fn taints(errors: &mut Errors, path: &Path, taints: &[Value]) {
 pub static SERVICE_ACCOUNT: Policy = BUILT_IN;
 
 pub static LEASE: Policy = Policy {
+    metadata_again: CHANGE,
     create_on_update: true,
     unconditional_update: false,
     defaults: |object| {
@@ -204,7 +217,11 @@ pub static LEASE: Policy = Policy {
     ..BUILT_IN
 };
 
-pub static EVENT: Policy = Policy {
+/// Of the core group, and of `events.k8s.io`.
+pub static EVENT: Policy = Policy { metadata_again: NEITHER, ..ANY_EVENT };
+pub static NEW_EVENT: Policy = Policy { metadata_again: CHANGE, ..ANY_EVENT };
+
+const ANY_EVENT: Policy = Policy {
     create_on_update: true,
     defaults: |object| {
         if child(object, "regarding").is_some() || child(object, "note").is_some() || child(object, "reportingController").is_some() {
@@ -274,9 +291,10 @@ pub fn new_event(new: &Value, old: Option<&Value>) -> Vec<crate::status::Cause> 
     for name in [
         "involvedObject", "reason", "message", "source", "firstTimestamp", "lastTimestamp", "count", "type", "eventTime", "action", "related", "reportingComponent", "reportingInstance",
     ] {
-        if !same(new.get(name), old.get(name)) {
-            let shown = if name == "reportingComponent" { "reportingController" } else { name };
-            errors.invalid(&Path::Root(shown), new.get(name).unwrap_or(&Value::Null), IMMUTABLE);
+        let before = errors.len();
+        internal::immutable(&mut errors, &Path::Root(""), "core.v1.Event", name, Some(new), Some(old));
+        if name == "reportingComponent" && errors.len() > before {
+            errors.rename_last("reportingController");
         }
     }
     errors.into_causes()
@@ -322,6 +340,7 @@ fn check_event(errors: &mut Errors, object: &Value) {
 }
 
 pub static POD_TEMPLATE: Policy = Policy {
+    metadata_again: CHANGE,
     generation: Generation::Content,
     defaults: |object| {
         if let Some(template) = child_mut(object, "template") {
@@ -332,10 +351,16 @@ pub static POD_TEMPLATE: Policy = Policy {
         let none = Value::Null;
         pod_spec::template(errors, &Path::Root("template"), child(object, "template").unwrap_or(&none));
     },
+    warnings: |object, warnings| {
+        if let Some(template) = child(object, "template") {
+            super::pod_warnings::pod_spec("template.spec", template, warnings);
+        }
+    },
     ..BUILT_IN
 };
 
 pub static LIMIT_RANGE: Policy = Policy {
+    metadata_again: WHOLE,
     create_on_update: true,
     defaults: |object| {
         for item in list_mut(object, "spec.limits") {

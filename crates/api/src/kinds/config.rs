@@ -75,9 +75,44 @@ pub static SECRET: Policy = Policy {
         errors.immutable(&Path::Root("type"), new.get("type"), old.get("type"));
         frozen(errors, new, old, &["data"]);
     },
+    warnings: |object, warnings| {
+        if text(object, "type") == "kubernetes.io/tls" {
+            warnings.extend(no_key_pair(object));
+        }
+    },
     selectable: |object, field| (field == "type").then(|| text(object, "type").to_owned()),
     ..BUILT_IN
 };
+
+/// What Go's `tls.X509KeyPair` says when there is no certificate, or no key, to be found. What is in them is not looked into.
+fn no_key_pair(secret: &Value) -> Option<String> {
+    for (field, what, wanted) in [("tls.crt", "certificate", "CERTIFICATE"), ("tls.key", "key", "PRIVATE KEY")] {
+        let bytes = decode(super::json::entry(secret, "data", field).unwrap_or_default()).unwrap_or_default();
+        let found = pem_blocks(&String::from_utf8_lossy(&bytes));
+        let fits = |kind: &String| if wanted == "CERTIFICATE" { kind == wanted } else { kind.ends_with(wanted) };
+        if found.iter().any(fits) {
+            continue;
+        }
+        return Some(match found.as_slice() {
+            [] => format!("tls: failed to find any PEM data in {what} input"),
+            [only] if wanted == "CERTIFICATE" && only.ends_with("PRIVATE KEY") => {
+                "tls: failed to find certificate PEM data in certificate input, but did find a private key; PEM inputs may have been switched".to_owned()
+            }
+            [only] if wanted == "PRIVATE KEY" && only == "CERTIFICATE" => "tls: found a certificate rather than a key in the PEM for the private key".to_owned(),
+            others if wanted == "CERTIFICATE" => {
+                format!("tls: failed to find \"CERTIFICATE\" PEM block in certificate input after skipping PEM blocks of the following types: [{}]", others.join(" "))
+            }
+            others => format!("tls: failed to find PEM block with type ending in \"PRIVATE KEY\" in key input after skipping PEM blocks of the following types: [{}]", others.join(" ")),
+        });
+    }
+    None
+}
+
+/// The types of the PEM blocks that begin and end in a text.
+fn pem_blocks(text: &str) -> Vec<String> {
+    let begins = text.lines().filter_map(|line| line.trim_end().strip_prefix("-----BEGIN ")?.strip_suffix("-----"));
+    begins.filter(|kind| text.contains(&format!("-----END {kind}-----"))).map(str::to_owned).collect()
+}
 
 fn encode(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -200,5 +235,21 @@ mod tests {
         let old = json!({"metadata": {"name": "c"}, "immutable": true, "data": {"a": "1"}});
         let (_, causes) = update("", "configmaps", json!({"metadata": {"name": "c"}, "data": {"a": "2"}}), &old);
         assert_eq!(lines(&causes), ["immutable: Forbidden: field is immutable when `immutable` is set", "data: Forbidden: field is immutable when `immutable` is set"]);
+    }
+
+    #[test]
+    fn pairs_without_a_key_are_warned_of() {
+        let block = |kind: &str| format!("-----BEGIN {kind}-----\nYQ==\n-----END {kind}-----\n");
+        let (certificate, key) = (block("CERTIFICATE"), block("EC PRIVATE KEY"));
+        for (crt, private, told) in [
+            ("x", "y", Some("tls: failed to find any PEM data in certificate input")),
+            (&*key, "", Some("tls: failed to find certificate PEM data in certificate input, but did find a private key; PEM inputs may have been switched")),
+            (&*certificate, "", Some("tls: failed to find any PEM data in key input")),
+            (&*certificate, &*certificate, Some("tls: found a certificate rather than a key in the PEM for the private key")),
+            (&*certificate, &*key, None),
+        ] {
+            let secret = serde_json::json!({"data": {"tls.crt": super::encode(crt.as_bytes()), "tls.key": super::encode(private.as_bytes())}});
+            assert_eq!(super::no_key_pair(&secret).as_deref(), told);
+        }
     }
 }

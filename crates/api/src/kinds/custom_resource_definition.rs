@@ -66,7 +66,6 @@ pub static CUSTOM_RESOURCE_DEFINITION: Policy = Policy {
         preserving(errors, new, Some(old));
     },
     check_status: |errors, new, _| {
-        stored_versions(errors, new);
         resource_names(errors, &Path::Root("status.acceptedNames"), child(new, "status.acceptedNames").unwrap_or(&Value::Null));
     },
     ..BUILT_IN

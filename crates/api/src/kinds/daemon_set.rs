@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::json::{child, default, empty, ensure, entry, map_mut, number, text, default_unset};
-use super::policy::{BUILT_IN, Generation, Policy};
+use super::policy::{BUILT_IN, CHANGE, Generation, Policy};
 use super::workload;
 use crate::validation::{Errors, Path, Raw, same};
 
@@ -15,6 +15,7 @@ const COUNTS: [&str; 9] = [
 ];
 
 pub static DAEMON_SET: Policy = Policy {
+    metadata_again: CHANGE,
     generation: Generation::Spec,
     status: true,
     defaults: |object| {
@@ -43,8 +44,11 @@ pub static DAEMON_SET: Policy = Policy {
         let changed = !same(child(new, "spec.template"), child(old, "spec.template"));
         set_template_generation(new, template_generation(old) + i64::from(changed));
     },
-    check,
-    check_update: workload::selector_immutable,
+    check_create: check,
+    check_update: |errors, new, old| {
+        workload::selector_immutable(errors, new, old);
+        check(errors, new);
+    },
     check_status: |errors, new, old| {
         workload::status_counts(errors, new, &COUNTS, &[], "");
         workload::collisions_only_grow(errors, new, old);
@@ -84,7 +88,7 @@ fn check(errors: &mut Errors, object: &Value) {
     match text(strategy, "type") {
         "OnDelete" => {}
         "RollingUpdate" => check_rolling_update(errors, &path.child("rollingUpdate"), child(strategy, "rollingUpdate")),
-        _ => workload::unknown_strategy(errors, &path, strategy, &STRATEGIES),
+        _ => workload::unknown_strategy(errors, &path, "apps.v1.DaemonSetUpdateStrategy", strategy, &STRATEGIES),
     }
     workload::spec_not_negative(errors, object, &["revisionHistoryLimit"]);
 }
@@ -140,8 +144,8 @@ mod tests {
         assert_eq!(
             lines(&causes),
             [
-                "spec.template.metadata.labels: Invalid value: {\"app\":\"rng\"}: `selector` does not match template `labels`",
                 "spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"rng\",\"isactive\":\"yes\"}}: field is immutable",
+                "spec.template.metadata.labels: Invalid value: {\"app\":\"rng\"}: `selector` does not match template `labels`",
             ]
         );
     }

@@ -3,13 +3,14 @@
 use serde_json::Value;
 
 use super::json::{child, default, map_mut, number, text, default_unset};
-use super::policy::{BUILT_IN, Generation, Policy};
+use super::policy::{BUILT_IN, CHANGE, Generation, Policy};
 use super::workload;
 use crate::validation::{Errors, Path};
 
 const STRATEGIES: [&str; 2] = ["Recreate", "RollingUpdate"];
 
 pub static DEPLOYMENT: Policy = Policy {
+    metadata_again: CHANGE,
     generation: Generation::SpecOrAnnotations,
     status: true,
     defaults: |object| {
@@ -86,7 +87,7 @@ fn check_strategy(errors: &mut Errors, path: &Path, strategy: &Value) {
             }
             workload::at_most_all(errors, &path.child("maxUnavailable"), unavailable);
         }
-        _ => workload::unknown_strategy(errors, path, strategy, &STRATEGIES),
+        _ => workload::unknown_strategy(errors, path, "apps.v1.DeploymentStrategy", strategy, &STRATEGIES),
     }
 }
 

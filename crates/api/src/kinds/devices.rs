@@ -9,6 +9,7 @@ use super::affinity::node_selector;
 use super::json::{child, flag, list, map, number, strings, text};
 use super::volume_sources::driver_name;
 use crate::names;
+use crate::internal::Internal;
 use crate::validation::{Errors, Path};
 
 const REQUESTS_MAX: usize = 32;
@@ -349,7 +350,7 @@ fn placement(errors: &mut Errors, path: &Path, value: &Value, of_slice: bool) ->
         node_selector(errors, &path.child("nodeSelector"), selector);
         let terms = list(selector, "nodeSelectorTerms");
         if of_slice && terms.len() != 1 {
-            errors.invalid(&path.child("nodeSelector.nodeSelectorTerms"), &Value::from(terms), "must have exactly one node selector term");
+            errors.invalid(&path.child("nodeSelector.nodeSelectorTerms"), &Internal("[]core.v1.NodeSelectorTerm", child(selector, "nodeSelectorTerms").filter(|_| !terms.is_empty())), "must have exactly one node selector term");
         }
     }
     for (name, shown) in [("allNodes", "`allNodes`"), ("perDeviceNodeSelection", "`perDeviceNodeSelection`")] {

@@ -7,9 +7,9 @@ use serde_json::Value;
 use super::container;
 use super::json::{child, default, list, list_mut, map, number, strings, text};
 use super::pod_spec::ip;
-use super::policy::{BUILT_IN, Generation, Policy};
+use super::policy::{BUILT_IN, Generation, Policy, WHOLE};
 use crate::names;
-use crate::validation::{Errors, Path};
+use crate::validation::{Errors, Path, same};
 
 const ENDPOINTS_MAX: usize = 1000;
 const ADDRESSES_MAX: usize = 100;
@@ -96,11 +96,13 @@ pub static ENDPOINTS: Policy = Policy {
 const HINTS_MAX: usize = 8;
 
 pub static ENDPOINT_SLICE: Policy = Policy {
+    metadata_again: WHOLE,
     generation: Generation::Content,
     // A field of the beta that this version shows, and does not take.
-    on_create: |object, _| {
-        for endpoint in list_mut(object, "endpoints") {
-            super::json::take(endpoint, "deprecatedTopology");
+    on_create: |object, _| without_topology(object),
+    on_update: |new, old, _| {
+        if !same(new.get("endpoints"), old.get("endpoints")) {
+            without_topology(new);
         }
     },
     defaults: |object| {
@@ -137,6 +139,12 @@ pub static ENDPOINT_SLICE: Policy = Policy {
     ..BUILT_IN
 };
 
+fn without_topology(object: &mut Value) {
+    for endpoint in list_mut(object, "endpoints") {
+        super::json::take(endpoint, "deprecatedTopology");
+    }
+}
+
 fn check_endpoint(errors: &mut Errors, path: &Path, endpoint: &Value, kind: &str) {
     let addresses = list(endpoint, "addresses");
     let field = path.child("addresses");
@@ -150,8 +158,12 @@ fn check_endpoint(errors: &mut Errors, path: &Path, endpoint: &Value, kind: &str
         match kind {
             "IPv4" | "IPv6" => {
                 match address.parse::<IpAddr>() {
-                    Ok(parsed) if parsed.is_ipv6() == (kind == "IPv6") => endpoint_ip(errors, &path, address),
-                    Ok(_) => errors.invalid(&path, address, &format!("must be a valid {kind} address")),
+                    Ok(parsed) => {
+                        if parsed.is_ipv6() != (kind == "IPv6") {
+                            errors.invalid(&field, address, &format!("must be an {kind} address"));
+                        }
+                        endpoint_ip(errors, &path, address);
+                    }
                     Err(_) => super::pod_spec::ip(errors, &path, address),
                 }
             }

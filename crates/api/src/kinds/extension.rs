@@ -9,6 +9,8 @@ use crate::validation::{Errors, Path};
 
 pub static API_SERVICE: Policy = Policy {
     status: true,
+    status_keeps_metadata: true,
+    unconditional_update: false,
     defaults: |object| {
         if let Some(service) = child_mut(object, "spec.service") {
             default(service, "port", 443);
@@ -27,6 +29,15 @@ pub static API_SERVICE: Policy = Policy {
         }
     },
     check: check_api_service,
+    check_status: |errors, new, _| {
+        let path = Path::Root("status.conditions");
+        for (index, condition) in super::json::list(new, "status.conditions").iter().enumerate() {
+            let status = text(condition, "status");
+            if !matches!(status, "True" | "False" | "Unknown") {
+                errors.not_supported(&path.index(index).child("status"), status, &["True", "False", "Unknown"]);
+            }
+        }
+    },
     ..BUILT_IN
 };
 

@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::json::{child, child_mut, default, default_number, empty, flag, list, number, strings, text};
-use super::policy::{BUILT_IN, Generation, Policy};
+use super::policy::{BUILT_IN, Generation, Policy, WHOLE};
 use crate::names;
+use crate::internal::Internal;
 use crate::validation::{Errors, Path};
 
 const PRECEDENCE: i64 = 1000;
@@ -14,6 +15,7 @@ const QUEUES: (i64, i64, i64) = (64, 8, 50);
 const QUEUES_MAX: i64 = 10_000_000;
 
 pub static FLOW_SCHEMA: Policy = Policy {
+    metadata_again: WHOLE,
     generation: Generation::Spec,
     status: true,
     status_keeps_metadata: true,
@@ -43,7 +45,7 @@ fn check_flow_schema(errors: &mut Errors, object: &Value) {
     if let Some(method) = child(object, "spec.distinguisherMethod") {
         let kind = text(method, "type");
         if !matches!(kind, "ByNamespace" | "ByUser") {
-            errors.not_supported(&path.child("distinguisherMethod.type"), kind, &["ByNamespace", "ByUser"]);
+            errors.not_supported(&path.child("distinguisherMethod.type"), &Internal("flowcontrol.v1.FlowDistinguisherMethod", Some(method)), &["ByNamespace", "ByUser"]);
         }
     }
     let level = path.child("priorityLevelConfiguration.name");
@@ -178,6 +180,7 @@ fn check_subject(errors: &mut Errors, path: &Path, subject: &Value) {
 }
 
 pub static PRIORITY_LEVEL: Policy = Policy {
+    metadata_again: WHOLE,
     generation: Generation::Spec,
     status: true,
     status_keeps_metadata: true,
@@ -225,8 +228,9 @@ fn check_priority_level(errors: &mut Errors, object: &Value) {
         }
         other => errors.not_supported(&path.child("type"), other, &["Exempt", "Limited"]),
     }
-    for (name, value) in [("exempt", exempt), ("limited", limited)] {
-        let Some(value) = value else { continue };
+    for (name, value, of) in [("exempt", exempt, "Exempt"), ("limited", limited, "Limited")] {
+        // What may not be there is not looked into.
+        let Some(value) = value.filter(|_| text(object, "spec.type") == of) else { continue };
         let path = path.child(name);
         if let Some(shares) = number(value, "nominalConcurrencyShares").filter(|shares| *shares < 0) {
             errors.invalid(&path.child("nominalConcurrencyShares"), &shares, "must be a non-negative integer");

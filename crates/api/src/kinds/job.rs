@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::json::{child, child_mut, default, default_unset, empty, ensure, flag, list, map, number, text};
-use super::policy::{BUILT_IN, Generation, Policy};
+use super::policy::{BUILT_IN, CHANGE, Generation, Policy};
 use super::{pod_defaults, pod_spec, workload};
 use crate::{cron, names};
 use crate::selector::LabelSelector;
-use crate::validation::{Errors, IMMUTABLE, Path, ShownSelector, same};
+use crate::internal::{self, Internal};
+use crate::validation::{Errors, IMMUTABLE, Path, ShownSelector};
 
 const UID_LABELS: [&str; 2] = ["controller-uid", "batch.kubernetes.io/controller-uid"];
 const NAME_LABELS: [&str; 2] = ["job-name", "batch.kubernetes.io/job-name"];
@@ -42,12 +43,16 @@ pub static JOB: Policy = Policy {
             }
         }
     },
-    check: |errors, object| {
-        check_spec(errors, &Path::Root("spec"), child(object, "spec").unwrap_or(&Value::Null));
-        check_selector(errors, object);
+    check_create: |errors, object| check_job(errors, object, true),
+    check_update: |errors, new, old| {
+        // Jobs of old have no labels with a domain.
+        let labels = child(old, "spec.template.metadata.labels");
+        let prefixed = [NAME_LABELS[1], UID_LABELS[1]].iter().all(|key| labels.is_some_and(|labels| labels.get(key).is_some()));
+        check_job(errors, new, prefixed);
+        // Twice, as upstream: the job as it is, and the spec as it becomes.
+        check_whole_spec(errors, new);
+        check_update(errors, new, old);
     },
-    check_create,
-    check_update,
     check_status,
     warnings: workload::template_warnings,
     selectable: |object, field| (field == "status.successful").then(|| number(object, "status.succeeded").unwrap_or(0).to_string()),
@@ -55,6 +60,7 @@ pub static JOB: Policy = Policy {
 };
 
 pub static CRON_JOB: Policy = Policy {
+    metadata_again: CHANGE,
     generation: Generation::Spec,
     status: true,
     defaults: |object| {
@@ -141,8 +147,16 @@ fn check_selector(errors: &mut Errors, object: &Value) {
     }
 }
 
-fn check_create(errors: &mut Errors, object: &Value) {
-    let (name, uid) = (text(object, "metadata.name"), text(object, "metadata.uid"));
+fn check_whole_spec(errors: &mut Errors, object: &Value) {
+    check_spec(errors, &Path::Root("spec"), child(object, "spec").unwrap_or(&Value::Null));
+    check_selector(errors, object);
+}
+
+/// With `prefixed`, the pods carry the labels that have a domain, too.
+fn check_job(errors: &mut Errors, object: &Value, prefixed: bool) {
+    generated_selector(errors, object, prefixed);
+    check_whole_spec(errors, object);
+    let name = text(object, "metadata.name");
     if text(object, "spec.completionMode") == "Indexed"
         && let Some(completions) = number(object, "spec.completions").filter(|completions| *completions > 0)
     {
@@ -151,30 +165,26 @@ fn check_create(errors: &mut Errors, object: &Value) {
             errors.invalid(&Path::Root("metadata.name"), name, &format!("will not able to create pod with invalid DNS label: {last}"));
         }
     }
-    if flag(object, "spec.manualSelector") || child(object, "spec.selector").is_none() {
-        return;
-    }
+}
+
+fn generated_selector(errors: &mut Errors, object: &Value, prefixed: bool) {
+    let (name, uid) = (text(object, "metadata.name"), text(object, "metadata.uid"));
+    let Some(selector) = child(object, "spec.selector").filter(|_| !flag(object, "spec.manualSelector")) else { return };
     if uid.is_empty() {
         errors.required(&Path::Root("metadata.uid"), "");
     }
     let path = Path::Root("spec.template.metadata.labels");
     let labels = child(object, "spec.template.metadata.labels");
-    for (keys, expected) in [(UID_LABELS, uid), (NAME_LABELS, name)] {
-        for key in keys {
+    let mut expected = std::collections::BTreeMap::new();
+    for at in 0..=usize::from(prefixed) {
+        for (key, wanted) in [(UID_LABELS[at], uid), (NAME_LABELS[at], name)] {
+            expected.insert(key.to_owned(), wanted.to_owned());
             match labels.and_then(|labels| labels.get(key)).and_then(Value::as_str) {
-                None => errors.required(&path.key(key), &format!("must be '{expected}'")),
-                Some(actual) if actual != expected => errors.invalid(&path.key(key), labels.unwrap_or(&Value::Null), &format!("must be '{expected}'")),
+                None => errors.required(&path.key(key), &format!("must be '{wanted}'")),
+                Some(actual) if actual != wanted => errors.invalid(&path.key(key), labels.unwrap_or(&Value::Null), &format!("must be '{wanted}'")),
                 Some(_) => {}
             }
         }
-    }
-    let selector = child(object, "spec.selector").unwrap_or(&Value::Null);
-    let mut expected = std::collections::BTreeMap::new();
-    for key in UID_LABELS {
-        expected.insert(key.to_owned(), uid.to_owned());
-    }
-    for key in NAME_LABELS {
-        expected.insert(key.to_owned(), name.to_owned());
     }
     if LabelSelector::from_json(selector).is_ok_and(|selector| !selector.matches(&expected)) {
         errors.invalid(&Path::Root("spec.selector"), &ShownSelector(selector), "`selector` not auto-generated");
@@ -360,7 +370,7 @@ fn indexes(text: &str, completions: i64) -> Result<i64, String> {
 
 fn success_policy(errors: &mut Errors, path: &Path, mode: &str, completions: Option<i64>, policy: &Value) {
     if mode != "Indexed" {
-        return errors.invalid(path, policy, "requires indexed completion mode");
+        return errors.invalid(path, &Internal("batch.v1.SuccessPolicy", Some(policy)), "requires indexed completion mode");
     }
     let rules = list(policy, "rules");
     let path = path.child("rules");
@@ -410,36 +420,73 @@ fn check_update(errors: &mut Errors, new: &Value, old: &Value) {
         errors.invalid(&path.child("completions"), completions.0.as_ref().unwrap_or(&Value::Null), "can only be modified in tandem with spec.parallelism");
     }
     workload::selector_immutable(errors, new, old);
-    let (new_template, old_template) = (of(new, "template"), of(old, "template"));
-    // A job that has not started may be moved and resized.
-    let suspended = flag(old, "spec.suspend") && child(old, "status.startTime").is_none();
-    let seen = |template: &Option<Value>| {
-        let mut template = template.clone().unwrap_or(Value::Null);
-        if suspended {
-            for name in ["labels", "annotations"] {
-                if let Some(metadata) = child_mut(&mut template, "metadata") {
-                    super::json::take(metadata, name);
-                }
-            }
-            if let Some(spec) = child_mut(&mut template, "spec") {
-                for name in ["nodeSelector", "tolerations", "schedulingGates", "affinity"] {
-                    super::json::take(spec, name);
-                }
-                for name in ["containers", "initContainers"] {
-                    for container in super::json::list_mut(spec, name) {
-                        super::json::take(container, "resources");
-                    }
-                }
+    template_immutable(errors, &path, new, old);
+    for name in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
+        internal::immutable(errors, &path, "batch.v1.JobSpec", name, child(new, "spec"), child(old, "spec"));
+    }
+}
+
+/// Of a job that is suspended and has no pods, what says where pods may run may change, and what they may use.
+fn template_immutable(errors: &mut Errors, path: &Path, new: &Value, old: &Value) {
+    let suspended = flag(old, "spec.suspend");
+    let movable = suspended && (child(old, "status.startTime").is_none() || is_true(old, "Suspended")) && number(old, "status.active").unwrap_or(0) == 0;
+    let now = child(new, "spec.template").unwrap_or(&Value::Null);
+    let mut before = child(old, "spec.template").cloned().unwrap_or(Value::Null);
+    if movable {
+        take_over(&mut before, now, "metadata", &["annotations", "labels"]);
+        take_over(&mut before, now, "spec", &["nodeSelector", "tolerations", "schedulingGates"]);
+        node_affinity(&mut before, now);
+        for name in ["containers", "initContainers"] {
+            let containers = child(now, "spec").map_or(&[][..], |pod| list(pod, name));
+            let Some(old_containers) = child_mut(&mut before, "spec").map(|pod| super::json::list_mut(pod, name)).filter(|all| all.len() == containers.len()) else { continue };
+            for (old, new) in old_containers.iter_mut().zip(containers).filter(|(old, new)| text(old, "name") == text(new, "name")) {
+                put(old, new, "resources");
             }
         }
-        template
-    };
-    if !same(Some(&seen(&new_template)), Some(&seen(&old_template))) {
-        errors.invalid(&path.child("template"), new_template.as_ref().unwrap_or(&Value::Null), IMMUTABLE);
+        let (now, before) = (child(now, "spec"), child(&before, "spec"));
+        if !internal::same("core.v1.PodSpec", now, before) {
+            errors.invalid(&path.child("template.spec"), &Internal("core.v1.PodSpec", now), IMMUTABLE);
+        }
+    } else if !internal::same("core.v1.PodTemplateSpec", Some(now), Some(&before)) {
+        errors.invalid(&path.child("template"), &Internal("core.v1.PodTemplateSpec", Some(now)), IMMUTABLE);
     }
-    for name in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
-        errors.immutable(&path.child(name), of(new, name).as_ref(), of(old, name).as_ref());
+}
+
+fn put(to: &mut Value, from: &Value, name: &str) {
+    match child(from, name) {
+        Some(value) => super::json::set(to, name, value.clone()),
+        None => drop(super::json::take(to, name)),
     }
+}
+
+fn take_over(to: &mut Value, from: &Value, part: &str, names: &[&str]) {
+    let none = Value::Null;
+    let from = child(from, part).unwrap_or(&none);
+    if ensure(to, part).is_none() {
+        return;
+    }
+    if let Some(to) = child_mut(to, part) {
+        names.iter().for_each(|name| put(to, from, name));
+    }
+}
+
+/// Node affinity alone may change: with it an affinity may come, and go when there was no other.
+fn node_affinity(to: &mut Value, from: &Value) {
+    let others = |affinity: &Value| child(affinity, "podAffinity").is_some() || child(affinity, "podAntiAffinity").is_some();
+    let (now, before) = (child(from, "spec.affinity"), child(to, "spec.affinity").cloned());
+    let Some(spec) = child_mut(to, "spec") else { return };
+    match (now, before) {
+        (None, Some(affinity)) if !others(&affinity) => drop(super::json::take(spec, "affinity")),
+        (Some(_), None) => super::json::set(spec, "affinity", empty()),
+        _ => {}
+    }
+    if let (Some(now), Some(before)) = (now, child_mut(spec, "affinity")) {
+        put(before, now, "nodeAffinity");
+    }
+}
+
+fn is_true(object: &Value, condition: &str) -> bool {
+    list(object, "status.conditions").iter().any(|one| text(one, "type") == condition && text(one, "status") == "True")
 }
 
 fn check_status(errors: &mut Errors, new: &Value, old: &Value) {
@@ -447,7 +494,15 @@ fn check_status(errors: &mut Errors, new: &Value, old: &Value) {
     for name in ["active", "ready", "succeeded", "failed", "terminating"] {
         errors.not_negative(&path.child(name), child(new, "status").and_then(|status| number(status, name)));
     }
-    let is = |object: &Value, kind: &str| list(object, "status.conditions").iter().any(|condition| text(condition, "type") == kind && text(condition, "status") == "True");
+    let none = Value::Null;
+    let (status, before) = (child(new, "status").unwrap_or(&none), child(old, "status").unwrap_or(&none));
+    uncounted(errors, &path.child("uncountedTerminatedPods"), status);
+    let completion = child(status, "completionTime");
+    if let Some(time) = completion.filter(|_| !is_true(new, "Complete") && child(before, "completionTime") != completion) {
+        errors.invalid(&path.child("completionTime"), time, "cannot set completionTime when there is no Complete=True condition");
+    }
+    index_lists(errors, &path, new, status, before);
+    let is = is_true;
     let was_finished = is(old, "Complete") || is(old, "Failed");
     if is(new, "Complete") && is(new, "Failed") {
         errors.push_omitting(&path.child("conditions"), "cannot set Complete=True and Failed=true conditions");
@@ -476,6 +531,49 @@ fn check_status(errors: &mut Errors, new: &Value, old: &Value) {
         && new != old
     {
         errors.invalid(&path.child("completionTime"), new, IMMUTABLE);
+    }
+}
+
+/// Pods that are to be counted yet: each once.
+fn uncounted(errors: &mut Errors, path: &Path, status: &Value) {
+    let mut seen = BTreeSet::new();
+    for name in ["succeeded", "failed"] {
+        let list_path = path.child(name);
+        let pods = child(status, "uncountedTerminatedPods").map_or(&[][..], |pods| list(pods, name));
+        for (index, uid) in pods.iter().map(|uid| uid.as_str().unwrap_or_default()).enumerate() {
+            if uid.is_empty() {
+                errors.invalid(&list_path.index(index), uid, "must not be empty");
+            } else if !seen.insert(uid) {
+                errors.duplicate(&list_path.index(index), uid);
+            }
+        }
+    }
+}
+
+/// `completedIndexes` and `failedIndexes`, where they change.
+fn index_lists(errors: &mut Errors, path: &Path, job: &Value, status: &Value, before: &Value) {
+    let spec = child(job, "spec").unwrap_or(&Value::Null);
+    let completions = number(spec, "completions");
+    let per_index = child(spec, "backoffLimitPerIndex").is_some();
+    let completed = text(status, "completedIndexes");
+    if completed != text(before, "completedIndexes") {
+        let path = path.child("completedIndexes");
+        if let Some(why) = completions.and_then(|completions| indexes(completed, completions).err()) {
+            errors.invalid(&path, completed, &format!("error parsing completedIndexes: {why}"));
+        }
+        if !completed.is_empty() && text(spec, "completionMode") != "Indexed" {
+            errors.invalid(&path, completed, "cannot set non-empty completedIndexes when non-indexed completion mode");
+        }
+    }
+    let failed = child(status, "failedIndexes");
+    if let Some(text) = failed.and_then(Value::as_str).filter(|_| failed != child(before, "failedIndexes")) {
+        let path = path.child("failedIndexes");
+        if let Some(why) = completions.filter(|_| per_index).and_then(|completions| indexes(text, completions).err()) {
+            errors.invalid(&path, text, &format!("error parsing failedIndexes: {why}"));
+        }
+        if !per_index {
+            errors.invalid(&path, text, "cannot set non-null failedIndexes when backoffLimitPerIndex is null");
+        }
     }
 }
 
@@ -604,5 +702,48 @@ mod tests {
             ]
         );
         assert_eq!(made["spec"]["successfulJobsHistoryLimit"], 3);
+    }
+
+    /// As the real server answered these.
+    #[test]
+    fn a_suspended_job_may_be_moved() {
+        let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"restartPolicy": "Never", "containers": [{"name": "pi", "image": "perl:5"}]}});
+        for (suspend, path, value, told) in [
+            (true, "/spec/template/spec/nodeSelector", json!({"a": "b"}), ""),
+            (true, "/spec/template/metadata/finalizers", json!(["a/b"]), ""),
+            (true, "/spec/template/spec/affinity", json!({"nodeAffinity": {}}), ""),
+            (true, "/spec/template/spec/affinity", json!({"podAffinity": {}}), "spec.template.spec: Invalid value: {\"Volumes\":null,"),
+            (true, "/spec/template/spec/containers/0/resources", json!({"limits": {"cpu": "1"}}), ""),
+            (false, "/spec/template/spec/nodeSelector", json!({"a": "b"}), "spec.template: Invalid value: {\"labels\":{\"a\":\"b\","),
+            (true, "/spec/podFailurePolicy", json!({}), "spec.podFailurePolicy: Invalid value: {\"Rules\":null}: field is immutable"),
+            (true, "/spec/selector", json!({"matchLabels": {"x": "y"}}), "spec.selector: Invalid value: {\"matchLabels\":{\"x\":\"y\"}}: `selector` not auto-generated"),
+        ] {
+            let (made, causes) = create("batch", "jobs", json!({"metadata": {"name": "pi", "uid": "u-1"}, "spec": {"suspend": suspend, "template": template}}));
+            assert!(causes.is_empty(), "{causes:?}");
+            let (parent, field) = path.rsplit_once('/').unwrap();
+            let mut changed = made.clone();
+            changed.pointer_mut(parent).unwrap()[field] = value.clone();
+            let found = lines(&update("batch", "jobs", changed, &made).1);
+            assert!(if told.is_empty() { found.is_empty() } else { found.iter().any(|line| line.starts_with(told)) }, "{path} {value}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn indexes_and_uncounted_pods_of_a_status() {
+        use crate::strategy::Strategy;
+        let old = json!({"spec": {"completionMode": "Indexed", "completions": 5, "backoffLimitPerIndex": 1}, "status": {}});
+        for (status, told) in [
+            (json!({"completedIndexes": "0-2,4", "failedIndexes": "3"}), vec![]),
+            (json!({"completedIndexes": "x"}), vec!["status.completedIndexes: Invalid value: \"x\": error parsing completedIndexes: cannot convert string to integer for index: \"x\""]),
+            (json!({"failedIndexes": "7"}), vec!["status.failedIndexes: Invalid value: \"7\": error parsing failedIndexes: too large index: \"7\""]),
+            (json!({"uncountedTerminatedPods": {"succeeded": ["a"], "failed": ["a", ""]}}), vec![
+                "status.uncountedTerminatedPods.failed[0]: Duplicate value: \"a\"",
+                "status.uncountedTerminatedPods.failed[1]: Invalid value: \"\": must not be empty",
+            ]),
+        ] {
+            let mut new = old.clone();
+            new["status"] = status;
+            assert_eq!(lines(&super::JOB.validate_status(&new, &old)), told);
+        }
     }
 }

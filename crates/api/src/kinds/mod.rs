@@ -34,7 +34,7 @@ mod replica_set;
 pub mod resources;
 mod scheduling;
 mod security;
-mod service;
+pub mod service;
 mod stateful_set;
 mod storage;
 mod volume;
@@ -45,13 +45,15 @@ mod workload;
 use policy::{BUILT_IN, Generation, Policy};
 
 use crate::strategy::Strategy;
+use crate::validation::MetadataAgain;
 
 /// A custom resource without a status subresource: its status is content like the rest.
-pub static CUSTOM: Policy = Policy { generation: Generation::ContentAndStatus, ..BUILT_IN };
+pub static CUSTOM: Policy = Policy { generation: Generation::ContentAndStatus, metadata_again: [MetadataAgain::Change; 2], ..BUILT_IN };
 
 /// A custom resource with one: the status is written there only.
 pub static CUSTOM_WITH_STATUS: Policy = Policy {
     generation: Generation::Content,
+    metadata_again: [MetadataAgain::Change; 2],
     status_keeps_metadata: true,
     on_create: |object, _| drop(json::take(object, "status")),
     on_update: |new, old, _| crate::strategy::keep(new, old, "status"),
@@ -77,7 +79,8 @@ pub fn strategy(group: &str, plural: &str) -> &'static dyn Strategy {
         ("", "namespaces") => &cluster::NAMESPACE,
         ("", "nodes") => &cluster::NODE,
         ("", "serviceaccounts") => &cluster::SERVICE_ACCOUNT,
-        ("" | "events.k8s.io", "events") => &cluster::EVENT,
+        ("", "events") => &cluster::EVENT,
+        ("events.k8s.io", "events") => &cluster::NEW_EVENT,
         ("coordination.k8s.io", "leases") => &cluster::LEASE,
         ("", "limitranges") => &cluster::LIMIT_RANGE,
         ("", "resourcequotas") => &quota::RESOURCE_QUOTA,

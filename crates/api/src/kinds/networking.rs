@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 
 use super::container::{PROTOCOLS, port_number_or_name};
 use super::json::{child, child_mut, default, empty, entry, list, list_mut, number, set, strings, text, default_unset};
-use super::policy::{BUILT_IN, Generation, Policy};
+use super::policy::{BUILT_IN, CHANGE, Generation, NEITHER, Policy};
 use super::service::cidr;
 use crate::names;
+use crate::internal;
 use crate::validation::{Errors, IMMUTABLE, Path};
 
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
@@ -40,7 +41,7 @@ pub static INGRESS: Policy = Policy {
             }
             if !hostname.is_empty() {
                 errors.name(&path.child("hostname"), hostname, names::dns_subdomain);
-                if hostname.parse::<IpAddr>().is_ok() {
+                if names::sloppy_ip(hostname) {
                     errors.invalid(&path.child("hostname"), hostname, "must be a DNS name, not an IP address");
                 }
             }
@@ -68,7 +69,7 @@ fn check_ingress(errors: &mut Errors, object: &Value) {
         let path = rules_path.index(index);
         let name = text(rule, "host");
         if !name.is_empty() {
-            if name.parse::<IpAddr>().is_ok() {
+            if names::sloppy_ip(name) {
                 errors.invalid(&path.child("host"), name, "must be a DNS name, not an IP address");
             }
             host(errors, &path.child("host"), name);
@@ -182,33 +183,36 @@ pub static INGRESS_CLASS: Policy = Policy {
             default_unset(parameters, "scope", "Cluster");
         }
     },
-    check: |errors, object| {
-        let path = Path::Root("spec");
-        let controller = text(object, "spec.controller");
-        if controller.len() > CONTROLLER_MAX {
-            errors.too_long(&path.child("controller"), CONTROLLER_MAX);
-        }
-        domain_prefixed_path(errors, &path.child("controller"), controller);
-        let Some(parameters) = child(object, "spec.parameters") else { return };
-        let path = path.child("parameters");
-        object_reference(errors, &path, parameters);
-        let namespace = child(parameters, "namespace").and_then(Value::as_str);
-        match (text(parameters, "scope"), namespace) {
-            ("Namespace", None) => errors.required(&path.child("namespace"), "`parameters.scope` is set to 'Namespace'"),
-            ("Namespace", Some(namespace)) => errors.name(&path.child("namespace"), namespace, names::dns_label),
-            ("Cluster", Some(_)) => errors.forbidden(&path.child("namespace"), "`parameters.scope` is set to 'Cluster'"),
-            ("Cluster", None) => {}
-            (other, _) => errors.not_supported(&path.child("scope"), other, &["Cluster", "Namespace"]),
-        }
-    },
+    check_create: check_class,
     check_update: |errors, new, old| {
-        let controller = |object: &Value| Value::from(text(object, "spec.controller"));
-        errors.immutable(&Path::Root("spec.controller"), Some(&controller(new)), Some(&controller(old)));
+        internal::immutable(errors, &Path::Root("spec"), "networking.v1.IngressClassSpec", "controller", child(new, "spec"), child(old, "spec"));
+        check_class(errors, new);
     },
     ..BUILT_IN
 };
 
+fn check_class(errors: &mut Errors, object: &Value) {
+    let path = Path::Root("spec");
+    let controller = text(object, "spec.controller");
+    if controller.len() > CONTROLLER_MAX {
+        errors.too_long(&path.child("controller"), CONTROLLER_MAX);
+    }
+    domain_prefixed_path(errors, &path.child("controller"), controller);
+    let Some(parameters) = child(object, "spec.parameters") else { return };
+    let path = path.child("parameters");
+    object_reference(errors, &path, parameters);
+    let namespace = child(parameters, "namespace").and_then(Value::as_str);
+    match (text(parameters, "scope"), namespace) {
+        ("Namespace", None) => errors.required(&path.child("namespace"), "`parameters.scope` is set to 'Namespace'"),
+        ("Namespace", Some(namespace)) => errors.name(&path.child("namespace"), namespace, names::dns_label),
+        ("Cluster", Some(_)) => errors.forbidden(&path.child("namespace"), "`parameters.scope` is set to 'Cluster'"),
+        ("Cluster", None) => {}
+        (other, _) => errors.not_supported(&path.child("scope"), other, &["Cluster", "Namespace"]),
+    }
+}
+
 pub static NETWORK_POLICY: Policy = Policy {
+    metadata_again: CHANGE,
     generation: Generation::Spec,
     defaults: |object| {
         for (rules, _) in [("spec.ingress", "from"), ("spec.egress", "to")] {
@@ -348,15 +352,16 @@ pub static IP_ADDRESS: Policy = Policy {
             }
         }
     },
-    check_update: |errors, new, old| errors.immutable(&Path::Root("spec.parentRef"), child(new, "spec.parentRef"), child(old, "spec.parentRef")),
+    check_update: |errors, new, old| internal::immutable(errors, &Path::Root("spec"), "networking.v1.IPAddressSpec", "parentRef", child(new, "spec"), child(old, "spec")),
     selectable: |object, field| (field == "spec.parentRef.name").then(|| text(object, field).to_owned()),
     ..BUILT_IN
 };
 
 pub static SERVICE_CIDR: Policy = Policy {
+    metadata_again: CHANGE,
     status: true,
     status_keeps_metadata: true,
-    check: |errors, object| {
+    check_create: |errors, object| {
         let path = Path::Root("spec.cidrs");
         let cidrs = list(object, "spec.cidrs");
         if cidrs.is_empty() {
@@ -388,6 +393,7 @@ pub static SERVICE_CIDR: Policy = Policy {
 
 /// PodDisruptionBudgets.
 pub static DISRUPTION_BUDGET: Policy = Policy {
+    metadata_again: NEITHER,
     generation: Generation::Spec,
     status: true,
     unconditional_update: false,

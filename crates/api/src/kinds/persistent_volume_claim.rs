@@ -8,29 +8,50 @@ use super::policy::{BUILT_IN, Policy};
 use super::{diff, workload};
 use crate::names;
 use crate::quantity::Quantity;
-use crate::validation::{Errors, Path, same};
+use crate::internal::{self, Internal};
+use crate::validation::{Errors, Path, Raw};
 
 pub const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
 pub static PERSISTENT_VOLUME_CLAIM: Policy = Policy {
     status: true,
-    defaults,
-    on_create: |object, _| set(object, "status", json!({"phase": "Pending"})),
+    defaults: default_claim,
+    on_create: |object, _| {
+        set(object, "status", json!({"phase": "Pending"}));
+        drop_namespaced_source(object);
+    },
+    on_update: |new, old, _| {
+        if child(old, "spec.dataSourceRef").is_none() {
+            drop_namespaced_source(new);
+        }
+    },
     check: |errors, object| {
         let none = Value::Null;
         spec(errors, &Path::Root("spec"), child(object, "spec").unwrap_or(&none));
     },
     check_update,
+    check_status,
     ..BUILT_IN
 };
 
+/// A source in another namespace needs a gate that is off; only a claim that has one already keeps it.
+fn drop_namespaced_source(claim: &mut Value) {
+    if let Some(spec) = child_mut(claim, "spec")
+        && !text(spec, "dataSourceRef.namespace").is_empty()
+    {
+        super::json::take(spec, "dataSourceRef");
+    }
+}
+
+/// Of a claim inside another kind.
 pub fn defaults(claim: &mut Value) {
+    drop_namespaced_source(claim);
+    default_claim(claim);
+}
+
+fn default_claim(claim: &mut Value) {
     if let Some(spec) = child_mut(claim, "spec") {
         super::json::default_unset(spec, "volumeMode", "Filesystem");
-        // A source in another namespace needs a gate that is off.
-        if child(spec, "dataSourceRef.namespace").and_then(Value::as_str).is_some_and(|namespace| !namespace.is_empty()) {
-            super::json::take(spec, "dataSourceRef");
-        }
         // Only what could be cloned from ever since may stand here; others stand in dataSourceRef (EnforceDataSourceBackwardsCompatibility).
         if let Some(source) = child(spec, "dataSource")
             && !matches!((text(source, "apiGroup"), text(source, "kind")), ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot"))
@@ -116,11 +137,70 @@ pub fn spec(errors: &mut Errors, path: &Path, spec: &Value) {
             errors.name(&path.child("apiGroup"), group, names::dns_subdomain);
         }
     }
-    // What stands in both places is the same.
-    if let (Some(source), Some(reference)) = (child(spec, "dataSource"), child(spec, "dataSourceRef"))
-        && ["apiGroup", "kind", "name"].iter().any(|field| text(source, field) != text(reference, field))
-    {
-        errors.invalid(path, source, "must match dataSourceRef");
+    let namespace = text(spec, "dataSourceRef.namespace");
+    if !namespace.is_empty() {
+        errors.name(&path.child("dataSourceRef").child("namespace"), namespace, names::dns_label);
+    }
+    let Some((source, reference)) = child(spec, "dataSource").zip(child(spec, "dataSourceRef")) else { return };
+    // Upstream shows a path here, which has nothing to show.
+    let shown = Raw("{}");
+    if !namespace.is_empty() {
+        errors.invalid(path, &shown, "may not be specified when dataSourceRef.namespace is specified");
+    } else if !internal::same("core.v1.TypedLocalObjectReference", Some(source), Some(&without_namespace(reference))) {
+        // What stands in both places is the same.
+        errors.invalid(path, &shown, "must match dataSourceRef");
+    }
+}
+
+fn without_namespace(reference: &Value) -> Value {
+    let mut reference = reference.clone();
+    super::json::take(&mut reference, "namespace");
+    reference
+}
+
+const RESIZES: [&str; 5] = ["ControllerResizeInProgress", "ControllerResizeInfeasible", "NodeResizeInProgress", "NodeResizeInfeasible", "NodeResizePending"];
+
+fn check_status(errors: &mut Errors, new: &Value, _: &Value) {
+    let path = Path::Root("status");
+    let capacity = path.child("capacity");
+    for (name, value) in map(new, "status.capacity").into_iter().flatten() {
+        basic_resource(errors, &capacity.key(name), value);
+    }
+    let statuses = path.child("allocatedResourceStatuses");
+    for (name, value) in map(new, "status.allocatedResourceStatuses").into_iter().flatten() {
+        resource_key(errors, &statuses, name);
+        if !value.as_str().is_some_and(|value| RESIZES.contains(&value)) {
+            errors.not_supported(&statuses, name, &RESIZES);
+        }
+    }
+    let allocated = path.child("allocatedResources");
+    for (name, value) in map(new, "status.allocatedResources").into_iter().flatten() {
+        let before = errors.len();
+        resource_key(errors, &allocated, name);
+        if errors.len() > before {
+            continue;
+        }
+        basic_resource(errors, &allocated.key(name), value);
+        if errors.len() == before {
+            resource_quantity(errors, &allocated.key(name), "storage", value);
+        }
+    }
+}
+
+fn basic_resource(errors: &mut Errors, path: &Path, value: &Value) {
+    if let Some(quantity) = Quantity::from_json(value).ok().filter(Quantity::is_negative) {
+        errors.invalid(path, &quantity.value(), "must be a valid resource quantity");
+    }
+}
+
+/// `storage`, or a name with a domain that is not the API's own.
+fn resource_key(errors: &mut Errors, path: &Path, name: &str) {
+    let wrong = names::qualified_name(name);
+    if !wrong.is_empty() {
+        return errors.invalid_each(path, name, wrong);
+    }
+    if name != "storage" && (!name.contains('/') || name.contains("kubernetes.io/")) {
+        errors.not_supported(path, name, &["storage"]);
     }
 }
 
@@ -151,15 +231,62 @@ fn check_update(errors: &mut Errors, new: &Value, old: &Value) {
             set(requests, "storage", size.clone());
         }
     }
-    if !same(Some(&changed), Some(&before)) {
-        errors.forbidden(
-            &Path::Root("spec"),
-            &format!("spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n{}", diff::unified(&before, &changed)),
-        );
+    const SPEC: &str = "core.v1.PersistentVolumeClaimSpec";
+    if !internal::same(SPEC, Some(&changed), Some(&before)) {
+        let diff = diff::unified(&Internal(SPEC, Some(&before)).lines(true), &Internal(SPEC, Some(&changed)).lines(false));
+        errors.forbidden(&Path::Root("spec"), &format!("spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n{diff}"));
     }
     let (new_size, old_size) = (storage(new, "spec.resources.requests"), storage(old, "spec.resources.requests"));
     if new_size < old_size && new_size <= storage(old, "status.capacity") {
         errors.forbidden(&Path::Root("spec.resources.requests.storage"), "field can not be less than status.capacity");
     }
     errors.immutable(&Path::Root("volumeMode"), child(new, "spec.volumeMode"), child(old, "spec.volumeMode"));
+    // The class of a volume that has one cannot be taken away.
+    if child(old, "status.currentVolumeAttributesClassName").is_some() {
+        let to = match child(new, "spec.volumeAttributesClassName").and_then(Value::as_str) {
+            None => "nil",
+            Some("") => "empty string",
+            Some(_) => return,
+        };
+        errors.forbidden(&Path::Root("spec.volumeAttributesClassName"), &format!("update to {to} is forbidden when status.currentVolumeAttributesClassName is not nil"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::tests::{create, lines, update};
+    use crate::strategy::Strategy;
+
+    /// As the real server answered these.
+    #[test]
+    fn the_spec_stays() {
+        let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "volumeName": "v", "storageClassName": "sc"}});
+        let (made, causes) = create("", "persistentvolumeclaims", claim);
+        assert!(causes.is_empty(), "{causes:?}");
+        let mut selecting = made.clone();
+        selecting["spec"]["selector"] = json!({});
+        let told = "spec: Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n\
+            @@ -2,7 +2,7 @@\n  \"AccessModes\": [\n   \"ReadWriteOnce\"\n  ],\n- \"Selector\": null,\n+ \"Selector\": {},\n  \"Resources\": {\n   \"Limits\": null,\n   \"Requests\": {\n";
+        assert_eq!(lines(&update("", "persistentvolumeclaims", selecting, &made).1), [told]);
+        let mut sourced = made.clone();
+        sourced["spec"]["dataSource"] = json!({"kind": "PersistentVolumeClaim", "name": "x"});
+        sourced["spec"]["dataSourceRef"] = json!({"apiGroup": "", "kind": "PersistentVolumeClaim", "name": "x"});
+        assert_eq!(lines(&create("", "persistentvolumeclaims", sourced).1), ["spec: Invalid value: {}: must match dataSourceRef"]);
+    }
+
+    #[test]
+    fn statuses() {
+        for (status, told) in [
+            (json!({"allocatedResources": {"storage": "1Gi"}, "allocatedResourceStatuses": {"storage": "NodeResizePending"}}), vec![]),
+            (json!({"allocatedResources": {"cpu": "1"}}), vec!["status.allocatedResources: Unsupported value: \"cpu\": supported values: \"storage\""]),
+            (
+                json!({"allocatedResourceStatuses": {"a.b/c": "x"}}),
+                vec!["status.allocatedResourceStatuses: Unsupported value: \"a.b/c\": supported values: \"ControllerResizeInProgress\", \"ControllerResizeInfeasible\", \"NodeResizeInProgress\", \"NodeResizeInfeasible\", \"NodeResizePending\""],
+            ),
+        ] {
+            assert_eq!(lines(&super::PERSISTENT_VOLUME_CLAIM.validate_status(&json!({"status": status}), &json!({}))), told);
+        }
+    }
 }

@@ -6,10 +6,13 @@ use super::json::{child, child_mut, empty, list, list_mut, map_mut, number, set,
 use super::policy::{BUILT_IN, Generation, Policy};
 use super::{diff, pod_defaults, pod_spec, pod_warnings};
 use crate::names;
+use crate::internal::{self, Internal};
 use crate::validation::{Errors, IMMUTABLE, Path, same};
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+
+const SPEC: &str = "core.v1.PodSpec";
 
 pub static POD: Policy = Policy {
     generation: Generation::Spec,
@@ -168,8 +171,9 @@ fn check_update(errors: &mut Errors, new: &Value, old: &Value) {
         narrowed(errors, &path, new, old);
     }
     let munged = munge(new, old);
-    if !same(Some(&munged), Some(old)) {
-        errors.forbidden(&path, &format!("pod updates may not change fields other than {UPDATABLE}\n{}", diff::unified(old, &munged)));
+    if !internal::same(SPEC, Some(&munged), Some(old)) {
+        let diff = diff::unified(&Internal(SPEC, Some(old)).lines(true), &Internal(SPEC, Some(&munged)).lines(false));
+        errors.forbidden(&path, &format!("pod updates may not change fields other than {UPDATABLE}\n{diff}"));
     }
 }
 
@@ -328,7 +332,8 @@ pub fn validate_ephemeral_containers(new: &Value, old: &Value) -> Vec<crate::sta
         match list(new, "spec.ephemeralContainers").iter().enumerate().find(|(_, container)| text(container, "name") == name) {
             None => errors.forbidden(&path, &format!("existing ephemeral containers {} may not be removed\n", crate::validation::go_quote(name))),
             Some((_, container)) if !same(Some(container), Some(before)) => {
-                errors.forbidden(&path, &format!("existing ephemeral containers {} may not be changed\n{}", crate::validation::go_quote(name), diff::unified(before, container)));
+                let lines = |container, stored| Internal("core.v1.EphemeralContainer", Some(container)).lines(stored);
+                errors.forbidden(&path, &format!("existing ephemeral containers {} may not be changed\n{}", crate::validation::go_quote(name), diff::unified(&lines(before, true), &lines(container, false))));
             }
             Some(_) => {}
         }

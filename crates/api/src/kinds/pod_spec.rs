@@ -14,6 +14,7 @@ use super::security::{app_armor, id, seccomp};
 use super::volume::volumes;
 use crate::names;
 use crate::quantity::Quantity;
+use crate::internal::Internal;
 use crate::validation::{Errors, Path};
 
 const NAMESERVERS_MAX: usize = 3;
@@ -301,7 +302,7 @@ fn resource_claims(errors: &mut Errors, path: &Path, claims: &[Value]) {
         }
         let (direct, from_template) = (text(claim, "resourceClaimName"), text(claim, "resourceClaimTemplateName"));
         match (direct.is_empty(), from_template.is_empty()) {
-            (true, true) => errors.invalid(&path, claim, "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"),
+            (true, true) => errors.invalid(&path, &Internal("core.v1.PodResourceClaim", Some(claim)), "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"),
             (false, false) => errors.invalid(&path, claim, "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"),
             (false, true) => errors.name(&path.child("resourceClaimName"), direct, names::dns_subdomain),
             (true, false) => errors.name(&path.child("resourceClaimTemplateName"), from_template, names::dns_subdomain),
@@ -372,7 +373,8 @@ fn pod_security_context(errors: &mut Errors, path: &Path, spec: &Value) {
     windows::options(errors, &path.child("windowsOptions"), child(context, "windowsOptions"));
     app_armor(errors, &path.child("appArmorProfile"), child(context, "appArmorProfile"));
     one_of(errors, "supplementalGroupsPolicy", &["Merge", "Strict"]);
-    one_of(errors, "seLinuxChangePolicy", &["MountOption", "Recursive"]);
+    // The other one needs a gate (SELinuxMount) that is off.
+    one_of(errors, "seLinuxChangePolicy", &["Recursive"]);
 }
 
 fn sysctls(errors: &mut Errors, path: &Path, spec: &Value, sysctls: &[Value]) {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::json::{child, empty, set_generation};
 use crate::status::Cause;
 use crate::strategy::{Context, Strategy, bump_generation, keep, keep_all_but_status};
-use crate::validation::{Errors, same};
+use crate::validation::{Errors, MetadataAgain, same};
 
 /// When `metadata.generation` is kept at all, and when it goes up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,11 @@ pub enum Generation {
     ContentAndStatus,
 }
 
+/// For [`Policy::metadata_again`]: of the object, and of its status.
+pub const CHANGE: [MetadataAgain; 2] = [MetadataAgain::Change, MetadataAgain::Change];
+pub const WHOLE: [MetadataAgain; 2] = [MetadataAgain::Whole, MetadataAgain::Change];
+pub const NEITHER: [MetadataAgain; 2] = [MetadataAgain::Neither, MetadataAgain::Change];
+
 pub struct Policy {
     pub generation: Generation,
     /// Whether the kind has a status, which create empties and update keeps.
@@ -30,6 +35,8 @@ pub struct Policy {
     pub status_keeps_metadata: bool,
     pub create_on_update: bool,
     pub unconditional_update: bool,
+    /// See [`Strategy::metadata_again`].
+    pub metadata_again: [MetadataAgain; 2],
     pub defaults: fn(&mut Value),
     /// After status and generation are set.
     pub on_create: fn(&mut Value, &Context),
@@ -53,6 +60,7 @@ pub const BUILT_IN: Policy = Policy {
     status_keeps_metadata: false,
     create_on_update: false,
     unconditional_update: true,
+    metadata_again: [MetadataAgain::Both, MetadataAgain::Change],
     defaults: |_| {},
     on_create: |_, _| {},
     on_update: |_, _, _| {},
@@ -82,7 +90,9 @@ impl Policy {
                     Value::Object(map)
                 };
                 let before = child(old, "metadata.generation").and_then(Value::as_i64).unwrap_or(1);
-                let changed = !same(Some(&content(new)), Some(&content(old)));
+                let (now, then) = (content(new), content(old));
+                let info = crate::schema::of_kind(super::json::text(new, "apiVersion"), super::json::text(new, "kind"));
+                let changed = !info.map_or_else(|| same(Some(&now), Some(&then)), |info| info.same(Some(&now), Some(&then)));
                 set_generation(new, before + i64::from(changed));
             }
         }
@@ -140,10 +150,20 @@ impl Strategy for Policy {
         errors.into_causes()
     }
 
+    fn metadata_again(&self) -> [MetadataAgain; 2] {
+        self.metadata_again
+    }
+
     fn warnings(&self, object: &Value) -> Vec<String> {
         let mut warnings = Vec::new();
         (self.warnings)(object, &mut warnings);
         warnings
+    }
+
+    /// Of kinds that count their generations, a change that counts is warned about.
+    fn update_warnings(&self, new: &Value, old: &Value) -> Vec<String> {
+        let generation = |object| child(object, "metadata.generation").and_then(Value::as_i64);
+        if self.generation != Generation::None && generation(new) == generation(old) { Vec::new() } else { self.warnings(new) }
     }
 
     fn delete_grace(&self, object: &Value, requested: Option<i64>) -> Option<i64> {

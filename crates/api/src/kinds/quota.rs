@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::resources::{container_resource_name, is_standard, resource_name, resource_quantity};
 use super::json::{child, default, empty, list, map, strings, text};
-use super::policy::{BUILT_IN, Policy};
+use super::policy::{BUILT_IN, CHANGE, Policy};
 use crate::names;
 use crate::quantity::Quantity;
 use crate::validation::{Errors, Path, same};
@@ -32,6 +32,7 @@ fn out_of_scope<'a>(object: &'a Value, scope: &'a str) -> impl Iterator<Item = &
 }
 
 pub static RESOURCE_QUOTA: Policy = Policy {
+    metadata_again: CHANGE,
     status: true,
     defaults: |object| {
         default(object, "spec", empty());
@@ -128,7 +129,8 @@ pub fn check_limit_range(errors: &mut Errors, object: &Value) {
             errors.duplicate(&path.child("type"), kind);
         }
         let mut keys = BTreeSet::new();
-        for name in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"] {
+        // What a limit on pods may not have is not looked into.
+        for name in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"].into_iter().filter(|name| kind != "Pod" || !name.starts_with("default")) {
             let list_path = path.child(name);
             for (resource, _) in map(limit, name).into_iter().flatten() {
                 if matches!(kind, "Pod" | "Container") {

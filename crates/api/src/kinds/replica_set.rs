@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::json::{child, child_mut, default, empty, map, number, set};
-use super::policy::{BUILT_IN, Generation, Policy};
+use super::policy::{BUILT_IN, CHANGE, Generation, Policy};
 use super::workload;
 use crate::selector::LabelSelector;
 use crate::validation::{Errors, Path};
@@ -18,6 +18,7 @@ fn defaults(object: &mut Value) {
 }
 
 pub static REPLICA_SET: Policy = Policy {
+    metadata_again: CHANGE,
     generation: Generation::Spec,
     status: true,
     defaults,
@@ -38,6 +39,7 @@ pub static REPLICA_SET: Policy = Policy {
 };
 
 pub static REPLICATION_CONTROLLER: Policy = Policy {
+    metadata_again: CHANGE,
     generation: Generation::Spec,
     status: true,
     defaults: |object| {

@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 use super::devices;
 use super::affinity::tolerations;
 use super::json::{child, child_mut, default, flag, list, list_mut, map, number, set, text};
-use super::policy::{BUILT_IN, Generation, Policy};
+use super::policy::{BUILT_IN, CHANGE, Generation, Policy};
 use super::resources::{container_resource_name, resource_quantity};
 use crate::names;
+use crate::internal;
 use crate::strategy::Context;
 use crate::validation::{Path, same};
 use crate::world::rfc3339;
@@ -17,6 +18,7 @@ const USER_PRIORITY_MAX: i64 = 1_000_000_000;
 const SYSTEM_CLASSES: [(&str, i64); 2] = [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
 
 pub static PRIORITY_CLASS: Policy = Policy {
+    metadata_again: CHANGE,
     generation: Generation::None,
     defaults: |object| {
         super::json::default_unset(object, "preemptionPolicy", "PreemptLowerPriority");
@@ -69,9 +71,14 @@ pub static RUNTIME_CLASS: Policy = Policy {
             resource_quantity(errors, &limits.key(name), name, value);
         }
         errors.labels(&Path::Root("scheduling.nodeSelector"), child(object, "scheduling.nodeSelector"));
-        tolerations(errors, &Path::Root("scheduling.tolerations"), list(object, "scheduling.tolerations"));
+        let path = Path::Root("scheduling.tolerations");
+        let all = list(object, "scheduling.tolerations");
+        tolerations(errors, &path, all);
+        for (index, toleration) in all.iter().enumerate().filter(|(index, toleration)| all[..*index].contains(toleration)) {
+            errors.duplicate(&path.index(index), &internal::Internal("core.v1.Toleration", Some(toleration)));
+        }
     },
-    check_update: |errors, new, old| errors.immutable(&Path::Root("handler"), new.get("handler"), old.get("handler")),
+    check_update: |errors, new, old| internal::immutable(errors, &Path::Root(""), "node.v1.RuntimeClass", "handler", Some(new), Some(old)),
     ..BUILT_IN
 };
 
@@ -104,8 +111,9 @@ pub static RESOURCE_CLAIM: Policy = Policy {
     status: true,
     status_keeps_metadata: true,
     defaults: |object| default_requests(child_mut(object, "spec.devices")),
-    check: |errors, object| devices::claim(errors, &Path::Root("spec.devices"), child(object, "spec.devices")),
-    check_update: |errors, new, old| errors.immutable(&Path::Root("spec"), new.get("spec"), old.get("spec")),
+    // Of a claim that is there, nothing but a change of its spec can be wrong.
+    check_create: |errors, object| devices::claim(errors, &Path::Root("spec.devices"), child(object, "spec.devices")),
+    check_update: |errors, new, old| internal::immutable(errors, &Path::Root(""), "resource.v1.ResourceClaim", "spec", Some(new), Some(old)),
     ..BUILT_IN
 };
 
@@ -115,23 +123,21 @@ pub static RESOURCE_CLAIM_TEMPLATE: Policy = Policy {
         devices::template_meta(errors, &Path::Root("spec.metadata"), child(object, "spec.metadata"));
         devices::claim(errors, &Path::Root("spec.spec.devices"), child(object, "spec.spec.devices"));
     },
-    check_update: |errors, new, old| errors.immutable(&Path::Root("spec"), new.get("spec"), old.get("spec")),
+    check_update: |errors, new, old| internal::immutable(errors, &Path::Root(""), "resource.v1.ResourceClaimTemplate", "spec", Some(new), Some(old)),
     ..BUILT_IN
 };
 
 pub static DEVICE_CLASS: Policy = Policy { generation: Generation::Spec, check: devices::class, ..BUILT_IN };
 
 pub static RESOURCE_SLICE: Policy = Policy {
+    metadata_again: CHANGE,
     generation: Generation::Spec,
     on_create: stamp_taints,
     on_update: |new, _, cx| stamp_taints(new, cx),
     check: devices::slice,
     check_update: |errors, new, old| {
         for name in ["driver", "nodeName"] {
-            let of = |object: &Value| child(object, "spec").map(|spec| text(spec, name).to_owned()).unwrap_or_default();
-            if of(new) != of(old) {
-                errors.invalid(&Path::Root("spec").child(name), of(new).as_str(), crate::validation::IMMUTABLE);
-            }
+            internal::immutable(errors, &Path::Root("spec"), "resource.v1.ResourceSliceSpec", name, child(new, "spec"), child(old, "spec"));
         }
         if !same(child(new, "spec.pool.name"), child(old, "spec.pool.name")) {
             errors.invalid(&Path::Root("spec.pool.name"), text(new, "spec.pool.name"), crate::validation::IMMUTABLE);

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::windows;
 use super::json::{child, flag, number, strings, text};
 use super::volume::descending_path;
+use crate::internal::Internal;
 use crate::validation::{Errors, Path};
 
 /// `ValidateSecurityContext` of a container.
@@ -56,7 +57,7 @@ pub fn seccomp(errors: &mut Errors, path: &Path, profile: Option<&Value>) {
     match (kind, local) {
         ("Localhost", None) => errors.required(&path.child("localhostProfile"), "must be set when seccomp type is Localhost"),
         ("Localhost", Some(file)) => descending_path(errors, &path.child("localhostProfile"), file),
-        (_, Some(_)) => errors.invalid(&path.child("localhostProfile"), profile, "can only be set when seccomp type is Localhost"),
+        (_, Some(_)) => errors.invalid(&path.child("localhostProfile"), &Internal("core.v1.SeccompProfile", Some(profile)), "can only be set when seccomp type is Localhost"),
         (_, None) => {}
     }
 }

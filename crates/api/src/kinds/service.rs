@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use super::container::port_number_or_name;
 use super::json::{child, child_mut, default, empty, ensure, list, list_mut, map, number, set, strings, take, text, default_unset};
 use super::pod_spec::ip;
-use super::policy::{BUILT_IN, Generation, Policy};
+use super::policy::{BUILT_IN, CHANGE, Generation, Policy};
 use crate::names;
+use crate::internal::Internal;
 use crate::validation::{Errors, Path, same};
 
 const AFFINITY_SECONDS: i64 = 10_800;
@@ -18,16 +19,10 @@ const AFFINITY_SECONDS_MAX: i64 = 86_400;
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 
 pub static SERVICE: Policy = Policy {
+    metadata_again: CHANGE,
     generation: Generation::None,
     create_on_update: true,
-    warnings: |service, warnings| {
-        if text(service, "spec.trafficDistribution") == "PreferClose" {
-            warnings.push("spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"".to_owned());
-        }
-        if !list(service, "spec.externalIPs").is_empty() {
-            warnings.push("spec.externalIPs is deprecated and may no longer be implemented in some clusters".to_owned());
-        }
-    },
+    warnings,
     defaults,
     on_create: |object, _| {
         set(object, "status", json!({"loadBalancer": {}}));
@@ -45,7 +40,7 @@ pub static SERVICE: Policy = Policy {
         let path = Path::Root("status.loadBalancer.ingress");
         let ingresses = list(new, "status.loadBalancer.ingress");
         if text(new, "spec.type") != "LoadBalancer" && !ingresses.is_empty() {
-            errors.forbidden(&path, "may only be used when `spec.type` is LoadBalancer");
+            return errors.forbidden(&path, "may only be used when `spec.type` is 'LoadBalancer'");
         }
         for (index, ingress) in ingresses.iter().enumerate() {
             let path = path.index(index);
@@ -61,6 +56,63 @@ pub static SERVICE: Policy = Policy {
     selectable: |object, field| matches!(field, "spec.clusterIP" | "spec.type").then(|| text(object, field).to_owned()),
     ..BUILT_IN
 };
+
+/// `GetWarningsForService`
+fn warnings(service: &Value, warnings: &mut Vec<String>) {
+    let spec = child(service, "spec").unwrap_or(&Value::Null);
+    let mut say = |text: String| warnings.push(text);
+    if super::json::entry(service, "metadata.annotations", "service.kubernetes.io/topology-aware-hints").is_some() {
+        say("annotation service.kubernetes.io/topology-aware-hints is deprecated, please use service.kubernetes.io/topology-mode instead".to_owned());
+    }
+    let external_name = kind(service) == "ExternalName";
+    let external = !list(spec, "externalIPs").is_empty();
+    if !external_name && !headless(service) {
+        strings(spec, "clusterIPs").enumerate().filter_map(|(index, address)| odd_address(&format!("spec.clusterIPs[{index}]"), address)).for_each(&mut say);
+    }
+    if headless(service) {
+        if !text(spec, "loadBalancerIP").is_empty() {
+            say("spec.loadBalancerIP is ignored for headless services".to_owned());
+        }
+        if external {
+            say("spec.externalIPs is ignored for headless services".to_owned());
+        }
+        if text(spec, "sessionAffinity") != "None" {
+            say("spec.SessionAffinity is ignored for headless services".to_owned());
+        }
+    }
+    strings(spec, "externalIPs").enumerate().filter_map(|(index, address)| odd_address(&format!("spec.externalIPs[{index}]"), address)).for_each(&mut say);
+    if external && !headless(service) && !external_name {
+        say("spec.externalIPs is deprecated and may no longer be implemented in some clusters".to_owned());
+    }
+    odd_address("spec.loadBalancerIP", text(spec, "loadBalancerIP")).into_iter().for_each(&mut say);
+    if external_name && external {
+        say("spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned());
+    }
+    if !external_name && !text(spec, "externalName").is_empty() {
+        say("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
+    }
+    if text(spec, "trafficDistribution") == "PreferClose" {
+        say("spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"".to_owned());
+    }
+}
+
+/// `GetWarningsForIP`: of an address that is one, if not as one writes it.
+fn odd_address(field: &str, address: &str) -> Option<String> {
+    let parsed = address.parse::<IpAddr>();
+    match parsed {
+        Ok(IpAddr::V6(v6)) => match v6.to_ipv4_mapped() {
+            Some(v4) => Some(format!("{field}: non-standard IP address {address:?} is invalid: use \"{v4}\"")),
+            None if v6.to_string() != address => Some(format!("{field}: IPv6 address {address:?} should be in RFC 5952 canonical format (\"{v6}\")")),
+            None => None,
+        },
+        Ok(IpAddr::V4(_)) => None,
+        Err(_) if names::sloppy_ip(address) => {
+            let plain: Vec<&str> = address.split('.').map(|octet| octet.trim_start_matches('0')).map(|octet| if octet.is_empty() { "0" } else { octet }).collect();
+            Some(format!("{field}: non-standard IP address {address:?} is invalid: use \"{}\"", plain.join(".")))
+        }
+        Err(_) => None,
+    }
+}
 
 fn kind(object: &Value) -> &str {
     text(object, "spec.type")
@@ -340,6 +392,15 @@ fn session_affinity(errors: &mut Errors, path: &Path, spec: &Value) {
     }
 }
 
+/// What has to hold before addresses are given out, too: nothing else is told then (`ValidateServiceClusterIPsRelatedFields`).
+pub fn cluster_ip_faults(object: &Value) -> Vec<crate::status::Cause> {
+    let mut errors = Errors::new();
+    if let Some(spec) = child(object, "spec").filter(|_| kind(object) != "ExternalName") {
+        cluster_ips(&mut errors, &Path::Root("spec"), spec, headless(object));
+    }
+    errors.into_causes()
+}
+
 fn cluster_ips(errors: &mut Errors, path: &Path, spec: &Value, headless: bool) {
     let field = path.child("clusterIPs");
     let shown = child(spec, "clusterIPs").cloned().unwrap_or(Value::Null);
@@ -410,8 +471,8 @@ fn port_conflicts(errors: &mut Errors, path: &Path, ports: &[Value], service_typ
     for (index, port) in ports.iter().enumerate() {
         let (protocol, value) = (text(port, "protocol"), number(port, "port").unwrap_or(0));
         if !seen.insert((protocol, value)) {
-            let shown = format!("{{\"Name\":\"\",\"Protocol\":\"{protocol}\",\"AppProtocol\":null,\"Port\":{value},\"TargetPort\":0,\"NodePort\":0}}");
-            errors.duplicate(&path.index(index), &crate::validation::Raw(&shown));
+            let shown = serde_json::json!({"protocol": protocol, "port": value});
+            errors.duplicate(&path.index(index), &Internal("core.v1.ServicePort", Some(&shown)));
         }
     }
 }
@@ -575,6 +636,25 @@ mod tests {
         ];
         for (spec, expected) in cases {
             assert_eq!(lines(&create("", "services", json!({"metadata": {"name": "x"}, "spec": spec})).1), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_warned_of() {
+        for (spec, told) in [
+            (json!({"type": "ClusterIP", "clusterIPs": ["10.0.0.1"], "externalIPs": ["010.1.1.1"]}), vec![
+                "spec.externalIPs[0]: non-standard IP address \"010.1.1.1\" is invalid: use \"10.1.1.1\"",
+                "spec.externalIPs is deprecated and may no longer be implemented in some clusters",
+            ]),
+            (json!({"type": "ClusterIP", "clusterIPs": ["None"], "sessionAffinity": "ClientIP", "externalName": "x"}), vec![
+                "spec.SessionAffinity is ignored for headless services",
+                "spec.externalName is ignored when spec.type is not \"ExternalName\"",
+            ]),
+            (json!({"type": "LoadBalancer", "loadBalancerIP": "::ffff:1.2.3.4"}), vec!["spec.loadBalancerIP: non-standard IP address \"::ffff:1.2.3.4\" is invalid: use \"1.2.3.4\""]),
+        ] {
+            let mut warnings = Vec::new();
+            super::warnings(&json!({"spec": spec}), &mut warnings);
+            assert_eq!(warnings, told);
         }
     }
 }

@@ -3,23 +3,31 @@
 use serde_json::{Value, json};
 
 use super::json::{child, child_mut, default, empty, list, list_mut, map, number, set, text};
-use super::policy::{BUILT_IN, Generation, Policy};
+use super::policy::{BUILT_IN, CHANGE, Generation, Policy};
 use super::{persistent_volume_claim, pod_spec, workload};
 use crate::names;
 use crate::selector::LabelSelector;
-use crate::validation::{Errors, Path, ShownSelector, same};
+use crate::internal::{Internal, same};
+use crate::validation::{Errors, Path, ShownSelector};
 
 const CHANGEABLE: [&str; 7] = ["replicas", "template", "updateStrategy", "minReadySeconds", "ordinals", "revisionHistoryLimit", "persistentVolumeClaimRetentionPolicy"];
 const COUNTS: [&str; 7] = ["replicas", "readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas", "observedGeneration", "collisionCount"];
 
 pub static STATEFUL_SET: Policy = Policy {
+    metadata_again: CHANGE,
     generation: Generation::Spec,
     status: true,
     defaults,
     on_create: |object, _| {
+        without_max_unavailable(object);
         if let Some(status) = child_mut(object, "status") {
             default(status, "replicas", 0);
             default(status, "availableReplicas", 0);
+        }
+    },
+    on_update: |new, old, _| {
+        if child(old, MAX_UNAVAILABLE).is_none() {
+            without_max_unavailable(new);
         }
     },
     check,
@@ -41,7 +49,7 @@ pub static STATEFUL_SET: Policy = Policy {
             CHANGEABLE.iter().for_each(|name| drop(spec.remove(*name)));
             Value::Object(spec)
         };
-        if !same(Some(&fixed(new)), Some(&fixed(old))) {
+        if !same("apps.v1.StatefulSetSpec", Some(&fixed(new)), Some(&fixed(old))) {
             errors.forbidden(
                 &Path::Root("spec"),
                 "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden",
@@ -52,9 +60,23 @@ pub static STATEFUL_SET: Policy = Policy {
         workload::status_counts(errors, new, &COUNTS, &["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"], "status.readyReplicas");
         workload::collisions_only_grow(errors, new, old);
     },
-    warnings: workload::template_warnings,
+    warnings: |object, warnings| {
+        workload::template_warnings(object, warnings);
+        if number(object, "spec.revisionHistoryLimit").is_some_and(|limit| limit < 0) {
+            warnings.push("spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended".to_owned());
+        }
+    },
     ..BUILT_IN
 };
+
+/// Of a feature (MaxUnavailableStatefulSet) that is off in 1.36: only who has the field already may keep it.
+const MAX_UNAVAILABLE: &str = "spec.updateStrategy.rollingUpdate.maxUnavailable";
+
+fn without_max_unavailable(object: &mut Value) {
+    if let Some(rolling) = child_mut(object, "spec.updateStrategy.rollingUpdate") {
+        super::json::take(rolling, "maxUnavailable");
+    }
+}
 
 fn defaults(object: &mut Value) {
     workload::default_template(object, "spec.template");
@@ -79,9 +101,9 @@ fn defaults(object: &mut Value) {
     }
     for template in list_mut(spec, "volumeClaimTemplates") {
         persistent_volume_claim::defaults(template);
-        // Upstream shows the type of each template and an empty time of creation no longer.
-        default(template, "apiVersion", "v1");
-        default(template, "kind", "PersistentVolumeClaim");
+        // Whatever a template says that it is.
+        set(template, "apiVersion", "v1");
+        set(template, "kind", "PersistentVolumeClaim");
     }
 }
 
@@ -98,7 +120,7 @@ fn check(errors: &mut Errors, object: &Value) {
     let rolling = child(spec, "updateStrategy.rollingUpdate");
     match (text(spec, "updateStrategy.type"), rolling) {
         ("", _) => errors.required(&strategy_path, ""),
-        ("OnDelete", Some(rolling)) => errors.invalid(&strategy_path.child("rollingUpdate"), rolling, "only allowed for updateStrategy 'RollingUpdate'"),
+        ("OnDelete", Some(rolling)) => errors.invalid(&strategy_path.child("rollingUpdate"), &Internal("apps.v1.RollingUpdateStatefulSetStrategy", Some(rolling)), "only allowed for updateStrategy 'RollingUpdate'"),
         ("RollingUpdate", Some(rolling)) => {
             let path = strategy_path.child("rollingUpdate");
             errors.not_negative(&path.child("partition"), number(rolling, "partition"));
@@ -112,7 +134,7 @@ fn check(errors: &mut Errors, object: &Value) {
             }
         }
         ("OnDelete" | "RollingUpdate", None) => {}
-        _ => errors.invalid(&strategy_path, child(spec, "updateStrategy").unwrap_or(&none), "must be 'RollingUpdate' or 'OnDelete'"),
+        _ => errors.invalid(&strategy_path, &Internal("apps.v1.StatefulSetUpdateStrategy", child(spec, "updateStrategy")), "must be 'RollingUpdate' or 'OnDelete'"),
     }
     for name in ["whenDeleted", "whenScaled"] {
         let value = child(spec, "persistentVolumeClaimRetentionPolicy").map_or("Retain", |policy| text(policy, name));

@@ -7,14 +7,17 @@ use serde_json::{Map, Value, json};
 use super::affinity::node_selector;
 use super::json::{child, child_mut, default, list, map, number, set, strings, text, default_unset};
 use super::persistent_volume_claim::access_modes;
-use super::policy::{BUILT_IN, Policy};
+use super::policy::{BUILT_IN, CHANGE, Policy, WHOLE};
 use super::resources::resource_quantity;
 use super::volume_sources::{self, Owner};
 use super::{diff, workload};
 use crate::names;
 use crate::quantity::Quantity;
-use crate::validation::{Errors, Path, same};
+use crate::internal::{self, Internal, Pointer};
+use crate::validation::{Errors, IMMUTABLE, MetadataAgain, Path, same};
 
+/// The sources, as a type.
+const SOURCE: &str = "core.v1.PersistentVolumeSource";
 /// What a PersistentVolume's spec may hold besides its one source.
 const NOT_SOURCES: [&str; 9] = [
     "capacity", "accessModes", "claimRef", "persistentVolumeReclaimPolicy", "storageClassName", "mountOptions", "volumeMode", "nodeAffinity", "volumeAttributesClassName",
@@ -38,6 +41,7 @@ fn sources(object: &Value) -> Map<String, Value> {
 }
 
 pub static PERSISTENT_VOLUME: Policy = Policy {
+    metadata_again: [MetadataAgain::WholeTwice, MetadataAgain::Change],
     status: true,
     defaults: |object| {
         if let Some(spec) = child_mut(object, "spec") {
@@ -56,11 +60,15 @@ pub static PERSISTENT_VOLUME: Policy = Policy {
     },
     on_create: |object, cx| set(object, "status", json!({"phase": "Pending", "lastPhaseTransitionTime": crate::world::rfc3339(cx.now)})),
     on_status: |new, old, cx| {
-        if text(new, "status.phase") != text(old, "status.phase")
-            && let Some(status) = child_mut(new, "status")
-            && text(status, "lastPhaseTransitionTime") == text(old, "status.lastPhaseTransitionTime")
-        {
-            set(status, "lastPhaseTransitionTime", crate::world::rfc3339(cx.now));
+        const SINCE: &str = "lastPhaseTransitionTime";
+        let moved = text(new, "status.phase") != text(old, "status.phase");
+        let before = child(old, "status").and_then(|status| child(status, SINCE)).cloned();
+        let Some(status) = child_mut(new, "status") else { return };
+        match (moved, child(status, SINCE).cloned(), before) {
+            (false, None, Some(before)) => set(status, SINCE, before),
+            (true, None, _) => set(status, SINCE, crate::world::rfc3339(cx.now)),
+            (true, now, before) if now == before => set(status, SINCE, crate::world::rfc3339(cx.now)),
+            _ => {}
         }
     },
     warnings: |object, warnings| {
@@ -72,21 +80,30 @@ pub static PERSISTENT_VOLUME: Policy = Policy {
     },
     check: check_volume,
     check_update: |errors, new, old| {
-        let (now, before) = (Value::Object(sources(new)), Value::Object(sources(old)));
-        if !same(Some(&now), Some(&before)) {
-            errors.forbidden(&Path::Root("spec.persistentvolumesource"), &format!("spec.persistentvolumesource is immutable after creation\n{}", diff::unified(&before, &now)));
+        // Twice, as upstream.
+        check_volume(errors, new);
+        let (mut now, before) = (Value::Object(sources(new)), Value::Object(sources(old)));
+        // A secret for expansion may still be added.
+        if child(&before, "csi").is_some_and(|csi| child(csi, "controllerExpandSecretRef").is_none())
+            && let Some(csi) = child_mut(&mut now, "csi")
+        {
+            super::json::take(csi, "controllerExpandSecretRef");
+        }
+        if !internal::same(SOURCE, Some(&now), Some(&before)) {
+            let diff = diff::unified(&Internal(SOURCE, Some(&before)).lines(true), &Internal(SOURCE, Some(&now)).lines(false));
+            errors.forbidden(&Path::Root("spec.persistentvolumesource"), &format!("spec.persistentvolumesource is immutable after creation\n{diff}"));
         }
         let mode = |object: &Value| child(object, "spec.volumeMode").cloned();
         if mode(new) != mode(old) {
-            errors.invalid(&Path::Root("volumeMode"), &mode(new).unwrap_or(Value::Null), crate::validation::IMMUTABLE);
+            errors.invalid(&Path::Root("volumeMode"), &mode(new).unwrap_or(Value::Null), IMMUTABLE);
         }
         // What was bound to nodes stays so; beta labels may get their final names.
         if let Some(before) = child(old, "spec.nodeAffinity")
             && !same(child(new, "spec.nodeAffinity"), Some(before))
             && !only_labels_renamed(child(new, "spec.nodeAffinity"), before)
         {
-            let shown = child(new, "spec.nodeAffinity").unwrap_or(&Value::Null);
-            errors.invalid(&Path::Root("nodeAffinity"), shown, &format!("{}, except for updating from beta label to GA", crate::validation::IMMUTABLE));
+            let shown = Pointer("core.v1.VolumeNodeAffinity", child(new, "spec.nodeAffinity"));
+            errors.invalid(&Path::Root("nodeAffinity"), &shown, &format!("{}, except for updating from beta label to GA", IMMUTABLE));
         }
     },
     ..BUILT_IN
@@ -238,7 +255,7 @@ pub static STORAGE_CLASS: Policy = Policy {
     },
     check_update: |errors, new, old| {
         for name in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
-            errors.immutable(&Path::Root(name), new.get(name), old.get(name));
+            internal::immutable(errors, &Path::Root(""), "storage.v1.StorageClass", name, Some(new), Some(old));
         }
     },
     ..BUILT_IN
@@ -293,33 +310,36 @@ pub static ATTRIBUTES_CLASS: Policy = Policy {
 };
 
 pub static VOLUME_ATTACHMENT: Policy = Policy {
+    metadata_again: WHOLE,
     status: true,
     status_keeps_metadata: true,
     unconditional_update: false,
     on_create: |object, _| set(object, "status", json!({"attached": false})),
+    check_status: |errors, new, _| {
+        for name in ["attachError", "detachError"] {
+            if let Some(code) = child(new, "status").and_then(|status| child(status, name)).and_then(|error| number(error, "errorCode")).filter(|code| *code < 0) {
+                errors.invalid(&Path::Root("status").child(name).child("errorCode"), &code, "must be between 0 and 2147483647, inclusive");
+            }
+        }
+    },
     check: |errors, object| {
         let path = Path::Root("spec");
-        match text(object, "spec.attacher") {
-            "" => errors.required(&path.child("attacher"), ""),
-            name => errors.name(&path.child("attacher"), name, names::dns_subdomain),
-        }
-        if text(object, "spec.nodeName").is_empty() {
-            errors.required(&path.child("nodeName"), "");
-        } else {
-            errors.name(&path.child("nodeName"), text(object, "spec.nodeName"), names::dns_subdomain);
-        }
+        driver_name(errors, &path.child("attacher"), text(object, "spec.attacher"));
         let (by_name, inline) = (text(object, "spec.source.persistentVolumeName"), child(object, "spec.source.inlineVolumeSpec"));
         match (by_name.is_empty(), inline.is_some()) {
             (true, false) => errors.required(&path.child("source"), "must specify exactly one of inlineVolumeSpec and persistentVolumeName"),
             (false, true) => errors.forbidden(&path.child("source"), "must specify exactly one of inlineVolumeSpec and persistentVolumeName"),
-            _ => {}
+            (false, false) => errors.name(&path.child("source").child("persistentVolumeName"), by_name, names::dns_subdomain),
+            (true, true) => {}
         }
+        errors.name(&path.child("nodeName"), text(object, "spec.nodeName"), names::dns_subdomain);
     },
-    check_update: |errors, new, old| errors.immutable(&Path::Root("spec"), new.get("spec"), old.get("spec")),
+    check_update: |errors, new, old| internal::immutable(errors, &Path::Root(""), "storage.v1.VolumeAttachment", "spec", Some(new), Some(old)),
     ..BUILT_IN
 };
 
 pub static CSI_NODE: Policy = Policy {
+    metadata_again: WHOLE,
     unconditional_update: false,
     check: |errors, object| {
         let path = Path::Root("spec.drivers");
@@ -339,6 +359,9 @@ pub static CSI_NODE: Policy = Policy {
             }
             let mut keys = BTreeSet::new();
             for key in strings(driver, "topologyKeys") {
+                if key.is_empty() {
+                    errors.required(&path, key);
+                }
                 if !keys.insert(key) {
                     errors.duplicate(&path, key);
                 }
@@ -352,9 +375,12 @@ pub static CSI_NODE: Policy = Policy {
             driver.remove("allocatable");
             Value::Object(driver)
         };
-        for driver in list(new, "spec.drivers") {
-            for before in list(old, "spec.drivers").iter().filter(|before| text(before, "name") == text(driver, "name")) {
-                errors.immutable(&Path::Root("spec.drivers"), Some(&fixed(driver)), Some(&fixed(before)));
+        const DRIVER: &str = "storage.v1.CSINodeDriver";
+        for before in list(old, "spec.drivers").iter().map(fixed) {
+            for driver in list(new, "spec.drivers").iter().filter(|driver| text(&before, "name") == text(driver, "name")).map(fixed) {
+                if !internal::same(DRIVER, Some(&driver), Some(&before)) {
+                    errors.invalid(&Path::Root("spec.drivers"), &Internal(DRIVER, Some(&driver)), IMMUTABLE);
+                }
             }
         }
     },
@@ -369,19 +395,37 @@ fn driver_name(errors: &mut Errors, path: &Path, name: &str) {
     if name.len() > NAME_MAX {
         errors.too_long(path, NAME_MAX);
     }
-    errors.name(path, &name.to_lowercase(), names::dns_subdomain);
+    errors.invalid_each(path, name, names::dns_subdomain(&name.to_lowercase()));
+}
+
+/// Of a feature (VolumeLimitScaling) that is off in 1.36.
+fn without_scaling(object: &mut Value) {
+    if let Some(spec) = child_mut(object, "spec") {
+        super::json::take(spec, "preventPodSchedulingIfMissing");
+    }
 }
 
 pub static CSI_DRIVER: Policy = Policy {
+    metadata_again: CHANGE,
     unconditional_update: false,
     defaults: |object| {
         let Some(spec) = workload::nested(object, "spec") else { return };
-        for (name, value) in [("attachRequired", true), ("podInfoOnMount", false), ("storageCapacity", false), ("requiresRepublish", false), ("seLinuxMount", false), ("preventPodSchedulingIfMissing", false)] {
+        for (name, value) in [("attachRequired", true), ("podInfoOnMount", false), ("storageCapacity", false), ("requiresRepublish", false), ("seLinuxMount", false)] {
             default(spec, name, value);
         }
         default_unset(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
         if list(spec, "volumeLifecycleModes").is_empty() {
             set(spec, "volumeLifecycleModes", vec!["Persistent"]);
+        }
+    },
+    on_create: |object, _| without_scaling(object),
+    on_update: |new, old, _| {
+        if child(old, "spec.preventPodSchedulingIfMissing").is_none() {
+            without_scaling(new);
+        }
+        // Counted from the first change on.
+        if !internal::same("storage.v1.CSIDriverSpec", new.get("spec"), old.get("spec")) {
+            super::json::set_generation(new, number(old, "metadata.generation").unwrap_or(0) + 1);
         }
     },
     check: |errors, object| {
@@ -428,7 +472,7 @@ pub static STORAGE_CAPACITY: Policy = Policy {
     },
     check_update: |errors, new, old| {
         for name in ["nodeTopology", "storageClassName"] {
-            errors.immutable(&Path::Root(name), new.get(name), old.get(name));
+            internal::immutable(errors, &Path::Root(""), "storage.v1.CSIStorageCapacity", name, Some(new), Some(old));
         }
     },
     ..BUILT_IN

@@ -6,7 +6,8 @@ use super::json::{child, child_mut, default, ensure, list, map, number, text};
 use super::{pod_defaults, pod_spec, pod_warnings};
 use crate::names;
 use crate::selector::LabelSelector;
-use crate::validation::{Errors, IMMUTABLE, Path, Raw, Shown, ShownSelector, same};
+use crate::internal::Internal;
+use crate::validation::{Errors, IMMUTABLE, Path, ShownSelector, same};
 
 pub fn default_template(object: &mut Value, path: &str) {
     if let Some(template) = child_mut(object, path) {
@@ -172,9 +173,7 @@ pub fn collisions_only_grow(errors: &mut Errors, new: &Value, old: &Value) {
     }
 }
 
-/// A strategy with an unknown type, as Go prints its struct.
-pub fn unknown_strategy(errors: &mut Errors, path: &Path, strategy: &Value, supported: &[&str]) {
-    let rolling = child(strategy, "rollingUpdate").map_or("null".to_owned(), Shown::shown);
-    let shown = format!("{{\"Type\":{},\"RollingUpdate\":{rolling}}}", text(strategy, "type").shown());
-    errors.not_supported(path, &Raw(&shown), supported);
+/// A strategy with an unknown type, of the type of that name.
+pub fn unknown_strategy(errors: &mut Errors, path: &Path, name: &str, strategy: &Value, supported: &[&str]) {
+    errors.not_supported(path, &Internal(name, Some(strategy)), supported);
 }

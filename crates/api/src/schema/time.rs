@@ -10,7 +10,7 @@ const MICRO_LAYOUT: &str = "2006-01-02T15:04:05.000000Z07:00";
 /// None when the text is canonical already. Err is Go's `time.ParseError`.
 pub(super) fn canonical(text: &str, micro: bool) -> Result<Option<String>, String> {
     let layout = if micro { MICRO_LAYOUT } else { LAYOUT };
-    if let Err((rest, element)) = shape(text) {
+    if let Err((rest, element)) = shape(text, micro) {
         return Err(format!("parsing time {text:?} as {layout:?}: cannot parse {rest:?} as {element:?}"));
     }
     let at: Timestamp = text.parse().map_err(|_| format!("parsing time {text:?}: day out of range"))?;
@@ -19,7 +19,7 @@ pub(super) fn canonical(text: &str, micro: bool) -> Result<Option<String>, Strin
 }
 
 /// Walks the layout; Err is what was left and the element it should have begun with.
-fn shape(text: &str) -> Result<(), (&str, &'static str)> {
+fn shape(text: &str, micro: bool) -> Result<(), (&str, &'static str)> {
     const ELEMENTS: [(usize, &str); 11] =
         [(4, "2006"), (0, "-"), (2, "01"), (0, "-"), (2, "02"), (0, "T"), (2, "15"), (0, ":"), (2, "04"), (0, ":"), (2, "05")];
     let mut rest = text;
@@ -33,6 +33,9 @@ fn shape(text: &str) -> Result<(), (&str, &'static str)> {
     }
     if let Some(fraction) = rest.strip_prefix('.') {
         rest = fraction.trim_start_matches(|c: char| c.is_ascii_digit());
+    } else if micro && rest != "Z" {
+        // Without a fraction, only what ends in `Z` is read.
+        return Err((rest, ".000000"));
     }
     let zone = rest.as_bytes();
     let offset = zone.len() == 6 && matches!(zone[0], b'+' | b'-') && zone[3] == b':' && [1, 2, 4, 5].iter().all(|at| zone[*at].is_ascii_digit());

@@ -53,6 +53,7 @@ fn devices(faults: &mut Faults<'_>, plural: &str) {
     let env = device();
     let spec = match plural {
         "deviceclasses" => return (0..faults.count("/spec/selectors")).for_each(|at| faults.selector(&env, &format!("/spec/selectors/{at}/cel/expression"))),
+        "resourceclaims" if faults.old.is_some() => return,
         "resourceclaims" => "/spec/devices/requests",
         "resourceclaimtemplates" => "/spec/spec/devices/requests",
         _ => return,

@@ -137,6 +137,11 @@ impl Api {
     }
 
     pub(crate) fn refuse(&self, row: &Resource, name: &str, causes: Vec<Cause>) -> Result<(), Status> {
-        if causes.is_empty() { Ok(()) } else { Err(Status::invalid(&row.group, &row.kind, name, causes)) }
+        if causes.is_empty() {
+            return Ok(());
+        }
+        // Events are of the core group, by whatever name they come.
+        let group = if row.group == "events.k8s.io" { "" } else { &row.group };
+        Err(Status::invalid(group, &row.kind, name, causes))
     }
 }

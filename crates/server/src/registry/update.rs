@@ -23,7 +23,7 @@ pub enum Part {
 }
 
 /// Metadata that the server owns: what a client sends of it is overwritten with what is stored.
-const SERVER_FIELDS: [&str; 6] = ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"];
+const SERVER_FIELDS: [&str; 3] = ["creationTimestamp", "generation", "selfLink"];
 
 /// The revision a write is held to; none and zero are no revision. Upstream's versioner does not make a Status of its error, so neither do we.
 fn version(text: &str) -> Result<Option<u64>, Status> {
@@ -40,11 +40,23 @@ fn version(text: &str) -> Result<Option<u64>, Status> {
     }
 }
 
+fn put_back(meta: &mut serde_json::Map<String, Value>, old: &serde_json::Map<String, Value>, field: &str) {
+    match old.get(field) {
+        Some(value) => meta.insert(field.into(), value.clone()),
+        None => meta.remove(field),
+    };
+}
+
 /// Whoever names a uid means that object and no other of its name.
 fn same_object(row: &Resource, name: &str, new: &Value, old: &Value) -> Result<(), Status> {
     let (given, known) = (text(new, "/metadata/uid"), text(old, "/metadata/uid"));
     if !given.is_empty() && given != known {
-        return Err(Status::conflict(&row.group, &row.plural, name, &format!("Precondition failed: UID in precondition: {given}, UID in object meta: {known}")));
+        // Of a key, upstream's store speaks without the prefix of them all.
+        let namespace = old.pointer("/metadata/namespace").and_then(Value::as_str);
+        let key = row.key(namespace, name);
+        let key = key.strip_prefix("/registry").unwrap_or(&key);
+        let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {known}");
+        return Err(Status::conflict(&row.group, &row.plural, name, &format!("StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: {why}")));
     }
     Ok(())
 }
@@ -87,7 +99,7 @@ impl Api {
                 return Err(Status::modified(&row.group, &row.plural, name));
             }
             owners_once(&mut new, cx);
-            if part == Part::Main || row.custom.is_some() {
+            if matches!(part, Part::Main | Part::Status) || row.custom.is_some() {
                 policy(row).default(&mut new);
             }
             special::convert::to_storage(row, &mut new)?;
@@ -151,9 +163,11 @@ impl Api {
             return self.create(row, namespace, value, cx).await;
         }
         if part == Part::Main && version(text(&value, "/metadata/resourceVersion"))?.is_none() && !policy(row).allow_unconditional_update() {
-            self.stored(row, namespace, name)?;
+            let stored = self.stored(row, namespace, name)?;
+            same_object(row, name, &value, &stored.value().map_err(Status::internal)?)?;
             let cause = Cause { reason: "FieldValueInvalid".into(), message: "Invalid value: 0: must be specified for an update".into(), field: "metadata.resourceVersion".into() };
-            return Err(Status::invalid(&row.group, &row.kind, name, vec![cause]));
+            // The resource in the kind's place, as upstream.
+            return Err(Status::invalid(&row.group, &row.plural, name, vec![cause]));
         }
         self.change(row, namespace, name, part, cx, |old| same_object(row, name, &value, old).map(|()| value.clone())).await
     }
@@ -189,11 +203,23 @@ impl Api {
                     None => meta.remove(field),
                 };
             }
+            // Validation refuses other values, but those of a deletion that is under way are never the client's.
+            if text(new, "/metadata/uid").is_empty() {
+                put_back(metadata(new), &old_meta, "uid");
+            }
+            if old_meta.contains_key("deletionTimestamp") {
+                put_back(metadata(new), &old_meta, "deletionTimestamp");
+            }
+            if new.pointer("/metadata/deletionGracePeriodSeconds").is_none_or(Value::is_null) {
+                put_back(metadata(new), &old_meta, "deletionGracePeriodSeconds");
+            }
+            let meta = metadata(new);
             // Conditional or not, from here on the update is of this very revision.
             if let Some(version) = old_meta.get("resourceVersion") {
                 meta.insert("resourceVersion".into(), version.clone());
             }
         }
+        let [again, status_again] = strategy.metadata_again();
         let mut causes;
         let mut reserved = special::Reserved::none();
         let (subresource, _) = super::written(row, part);
@@ -204,16 +230,17 @@ impl Api {
             Part::Main => {
                 strategy.prepare_update(new, old, &context);
                 reserved = special::before_update(self, row, new, old, cx).await?;
-                causes = validation::object_meta_update(new, old);
+                causes = validation::object_meta_update(row, new, old, again);
                 causes.extend(strategy.validate_update(new, old));
                 causes.extend(special::judge(row, new, Some(old), &causes));
-                if special::warns_on_update(row) {
+                // Only an object that is taken is warned about.
+                if causes.is_empty() && special::warns_on_update(row) {
                     strategy.update_warnings(new, old).into_iter().for_each(|warning| cx.warn(warning));
                 }
             }
             Part::Status => {
                 strategy.prepare_status(new, old, &context);
-                causes = validation::object_meta_update(new, old);
+                causes = validation::object_meta_update(row, new, old, status_again);
                 causes.extend(strategy.validate_status(new, old));
                 if row.custom.is_some() {
                     causes.extend(special::judge(row, new, Some(old), &causes));
@@ -221,7 +248,7 @@ impl Api {
             }
             Part::Other(subresource) => {
                 causes = special::settle_subresource(self, row, subresource, new, old, cx)?;
-                causes.extend(validation::object_meta_update(new, old));
+                causes.extend(validation::object_meta_update(row, new, old, status_again));
             }
         }
         self.refuse(row, name, causes)?;

@@ -63,7 +63,7 @@ async fn allocate(api: &Api, row: &Resource, service: &mut Value, old: Option<&V
     let mut taking = Taking { dry_run, ..Taking::default() };
     let held_addresses = old.map(held_by).unwrap_or_default();
     let held_ports = old.map(ports).unwrap_or_default();
-    let mut outcome = inherit(service, old).and_then(|()| if wants_address(service) { families::settle(row, service, old, &api.allocations.families()) } else { Ok(()) });
+    let mut outcome = inherit(service, old).and_then(|()| judged(row, service)).and_then(|()| if wants_address(service) { families::settle(row, service, old, &api.allocations.families()) } else { Ok(()) });
     if outcome.is_ok() {
         outcome = fill(api, row, service, &held_addresses, &held_ports, &mut taking).await;
     }
@@ -83,6 +83,11 @@ async fn allocate(api: &Api, row: &Resource, service: &mut Value, old: Option<&V
     Ok(Reserved::new(give_back, undo(api.store.clone(), dropped)))
 }
 
+fn judged(row: &Resource, service: &Value) -> Result<(), Status> {
+    let causes = ::api::kinds::service::cluster_ip_faults(service);
+    if causes.is_empty() { Ok(()) } else { Err(Status::invalid(&row.group, &row.kind, text(service, "/metadata/name"), causes)) }
+}
+
 /// The allocations by which `owner` holds these.
 fn held(api: &Api, addresses: &[IpAddr], ports: &[u16], owner: Owner<'_>) -> Vec<Taken> {
     let mut found = addresses::held(api, addresses, owner);
@@ -99,7 +104,8 @@ fn inherit(service: &mut Value, old: Option<&Value>) -> Result<(), Status> {
     let Some(spec) = service.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
     if same_life {
         for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-            let empty = spec.get(field).is_none_or(|value| value.as_str() == Some("") || value.as_array().is_some_and(Vec::is_empty));
+            // An empty policy is one, and a wrong one.
+            let empty = spec.get(field).is_none_or(|value| value.is_null() || value.as_str() == Some("") && field != "ipFamilyPolicy" || value.as_array().is_some_and(Vec::is_empty));
             if empty && let Some(value) = was.get(field) {
                 spec.insert(field.into(), value.clone());
             }
@@ -185,7 +191,8 @@ async fn fill_addresses(api: &Api, row: &Resource, service: &mut Value, held: &[
     let mut result = Vec::new();
     for (index, family) in families.iter().enumerate() {
         let address = match given.get(index).map(|text| text.parse::<IpAddr>()) {
-            Some(Ok(address)) if held.contains(&address) => address,
+            // What was given once may not change, which is validation's to say: nothing is taken for it.
+            Some(Ok(address)) if held.contains(&address) || index < held.len() => address,
             Some(Ok(address)) => {
                 let taken = addresses::take(api, address, Owner::of(service), taking.dry_run).await?.map_err(|refused| {
                     let why = match refused {

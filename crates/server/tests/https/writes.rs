@@ -60,7 +60,7 @@ async fn some_kinds_are_created_by_put_and_some_want_a_version() {
     let lease = "/apis/coordination.k8s.io/v1/namespaces/default/leases/l";
     server.put(lease, json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "me"}})).await.expect(201);
     let refused = server.put(lease, json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "you"}})).await.expect(422);
-    assert_eq!(refused.message(), r#"Lease.coordination.k8s.io "l" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an update"#);
+    assert_eq!(refused.message(), r#"leases.coordination.k8s.io "l" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an update"#);
     server.put(&format!("{CONFIG_MAPS}/none"), config_map("none")).await.expect(404);
     server.post(CONFIG_MAPS, config_map("a")).await.expect(201);
     server.put(&format!("{CONFIG_MAPS}/a"), config_map("a")).await.expect(200);
