@@ -631,7 +631,7 @@ mod tests {
 
     #[test]
     fn kinds_tell_it_again() {
-        let row = crate::table::table().rows().find(|row| row.plural == "configmaps").unwrap();
+        let row = crate::table::table().rows().iter().find(|row| row.plural == "configmaps").unwrap();
         let meta = |more: Value| {
             let mut meta = json!({"name": "a", "namespace": "b", "uid": "1", "resourceVersion": "5"});
             meta.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

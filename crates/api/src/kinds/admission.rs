@@ -442,11 +442,21 @@ fn check_binding(errors: &mut Errors, object: &Value, validating: bool) {
     }
     if let Some(reference) = child(object, "spec.paramRef") {
         let path = path.child("paramRef");
-        errors.label_selector(&path.child("selector"), child(reference, "selector"));
-        match (text(reference, "name").is_empty(), child(reference, "selector")) {
-            (true, None) => errors.required(&path, "one of name or selector must be specified"),
-            (false, Some(_)) => errors.forbidden(&path.child("name"), "name and selector are mutually exclusive"),
-            _ => {}
+        const BOTH: &str = "name and selector are mutually exclusive";
+        let (name, selector) = (text(reference, "name"), child(reference, "selector"));
+        if !name.is_empty() {
+            errors.name(&path.child("name"), name, names::path_segment);
+            if selector.is_some() {
+                errors.forbidden(&path.child("name"), BOTH);
+            }
+        }
+        if selector.is_some() {
+            errors.label_selector(&path.child("selector"), selector);
+            if !name.is_empty() {
+                errors.forbidden(&path.child("selector"), BOTH);
+            }
+        } else if name.is_empty() {
+            errors.required(&path, "one of name or selector must be specified");
         }
         match text(reference, "parameterNotFoundAction") {
             "Allow" | "Deny" => {}
@@ -466,8 +476,13 @@ fn check_binding(errors: &mut Errors, object: &Value, validating: bool) {
         if actions.is_empty() {
             errors.required(&field, "at least one validation action is required");
         }
-        for (index, action) in actions.iter().enumerate().filter(|(_, action)| !matches!(**action, "Audit" | "Deny" | "Warn")) {
-            errors.not_supported(&field.index(index), *action, &["Audit", "Deny", "Warn"]);
+        for (index, action) in actions.iter().enumerate() {
+            if !matches!(*action, "Audit" | "Deny" | "Warn") {
+                errors.not_supported(&field.index(index), *action, &["Audit", "Deny", "Warn"]);
+            }
+            if actions[..index].contains(action) {
+                errors.duplicate(&field.index(index), *action);
+            }
         }
         if actions.contains(&"Deny") && actions.contains(&"Warn") {
             errors.invalid(&field, &Value::from(actions), "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)");
@@ -503,6 +518,20 @@ mod tests {
                 "webhooks[0].sideEffects: Required value: must specify one of None, NoneOnDryRun",
                 "webhooks[0].clientConfig.url: Invalid value: \"http\": 'https' is the only allowed URL scheme; desired format: https://host[/path]",
                 "webhooks[0].admissionReviewVersions: Required value: must specify one of v1, v1beta1",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_binding_refers_to() {
+        let both = json!({"metadata": {"name": "b"}, "spec": {"policyName": "p", "paramRef": {"name": "a/b", "selector": {}, "parameterNotFoundAction": "Deny"}, "validationActions": ["Deny", "Deny"]}});
+        assert_eq!(
+            lines(&create("admissionregistration.k8s.io", "validatingadmissionpolicybindings", both).1),
+            [
+                "spec.paramRef.name: Invalid value: \"a/b\": may not contain '/'",
+                "spec.paramRef.name: Forbidden: name and selector are mutually exclusive",
+                "spec.paramRef.selector: Forbidden: name and selector are mutually exclusive",
+                "spec.validationActions[1]: Duplicate value: \"Deny\"",
             ]
         );
     }

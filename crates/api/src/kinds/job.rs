@@ -140,7 +140,12 @@ fn generate_selector(object: &mut Value) {
 
 fn check_selector(errors: &mut Errors, object: &Value) {
     let path = Path::Root("spec.selector");
-    let Some(selector) = child(object, "spec.selector") else { return errors.required(&path, "") };
+    let Some(selector) = child(object, "spec.selector") else {
+        errors.required(&path, "");
+        // And what selects nothing does not select the template.
+        workload::parsed_selector(errors, object, "");
+        return;
+    };
     errors.label_selector(&path, Some(selector));
     if let Ok(selector) = LabelSelector::from_json(selector) {
         workload::selector_matches_template(errors, object, &selector);
@@ -680,7 +685,7 @@ mod tests {
             ]),
             ("/spec/completionMode", json!(""), vec![
                 "spec.completionMode: Unsupported value: \"\": supported values: \"NonIndexed\", \"Indexed\"",
-                "spec.successPolicy: Invalid value: {\"rules\":[{\"succeededCount\":1,\"succeededIndexes\":\"0-1\"}]}: requires indexed completion mode",
+                "spec.successPolicy: Invalid value: {\"Rules\":[{\"SucceededIndexes\":\"0-1\",\"SucceededCount\":1}]}: requires indexed completion mode",
             ]),
         ] {
             let mut object = base.clone();

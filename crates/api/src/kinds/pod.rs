@@ -487,7 +487,7 @@ mod tests {
         let (_, causes) = update("", "pods", node, &old);
         assert_eq!(causes[0].field, "spec");
         assert!(causes[0].message.starts_with("Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"), "{}", causes[0].message);
-        assert!(causes[0].message.contains("\n+ \"nodeName\": \"n\",\n"), "{}", causes[0].message);
+        assert!(causes[0].message.contains("\n+ \"NodeName\": \"n\",\n"), "{}", causes[0].message);
         let mut more = old.clone();
         more["spec"]["containers"] = json!([]);
         let (_, causes) = update("", "pods", more, &old);

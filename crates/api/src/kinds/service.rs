@@ -321,7 +321,7 @@ fn check(errors: &mut Errors, object: &Value) {
             if child(spec, "ipFamilyPolicy").is_some() {
                 errors.forbidden(&path.child("ipFamilyPolicy"), "may not be set for ExternalName services");
             }
-            match text(spec, "externalName").trim_end_matches('.') {
+            match text(spec, "externalName").strip_suffix('.').unwrap_or(text(spec, "externalName")) {
                 "" => errors.required(&path.child("externalName"), ""),
                 name => errors.name(&path.child("externalName"), name, names::dns_subdomain),
             }

@@ -136,12 +136,14 @@ impl Api {
         meta.insert("creationTimestamp".into(), now.into());
     }
 
-    pub(crate) fn refuse(&self, row: &Resource, name: &str, causes: Vec<Cause>) -> Result<(), Status> {
+    pub(crate) fn refuse(&self, row: &Resource, name: &str, mut causes: Vec<Cause>) -> Result<(), Status> {
         if causes.is_empty() {
             return Ok(());
         }
-        // Events are of the core group, by whatever name they come.
-        let group = if row.group == "events.k8s.io" { "" } else { &row.group };
+        // Events are of the core group, by whatever name they come; but for one field they are told by the newer one's names.
+        let newer = row.group == "events.k8s.io";
+        let group = if newer { "" } else { &row.group };
+        causes.iter_mut().filter(|cause| newer && cause.field == "reportingComponent").for_each(|cause| cause.field = "reportingController".to_owned());
         Err(Status::invalid(group, &row.kind, name, causes))
     }
 }

@@ -213,6 +213,11 @@ impl Api {
             if new.pointer("/metadata/deletionGracePeriodSeconds").is_none_or(Value::is_null) {
                 put_back(metadata(new), &old_meta, "deletionGracePeriodSeconds");
             }
+            // Nonsense about who manages what is forgotten, not refused.
+            let managers = new.pointer("/metadata/managedFields").and_then(Value::as_array);
+            if managers.into_iter().flatten().any(|entry| !matches!(text(entry, "/operation"), "Apply" | "Update") || text(entry, "/fieldsType") != "FieldsV1") {
+                put_back(metadata(new), &old_meta, "managedFields");
+            }
             let meta = metadata(new);
             // Conditional or not, from here on the update is of this very revision.
             if let Some(version) = old_meta.get("resourceVersion") {
