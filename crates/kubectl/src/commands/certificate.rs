@@ -6,13 +6,13 @@ use crate::builder::{self, FILES, Found};
 use crate::command::{command, family};
 use crate::error::{Error, Result, fail};
 use crate::flags::{Args, Flag, switch, text};
-use crate::output;
+use crate::printers::{self, OUTPUT};
 use crate::session::Session;
 
 const FLAGS: &[Flag] = &[switch("force", "Update the CSR even if it is already approved."), text("selector", "", "Selector (label query) to filter on.").short('l')];
 family!(CERTIFICATE, "certificate", "Modify certificate resources", [&APPROVE, &DENY]);
-command!(APPROVE, "approve", [], "(-f FILENAME | NAME) [options]", "Approve a certificate signing request", [FLAGS, FILES], approve);
-command!(DENY, "deny", [], "(-f FILENAME | NAME) [options]", "Deny a certificate signing request", [FLAGS, FILES], deny);
+command!(APPROVE, "approve", [], "(-f FILENAME | NAME) [options]", "Approve a certificate signing request", [FLAGS, FILES, OUTPUT], approve);
+command!(DENY, "deny", [], "(-f FILENAME | NAME) [options]", "Deny a certificate signing request", [FLAGS, FILES, OUTPUT], deny);
 
 async fn approve(session: &Session, args: &Args) -> Result<()> {
     decide(session, args, ["Approved", "Denied"], "KubectlApprove", "This CSR was approved by kubectl certificate approve.", "approved").await
@@ -42,10 +42,9 @@ async fn decide(session: &Session, args: &Args, [kind, opposite]: [&str; 2], rea
                 conditions.retain(|condition| condition["type"] != kind);
                 conditions.push(json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastUpdateTime": now}));
                 object["status"]["conditions"] = conditions.into();
-                session.put(&found.sub("approval"), &object).await?;
+                object = session.put(&found.sub("approval"), &object).await?;
             }
-            output::line(format!("{} {verb}", found.label()));
-            Ok(())
+            printers::said(args, &object, &found.label(), verb)
         };
         if let Err(error) = outcome.await {
             errors.push(error);

@@ -28,7 +28,17 @@ command!(DELETE_USER, "delete-user", [], "NAME", "Delete the specified user from
 command!(RENAME_CONTEXT, "rename-context", [], "CONTEXT_NAME NEW_NAME", "Rename a context from the kubeconfig file", [], rename_context);
 command!(SET_CONTEXT, "set-context", [], "[NAME | --current] [--cluster=cluster_nickname] [--user=user_nickname] [--namespace=namespace] [options]", "Set a context entry in kubeconfig", [&[switch("current", "Modify the current context")]], set_context);
 command!(SET_CLUSTER, "set-cluster", [], "NAME [--server=server] [--certificate-authority=path/to/certificate/authority] [--insecure-skip-tls-verify=true] [--tls-server-name=example.com] [options]", "Set a cluster entry in kubeconfig", [EMBED], set_cluster);
-command!(SET_CREDENTIALS, "set-credentials", [], "NAME [--client-certificate=path/to/certfile] [--client-key=path/to/keyfile] [--token=bearer_token] [--username=basic_user] [--password=basic_password] [options]", "Set a user entry in kubeconfig", [EMBED], set_credentials);
+command!(SET_CREDENTIALS, "set-credentials", [], "NAME [--client-certificate=path/to/certfile] [--client-key=path/to/keyfile] [--token=bearer_token] [--username=basic_user] [--password=basic_password] [options]", "Set a user entry in kubeconfig", [EMBED, EXEC], set_credentials);
+const EXEC: &[Flag] = &[
+    text("auth-provider", "", "Auth provider for the user entry in kubeconfig"),
+    crate::flags::list("auth-provider-arg", "'key=value' arguments for the auth provider"),
+    text("exec-api-version", "", "API version of the exec credential plugin for the user entry in kubeconfig"),
+    crate::flags::list("exec-arg", "New arguments for the exec credential plugin command for the user entry in kubeconfig"),
+    text("exec-command", "", "Command for the exec credential plugin for the user entry in kubeconfig"),
+    crate::flags::list("exec-env", "'key=value' environment values for the exec credential plugin"),
+    text("exec-interactive-mode", "", "InteractiveMode of the exec credentials plugin for the user entry in kubeconfig"),
+    switch("exec-provide-cluster-info", "ProvideClusterInfo of the exec credentials plugin for the user entry in kubeconfig"),
+];
 const EMBED: &[Flag] = &[switch("embed-certs", "Embed the certificates in the kubeconfig"), text("proxy-url", "", "proxy-url for the cluster entry in kubeconfig")];
 command!(SET, "set", [], "PROPERTY_NAME PROPERTY_VALUE [options]", "Set an individual value in a kubeconfig file", [&[switch("set-raw-bytes", "When writing a []byte PROPERTY_VALUE, write the given string directly without base64 decoding.")]], set);
 command!(UNSET, "unset", [], "PROPERTY_NAME", "Unset an individual value in a kubeconfig file", [], unset);
@@ -269,8 +279,57 @@ async fn set_credentials(session: &Session, args: &Args) -> Result<()> {
     put(&mut entry, args, &[("token", "token"), ("username", "username"), ("password", "password")]);
     put_file(&mut entry, args, "client-certificate")?;
     put_file(&mut entry, args, "client-key")?;
+    put_exec(&mut entry, args)?;
     files.set("users", name, entry)?;
     output::line(format!("User {name:?} set."));
+    Ok(())
+}
+
+/// The program that brings credentials; `KEY-` takes a variable of its environment away.
+fn put_exec(entry: &mut Map<String, Value>, args: &Args) -> Result<()> {
+    if args.changed("auth-provider") || args.changed("auth-provider-arg") {
+        let mut provider = entry.get("auth-provider").and_then(Value::as_object).cloned().unwrap_or_default();
+        put(&mut provider, args, &[("auth-provider", "name")]);
+        let mut config = provider.get("config").and_then(Value::as_object).cloned().unwrap_or_default();
+        for pair in args.slice("auth-provider-arg") {
+            match pair.split_once('=') {
+                Some((key, value)) => {
+                    config.insert(key.into(), value.into());
+                }
+                None => {
+                    config.remove(pair.trim_end_matches('-'));
+                }
+            }
+        }
+        provider.insert("config".into(), if config.is_empty() { Value::Null } else { config.into() });
+        entry.insert("auth-provider".into(), provider.into());
+    }
+    if !EXEC.iter().any(|flag| flag.name.starts_with("exec-") && args.changed(flag.name)) {
+        return Ok(());
+    }
+    let mut exec = entry.get("exec").and_then(Value::as_object).cloned().unwrap_or_default();
+    if exec.is_empty() && args.given("exec-command").is_none() {
+        return fail("--exec-command is required for a new exec credential plugin");
+    }
+    put(&mut exec, args, &[("exec-api-version", "apiVersion"), ("exec-command", "command"), ("exec-interactive-mode", "interactiveMode")]);
+    if args.changed("exec-arg") {
+        exec.insert("args".into(), args.slice("exec-arg").into());
+    }
+    let mut env = exec.get("env").and_then(Value::as_array).cloned().unwrap_or_default();
+    for pair in args.slice("exec-env") {
+        let (key, value) = match pair.split_once('=') {
+            Some((key, value)) => (key, Some(value)),
+            None => (pair.trim_end_matches('-'), None),
+        };
+        env.retain(|one| one["name"] != key);
+        env.extend(value.map(|value| serde_json::json!({"name": key, "value": value})));
+    }
+    exec.insert("env".into(), if env.is_empty() { Value::Null } else { env.into() });
+    exec.entry("args").or_insert(Value::Null);
+    exec.entry("interactiveMode").or_insert_with(|| "IfAvailable".into());
+    let provide = args.on("exec-provide-cluster-info") || exec.get("provideClusterInfo").is_some_and(|value| value == true && !args.changed("exec-provide-cluster-info"));
+    exec.insert("provideClusterInfo".into(), provide.into());
+    entry.insert("exec".into(), exec.into());
     Ok(())
 }
 

@@ -26,6 +26,7 @@ const RESOURCES_FLAGS: &[Flag] = &[
     on("namespaced", "If false, non-namespaced resources will be returned, otherwise returning namespaced resources by default."),
     switch("no-headers", "When using the default or custom-column output format, don't print headers (default print headers)."),
     text("output", "", "Output format. One of: (json, yaml, name, wide).").short('o'),
+    switch("show-managed-fields", "If true, keep the managedFields when printing objects in JSON or YAML format."),
     text("sort-by", "", "If non-empty, sort list of resources using specified field. The field can be either 'name' or 'kind'."),
     list("verbs", "Limit to resources that support the specified verbs."),
 ];

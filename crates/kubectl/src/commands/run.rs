@@ -15,6 +15,10 @@ use crate::session::{Query, Session};
 
 const FLAGS: &[Flag] = &[
     list("annotations", "Annotations to apply to the pod."),
+    text("cascade", "background", "Must be \"background\", \"orphan\", or \"foreground\"."),
+    switch("force", "If true, immediately remove resources from API and bypass graceful deletion."),
+    text("timeout", "0s", "The length of time to wait before giving up on a delete."),
+    switch("wait", "If true, wait for resources to be gone before returning."),
     switch("attach", "If true, wait for the Pod to start running, and then attach to the Pod as if 'kubectl attach ...' were called."),
     switch("command", "If true and extra arguments are present, use them as the 'command' field in the container, rather than the 'args' field which is the default."),
     list("env", "Environment variables to set in the container."),
@@ -35,7 +39,7 @@ const FLAGS: &[Flag] = &[
     switch("stdin", "Keep stdin open on the container in the pod, even if nothing is attached.").short('i'),
     switch("tty", "Allocate a TTY for the container in the pod.").short('t'),
 ];
-command!(RUN, "run", [], "NAME --image=image [--env=\"key=value\"] [--port=port] [--dry-run=server|client] [--overrides=inline-json] [--command] -- [COMMAND] [args...] [options]", "Run a particular image on the cluster", [FLAGS, WRITE, OUTPUT], run);
+command!(RUN, "run", [], "NAME --image=image [--env=\"key=value\"] [--port=port] [--dry-run=server|client] [--overrides=inline-json] [--command] -- [COMMAND] [args...] [options]", "Run a particular image on the cluster", [FLAGS, attach::DETACH, WRITE, crate::builder::FILES, OUTPUT], run);
 
 fn object(args: &Args, name: &str, words: &[String]) -> Result<Value> {
     let mut container = json!({"name": name, "image": args.text("image"), "resources": {}});

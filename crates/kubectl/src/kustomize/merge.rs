@@ -69,6 +69,10 @@ pub fn strategic(dest: Value, patch: &Value) -> Result<Option<Value>> {
 }
 
 fn walk(dest: Option<Value>, patch: Option<Value>, place: Place) -> Result<Option<Value>> {
+    if dest.as_ref().is_some_and(Value::is_null) && patch.is_none() {
+        // As `creationTimestamp: null` has it. Upstream drops what has no value at all (`labels:`), which is the same here.
+        return Ok(dest);
+    }
     let Some(first) = dest.as_ref().filter(|value| !value.is_null()).or(patch.as_ref().filter(|value| !value.is_null())) else {
         // Nothing but nulls: the field goes.
         return Ok(None);

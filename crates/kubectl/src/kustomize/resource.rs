@@ -189,7 +189,7 @@ fn same_end(a: &[String], b: &[String]) -> bool {
 pub fn read(text: &str) -> Result<Vec<Resource>> {
     let mut found = Vec::new();
     for document in yaml::documents(text) {
-        let value = yaml::parse(document).map_err(|error| Error::Message(format!("MalformedYAMLError: yaml: {}", error.lines().next().unwrap_or("").trim_start_matches("error: "))))?;
+        let value = yaml::parse_core(document).map_err(|error| Error::Message(format!("MalformedYAMLError: yaml: {}", error.lines().next().unwrap_or("").trim_start_matches("error: "))))?;
         flatten(value, &mut found)?;
     }
     Ok(found)
