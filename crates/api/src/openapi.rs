@@ -4,12 +4,15 @@
 //! and the discovery of query parameters (`fieldValidation`, `dryRun`). Documents are built on demand and meant to be dropped: nothing is kept here.
 //! Mirrors kube-openapi's builders and upstream's `api/openapi-spec`.
 
+mod around;
 mod custom;
 mod descriptions;
+mod parameters;
 mod paths;
 mod proto;
 mod schemas;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
@@ -34,11 +37,16 @@ enum Style {
 
 /// `/openapi/v3`: where each group version's document is. The hash changes when the document does.
 pub fn v3_index<'a>(rows: impl IntoIterator<Item = &'a Resource>) -> Value {
-    let mut digests: std::collections::BTreeMap<String, Sha256> = std::collections::BTreeMap::new();
-    for row in rows {
+    let rows: Vec<&Resource> = rows.into_iter().collect();
+    let mut digests: BTreeMap<String, Sha256> = BTreeMap::new();
+    for row in &rows {
         let digest = digests.entry(path(&row.group, &row.version)).or_insert_with(|| Sha256::new_with_prefix(*FACTS_DIGEST));
         // A custom kind's row prints its definition's identity and generation.
         digest.update(format!("{row:?}"));
+    }
+    let around = around(&rows).into_iter().map(|page| (page.path.trim_matches('/').to_owned(), Sha256::new_with_prefix(*FACTS_DIGEST)));
+    for (path, digest) in around {
+        digests.entry(path).or_insert(digest);
     }
     let paths: Map<String, Value> = digests
         .into_iter()
@@ -68,22 +76,46 @@ pub fn v3_group<'a>(rows: impl IntoIterator<Item = &'a Resource>, group: &str, v
     if rows.is_empty() {
         return None;
     }
-    let (paths, schemas) = document(&rows, Style::V3);
-    Some(json!({"openapi": "3.0.0", "info": {"title": TITLE, "version": VERSION}, "paths": paths, "components": {"schemas": schemas}}))
+    let pages = around(&rows);
+    let here = format!("/{}/", path(group, version));
+    Some(v3(document(&rows, pages.iter().filter(|page| page.path == here), Style::V3)))
+}
+
+fn v3((paths, schemas): (Map<String, Value>, Map<String, Value>)) -> Value {
+    json!({"openapi": "3.0.0", "info": {"title": TITLE, "version": VERSION}, "paths": paths, "components": {"schemas": schemas}})
 }
 
 /// `/openapi/v2`
 pub fn v2<'a>(rows: impl IntoIterator<Item = &'a Resource>) -> Value {
     let rows: Vec<&Resource> = rows.into_iter().collect();
-    let (paths, definitions) = document(&rows, Style::V2);
+    let (paths, definitions) = document(&rows, &around(&rows), Style::V2);
     json!({"swagger": "2.0", "info": {"title": TITLE, "version": VERSION}, "paths": paths, "definitions": definitions,
         "securityDefinitions": {"BearerToken": {"description": "Bearer Token authentication", "type": "apiKey", "name": "authorization", "in": "header"}}, "security": [{"BearerToken": []}]})
 }
 
-fn document(rows: &[&Resource], style: Style) -> (Map<String, Value>, Map<String, Value>) {
+/// Documents beside the groups' own, of discovery and the like: `apis/apps`, `version`. By their paths in `/openapi/v3`.
+pub fn v3_around<'a>(rows: impl IntoIterator<Item = &'a Resource>, path: &str) -> Option<Value> {
+    let rows: Vec<&Resource> = rows.into_iter().collect();
+    let pages = around(&rows);
+    let page = pages.iter().find(|page| page.path.trim_matches('/') == path)?;
+    Some(v3(document(&[], [page], Style::V3)))
+}
+
+/// What is served beside the objects of built-in kinds.
+fn around(rows: &[&Resource]) -> Vec<around::Page> {
+    let versions: BTreeSet<(&str, &str)> = rows.iter().filter(|row| row.custom.is_none()).map(|row| (&*row.group, &*row.version)).collect();
+    let groups: BTreeSet<&str> = versions.iter().map(|(group, _)| *group).collect();
+    around::all(groups, versions)
+}
+
+fn document<'a>(rows: &[&Resource], pages: impl IntoIterator<Item = &'a around::Page>, style: Style) -> (Map<String, Value>, Map<String, Value>) {
     let descriptions = descriptions::Descriptions::load();
     let mut schemas = Schemas::new(style, &descriptions);
     let mut paths = Map::new();
+    for page in pages {
+        page.add(&mut paths, style);
+        schemas.want(page.answer);
+    }
     for row in rows {
         match &row.custom {
             None => {

@@ -107,6 +107,16 @@ impl Resource {
         self.verbs.contains(&verb)
     }
 
+    /// Whether a deletion is answered with the object that is gone, as upstream's registries of some kinds have it (`ReturnDeletedObject`); others are with a bare success.
+    pub fn shows_deleted(&self) -> bool {
+        match &*self.group {
+            "" => matches!(&*self.plural, "pods" | "services" | "serviceaccounts" | "persistentvolumeclaims" | "persistentvolumes" | "podtemplates" | "resourcequotas"),
+            "resource.k8s.io" => matches!(&*self.plural, "deviceclasses" | "resourceclaims" | "resourceclaimtemplates" | "resourceslices"),
+            "storage.k8s.io" => matches!(&*self.plural, "csidrivers" | "csinodes" | "storageclasses" | "volumeattachments" | "volumeattributesclasses"),
+            _ => false,
+        }
+    }
+
     /// `/registry/pods/default/web`.
     pub fn key(&self, namespace: Option<&str>, name: &str) -> String {
         let mut key = String::with_capacity(self.prefix.len() + name.len() + 24);

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use rustls::crypto::CryptoProvider;
 use rustls::{SupportedCipherSuite, SupportedProtocolVersion};
-use server::{Audit, AuditBatchOptions, AuditTruncation, AuditWebhookMode, AuditWebhookOptions, Backends, Encryption, EventRateLimit, LogFormat, LogOptions};
+use server::{Audit, AuditBatchOptions, AuditTruncation, AuditWebhookMode, AuditWebhookOptions, Backends, Encryption, EventRateLimit, LogFormat, LogOptions, Shutdown};
 
 #[derive(Args, Clone)]
 #[command(next_help_heading = "API server")]
@@ -25,6 +25,15 @@ pub struct ApiServerOptions {
     /// What a request may take that is no stream: 60s, 1m30s
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "1m0s")]
     request_timeout: Duration,
+    /// How long requests are served on after a signal to stop, with /readyz failing, before nothing new is taken
+    #[arg(long, value_name = "DURATION", value_parser = any_duration, default_value = "0s")]
+    shutdown_delay_duration: Duration,
+    /// Whether who comes while requests in flight are finished is told to come again (429), instead of finding the port closed
+    #[arg(long, value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    shutdown_send_retry_after: bool,
+    /// Within which time watches are ended one after the other then; 0s: all at once
+    #[arg(long, value_name = "DURATION", value_parser = any_duration, default_value = "0s")]
+    shutdown_watch_termination_grace_period: Duration,
     /// What is audited (an audit.k8s.io/v1 Policy); without it nothing is
     #[arg(long, value_name = "FILE")]
     audit_policy_file: Option<PathBuf>,
@@ -174,6 +183,7 @@ impl ApiServerOptions {
         config.max_mutating_requests_in_flight = self.max_mutating_requests_inflight;
         config.priority_and_fairness = self.enable_priority_and_fairness;
         config.request_timeout = self.request_timeout;
+        config.shutdown = Shutdown { delay: self.shutdown_delay_duration, send_retry_after: self.shutdown_send_retry_after, watch_grace: self.shutdown_watch_termination_grace_period };
         let backends = self.audit_backends()?;
         config.audit = match &self.audit_policy_file {
             Some(_) if backends.log.is_none() && backends.webhook.is_none() => bail!("--audit-policy-file needs --audit-log-path or --audit-webhook-config-file"),

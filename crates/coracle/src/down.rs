@@ -16,7 +16,8 @@ use rustix::fs::FlockOperation;
 use crate::cli::Folder;
 use crate::paths::Paths;
 
-const STOP_TIMEOUT: Duration = Duration::from_secs(40);
+/// Longer than requests in flight may take, unless somebody gives them more time.
+const STOP_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// The running cluster's process, if one runs: it holds the lock of its file (`hold`), whatever its program is called, and the kernel takes the
 /// lock from a dead one. The number alone could have been given to another program since.
@@ -88,7 +89,7 @@ fn signal(paths: &Paths, signal: Signal, patience: Option<Duration>) -> Result<b
     let process = rustix::process::pidfd_open(rustix::process::Pid::from_raw(pid.as_raw()).context("no such process")?, rustix::process::PidfdFlags::empty())?;
     kill(pid, signal).context("cannot stop the cluster")?;
     let mut poll = [nix::poll::PollFd::new(process.as_fd(), nix::poll::PollFlags::POLLIN)];
-    let timeout = patience.map_or(nix::poll::PollTimeout::NONE, |patience| nix::poll::PollTimeout::from(patience.as_millis().min(u128::from(u16::MAX)) as u16));
+    let timeout = patience.map_or(nix::poll::PollTimeout::NONE, |patience| nix::poll::PollTimeout::try_from(patience).unwrap_or(nix::poll::PollTimeout::MAX));
     if nix::poll::poll(&mut poll, timeout)? == 0 {
         bail!("the cluster (process {pid}) has not stopped after {} s", STOP_TIMEOUT.as_secs());
     }

@@ -8,6 +8,7 @@ use pki::{Certificate, Identity};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
@@ -61,9 +62,18 @@ impl ResolvesServerCert for Shown {
     }
 }
 
-/// Client certificates of the authorities in `clients` (PEM) are verified; none is asked for more than once.
+/// Client certificates of the authorities in `clients` (PEM) are verified in the handshake.
 pub fn server(shown: Arc<Shown>, tls: Tls, clients: &[&str]) -> Result<Arc<rustls::ServerConfig>> {
     let verifier = WebPkiClientVerifier::builder_with_provider(roots(clients)?, tls.provider.clone()).allow_unauthenticated().build()?;
+    verified_by(verifier, shown, tls)
+}
+
+/// Of the API server, which judges client certificates itself; clients are told of the authorities in `clients` (PEM).
+pub fn api_server(shown: Arc<Shown>, tls: Tls, clients: &[&str]) -> Result<Arc<rustls::ServerConfig>> {
+    verified_by(server::any_certificate(&tls.provider, clients), shown, tls)
+}
+
+fn verified_by(verifier: Arc<dyn ClientCertVerifier>, shown: Arc<Shown>, tls: Tls) -> Result<Arc<rustls::ServerConfig>> {
     let mut config = rustls::ServerConfig::builder_with_provider(tls.provider).with_protocol_versions(tls.versions)?.with_client_cert_verifier(verifier).with_cert_resolver(shown);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))

@@ -254,16 +254,17 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
         .await
         .with_context(|| format!("cannot listen on port {}\nhint: another cluster may run; --secure-port chooses another port", options.secure_port))?;
     let shown = Shown::new(&credentials.api_server()?)?;
-    let tls = tls::server(shown.clone(), options.api_server.tls()?, &[&authority, &fronts, &api.fronts.borrow().clients_pem])?;
+    let tls = tls::api_server(shown.clone(), options.api_server.tls()?, &[&authority, &fronts, &api.fronts.borrow().clients_pem])?;
     let tls = Arc::new(ArcSwap::new(tls));
     tokio::spawn(tls::follow(tls.clone(), api.fronts.subscribe(), {
         let (shown, settings, authority) = (shown.clone(), options.api_server.tls()?, authority.clone());
-        move |fronts| tls::server(shown.clone(), settings.clone(), &[&authority, &fronts.authority_pem, &fronts.clients_pem])
+        move |fronts| tls::api_server(shown.clone(), settings.clone(), &[&authority, &fronts.authority_pem, &fronts.clients_pem])
     }));
     tokio::spawn(credentials::follow(credentials.folder.clone(), shown));
     tokio::spawn(credentials::follow_front_proxy(credentials.folder.clone(), api.clone()));
     tokio::spawn(credentials::keep(credentials.folder.clone(), names, clock.clone()));
-    let mut serving = tokio::spawn(server::serve(api.clone(), server::ServeConfig { listener, tls }, stopped.clone()));
+    let (quit, quitting) = watch::channel(false);
+    let mut serving = tokio::spawn(server::serve(api.clone(), server::ServeConfig { listener, tls }, quitting));
     let url = format!("https://{}", SocketAddr::new(address, options.secure_port));
     write_private(&paths.admin_kubeconfig(), credentials.kubeconfig(&url).as_bytes())?;
     tracing::info!(target: "server", milliseconds = started.elapsed().as_millis() as u64, %url, "the API server is ready");
@@ -377,8 +378,24 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
         ended = &mut serving => bail!("the API server ended by itself: {}", ended.err().map_or_else(|| "nobody knows why".to_owned(), |error| error.to_string())),
     }
     tracing::info!("stopping");
+    let _ = quit.send(true);
+    let impatient = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let finishing = async {
+        // Everybody is at work until then: what is under way may need them.
+        api.refuses().await;
+        let _ = stop.send(true);
+        serving.await
+    };
+    tokio::select! {
+        finished = finishing => finished?,
+        () = impatient => tracing::warn!("told to stop once more: requests in flight are not waited for"),
+    }
     let _ = stop.send(true);
-    serving.await?;
     for election in elections {
         // Whoever leads next need not wait for the lease to end; if it cannot be given back, it does.
         let _ = tokio::time::timeout(STOP_TIMEOUT, election).await;

@@ -178,7 +178,7 @@ fn proxies(lab: &Lab) {
     }
     // Told to those behind.
     let published = "kubectl -n kube-system get configmap extension-apiserver-authentication -o jsonpath='{.data.requestheader-client-ca-file}'";
-    lab.on("node1", &format!("until [ \"$({published})\" = \"$(cat /etc/kubernetes/pki/front-proxy-ca.crt)\" ]; do :; done"));
+    lab.on("node1", &format!("until {published} | grep -qF \"$(tail -n 2 /etc/kubernetes/pki/front-proxy-ca.crt | head -n 1)\"; do :; done"));
     // Started anew, the one behind lets nobody in by what was before.
     lab.on("node2", "coracle down --data-dir /var/lib/behind");
     behind(lab);

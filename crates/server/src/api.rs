@@ -17,6 +17,7 @@ use crate::authentication::{Anonymous, AuthenticationConfig, Fronts, Issuer, Use
 use crate::authorization::{AuthorizationMode, Authorizer};
 use crate::encoded::Encoded;
 use crate::encryption::Encryption;
+use crate::lifecycle::{Lifecycle, Phase, Shutdown};
 use crate::flow_control::{self, FlowControl};
 use crate::nodes::Dial;
 use crate::outbound::Outbound;
@@ -68,6 +69,7 @@ pub struct Config {
     pub cbor: bool,
     /// Who is asked what users may do, in this order.
     pub authorization: Vec<AuthorizationMode>,
+    pub shutdown: Shutdown,
 }
 
 impl Config {
@@ -95,6 +97,7 @@ impl Config {
             plugins: Plugins::default(),
             cbor: false,
             authorization: vec![AuthorizationMode::Node, AuthorizationMode::Rbac],
+            shutdown: Shutdown::default(),
         }
     }
 }
@@ -135,6 +138,7 @@ pub struct Api {
     pub(crate) flow_control: FlowControl,
     pub(crate) request_ids: Ids,
     pub(crate) requests: crate::http::Requests,
+    pub(crate) lifecycle: Arc<Lifecycle>,
 }
 
 /// How unknown and duplicate fields are met (`fieldValidation`).
@@ -206,6 +210,7 @@ impl Api {
 
     async fn opened(store: Arc<dyn Store>, clock: Arc<dyn Clock>, chance: Chance, config: Config, nodes: Arc<dyn Dial>) -> Result<Arc<Self>, OpenError> {
         let allocations = Allocations::new(&config);
+        let lifecycle = Lifecycle::new(config.shutdown.clone());
         let outbound = Arc::new(Outbound::new(store.clone()));
         let (flow_control, request_ids) = (FlowControl::new(&config), Ids::new(&chance));
         let authorizer = Arc::new(Authorizer::new(config.authorization.clone(), outbound.clone(), clock.clone()));
@@ -215,7 +220,7 @@ impl Api {
         let reloadable = ArcSwap::from_pointee((config.authentication.anonymous.clone(), config.authentication.issuers.clone()));
         let authority = config.authentication.request_header.as_ref().map(|front| front.authority_pem.clone()).unwrap_or_default();
         let fronts = tokio::sync::watch::Sender::new(Arc::new(Fronts::of(&config.ca_pem, authority, config.authentication.client_ca_pem.clone())));
-        let api = Arc::new(Self { reloadable, fronts, store, clock, chance, config, serving: Serving::built_in(), authorizer, allocations, nodes, encoded: Encoded::default(), quota_turns: Default::default(), outbound, admission: Follower::default(), aggregator: Aggregator::default(), flow_control, request_ids, requests: Default::default() });
+        let api = Arc::new(Self { reloadable, fronts, store, clock, chance, config, serving: Serving::built_in(), authorizer, allocations, nodes, encoded: Encoded::default(), quota_turns: Default::default(), outbound, admission: Follower::default(), aggregator: Aggregator::default(), flow_control, request_ids, requests: Default::default(), lifecycle });
         crate::custom::load(&api);
         crate::bootstrap::run(&api).await.map_err(OpenError::Bootstrap)?;
         Ok(api)
@@ -223,6 +228,11 @@ impl Api {
 
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
+    }
+
+    /// Returns when the server, told to end, takes nothing new any more: what only served its requests may end too.
+    pub async fn refuses(&self) {
+        self.lifecycle.reached(Phase::Refusing).await;
     }
 
     pub fn config(&self) -> &Config {

@@ -16,7 +16,7 @@ use crate::authentication::User;
 use crate::reconciliation::{Step, reconcile};
 use crate::registry::{Part, text};
 use crate::special::{addresses, node_ports};
-use crate::{decode, default_roles, peers};
+use crate::{cluster_trust, decode, default_roles, peers};
 
 pub async fn run(api: &Arc<Api>) -> Result<(), Status> {
     for namespace in ["default", "kube-system", "kube-public", "kube-node-lease"] {
@@ -35,7 +35,7 @@ pub async fn run(api: &Arc<Api>) -> Result<(), Status> {
     }))
     .await?;
     try_join_all(aggregator::built_in().into_iter().map(|object| ensure(api, None, object))).await?;
-    authentication(api).await?;
+    cluster_trust::publish(api).await?;
     service_cidr(api).await?;
     addresses::complete(api).await?;
     node_ports::complete(api).await?;
@@ -62,34 +62,6 @@ async fn ensure_role(api: &Arc<Api>, namespace: Option<&str>, expected: Value) -
             ensure(api, namespace, expected).await
         }
     }
-}
-
-/// By which authorities servers behind APIServices are to know clients, and us: `extension-apiserver-authentication`.
-pub async fn authentication(api: &Arc<Api>) -> Result<(), Status> {
-    const NAME: &str = "extension-apiserver-authentication";
-    let mut data = json!({"client-ca-file": api.fronts.borrow().all_clients(&api.config.ca_pem)});
-    if let Some(front) = &api.config.front_proxy {
-        // By whom proxies are known now; who knows none tells of our own.
-        let known = api.fronts.borrow().authority_pem.clone();
-        data["requestheader-client-ca-file"] = if known.is_empty() { front.authority_pem.clone() } else { known }.into();
-        for (key, value) in [("allowed-names", "front-proxy-client"), ("username-headers", "X-Remote-User"), ("uid-headers", "X-Remote-Uid"), ("group-headers", "X-Remote-Group"), ("extra-headers-prefix", "X-Remote-Extra-")] {
-            data[format!("requestheader-{key}")] = format!("[{value:?}]").into();
-        }
-    }
-    ensure(api, Some("kube-system"), json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": NAME, "namespace": "kube-system"}, "data": data})).await?;
-    let row = api.serving.rows().find("", "v1", "configmaps").ok_or_else(|| Status::internal("no row"))?;
-    let cx = Context { field_manager: "kube-apiserver".into(), exempt: true, ..Context::of(Arc::new(User::component("system:apiserver"))) };
-    // Other authorities than at the last start, perhaps.
-    api.change(&row, Some("kube-system"), NAME, Part::Main, &cx, |old| {
-        let mut new = old.clone();
-        crate::registry::metadata(&mut new).remove("resourceVersion");
-        for (key, value) in data.as_object().into_iter().flatten() {
-            new["data"][key.as_str()] = value.clone();
-        }
-        Ok(new)
-    })
-    .await
-    .map(drop)
 }
 
 /// The ranges of Services as an object: `kubernetes`, ready from the start.
@@ -125,7 +97,7 @@ pub async fn service_cidr(api: &Api) -> Result<(), Status> {
     .map(drop)
 }
 
-async fn ensure(api: &Api, namespace: Option<&str>, object: Value) -> Result<(), Status> {
+pub async fn ensure(api: &Api, namespace: Option<&str>, object: Value) -> Result<(), Status> {
     let version = object["apiVersion"].as_str().unwrap_or_default();
     let (group, version) = version.split_once('/').unwrap_or(("", version));
     let kind = object["kind"].as_str().unwrap_or_default();

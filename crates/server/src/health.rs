@@ -5,6 +5,7 @@
 use serde_json::{Value, json};
 
 use crate::api::Api;
+use crate::lifecycle::Phase;
 
 pub fn version(api: &Api) -> Value {
     let git = &api.config.git_version;
@@ -23,17 +24,23 @@ pub fn version(api: &Api) -> Value {
     })
 }
 
-/// The checks of `/readyz`, with why each one fails.
-fn checks(api: &Api) -> Vec<(&'static str, Result<(), String>)> {
+/// The endpoint that says whether requests are welcome; the others say whether anything is broken.
+const READINESS: &str = "readyz";
+
+/// The checks of an endpoint, with why each one fails.
+fn checks(api: &Api, endpoint: &str) -> Vec<(&'static str, Result<(), String>)> {
     let bootstrapped = if api.store.get("/registry/namespaces/default").is_some() { Ok(()) } else { Err("the first objects are not there yet".to_owned()) };
     let mut checks = vec![("ping", Ok(())), ("log", Ok(())), ("etcd", Ok(())), ("poststarthook/bootstrap", bootstrapped)];
     if let Some(encryption) = api.config.encryption.as_ref().filter(|encryption| encryption.has_kms()) {
         checks.push(("kms-providers", encryption.health()));
     }
+    if endpoint == READINESS {
+        checks.push(("shutdown", if api.lifecycle.phase() == Phase::Serving { Ok(()) } else { Err("process is shutting down".to_owned()) }));
+    }
     checks
 }
 
-const ENDPOINTS: [&str; 3] = ["healthz", "livez", "readyz"];
+const ENDPOINTS: [&str; 3] = ["healthz", "livez", READINESS];
 
 /// Whether the path is that of a health endpoint or of one of its checks.
 pub fn is_asked(path: &str) -> bool {
@@ -43,15 +50,14 @@ pub fn is_asked(path: &str) -> bool {
 
 /// Each check by itself: `/readyz/ping`.
 pub fn paths(api: &Api) -> Vec<String> {
-    let names: Vec<&str> = checks(api).into_iter().map(|(name, _)| name).collect();
-    ENDPOINTS.iter().flat_map(|endpoint| names.iter().map(move |name| format!("/{endpoint}/{name}"))).collect()
+    ENDPOINTS.iter().flat_map(|endpoint| checks(api, endpoint).into_iter().map(move |(name, _)| format!("/{endpoint}/{name}"))).collect()
 }
 
 /// Status code and body; none for a check that is none.
 pub fn answer(api: &Api, path: &str, verbose: bool) -> Option<(u16, String)> {
     let path = path.strip_prefix('/')?;
     let Some((endpoint, wanted)) = path.split_once('/') else { return Some(report(api, path, verbose)) };
-    let (_, outcome) = checks(api).into_iter().find(|(name, _)| *name == wanted)?;
+    let (_, outcome) = checks(api, endpoint).into_iter().find(|(name, _)| *name == wanted)?;
     Some(match outcome {
         Ok(()) => (200, "ok".into()),
         Err(why) => (500, format!("internal server error: {endpoint} check {wanted}: {why}\n")),
@@ -60,7 +66,7 @@ pub fn answer(api: &Api, path: &str, verbose: bool) -> Option<(u16, String)> {
 
 /// Status code and body.
 fn report(api: &Api, endpoint: &str, verbose: bool) -> (u16, String) {
-    let checks = checks(api);
+    let checks = checks(api, endpoint);
     let failed = checks.iter().any(|(_, outcome)| outcome.is_err());
     if !failed && !verbose {
         return (200, "ok".into());

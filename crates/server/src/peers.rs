@@ -19,17 +19,14 @@ const PRESENT: &str = "/registry/masterleases/";
 /// The key lives for 15 s.
 const PRESENT_PERIOD: Duration = Duration::from_secs(10);
 
-/// Until `shutdown` becomes true or its sender is gone.
-pub async fn run(api: Arc<Api>, shutdown: watch::Receiver<bool>) {
-    if !api.store.is_shared() {
-        return;
+/// What is granted to whom was perhaps changed by another server. Until `shutdown` becomes true or its sender is gone.
+pub async fn follow_grants(api: Arc<Api>, shutdown: watch::Receiver<bool>) {
+    if api.store.is_shared() {
+        futures_util::future::join_all(GRANTS.iter().map(|prefix| follow_some(&api, prefix, shutdown.clone()))).await;
     }
-    let grants = futures_util::future::join_all(GRANTS.iter().map(|prefix| follow_grants(&api, prefix, shutdown.clone())));
-    tokio::join!(grants, present(&api, shutdown.clone()));
 }
 
-/// What is granted to whom was perhaps changed by another server.
-async fn follow_grants(api: &Api, prefix: &'static str, shutdown: watch::Receiver<bool>) {
+async fn follow_some(api: &Api, prefix: &'static str, shutdown: watch::Receiver<bool>) {
     let mut news = follow(&api.store, prefix, shutdown);
     while news.next().await.is_some() {
         api.authorizer.changed();
@@ -40,10 +37,10 @@ fn key(address: IpAddr) -> String {
     format!("{PRESENT}{address}")
 }
 
-/// Says that we are there, and makes endpoints of all who do.
-async fn present(api: &Arc<Api>, mut shutdown: watch::Receiver<bool>) {
+/// Says that we are there, and makes endpoints of all who do, until `shutdown` becomes true or its sender is gone: then it says that we are not.
+pub async fn present(api: Arc<Api>, mut shutdown: watch::Receiver<bool>) {
     let address = api.config.advertise_address;
-    if address.is_loopback() {
+    if !api.store.is_shared() || address.is_loopback() {
         return;
     }
     let object = format!(r#"{{"apiVersion":"v1","kind":"Endpoints","metadata":{{"name":"{address}"}},"subsets":[{{"addresses":[{{"ip":"{address}"}}]}}]}}"#);
@@ -73,7 +70,7 @@ async fn present(api: &Arc<Api>, mut shutdown: watch::Receiver<bool>) {
                     return;
                 }
             }
-            if let Err(error) = bootstrap::endpoints(api, &all(api)).await {
+            if let Err(error) = bootstrap::endpoints(&api, &all(&api)).await {
                 tracing::warn!(%error, "the endpoints of the API servers could not be written");
             }
         }

@@ -123,7 +123,7 @@ impl Api {
         });
         loop {
             let told = self.fronts.borrow().clone();
-            if let Err(error) = crate::bootstrap::authentication(self).await {
+            if let Err(error) = crate::cluster_trust::publish(self).await {
                 tracing::warn!(%error, "servers behind APIServices are not told of the new authorities");
             }
             // Another file may have changed meanwhile: what is written last is what counts.

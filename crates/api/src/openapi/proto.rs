@@ -93,7 +93,7 @@ pub fn protobuf(document: &Value) -> Vec<u8> {
 
 fn path_item(item: &Map<String, Value>) -> Message {
     let mut message = Message::default();
-    for (tag, method) in [(2, "get"), (3, "put"), (4, "post"), (5, "delete"), (8, "patch")] {
+    for (tag, method) in [(2, "get"), (3, "put"), (4, "post"), (5, "delete"), (6, "options"), (7, "head"), (8, "patch")] {
         if let Some(Value::Object(found)) = item.get(method) {
             message.message(tag, operation(found));
         }
@@ -146,6 +146,7 @@ fn parameters(message: &mut Message, tag: u32, list: Option<&Value>) {
             let mut plain = Message::default();
             plain.flag(1, map.get("required"));
             plain.text(2, place);
+            plain.string(3, map.get("description"));
             plain.string(4, map.get("name"));
             plain.string(ty, map.get("type"));
             plain.flag(unique, map.get("uniqueItems"));

@@ -19,6 +19,8 @@ const LIKE: &str = "io.k8s.api.core.v1.ConfigMap";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 pub(super) const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 pub(super) const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
+pub(super) const WATCH_EVENT: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent";
+const RAW_EXTENSION: &str = "io.k8s.apimachinery.pkg.runtime.RawExtension";
 pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 
 /// The schemas of one document: what was asked for, and everything that refers to.
@@ -52,8 +54,18 @@ impl<'a> Schemas<'a> {
         Self { style, descriptions, found: Map::new(), wanted }
     }
 
+    /// A type that is not any row's.
+    pub fn want(&mut self, name: &str) {
+        if !name.is_empty() {
+            self.wanted.insert(name.to_owned());
+        }
+    }
+
     pub fn add_row(&mut self, row: &Resource) {
         self.wanted.insert(row.schema.to_string());
+        if row.allows(crate::Verb::Watch) {
+            self.want(WATCH_EVENT);
+        }
         for sub in row.subresources.iter().filter(|sub| sub.kind != row.kind) {
             if let Some(name) = self::subresource(&sub.group, &sub.version, &sub.kind) {
                 self.wanted.insert(name.clone());
@@ -140,6 +152,7 @@ impl<'a> Schemas<'a> {
             self.settle(&name);
         }
         self.mark(STATUS, "", "v1", "Status");
+        self.mark(WATCH_EVENT, "", "v1", "WatchEvent");
         self.mark(DELETE_OPTIONS, "", "v1", "DeleteOptions");
         self.found
     }
@@ -147,6 +160,9 @@ impl<'a> Schemas<'a> {
     fn settle(&mut self, name: &str) {
         if self.found.contains_key(name) {
             return;
+        }
+        if name == WATCH_EVENT {
+            self.want(RAW_EXTENSION);
         }
         let mut value = match schema::of(name) {
             Some(ty) => self.object(ty),
@@ -164,6 +180,7 @@ impl<'a> Schemas<'a> {
             (QUANTITY, Style::V3) => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
             (INT_OR_STRING, Style::V2) => json!({"type": "string", "format": "int-or-string"}),
             (INT_OR_STRING, Style::V3) => json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]}),
+            (WATCH_EVENT, _) => json!({"type": "object", "required": ["type", "object"], "properties": {"object": self.reference(RAW_EXTENSION), "type": {"type": "string", "default": ""}}}),
             (TIME | MICRO_TIME, _) => json!({"type": "string", "format": "date-time"}),
             _ => json!({"type": "object"}),
         }
@@ -261,6 +278,10 @@ impl<'a> Schemas<'a> {
         if !self.found.contains_key(name) {
             self.wanted.insert(name.to_owned());
         }
+        self.reference(name)
+    }
+
+    fn reference(&self, name: &str) -> Value {
         let reference = reference(self.style, name);
         if self.style == Style::V2 { reference } else { json!({"allOf": [reference]}) }
     }

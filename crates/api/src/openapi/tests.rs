@@ -82,6 +82,15 @@ fn operations_have_names() {
         ("/apis/rbac.authorization.k8s.io/v1/clusterroles/{name}", "patch", "patchRbacAuthorizationV1ClusterRole"),
         ("/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale", "get", "readAppsV1NamespacedDeploymentScale"),
         ("/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas", "get", "listFlowcontrolApiserverV1FlowSchema"),
+        ("/api/v1/watch/pods", "get", "watchCoreV1PodListForAllNamespaces"),
+        ("/api/v1/watch/namespaces/{namespace}/pods", "get", "watchCoreV1NamespacedPodList"),
+        ("/api/v1/watch/namespaces/{namespace}/pods/{name}", "get", "watchCoreV1NamespacedPod"),
+        ("/api/v1/watch/nodes", "get", "watchCoreV1NodeList"),
+        ("/api/v1/nodes/{name}/proxy", "options", "connectCoreV1OptionsNodeProxy"),
+        ("/api/v1/nodes/{name}/proxy/{path}", "head", "connectCoreV1HeadNodeProxyWithPath"),
+        ("/apis/apps/", "get", "getAppsAPIGroup"),
+        ("/apis/rbac.authorization.k8s.io/v1/", "get", "getRbacAuthorizationV1APIResources"),
+        ("/version/", "get", "getCodeVersion"),
     ] {
         assert_eq!(v2["paths"][path][method]["operationId"], id, "{path}");
     }
@@ -93,7 +102,43 @@ fn operations_have_names() {
         }
     }
     let create = &v2["paths"]["/api/v1/namespaces/{namespace}/pods"]["post"];
+    assert_eq!(v2["paths"]["/api/v1/namespaces/{namespace}/endpoints"]["post"]["description"], "create Endpoints");
     assert_eq!((&create["consumes"], create["responses"].as_object().unwrap().len(), &create["description"]), (&json!(["*/*"]), 4, &json!("create a Pod")));
+}
+
+/// What all operations of a path take stands beside them; what only some take, with those.
+#[test]
+fn parameters_stand_where_they_belong() {
+    let v2 = v2(table().rows());
+    let names = |list: &Value| list.as_array().map(|list| list.iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")).unwrap_or_default();
+    let pods = &v2["paths"]["/api/v1/namespaces/{namespace}/pods"];
+    assert_eq!(names(&pods["parameters"]), "namespace pretty");
+    assert_eq!(names(&pods["post"]["parameters"]), "dryRun fieldManager fieldValidation body");
+    assert!(names(&pods["delete"]["parameters"]).contains("propagationPolicy") && !names(&pods["delete"]["parameters"]).contains("watch"));
+    let exec = &v2["paths"]["/api/v1/namespaces/{namespace}/pods/{name}/exec"];
+    assert_eq!((names(&exec["parameters"]).as_str(), exec["get"].get("parameters")), ("command container name namespace stderr stdin stdout tty", None));
+    let watch = &v2["paths"]["/apis/apps/v1/watch/deployments"];
+    assert_eq!(watch["get"]["responses"]["200"]["schema"]["$ref"], "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent");
+    assert!(names(&watch["parameters"]).starts_with("allowWatchBookmarks continue"));
+    let log = &v2["paths"]["/api/v1/namespaces/{namespace}/pods/{name}/log"];
+    assert!(names(&log["parameters"]).contains("tailLines") && log["get"]["produces"][0] == "text/plain");
+    let deleted = |path: &str| v2["paths"][path]["delete"]["responses"]["200"]["schema"]["$ref"].as_str().unwrap().rsplit('.').next().unwrap().to_owned();
+    assert_eq!((deleted("/api/v1/namespaces/{namespace}/pods/{name}"), deleted("/api/v1/namespaces/{namespace}/replicationcontrollers/{name}")), ("Pod".into(), "Status".into()));
+}
+
+#[test]
+fn what_is_beside_the_groups_has_documents() {
+    let index = v3_index(table().rows());
+    for path in ["api", "apis", "apis/apps", "version", "openid/v1/jwks", ".well-known/openid-configuration"] {
+        assert!(index["paths"].get(path).is_some(), "{path}");
+        let document = v3_around(table().rows(), path).unwrap();
+        assert!(document["paths"].get(format!("/{path}/")).is_some(), "{path}");
+        let mut found = HashSet::new();
+        references(&document, &mut found);
+        assert!(found.iter().all(|name| document["components"]["schemas"].get(name).is_some()), "{path}");
+    }
+    assert!(v3_around(table().rows(), "apis/none").is_none());
+    assert!(v3_group(table().rows(), "apps", "v1").unwrap()["paths"].get("/apis/apps/v1/").is_some());
 }
 
 fn custom_row(schema: Value) -> std::sync::Arc<Resource> {

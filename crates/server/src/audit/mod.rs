@@ -164,13 +164,14 @@ impl Audit {
         }
     }
 
-    /// Sends what waits for the webhook, until `shutdown`.
-    pub(crate) fn run(&self, shutdown: watch::Receiver<bool>) {
-        if let Some(log) = &self.log {
-            tokio::spawn(log.clone().run(shutdown.clone()));
-        }
-        if let Some(webhook) = &self.webhook {
-            tokio::spawn(webhook.clone().run(shutdown));
+    /// Begins to hand on what waits, until `shutdown`; what is returned ends when all of it has been.
+    pub(crate) fn run(&self, shutdown: watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 'static {
+        let log = self.log.clone().map(|log| tokio::spawn(log.run(shutdown.clone())));
+        let webhook = self.webhook.clone().map(|webhook| tokio::spawn(webhook.run(shutdown)));
+        async move {
+            for running in [log, webhook].into_iter().flatten() {
+                let _ = running.await;
+            }
         }
     }
 

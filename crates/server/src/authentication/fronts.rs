@@ -1,16 +1,19 @@
-//! Which authority a client's certificate is of: the one of clients, or the one of proxies in front, which the TLS layer lets in alike.
+//! Which authority a client's certificate is of: the one of clients, or the one of proxies in front. The TLS layer lets in whatever comes.
 //!
-//! As kube-apiserver, whose `--client-ca-file` and `--requestheader-client-ca-file` are followed: each request is judged by the authorities of its moment, however old
+//! As kube-apiserver, whose handshake asks for a certificate and has its owner prove that the key is theirs, but does not verify it (`tls.RequestClientCert`): who answers for it
+//! is for each request to say, so that an unknown one is an answer and not a broken connection. Its `--client-ca-file` and `--requestheader-client-ca-file` are followed: each request is judged by the authorities of its moment, however old
 //! its connection is (apiserver/pkg/authentication/request/x509).
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustls::RootCertStore;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Presented, User};
@@ -22,18 +25,58 @@ fn bundle(own: &str, others: &str) -> String {
     format!("{own}{line}{others}")
 }
 
-/// Judges certificates that the TLS layer has accepted, by the authorities of one moment.
+/// For the handshake: a certificate may be shown, of whomever; that its owner has its key is proven there.
+#[derive(Debug)]
+struct AnyCertificate {
+    /// Whose certificates are wanted: clients with several choose by it.
+    hints: Vec<DistinguishedName>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+/// Asks clients for a certificate, and leaves it to [`Fronts`] what it is worth; `authorities` (PEM) are those that are told to clients.
+pub fn any_certificate(provider: &CryptoProvider, authorities: &[&str]) -> Arc<dyn ClientCertVerifier> {
+    let mut roots = RootCertStore::empty();
+    for certificate in authorities.iter().flat_map(|pem| CertificateDer::pem_slice_iter(pem.as_bytes()).flatten()) {
+        // One that cannot be read takes nothing from the others.
+        let _ = roots.add(certificate);
+    }
+    Arc::new(AnyCertificate { hints: roots.subjects(), algorithms: provider.signature_verification_algorithms })
+}
+
+impl ClientCertVerifier for AnyCertificate {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.hints
+    }
+
+    fn verify_client_cert(&self, _: &CertificateDer<'_>, _: &[CertificateDer<'_>], _: UnixTime) -> Result<ClientCertVerified, rustls::Error> {
+        // Nothing leans on it: `Fronts::judge` verifies each chain before it stands for anybody.
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(&self, message: &[u8], certificate: &CertificateDer<'_>, signature: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(&self, message: &[u8], certificate: &CertificateDer<'_>, signature: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// Judges certificates that clients have shown, by the authorities of one moment.
 pub struct Fronts {
     /// The authority of proxies; empty when there are none.
     pub authority_pem: String,
     /// Authorities of clients besides the cluster's own (`--client-ca-file`); empty when there are none.
     pub clients_pem: String,
-    /// None when nobody besides the cluster's own clients is let in: then all are clients.
-    verifiers: Option<Verifiers>,
-}
-
-/// One that no certificate can be verified with accepts none.
-struct Verifiers {
+    /// None accepts nothing: there are no authorities.
     clients: Option<Verifier>,
     proxies: Option<Verifier>,
 }
@@ -55,9 +98,7 @@ fn accepts(verifier: &Verifier, chain: &[CertificateDer<'_>]) -> bool {
 impl Fronts {
     /// `own` is the cluster's authority.
     pub(crate) fn of(own: &str, authority_pem: String, clients_pem: String) -> Self {
-        let others = !(authority_pem.is_empty() && clients_pem.is_empty());
-        let verifiers = others.then(|| Verifiers { clients: verifier(&bundle(own, &clients_pem)), proxies: verifier(&authority_pem) });
-        Self { authority_pem, clients_pem, verifiers }
+        Self { clients: verifier(&bundle(own, &clients_pem)), proxies: verifier(&authority_pem), authority_pem, clients_pem }
     }
 
     /// All authorities of clients, the cluster's `own` first.
@@ -80,9 +121,8 @@ impl Fronts {
     pub fn judge(&self, chain: &[CertificateDer<'_>]) -> Presented {
         let user = chain.first().and_then(|leaf| User::of_certificate(leaf));
         let ends = chain.first().and_then(|leaf| X509Certificate::from_der(leaf).ok()).map(|(_, leaf)| leaf.validity().not_after.timestamp());
-        let Some(Verifiers { clients, proxies }) = &self.verifiers else { return Presented { user: user.map(Arc::new), proxy: None, ends, refused: false } };
         let by = |verifier: &Option<Verifier>| verifier.as_ref().is_some_and(|verifier| accepts(verifier, chain));
-        let (client, proxy) = (by(clients), by(proxies));
+        let (client, proxy) = (by(&self.clients), by(&self.proxies));
         let name = user.as_ref().filter(|_| proxy).map(|user| user.name.clone());
         Presented { user: user.filter(|_| client).map(Arc::new), proxy: name, ends, refused: !client && !proxy }
     }

@@ -24,7 +24,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::api::Api;
 use crate::jwt::PublicKey;
 
-pub use fronts::{Fronts, Judged};
+pub use fronts::{Fronts, Judged, any_certificate};
 pub use oidc::{ConfigError, Issuer, IssuerConfig, OidcFlags};
 pub use request_header::RequestHeader;
 pub use webhook::TokenWebhook;
@@ -61,7 +61,7 @@ impl User {
         self.groups.iter().any(|group| group == MASTERS)
     }
 
-    /// CN and O of a certificate that the TLS layer has verified.
+    /// CN and O of a certificate, which is yet to be verified.
     pub fn of_certificate(der: &[u8]) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let subject = certificate.subject();
@@ -144,7 +144,7 @@ pub struct Presented {
     pub proxy: Option<String>,
     /// When the certificate ends, in seconds since 1970: a connection may last longer.
     pub ends: Option<i64>,
-    /// No authority answers for the certificate any more.
+    /// A certificate was shown that no authority answers for.
     pub refused: bool,
 }
 

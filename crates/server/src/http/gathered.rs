@@ -31,11 +31,13 @@ struct Gathering<S> {
     flushing: bool,
     /// Otherwise everything passes at once: whoever takes an upgraded connection over is polled by another task.
     gathers: bool,
+    /// Bytes that the client has taken so far.
+    sent: u64,
 }
 
 impl<S: AsyncWrite + Unpin> Gathered<S> {
     pub fn new(inner: S, gathers: bool) -> (Self, Sending<S>) {
-        let shared = Arc::new(Mutex::new(Gathering { inner, waiting: Vec::new(), written: 0, flushing: false, gathers }));
+        let shared = Arc::new(Mutex::new(Gathering { inner, waiting: Vec::new(), written: 0, flushing: false, gathers, sent: 0 }));
         (Self(shared.clone()), Sending(shared))
     }
 }
@@ -49,6 +51,11 @@ impl<S: AsyncWrite + Unpin> Sending<S> {
         }
         gathering.poll_flush(cx)
     }
+
+    /// Bytes so far.
+    pub fn sent(&self) -> u64 {
+        self.0.lock().sent
+    }
 }
 
 impl<S: AsyncWrite + Unpin> Gathering<S> {
@@ -60,6 +67,7 @@ impl<S: AsyncWrite + Unpin> Gathering<S> {
             }
             self.written += count;
             self.flushing = true;
+            self.sent += count as u64;
         }
         self.written = 0;
         self.waiting.clear();
@@ -69,7 +77,9 @@ impl<S: AsyncWrite + Unpin> Gathering<S> {
 
     fn poll_take(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         if !self.gathers {
-            return Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
+            let count = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, slices))?;
+            self.sent += count as u64;
+            return Poll::Ready(Ok(count));
         }
         if self.waiting.len() >= MOST_BYTES {
             ready!(self.poll_drain(cx))?;

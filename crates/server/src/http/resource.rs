@@ -314,8 +314,7 @@ impl Call {
         dry.take_warnings().into_iter().for_each(|warning| cx.warn(warning));
         match deleted? {
             Deleted::Going(object) => self.show(200, &object),
-            // Upstream returns pods and services whole, everything else as a bare success.
-            Deleted::Gone(object) if self.row.group.is_empty() && matches!(&*self.row.plural, "pods" | "services" | "serviceaccounts" | "persistentvolumeclaims" | "persistentvolumes" | "podtemplates" | "resourcequotas" | "replicationcontrollers") => self.show(200, &object),
+            Deleted::Gone(object) if self.row.shows_deleted() => self.show(200, &object),
             Deleted::Gone(object) => {
                 let status = Status::deleted(&self.row.group, &self.row.plural, name, &object.meta().uid);
                 Ok(self.wanted.json(200, status_object(&status)?.bytes()))

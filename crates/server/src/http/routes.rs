@@ -27,6 +27,7 @@ use crate::duration::{self, go_duration};
 use crate::flow_control::{FlowControl, Kind, Request};
 use crate::health;
 use crate::jwt::PublicKey;
+use crate::lifecycle::Seat;
 use crate::path::{self, Query, ResourcePath, Route};
 
 /// How much of a refused request's body is read, and for how long.
@@ -39,8 +40,9 @@ const PUBLIC: [&str; 3] = ["/healthz", "/livez", "/readyz"];
 /// Served whatever the method; so are groups by themselves.
 const ANY_METHOD: [&str; 3] = ["", "/apis", "/openapi/v2"];
 
-pub async fn handle(api: Arc<Api>, presented: Presented, request: http::Request<Incoming>) -> Answer {
+pub async fn handle(api: Arc<Api>, presented: Presented, seat: &mut Seat, request: http::Request<Incoming>) -> Answer {
     let (parts, body) = request.into_parts();
+    let late = api.lifecycle.too_late(seat, &parts);
     let id = api.request_ids.of(&parts.headers);
     let shown_id = HeaderValue::from_str(&id);
     let (head, gzip) = (parts.method == Method::HEAD, compress::accepted(&parts));
@@ -48,7 +50,11 @@ pub async fn handle(api: Arc<Api>, presented: Presented, request: http::Request<
     let query = Query::parse(parts.uri.query().unwrap_or(""));
     let asked = Asked::of(&parts, &query, api.config.cbor);
     let mut counted = None;
-    let mut answer = route(api, presented, &id, parts, query, &asked, &mut body, &mut counted).await.unwrap_or_else(|status| answer::refusal(&status, &asked));
+    let routed = match late {
+        Some(refusal) => Ok(refusal),
+        None => route(api, presented, seat, &id, parts, query, &asked, &mut body, &mut counted).await,
+    };
+    let mut answer = routed.unwrap_or_else(|status| answer::refusal(&status, &asked));
     if let Some(counted) = counted {
         answer = counted.answered(answer);
     }
@@ -83,6 +89,7 @@ async fn drain(mut body: Incoming) {
 async fn route(
     api: Arc<Api>,
     presented: Presented,
+    seat: &mut Seat,
     id: &str,
     mut parts: Parts,
     query: Query,
@@ -97,6 +104,9 @@ async fn route(
         Route::Other => Attributes { verb: parts.method.as_str().to_ascii_lowercase(), path, ..Attributes::default() },
     };
     let kind = kind(&asked_for);
+    if kind != Kind::Ordinary {
+        seat.let_go(kind == Kind::LongRunning);
+    }
     *counted = api.requests.begin(&parts, &found, &asked_for, &query, kind);
     let authenticated = api.authenticate(&presented, &parts.headers, parts.uri.path()).await;
     let user = authenticated.inspect_err(|status| audited::unknown(&api, id, &parts, &found, &asked_for, status))?;
@@ -271,6 +281,7 @@ fn openapi(api: &Arc<Api>, rest: &[&str], parts: &Parts, asked: &Asked) -> Resul
         ["v3"] => Ok(answer::json(200, &aggregator::v3_index(api, openapi::v3_index(each())))),
         ["v3", "api", version] => openapi::v3_group(each(), "", version).map(|document| answer::json(200, &document)).ok_or_else(Status::no_route),
         ["v3", "apis", group, version] => openapi::v3_group(each(), group, version).map(|document| answer::json(200, &document)).ok_or_else(Status::no_route),
+        ["v3", path @ ..] => openapi::v3_around(each(), &path.join("/")).map(|document| answer::json(200, &document)).ok_or_else(Status::no_route),
         _ => Err(Status::no_route()),
     }
 }

@@ -43,6 +43,8 @@ struct Stream {
     /// The next bookmark, or the end.
     ticker: Ticker,
     first_row: bool,
+    /// The server ends, and this one knows when it is to.
+    told: bool,
     ended: bool,
 }
 
@@ -50,7 +52,7 @@ pub fn watch(api: Arc<Api>, watching: Watching, wanted: Wanted, include: Include
     let life = Duration::from_secs(timeout_seconds.filter(|seconds| *seconds > 0).unwrap_or(DEFAULT_TIMEOUT_SECONDS));
     let now = Instant::now();
     let until = now.checked_add(life).unwrap_or(now + Duration::from_secs(DEFAULT_TIMEOUT_SECONDS));
-    let mut stream = Stream { api, watching, wanted, include, until, ticker: Ticker::at(until), first_row: true, ended: false };
+    let mut stream = Stream { api, watching, wanted, include, until, ticker: Ticker::at(until), first_row: true, told: false, ended: false };
     stream.wind(now);
     let mut response = Response::new(stream.boxed_unsync());
     let kind = match wanted.media {
@@ -81,6 +83,13 @@ impl Body for Stream {
 impl Stream {
     /// The next bytes: one change, and what else is there.
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if !self.told
+            && let Some(end) = self.api.lifecycle.end_of_watch(Instant::now)
+        {
+            self.told = true;
+            self.until = self.until.min(end);
+            self.ticker.set(self.until);
+        }
         if self.ended {
             return Poll::Ready(None);
         }

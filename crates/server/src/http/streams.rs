@@ -287,6 +287,11 @@ impl Lasting {
         cx.waker().wake_by_ref();
     }
 
+    /// Everybody's turn: something has changed that concerns all, and none was woken for it.
+    pub fn rouse(&mut self) {
+        self.turn.extend(self.running.iter().map(|(key, _)| key));
+    }
+
     fn take_turns(&mut self) {
         let mut again = 0;
         for index in 0..self.turn.len() {

@@ -32,7 +32,8 @@ pub struct Server {
     admin: Arc<rustls::ClientConfig>,
     nobody: Arc<rustls::ClientConfig>,
     roots: Arc<rustls::RootCertStore>,
-    _stop: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
+    serving: tokio::task::JoinHandle<()>,
 }
 
 pub struct Reply {
@@ -106,20 +107,59 @@ impl Server {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(authority.identity.certificate_pem.as_bytes()).unwrap()).unwrap();
-        // Of clients besides the cluster's own; the TLS layer goes on to know those of the start.
-        let mut known = roots.clone();
-        known.add_parsable_certificates(CertificateDer::pem_slice_iter(api.fronts.borrow().clients_pem.as_bytes()).flatten());
         let roots = Arc::new(roots);
-        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(known), provider.clone()).allow_unauthenticated().build().unwrap();
+        let verifier = server::any_certificate(&provider, &[&authority.identity.certificate_pem]);
         let (chain, key) = pem(&authority.issue(&Pki::Server { name: "kube-apiserver", groups: &[], dns: &[], addresses: &[IpAddr::V4(Ipv4Addr::LOCALHOST)] }, now).unwrap());
         let tls = rustls::ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap().with_client_cert_verifier(verifier).with_single_cert(chain, key).unwrap();
         let (stop, stopped) = watch::channel(false);
-        tokio::spawn(server::serve(api.clone(), ServeConfig { listener, tls: Arc::new(arc_swap::ArcSwap::from_pointee(tls)) }, stopped));
+        let serving = tokio::spawn(server::serve(api.clone(), ServeConfig { listener, tls: Arc::new(arc_swap::ArcSwap::from_pointee(tls)) }, stopped));
         let (chain, key) = pem(&authority.issue(&Pki::Client { user: "kubernetes-admin", groups: &["system:masters"] }, now).unwrap());
         let builder = || rustls::ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap().with_root_certificates(roots.clone());
         let admin = Arc::new(builder().with_client_auth_cert(chain, key).unwrap());
         let nobody = Arc::new(builder().with_no_client_auth());
-        Self { api, store, address, admin, nobody, roots, _stop: stop }
+        Self { api, store, address, admin, nobody, roots, stop, serving }
+    }
+
+    /// As a signal does.
+    pub fn stop(&self) {
+        self.stop.send(true).unwrap();
+    }
+
+    /// Until it has.
+    pub async fn ended(self) {
+        tokio::time::timeout(PATIENCE, self.serving).await.expect("the server ends").unwrap();
+    }
+
+    /// A connection of HTTP/2, for many requests.
+    pub async fn connect_http2(&self) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
+        self.connect_http2_of().await
+    }
+
+    /// The same, for requests with bodies of another kind.
+    pub async fn connect_http2_of<B: http_body::Body<Data = Bytes, Error = std::convert::Infallible> + Send + Unpin + 'static>(&self) -> hyper::client::conn::http2::SendRequest<B> {
+        let mut tls = (*self.admin).clone();
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
+        let stream = tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(ServerName::from(IpAddr::V4(Ipv4Addr::LOCALHOST)), stream).await.unwrap();
+        let (sender, connection) = hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        sender
+    }
+
+    /// A POST over a connection of its own. `None`: there was no server to connect to; `Err`: it was there, and has not answered.
+    pub async fn try_post(&self, path: &str, value: &Value) -> Option<Result<u16, String>> {
+        let stream = tokio::net::TcpStream::connect(self.address).await.ok()?;
+        let stream = tokio_rustls::TlsConnector::from(self.admin.clone()).connect(ServerName::from(IpAddr::V4(Ipv4Addr::LOCALHOST)), stream).await.ok()?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
+        tokio::spawn(connection);
+        let request = http::Request::post(path).header("host", "localhost").header("content-type", "application/json").body(Full::new(Bytes::from(value.to_string()))).unwrap();
+        let asking = async {
+            let response = sender.send_request(request).await.map_err(|error| format!("{error:?}"))?;
+            let code = response.status().as_u16();
+            response.into_body().collect().await.map_err(|error| format!("{error:?}"))?;
+            Ok(code)
+        };
+        Some(tokio::time::timeout(PATIENCE, asking).await.expect("an answer or none"))
     }
 
     async fn connect(&self, anonymous: bool) -> http1::SendRequest<Full<Bytes>> {
@@ -131,6 +171,30 @@ impl Server {
         let (chain, key) = pem(identity);
         let builder = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider())).with_safe_default_protocol_versions().unwrap();
         self.connect_with(&Arc::new(builder.with_root_certificates(self.roots.clone()).with_client_auth_cert(chain, key).unwrap())).await
+    }
+
+    /// Whether anything is answered to who shows the one's certificate and has the other's key.
+    pub async fn answers_impostor(&self, shown: &Identity, own: &Identity) -> bool {
+        #[derive(Debug)]
+        struct Impostor(Arc<rustls::sign::CertifiedKey>);
+        impl rustls::client::ResolvesClientCert for Impostor {
+            fn resolve(&self, _: &[&[u8]], _: &[rustls::SignatureScheme]) -> Option<Arc<rustls::sign::CertifiedKey>> {
+                Some(self.0.clone())
+            }
+            fn has_certs(&self) -> bool {
+                true
+            }
+        }
+        let key = rustls::crypto::ring::sign::any_supported_type(&pem(own).1).unwrap();
+        let impostor = Impostor(Arc::new(rustls::sign::CertifiedKey::new(pem(shown).0, key)));
+        let builder = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider())).with_safe_default_protocol_versions().unwrap();
+        let tls = Arc::new(builder.with_root_certificates(self.roots.clone()).with_client_cert_resolver(Arc::new(impostor)));
+        let stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
+        let Ok(mut stream) = tokio_rustls::TlsConnector::from(tls).connect(ServerName::from(IpAddr::V4(Ipv4Addr::LOCALHOST)), stream).await else { return false };
+        // It may have closed by now.
+        let _ = stream.write_all(b"GET /version HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
+        let _ = stream.flush().await;
+        !everything(&mut stream).await.is_empty()
     }
 
     async fn connect_with(&self, tls: &Arc<rustls::ClientConfig>) -> http1::SendRequest<Full<Bytes>> {
@@ -197,12 +261,7 @@ impl Server {
         if version != http::Version::HTTP_2 {
             return self.call("GET", path, headers, "").await;
         }
-        let mut tls = (*self.admin).clone();
-        tls.alpn_protocols = vec![b"h2".to_vec()];
-        let stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
-        let stream = tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(ServerName::from(IpAddr::V4(Ipv4Addr::LOCALHOST)), stream).await.unwrap();
-        let (mut sender, connection) = hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
+        let mut sender = self.connect_http2().await;
         let mut request = http::Request::builder().uri(format!("https://localhost{path}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
