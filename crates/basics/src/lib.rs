@@ -2,5 +2,8 @@
 
 pub mod errors;
 pub mod files;
+pub mod histogram;
 pub mod listen;
+pub mod metrics;
+pub mod process;
 pub mod tasks;

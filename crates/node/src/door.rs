@@ -95,7 +95,7 @@ pub fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, node: Arc<No
 }
 
 /// What may be looked at without a name, where that is configured (`readOnlyPort`).
-const READ_ONLY: [&str; 5] = ["/healthz", "/pods", "/stats/summary", "/metrics", "/metrics/resource"];
+const READ_ONLY: [&str; 7] = ["/healthz", "/pods", "/stats/summary", "/metrics", "/metrics/cadvisor", "/metrics/probes", "/metrics/resource"];
 
 /// Serves those who only look, in plain text and unasked who they are, until `shutdown` becomes true or its sender is gone.
 pub fn serve_read_only(listener: TcpListener, node: Arc<Node>, mut shutdown: watch::Receiver<bool>) -> BoxFuture<'static, ()> {

@@ -28,7 +28,7 @@ use crate::log_line::Wanted;
 use crate::node::Node;
 use crate::upgrade::{self, Refused};
 use crate::websocket::{self, PORT_FORWARD, REMOTE_COMMAND};
-use crate::{forward, logs, pod, session, spdy_channels, stats};
+use crate::{cadvisor, forward, logs, pod, session, spdy_channels, stats};
 
 pub type BoxBody = UnsyncBoxBody<Bytes, Infallible>;
 pub type Answer = Response<BoxBody>;
@@ -129,6 +129,9 @@ impl Node {
             }
             (&Method::GET, ["stats", "summary"]) => Ok(json(&stats::summary(&self).await)),
             (&Method::GET, ["metrics"]) => Ok(full(StatusCode::OK, "text/plain; version=0.0.4", stats::own_metrics(&self))),
+            (&Method::GET, ["metrics", "cadvisor"]) => Ok(full(StatusCode::OK, "text/plain; version=0.0.4", cadvisor::metrics(&self).await)),
+            (&Method::GET, ["metrics", "probes"]) => Ok(full(StatusCode::OK, "text/plain; version=0.0.4", self.measured.probes(|uid| self.all().iter().any(|cx| pod::uid(&cx.pod) == uid)))),
+            (&Method::GET, ["metrics", "slis"]) => Ok(full(StatusCode::OK, "text/plain; version=0.0.4", stats::indicators())),
             (&Method::GET, ["metrics", "resource"]) => Ok(full(StatusCode::OK, "text/plain; version=0.0.4", stats::resource_metrics(&self).await)),
             (&Method::GET, ["containerLogs", namespace, name, container]) => self.container_logs(namespace, name, container, &query).await.map(|chunks| log_answer(&mut request, chunks)),
             (&Method::GET | &Method::POST, [verb @ ("exec" | "attach"), namespace, name, container] | [verb @ ("exec" | "attach"), namespace, name, _, container]) => {

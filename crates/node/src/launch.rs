@@ -179,6 +179,11 @@ async fn try_start(cx: &Cx, container: &Container, sort: Sort, attempt: u32) -> 
         return Err(failed(cx, container, "RunContainerError", message, false));
     }
     cx.node.events.normal(&about, "Started", "Container started");
+    cx.node.measured.container_started(match sort {
+        Sort::Init | Sort::Sidecar => "init_container",
+        Sort::Ephemeral => "ephemeral_container",
+        Sort::Main => "container",
+    });
     if let Some(handler) = post_start {
         if let Err(why) = hooks::run(cx, &id, container, handler).await {
             cx.node.events.warning(&about, "FailedPostStartHook", "PostStartHook failed");

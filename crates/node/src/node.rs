@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::eviction::pressure::Pressures;
 use crate::images::Images;
 use crate::machine::{self, Machine};
+use crate::measured::Measured;
 use crate::objects::Objects;
 use crate::shutdown::logind;
 use crate::static_pods::{StaticPods, is_of_file};
@@ -68,6 +69,7 @@ pub struct Node {
     pub(crate) eviction: Mutex<(Pressures, Vec<&'static str>)>,
     pub(crate) image_records: Mutex<image_gc::Records>,
     pub(crate) pulls: Pulls,
+    pub(crate) measured: Measured,
 }
 
 /// On pods that mirror what is not run by the API's will.
@@ -118,6 +120,7 @@ impl Node {
             eviction: Mutex::default(),
             image_records: Mutex::default(),
             pulls: Pulls::new(&config.settings),
+            measured: Measured::default(),
             config,
             client,
             runtime,

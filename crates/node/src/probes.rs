@@ -12,6 +12,7 @@ use sandbox::cri::ContainerState;
 use tokio::task::AbortHandle;
 
 use crate::cx::Cx;
+use crate::measured::Probe as Probed;
 use crate::probe::{self, Outcome};
 use crate::{pod, view::Verdicts};
 
@@ -108,6 +109,13 @@ impl Runner {
             }
             let began = tokio::time::Instant::now();
             let outcome = probe::run(&self.cx, &self.id, &self.container, &self.probe).await;
+            let result = match &outcome {
+                Outcome::Success | Outcome::Warning(_) => "successful",
+                Outcome::Failure(_) => "failed",
+                Outcome::Unknown(_) => "unknown",
+            };
+            let pod = &self.cx.pod;
+            self.cx.node.measured.probed(&Probed { kind: self.kind.word(), result, container: &self.container.name, pod: pod::name(pod), namespace: pod::namespace(pod), pod_uid: pod::uid(pod) });
             if let Outcome::Warning(what) = &outcome {
                 let text = format!("{} probe warning: {what}", self.kind.word());
                 self.cx.node.events.warning(&self.cx.about(Some(&self.container.name)), "ProbeWarning", text);

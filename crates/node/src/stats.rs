@@ -39,7 +39,7 @@ async fn used(node: &Arc<Node>) -> Vec<Used> {
 }
 
 /// Nanoseconds of all processors since boot.
-fn node_cpu_ns() -> u64 {
+pub fn node_cpu_ns() -> u64 {
     const TICKS_PER_SECOND: u64 = 100;
     let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     let fields: Vec<u64> = text.lines().next().unwrap_or_default().split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();
@@ -48,7 +48,7 @@ fn node_cpu_ns() -> u64 {
     busy * (1_000_000_000 / TICKS_PER_SECOND)
 }
 
-fn node_memory(node: &Node) -> u64 {
+pub fn node_memory(node: &Node) -> u64 {
     node.machine.memory_bytes.saturating_sub(machine::memory_available())
 }
 
@@ -133,6 +133,18 @@ pub fn own_metrics(node: &Arc<Node>) -> String {
     };
     shutdown("kubelet_graceful_shutdown_start_time_seconds", "start", started);
     shutdown("kubelet_graceful_shutdown_end_time_seconds", "end", ended);
+    node.measured.text(&mut out);
+    basics::process::text(&mut out);
+    out
+}
+
+/// `/metrics/slis`: the checks of the agent's health, which answers while it runs.
+pub fn indicators() -> String {
+    let mut out = String::new();
+    basics::histogram::head(&mut out, "kubernetes_healthcheck", "gauge", "[STABLE] This metric records the result of a single healthcheck.");
+    for kind in ["healthz", "livez", "readyz"] {
+        basics::metrics::line(&mut out, "kubernetes_healthcheck", &format!("name=\"ping\",type=\"{kind}\""), 1);
+    }
     out
 }
 

@@ -73,6 +73,10 @@ pub struct Worker {
     mirror_uid: String,
     /// What was last told of: ended, and known to be so.
     progress: (bool, bool),
+    /// Since when it is known here, while it has not been seen to run.
+    starting: Option<std::time::Instant>,
+    /// When what is under way was begun, and whether that was to make it.
+    begun: (std::time::Instant, &'static str),
 }
 
 async fn optional<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
@@ -123,6 +127,8 @@ impl Worker {
             generation: pod.metadata.generation,
             mirror_uid: String::new(),
             progress: (false, false),
+            starting: pod.status.as_ref().is_none_or(|status| matches!(status.phase.as_deref(), None | Some("Pending"))).then(std::time::Instant::now),
+            begun: (std::time::Instant::now(), "sync"),
         }
     }
 
@@ -135,7 +141,9 @@ impl Worker {
         observe::adopt_probe_results(&cx).await;
         self.admit(&cx);
         loop {
+            let begun = std::time::Instant::now();
             observe::refresh(&cx).await;
+            self.node.measured.relisted(begun.elapsed());
             self.probes.update(&cx);
             self.decide(&cx);
             self.write_status(&cx);
@@ -270,7 +278,10 @@ impl Worker {
         self.back_off(cx, &plan);
         self.wake_at = earliest(plan.wake_at, self.deadline(cx));
         if !plan.actions.is_empty() {
-            self.shared.lock().replacing = plan.replaced();
+            let mut memory = self.shared.lock();
+            memory.replacing = plan.replaced();
+            self.begun = (std::time::Instant::now(), if memory.sandbox_ids.is_empty() { "create" } else { "sync" });
+            drop(memory);
             self.work = Some(Box::pin(launch::carry_out(cx.clone(), plan)));
             self.doing = Doing::Syncing;
         }
@@ -329,7 +340,10 @@ impl Worker {
                 self.shared.lock().ended = true;
                 self.doing = Doing::Nothing;
             }
-            Doing::Syncing | Doing::Nothing => self.doing = Doing::Nothing,
+            Doing::Syncing | Doing::Nothing => {
+                self.node.measured.synced(self.begun.1, self.begun.0.elapsed());
+                self.doing = Doing::Nothing;
+            }
         }
     }
 
@@ -416,9 +430,21 @@ impl Worker {
         Some(uid)
     }
 
+    /// How long the start took, once all have started and the API knows.
+    fn note_start(&mut self, cx: &Cx) {
+        let started = self.written.phase.as_deref() == Some("Running") && self.written.container_statuses.iter().flatten().all(|container| container.started == Some(true));
+        if started && let Some(seen) = self.starting.take() {
+            let made = cx.pod.metadata.creation_timestamp.as_ref().map_or(self.node.now(), |time| time.0);
+            self.node.measured.started(seen.elapsed(), duration_until(self.node.now(), made));
+        }
+    }
+
     fn write_ended(&mut self, cx: &Cx, result: Result<Option<Arc<Pod>>, Status>) {
         match result {
-            Ok(Some(pod)) => self.know(&pod),
+            Ok(Some(pod)) => {
+                self.know(&pod);
+                self.note_start(cx);
+            }
             Ok(None) => {}
             // Gone, or another pod of that name: the informer will say so.
             Err(error) if error.is_not_found() || error.is_conflict() => {

@@ -205,6 +205,14 @@ impl Cgroups {
         }
     }
 
+    /// All that the kernel tells of a group; `None` when it is not there.
+    pub fn used(&self, path: &str) -> Option<crate::cri::CgroupUse> {
+        match self {
+            Self::V1(hierarchies) => stats::all_v1(hierarchies, path),
+            Self::V2(root) => stats::all_v2(&root.join(path)),
+        }
+    }
+
     fn each_root(&self, mut act: impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
         match self {
             Self::V1(hierarchies) => hierarchies.iter().try_for_each(|hierarchy| act(&hierarchy.mount)),

@@ -280,6 +280,44 @@ pub struct ContainerStats {
     pub pids: u64,
 }
 
+/// All that a cgroup tells of those in it: what cAdvisor shows of a container, a pod or a class of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CgroupUse {
+    pub cpu_ns: u64,
+    pub cpu_user_ns: u64,
+    pub cpu_system_ns: u64,
+    /// Of its quota: how many there were, in how many it had to wait, and for how long.
+    pub periods: u64,
+    pub throttled_periods: u64,
+    pub throttled_ns: u64,
+    pub memory_bytes: u64,
+    pub memory_working_set_bytes: u64,
+    pub memory_rss_bytes: u64,
+    pub memory_cache_bytes: u64,
+    pub memory_swap_bytes: u64,
+    pub memory_mapped_bytes: u64,
+    /// The most it ever had.
+    pub memory_most_bytes: u64,
+    /// How often its limit was reached.
+    pub memory_refusals: u64,
+    pub page_faults: u64,
+    pub major_page_faults: u64,
+    pub oom_kills: u64,
+    pub processes: u64,
+    pub devices: Vec<DeviceUse>,
+}
+
+/// What was read from and written to a block device.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeviceUse {
+    /// `8:0`
+    pub device: String,
+    pub read_bytes: u64,
+    pub written_bytes: u64,
+    pub reads: u64,
+    pub writes: u64,
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct ExecSyncResult {
     pub stdout: Vec<u8>,
@@ -363,6 +401,12 @@ pub trait Runtime: Send + Sync + 'static {
     fn attach<'a>(&'a self, id: &'a str, options: StreamOptions) -> BoxFuture<'a, Result<Streams>>;
     /// A TCP connection to `127.0.0.1:port` (or ::1) inside the sandbox's network namespace.
     fn port_forward<'a>(&'a self, sandbox_id: &'a str, port: u16) -> BoxFuture<'a, Result<std::net::TcpStream>>;
+
+    /// What those in a cgroup use; a container's is named by its id below its pod's. Reads some small files of the kernel's.
+    fn used_by(&self, cgroup: &str) -> Option<CgroupUse> {
+        let _ = cgroup;
+        None
+    }
 
     /// Unpacked layers that containers stand on, whatever became of their images' names.
     fn used_layers(&self) -> HashSet<PathBuf> {

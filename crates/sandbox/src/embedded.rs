@@ -22,7 +22,7 @@ use tokio::sync::broadcast;
 use crate::cgroup::Cgroups;
 use crate::cri::{
     BoxFuture, ContainerConfig, ContainerEvent, ContainerEventKind, ContainerStats, ContainerStatus, ExecSyncResult, LinuxResources, PodNetwork, PodSandboxConfig,
-    PodSandboxStatus, Result, Runtime, RuntimeError, StreamOptions, Streams,
+    CgroupUse, PodSandboxStatus, Result, Runtime, RuntimeError, StreamOptions, Streams,
 };
 use crate::layout::Layout;
 use records::{Container, Sandbox};
@@ -203,6 +203,10 @@ impl Runtime for Embedded {
 
     fn port_forward<'a>(&'a self, sandbox_id: &'a str, port: u16) -> BoxFuture<'a, Result<std::net::TcpStream>> {
         Box::pin(self.inner.port_forward(sandbox_id, port))
+    }
+
+    fn used_by(&self, cgroup: &str) -> Option<CgroupUse> {
+        self.inner.cgroups.used(cgroup)
     }
 
     fn used_layers(&self) -> HashSet<PathBuf> {

@@ -19,6 +19,7 @@ use crate::encoded::Encoded;
 use crate::encryption::Encryption;
 use crate::lifecycle::{Lifecycle, Phase, Shutdown};
 use crate::flow_control::{self, FlowControl};
+use crate::measured::Measured;
 use crate::nodes::Dial;
 use crate::outbound::Outbound;
 use crate::reload::Followed;
@@ -139,6 +140,7 @@ pub struct Api {
     pub(crate) request_ids: Ids,
     pub(crate) requests: crate::http::Requests,
     pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) measured: Measured,
 }
 
 /// How unknown and duplicate fields are met (`fieldValidation`).
@@ -220,7 +222,7 @@ impl Api {
         let reloadable = ArcSwap::from_pointee((config.authentication.anonymous.clone(), config.authentication.issuers.clone()));
         let authority = config.authentication.request_header.as_ref().map(|front| front.authority_pem.clone()).unwrap_or_default();
         let fronts = tokio::sync::watch::Sender::new(Arc::new(Fronts::of(&config.ca_pem, authority, config.authentication.client_ca_pem.clone())));
-        let api = Arc::new(Self { reloadable, fronts, store, clock, chance, config, serving: Serving::built_in(), authorizer, allocations, nodes, encoded: Encoded::default(), quota_turns: Default::default(), outbound, admission: Follower::default(), aggregator: Aggregator::default(), flow_control, request_ids, requests: Default::default(), lifecycle });
+        let api = Arc::new(Self { reloadable, fronts, store, clock, chance, config, serving: Serving::built_in(), authorizer, allocations, nodes, encoded: Encoded::default(), quota_turns: Default::default(), outbound, admission: Follower::default(), aggregator: Aggregator::default(), flow_control, request_ids, requests: Default::default(), lifecycle, measured: Measured::default() });
         crate::custom::load(&api);
         crate::bootstrap::run(&api).await.map_err(OpenError::Bootstrap)?;
         Ok(api)
@@ -241,6 +243,14 @@ impl Api {
 
     pub(crate) fn now(&self) -> String {
         ::api::world::rfc3339(self.clock.now())
+    }
+
+    /// Writes, and measures how long that took; `operation` is `create`, `update` or `delete`.
+    pub(crate) async fn commit(&self, row: &::api::Resource, operation: &str, write: store::Write) -> Result<Arc<::api::Object>, store::CommitError> {
+        let begun = std::time::Instant::now();
+        let outcome = self.store.commit(write).await;
+        self.measured.stored(row, operation, &outcome, begun.elapsed());
+        outcome
     }
 
     /// A version 4 UUID.

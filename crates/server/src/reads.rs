@@ -236,10 +236,12 @@ impl Api {
             SELECTIVE_STEP.max(limit)
         };
         let mut at = at;
+        let mut fetched = 0;
         loop {
             let page = self.store.list(&prefix, at, after.as_deref(), step).map_err(expired)?;
             at = Some(page.revision);
             let count = page.items.len();
+            fetched += count;
             let mut read = page.items;
             if let Some(custom) = &row.custom {
                 // A page at a time: a webhook is asked once for all of it. Custom fields are selected in the form that is shown.
@@ -256,11 +258,13 @@ impl Api {
                     let more = page.more || index + 1 < count;
                     let token = if more { Continue::encode(page.revision as i64, key.strip_prefix(prefix.as_str()).unwrap_or(&key)) } else { String::new() };
                     let remaining = (more && selection.is_everything()).then_some(left);
+                    self.measured.listed(row, fetched, items.len());
                     return Ok(Listed { items, revision: page.revision, continue_token: token, remaining });
                 }
                 after = Some(key.to_string());
             }
             if !page.more {
+                self.measured.listed(row, fetched, items.len());
                 return Ok(Listed { items, revision: page.revision, continue_token: String::new(), remaining: None });
             }
         }

@@ -61,7 +61,7 @@ impl ReloadMetrics {
     pub fn authentication() -> Self {
         metrics!(
             "authentication",
-            "Total number of automatic reloads of authentication configuration split by status and apiserver identity.",
+            "[ALPHA] Total number of automatic reloads of authentication configuration split by status and apiserver identity.",
             "Timestamp of the last automatic reload of authentication configuration split by status and apiserver identity."
         )
     }

@@ -1,8 +1,9 @@
 //! The embedded engine: the key space in memory, with a log and snapshots in one directory.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::future::ready;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -31,6 +32,7 @@ pub struct Embedded {
 
 enum Engine {
     Disk {
+        dir: PathBuf,
         queue: Arc<Queue>,
         writer: Option<JoinHandle<()>>,
         _lock: recover::Lock,
@@ -72,7 +74,7 @@ impl Embedded {
             tracing::info!("something is stored under an old key, or open: everything is sealed anew");
             let _ = queue.push(Request::Reseal(oneshot::channel().0), usize::MAX);
         }
-        Ok(Self { shared, engine: Engine::Disk { queue, writer: Some(writer), _lock: opened.lock }, report: opened.report })
+        Ok(Self { shared, engine: Engine::Disk { dir: config.dir, queue, writer: Some(writer), _lock: opened.lock }, report: opened.report })
     }
 
     /// Makes `dir` a store with the state of a snapshot file. It must be empty or not there; open it afterwards.
@@ -121,6 +123,9 @@ impl Embedded {
         Ok(object)
     }
 }
+
+/// In which the kernel counts what a file takes.
+const BLOCK_BYTES: u64 = 512;
 
 impl Store for Embedded {
     fn revision(&self) -> Revision {
@@ -183,6 +188,12 @@ impl Store for Embedded {
             Engine::Disk { queue, .. } => self.request(queue, Request::Reseal),
             Engine::Memory { .. } => Box::pin(ready(Ok(()))),
         }
+    }
+
+    fn size_bytes(&self) -> Option<u64> {
+        let Engine::Disk { dir, .. } = &self.engine else { return None };
+        let files = fs::read_dir(dir).ok()?.flatten().filter_map(|entry| entry.metadata().ok()).filter(fs::Metadata::is_file);
+        Some(files.map(|file| file.blocks() * BLOCK_BYTES).sum())
     }
 
     fn snapshot<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<Revision, CommitError>> {

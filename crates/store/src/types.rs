@@ -178,6 +178,10 @@ pub trait Store: Send + Sync + 'static {
     fn reseal(&self) -> BoxFuture<'_, Result<(), CommitError>> {
         Box::pin(std::future::ready(Ok(())))
     }
+    /// What the engine takes of this machine's disk; `None` for one that is elsewhere, or on none.
+    fn size_bytes(&self) -> Option<u64> {
+        None
+    }
     /// A complete, consistent copy of the state, streamed to a file; sealed as the store itself is.
     fn snapshot<'a>(&'a self, path: &'a std::path::Path) -> BoxFuture<'a, Result<Revision, CommitError>>;
 }

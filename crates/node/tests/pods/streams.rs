@@ -104,6 +104,15 @@ pub async fn forwards(world: &mut World) {
     let pods = world.get("/pods").await.1;
     assert!(pods.contains("\"name\":\"fwd\""));
     assert!(world.get("/metrics/resource").await.1.contains("container_memory_working_set_bytes{container=\"c\",namespace=\"default\",pod=\"fwd\"}"));
+    let cadvisor = world.get("/metrics/cadvisor").await.1;
+    for (name, labels) in [("container_cpu_usage_seconds_total", "container=\"c\""), ("container_memory_working_set_bytes", "container=\"c\""), ("container_memory_working_set_bytes", "container=\"\""), ("container_processes", "container=\"c\"")] {
+        let line = |line: &str| line.starts_with(&format!("{name}{{{labels}")) && line.contains("namespace=\"default\",pod=\"fwd\"");
+        assert!(cadvisor.lines().any(line), "{name} of {labels}\n{cadvisor}");
+    }
+    let own = world.get("/metrics").await.1;
+    for name in ["kubelet_started_containers_total{container_type=\"container\"} ", "kubelet_pod_worker_duration_seconds_count{operation_type=\"create\"} ", "kubelet_pod_start_duration_seconds_count ", "process_cpu_seconds_total "] {
+        assert!(own.lines().any(|line| line.starts_with(name)), "{name}\n{own}");
+    }
     assert!(world.get("/stats/summary").await.1.contains("usageCoreNanoSeconds"));
     assert_eq!(world.get("/healthz").await, (200, "ok".to_owned()));
     world.delete("fwd", 0).await;

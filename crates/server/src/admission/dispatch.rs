@@ -3,6 +3,7 @@
 //! Mirrors k8s.io/apiserver/pkg/admission/plugin/webhook/{mutating,validating}/dispatcher.go, with its order, its reinvocation and its words.
 
 use std::collections::HashSet;
+use std::time::Instant;
 
 use ::api::{Resource, Status};
 use futures_util::future::join_all;
@@ -15,6 +16,7 @@ use super::index::Index;
 use super::webhook::{Refusal, Webhook};
 use crate::api::{Api, Context, FieldValidation};
 use crate::decode;
+use crate::http::spent;
 use crate::registry::policy;
 
 /// What one round of mutation leaves for the next. Who is asked is known by place.
@@ -72,7 +74,10 @@ pub async fn mutate(api: &Api, index: &Index, asked: &Asked<'_>, mut object: Opt
         if !hook.wanted(api, asked, target, &shown)? {
             continue;
         }
-        match hook.counted(api, asked, target, shown.object.as_ref(), shown.old.as_ref(), true).await {
+        let begun = Instant::now();
+        let outcome = hook.counted(api, asked, target, shown.object.as_ref(), shown.old.as_ref(), true).await;
+        spent::aside(begun.elapsed());
+        match outcome {
             Ok(None) => {}
             Ok(Some(patch)) if patch.as_array().is_some_and(Vec::is_empty) => {}
             Ok(Some(patch)) => {
@@ -142,7 +147,12 @@ pub async fn validate(api: &Api, index: &Index, asked: &Asked<'_>, object: Optio
             Err(refusal) => hook.settle(refusal),
         }
     }));
-    outcomes.await.into_iter().collect()
+    let begun = Instant::now();
+    let outcomes = outcomes.await;
+    if !outcomes.is_empty() {
+        spent::aside(begun.elapsed());
+    }
+    outcomes.into_iter().collect()
 }
 
 impl Webhook {

@@ -41,6 +41,8 @@ pub use index::{Follower, run};
 pub use node_restriction::check as restrict_node;
 pub use plugins::{Plugins, PluginsError};
 
+use std::time::Instant;
+
 use ::api::{Resource, Status};
 use client::DeleteOptions;
 use serde_json::Value;
@@ -125,50 +127,74 @@ pub async fn admit(api: &Api, asked: &Asked<'_>, object: &mut Value, old: Option
 }
 
 pub async fn mutate_create(api: &Api, row: &Resource, namespace: Option<&str>, value: &mut Value, cx: &Context) -> Result<(), Status> {
-    let built_in = |value: &mut Value| built_in::mutate_create(api, row, namespace, value);
-    built_in(value)?;
-    let name = text(value, "/metadata/name").to_owned();
-    let asked = Asked::new(Operation::Create, row, "", namespace, &name, cx);
-    restrict_node(api, &asked, Some(value), None)?;
-    if !asks(api, row, cx) {
-        return Ok(());
-    }
-    Box::pin(mutate(api, &asked, Some(value), None, &built_in)).await
+    let begun = Instant::now();
+    let outcome = async {
+        let built_in = |value: &mut Value| built_in::mutate_create(api, row, namespace, value);
+        built_in(value)?;
+        let name = text(value, "/metadata/name").to_owned();
+        let asked = Asked::new(Operation::Create, row, "", namespace, &name, cx);
+        restrict_node(api, &asked, Some(value), None)?;
+        if !asks(api, row, cx) {
+            return Ok(());
+        }
+        Box::pin(mutate(api, &asked, Some(value), None, &built_in)).await
+    };
+    let outcome = outcome.await;
+    api.measured.step("admit", "CREATE", outcome.is_err(), begun.elapsed());
+    outcome
 }
 
 /// `part` is the subresource; empty for the object itself.
 pub async fn mutate_update(api: &Api, row: &Resource, part: &str, namespace: Option<&str>, new: &mut Value, old: &Value, cx: &Context) -> Result<(), Status> {
-    let built_in = |new: &mut Value| {
-        built_in::mutate_update(api, row, part, new, old);
-        Ok(())
+    let begun = Instant::now();
+    let outcome = async {
+        let built_in = |new: &mut Value| {
+            built_in::mutate_update(api, row, part, new, old);
+            Ok(())
+        };
+        built_in(new)?;
+        let asked = Asked::new(Operation::Update, row, part, namespace, text(old, "/metadata/name"), cx);
+        restrict_node(api, &asked, Some(new), Some(old))?;
+        if !asks(api, row, cx) {
+            return Ok(());
+        }
+        Box::pin(mutate(api, &asked, Some(new), Some(old), &built_in)).await
     };
-    built_in(new)?;
-    let asked = Asked::new(Operation::Update, row, part, namespace, text(old, "/metadata/name"), cx);
-    restrict_node(api, &asked, Some(new), Some(old))?;
-    if !asks(api, row, cx) {
-        return Ok(());
-    }
-    Box::pin(mutate(api, &asked, Some(new), Some(old), &built_in)).await
+    let outcome = outcome.await;
+    api.measured.step("admit", "UPDATE", outcome.is_err(), begun.elapsed());
+    outcome
 }
 
 pub async fn validate_create(api: &Api, row: &Resource, namespace: Option<&str>, value: &Value, cx: &Context) -> Result<(), Status> {
-    built_in::validate_create(api, row, namespace, value, cx)?;
-    escalation::check(api, row, namespace, value, None, cx)?;
-    if !asks(api, row, cx) {
-        return Ok(());
-    }
-    let asked = Asked::new(Operation::Create, row, "", namespace, text(value, "/metadata/name"), cx);
-    Box::pin(validate(api, &asked, Some(value), None)).await
+    let begun = Instant::now();
+    let outcome = async {
+        built_in::validate_create(api, row, namespace, value, cx)?;
+        escalation::check(api, row, namespace, value, None, cx)?;
+        if !asks(api, row, cx) {
+            return Ok(());
+        }
+        let asked = Asked::new(Operation::Create, row, "", namespace, text(value, "/metadata/name"), cx);
+        Box::pin(validate(api, &asked, Some(value), None)).await
+    };
+    let outcome = outcome.await;
+    api.measured.step("validate", "CREATE", outcome.is_err(), begun.elapsed());
+    outcome
 }
 
 pub async fn validate_update(api: &Api, row: &Resource, part: &str, namespace: Option<&str>, new: &Value, old: &Value, cx: &Context) -> Result<(), Status> {
-    built_in::validate_update(api, row, part, namespace, new, old, cx)?;
-    escalation::check(api, row, namespace, new, Some(old), cx)?;
-    if !asks(api, row, cx) {
-        return Ok(());
-    }
-    let asked = Asked::new(Operation::Update, row, part, namespace, text(old, "/metadata/name"), cx);
-    Box::pin(validate(api, &asked, Some(new), Some(old))).await
+    let begun = Instant::now();
+    let outcome = async {
+        built_in::validate_update(api, row, part, namespace, new, old, cx)?;
+        escalation::check(api, row, namespace, new, Some(old), cx)?;
+        if !asks(api, row, cx) {
+            return Ok(());
+        }
+        let asked = Asked::new(Operation::Update, row, part, namespace, text(old, "/metadata/name"), cx);
+        Box::pin(validate(api, &asked, Some(new), Some(old))).await
+    };
+    let outcome = outcome.await;
+    api.measured.step("validate", "UPDATE", outcome.is_err(), begun.elapsed());
+    outcome
 }
 
 /// Both phases: there is nothing to change, but mutating webhooks are asked too.

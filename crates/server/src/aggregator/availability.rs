@@ -137,6 +137,9 @@ async fn write(api: &Api, remote: &Remote, status: &str, reason: &str, message: 
         set_condition(&mut new, json!({"type": "Available", "status": status, "reason": reason, "message": message, "lastTransitionTime": since}));
         Ok(new)
     });
+    if status == "False" {
+        api.measured.unavailable.add(&[&remote.name, reason], 1);
+    }
     if let Err(error) = changed.await
         && !error.is_not_found()
     {

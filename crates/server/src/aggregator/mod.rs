@@ -161,6 +161,14 @@ fn remotes(api: &Api) -> Arc<Index> {
     api.aggregator.index(&*api.store, api.config.front_proxy.as_ref())
 }
 
+/// Each APIService, and whether what it names is there: what is served here is.
+pub fn availability(api: &Api) -> Vec<(String, bool)> {
+    let remotes = remotes(api);
+    let objects = api.store.list(PREFIX, None, None, 0).map(|page| page.items).unwrap_or_default();
+    let name = |key: &str| key.rsplit('/').next().unwrap_or_default().to_owned();
+    objects.iter().map(|(key, _)| name(key)).map(|name| (remotes.remotes.iter().find(|remote| remote.name == name).is_none_or(|remote| remote.available), name)).map(|(available, name)| (name, available)).collect()
+}
+
 /// Who serves a group's version, if not we.
 pub fn remote(api: &Api, group: &str, version: &str) -> Option<Arc<Remote>> {
     remotes(api).remotes.iter().find(|remote| remote.group == group && remote.version == version).cloned()

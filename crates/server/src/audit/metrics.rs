@@ -12,10 +12,10 @@ pub struct AuditMetrics {
 impl Default for AuditMetrics {
     fn default() -> Self {
         Self {
-            events: Counters::new("apiserver_audit_event_total", "Counter of audit events generated and sent to the audit backend.", &[]),
-            errors: Counters::new("apiserver_audit_error_total", "Counter of audit events that failed to be audited properly. Plugin identifies the plugin affected by the error.", &["plugin"]),
-            rejected: Counters::new("apiserver_audit_requests_rejected_total", "Counter of apiserver requests rejected due to an error in audit logging backend.", &[]),
-            levels: Counters::new("apiserver_audit_level_total", "Counter of policy levels for audit events (1 per request).", &["level"]),
+            events: Counters::new("apiserver_audit_event_total", "[ALPHA] Counter of audit events generated and sent to the audit backend.", &[]),
+            errors: Counters::new("apiserver_audit_error_total", "[ALPHA] Counter of audit events that failed to be audited properly. Plugin identifies the plugin affected by the error.", &["plugin"]),
+            rejected: Counters::new("apiserver_audit_requests_rejected_total", "[ALPHA] Counter of apiserver requests rejected due to an error in audit logging backend.", &[]),
+            levels: Counters::new("apiserver_audit_level_total", "[ALPHA] Counter of policy levels for audit events (1 per request).", &["level"]),
         }
     }
 }

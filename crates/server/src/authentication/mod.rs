@@ -212,7 +212,10 @@ impl Api {
         let mut faults = Vec::new();
         match service_accounts::authenticate(&*self.store, &self.config, now, token, audiences) {
             Ok(None) => {}
-            Ok(found) => return Ok(found),
+            Ok(found) => {
+                self.measured.service_account();
+                return Ok(found);
+            }
             Err(why) => faults.push(why),
         }
         if config.bootstrap_tokens

@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::levels::{Digested, Level, Seats};
-use crate::histogram::{Histogram, head};
+use basics::histogram::{Histogram, head};
 
 const LENGTHS: &[f64] = &[0.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
 const SECONDS: &[f64] = &[0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
-const SEATS: &[f64] = &[1.0, 2.0, 4.0, 10.0];
+const SEATS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 100.0];
 /// Why requests are turned away.
 pub const REASONS: [&str; 4] = ["queue-full", "concurrency-limit", "time-out", "cancelled"];
 
@@ -114,8 +114,8 @@ pub fn text(known: &Known, digested: &Digested) -> String {
     let known = known.0.lock();
     let mut out = String::new();
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as i64;
-    each(&mut out, &known, ("dispatched_requests_total", "counter", "Number of requests executed by API Priority and Fairness subsystem"), |counters| load(&counters.dispatched));
-    head(&mut out, "apiserver_flowcontrol_rejected_requests_total", "counter", "Number of requests rejected by API Priority and Fairness subsystem");
+    each(&mut out, &known, ("dispatched_requests_total", "counter", "[BETA] Number of requests executed by API Priority and Fairness subsystem"), |counters| load(&counters.dispatched));
+    head(&mut out, "apiserver_flowcontrol_rejected_requests_total", "counter", "[BETA] Number of requests rejected by API Priority and Fairness subsystem");
     for ((level, schema), counters) in &*known {
         for (reason, count) in REASONS.iter().zip(&counters.rejected) {
             let count = load(count);
@@ -125,33 +125,38 @@ pub fn text(known: &Known, digested: &Digested) -> String {
         }
     }
     let gauge = |counter: &AtomicI64| counter.load(Ordering::Relaxed);
-    each(&mut out, &known, ("current_inqueue_requests", "gauge", "Number of requests currently pending in queues of the API Priority and Fairness subsystem"), |counters| gauge(&counters.waiting));
-    each(&mut out, &known, ("current_inqueue_seats", "gauge", "Number of seats currently pending in queues of the API Priority and Fairness subsystem"), |counters| gauge(&counters.waiting_seats));
-    each(&mut out, &known, ("current_executing_requests", "gauge", "Number of requests in initial (for a WATCH) or any (for a non-WATCH) execution stage in the API Priority and Fairness subsystem"), |counters| gauge(&counters.executing));
-    each(&mut out, &known, ("current_executing_seats", "gauge", "Concurrency (number of seats) occupied by the currently executing (initial stage for a WATCH, any stage otherwise) requests in the API Priority and Fairness subsystem"), |counters| {
+    each(&mut out, &known, ("current_inqueue_requests", "gauge", "[BETA] Number of requests currently pending in queues of the API Priority and Fairness subsystem"), |counters| gauge(&counters.waiting));
+    each(&mut out, &known, ("current_inqueue_seats", "gauge", "[ALPHA] Number of seats currently pending in queues of the API Priority and Fairness subsystem"), |counters| gauge(&counters.waiting_seats));
+    each(&mut out, &known, ("current_executing_requests", "gauge", "[BETA] Number of requests in initial (for a WATCH) or any (for a non-WATCH) execution stage in the API Priority and Fairness subsystem"), |counters| gauge(&counters.executing));
+    each(&mut out, &known, ("current_executing_seats", "gauge", "[BETA] Concurrency (number of seats) occupied by the currently executing (initial stage for a WATCH, any stage otherwise) requests in the API Priority and Fairness subsystem"), |counters| {
         gauge(&counters.executing_seats)
     });
-    histogram(&mut out, &known, "request_wait_duration_seconds", "Length of time a request spent waiting in its queue", |counters| vec![("execute=\"false\",", &counters.waited_in_vain), ("execute=\"true\",", &counters.waited)]);
-    histogram(&mut out, &known, "request_execution_seconds", "Duration of initial stage (for a WATCH) or any (for a non-WATCH) stage of request execution in the API Priority and Fairness subsystem", |counters| {
+    // As above, by its old name.
+    each(&mut out, &known, ("request_concurrency_in_use", "gauge", "[ALPHA] Concurrency (number of seats) occupied by the currently executing (initial stage for a WATCH, any stage otherwise) requests in the API Priority and Fairness subsystem"), |counters| {
+        gauge(&counters.executing_seats)
+    });
+    histogram(&mut out, &known, "request_wait_duration_seconds", "[BETA] Length of time a request spent waiting in its queue", |counters| vec![("execute=\"false\",", &counters.waited_in_vain), ("execute=\"true\",", &counters.waited)]);
+    histogram(&mut out, &known, "request_execution_seconds", "[ALPHA] Duration of initial stage (for a WATCH) or any (for a non-WATCH) stage of request execution in the API Priority and Fairness subsystem", |counters| {
         vec![("type=\"regular\",", &counters.executed), ("type=\"watch\",", &counters.watched)]
     });
-    histogram(&mut out, &known, "request_queue_length_after_enqueue", "Length of queue in the API Priority and Fairness subsystem, as seen by each request after it is enqueued", |counters| vec![("", &counters.lengths)]);
-    histogram(&mut out, &known, "work_estimated_seats", "Number of estimated seats (maximum of initial and final seats) associated with requests in API Priority and Fairness", |counters| vec![("", &counters.seats)]);
+    histogram(&mut out, &known, "request_queue_length_after_enqueue", "[ALPHA] Length of queue in the API Priority and Fairness subsystem, as seen by each request after it is enqueued", |counters| vec![("", &counters.lengths)]);
+    histogram(&mut out, &known, "work_estimated_seats", "[ALPHA] Number of estimated seats (maximum of initial and final seats) associated with requests in API Priority and Fairness", |counters| vec![("", &counters.seats)]);
     drop(known);
-    of_levels(&mut out, digested, ("nominal_limit_seats", "gauge", "Nominal number of execution seats configured for each priority level"), |level, _| level.bounds.nominal as f64);
-    of_levels(&mut out, digested, ("lower_limit_seats", "gauge", "Configured lower bound on number of execution seats available to each priority level"), |level, _| level.bounds.lower as f64);
-    of_levels(&mut out, digested, ("upper_limit_seats", "gauge", "Configured upper bound on number of execution seats available to each priority level"), |level, _| level.bounds.upper as f64);
-    of_levels(&mut out, digested, ("current_limit_seats", "gauge", "current derived number of execution seats available to each priority level"), |_, seats| seats.current as f64);
-    of_levels(&mut out, digested, ("demand_seats_high_watermark", "gauge", "High watermark, over last adjustment period, of demand_seats"), |_, seats| seats.demand.high);
-    of_levels(&mut out, digested, ("demand_seats_average", "gauge", "Time-weighted average, over last adjustment period, of demand_seats"), |_, seats| seats.demand.average);
-    of_levels(&mut out, digested, ("demand_seats_stdev", "gauge", "Time-weighted standard deviation, over last adjustment period, of demand_seats"), |_, seats| seats.demand.deviation);
-    of_levels(&mut out, digested, ("demand_seats_smoothed", "gauge", "Smoothed seat demands"), |_, seats| seats.demand.smoothed);
-    of_levels(&mut out, digested, ("target_seats", "gauge", "Seat allocation targets"), |_, seats| seats.target);
-    of_levels(&mut out, digested, ("current_r", "gauge", "R(time of last change)"), |level, _| level.state.queues.lock().progress());
-    of_levels(&mut out, digested, ("request_dispatch_no_accommodation_total", "counter", "Number of times a dispatch attempt resulted in a non accommodation due to lack of available seats"), |level, _| {
+    of_levels(&mut out, digested, ("nominal_limit_seats", "gauge", "[BETA] Nominal number of execution seats configured for each priority level"), |level, _| level.bounds.nominal as f64);
+    of_levels(&mut out, digested, ("request_concurrency_limit", "gauge", "[ALPHA] Nominal number of execution seats configured for each priority level"), |level, _| level.bounds.nominal as f64);
+    of_levels(&mut out, digested, ("lower_limit_seats", "gauge", "[ALPHA] Configured lower bound on number of execution seats available to each priority level"), |level, _| level.bounds.lower as f64);
+    of_levels(&mut out, digested, ("upper_limit_seats", "gauge", "[ALPHA] Configured upper bound on number of execution seats available to each priority level"), |level, _| level.bounds.upper as f64);
+    of_levels(&mut out, digested, ("current_limit_seats", "gauge", "[ALPHA] current derived number of execution seats available to each priority level"), |_, seats| seats.current as f64);
+    of_levels(&mut out, digested, ("demand_seats_high_watermark", "gauge", "[ALPHA] High watermark, over last adjustment period, of demand_seats"), |_, seats| seats.demand.high);
+    of_levels(&mut out, digested, ("demand_seats_average", "gauge", "[ALPHA] Time-weighted average, over last adjustment period, of demand_seats"), |_, seats| seats.demand.average);
+    of_levels(&mut out, digested, ("demand_seats_stdev", "gauge", "[ALPHA] Time-weighted standard deviation, over last adjustment period, of demand_seats"), |_, seats| seats.demand.deviation);
+    of_levels(&mut out, digested, ("demand_seats_smoothed", "gauge", "[ALPHA] Smoothed seat demands"), |_, seats| seats.demand.smoothed);
+    of_levels(&mut out, digested, ("target_seats", "gauge", "[ALPHA] Seat allocation targets"), |_, seats| seats.target);
+    of_levels(&mut out, digested, ("current_r", "gauge", "[ALPHA] R(time of last change)"), |level, _| level.state.queues.lock().progress());
+    of_levels(&mut out, digested, ("request_dispatch_no_accommodation_total", "counter", "[ALPHA] Number of times a dispatch attempt resulted in a non accommodation due to lack of available seats"), |level, _| {
         level.state.queues.lock().unaccommodated as f64
     });
-    head(&mut out, "apiserver_flowcontrol_seat_fair_frac", "gauge", "Fair fraction of server's concurrency to allocate to each priority level that can use it");
+    head(&mut out, "apiserver_flowcontrol_seat_fair_frac", "gauge", "[ALPHA] Fair fraction of server's concurrency to allocate to each priority level that can use it");
     let _ = writeln!(out, "apiserver_flowcontrol_seat_fair_frac {}", digested.fair_fraction);
     out
 }

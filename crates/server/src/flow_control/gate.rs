@@ -19,6 +19,7 @@ use super::{FlowControl, shuffle};
 use crate::api::Api;
 use crate::authentication::User;
 use crate::http::answer::{self, Answer};
+use crate::http::spent;
 
 const FLOW_SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
 const PRIORITY_LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
@@ -152,6 +153,7 @@ impl Waiter<'_> {
 }
 
 fn turned_away(seconds: i64) -> Answer {
+    spent::terminated();
     let mut refused = answer::text(429, "Too many requests, please try again later.\n".to_owned());
     refused.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     refused.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -198,7 +200,10 @@ impl FlowControl {
             Ok(running) => Some(running),
             Err(Some(waiter)) => {
                 let longest = (time / WAIT_PART).min(MAX_WAIT);
+                let queued = this.in_flight.queue(mutating);
                 let running = waiter.wait(longest).await;
+                drop(queued);
+                spent::aside(since.elapsed());
                 if let Some(running) = &running {
                     counters.waited.observe(running.waited);
                 }

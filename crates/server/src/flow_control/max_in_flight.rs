@@ -6,11 +6,12 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::histogram::head;
+use basics::histogram::head;
 
 #[derive(Default)]
 struct Counted {
     now: AtomicUsize,
+    waiting: AtomicUsize,
     turned_away: AtomicUsize,
 }
 
@@ -29,6 +30,15 @@ impl Drop for Running {
     }
 }
 
+/// A request that waits for its turn.
+pub struct Queued(Arc<Counted>);
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl MaxInFlight {
     pub fn new(reading: usize, mutating: usize) -> Self {
         Self { limits: [reading, mutating], counted: Default::default() }
@@ -38,6 +48,12 @@ impl MaxInFlight {
         let counted = &self.counted[usize::from(mutating)];
         counted.now.fetch_add(1, Ordering::Relaxed);
         Running(counted.clone())
+    }
+
+    pub fn queue(&self, mutating: bool) -> Queued {
+        let counted = &self.counted[usize::from(mutating)];
+        counted.waiting.fetch_add(1, Ordering::Relaxed);
+        Queued(counted.clone())
     }
 
     /// `None`: there are too many.
@@ -52,10 +68,14 @@ impl MaxInFlight {
 
     pub fn text(&self) -> String {
         let mut out = String::new();
-        head(&mut out, "apiserver_current_inflight_requests", "gauge", "Maximal number of currently used inflight request limit of this apiserver per request kind in last second.");
-        for (kind, counted) in ["readOnly", "mutating"].into_iter().zip(&self.counted) {
-            let _ = writeln!(out, "apiserver_current_inflight_requests{{request_kind=\"{kind}\"}} {}", counted.now.load(Ordering::Relaxed));
-        }
+        let mut both = |name: &str, help: &str, value: fn(&Counted) -> &AtomicUsize| {
+            head(&mut out, name, "gauge", help);
+            for (kind, counted) in ["readOnly", "mutating"].into_iter().zip(&self.counted) {
+                let _ = writeln!(out, "{name}{{request_kind=\"{kind}\"}} {}", value(counted).load(Ordering::Relaxed));
+            }
+        };
+        both("apiserver_current_inflight_requests", "[STABLE] Maximal number of currently used inflight request limit of this apiserver per request kind in last second.", |counted| &counted.now);
+        both("apiserver_current_inqueue_requests", "[ALPHA] Maximal number of queued requests in this apiserver per request kind in last second.", |counted| &counted.waiting);
         out
     }
 }

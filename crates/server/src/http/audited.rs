@@ -4,6 +4,7 @@
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 
 use ::api::Status;
 use futures_util::FutureExt;
@@ -52,7 +53,9 @@ fn record(api: &Api, id: &str, parts: &Parts, found: &Route, asked: &Attributes,
 
 /// Refuses what is not allowed, and writes down which it was, and why.
 pub async fn require(api: &Api, parts: &Parts, user: &User, asked: &Attributes) -> Result<(), Status> {
+    let begun = Instant::now();
     let decision = authorization::decide(api, user, asked).await;
+    api.measured.authorized(&decision, begun.elapsed());
     if let Some(record) = parts.extensions.get::<Arc<Record>>() {
         record.annotate("authorization.k8s.io/decision", if decision.allowed { "allow" } else { "forbid" });
         record.annotate("authorization.k8s.io/reason", &decision.reason);

@@ -140,8 +140,14 @@ async fn accepted(api: Arc<Api>, acceptor: TlsAcceptor, stream: TcpStream) {
     };
     match handshake {
         Ok(Ok(stream)) => connection(api, stream).await,
-        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-        Err(_) => tracing::debug!("TLS handshake timed out"),
+        Ok(Err(error)) => {
+            api.measured.handshake_failed();
+            tracing::debug!(%error, "TLS handshake failed");
+        }
+        Err(_) => {
+            api.measured.handshake_failed();
+            tracing::debug!("TLS handshake timed out");
+        }
     }
 }
 

@@ -1,64 +1,129 @@
-//! Requests by what they ask for: how many, how long they took, how large their answers were, and the long ones that run.
+//! Requests by what they ask for: how many, how long they took, how large their answers were, how they were broken off, and the long ones that run.
 //!
-//! Names, labels and bounds are those of apiserver/pkg/endpoints/metrics. A series is found by one hash of its labels; counting takes no lock that others wait for.
+//! Names, labels and bounds are those of apiserver/pkg/endpoints/metrics. A series is found by one hash of its labels; counting takes no lock and no memory.
 
-use std::collections::HashMap;
-use std::fmt::Write as _;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Instant;
 
+use basics::histogram::{Histogram, head};
+use basics::metrics::{Family, Histograms, Series, line, shown, single};
 use http::Method;
 use http::request::Parts;
 use http_body::Body as _;
-use parking_lot::{Mutex, RwLock};
 
 use super::answer::Answer;
 use super::held;
+use super::sent_events::SentEvents;
+use super::spent::Spent;
 use crate::authorization::Attributes;
 use crate::flow_control::Kind;
-use crate::histogram::{Histogram, head};
 use crate::path::{Query, Route};
 
-/// Names of resources come from clients: what comes after so many series is counted as one.
+/// Names of resources come from clients: what comes after so many series is not counted.
 const SERIES_MAX: usize = 4000;
 const SECONDS: &[f64] =
     &[0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0];
+/// Without those below what an objective is ever about.
+const OBJECTIVE_SECONDS: &[f64] = &[0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0];
 const BYTES: &[f64] = &[1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
-/// USER_HZ, which Linux does not change.
-const TICKS: f64 = 100.0;
+const BODY_BYTES: &[f64] = &[
+    5e4, 1.5e5, 2.5e5, 3.5e5, 4.5e5, 5.5e5, 6.5e5, 7.5e5, 8.5e5, 9.5e5, 1.05e6, 1.15e6, 1.25e6, 1.35e6, 1.45e6, 1.55e6, 1.65e6, 1.75e6, 1.85e6, 1.95e6, 2.05e6, 2.15e6, 2.25e6, 2.35e6, 2.45e6,
+    2.55e6, 2.65e6, 2.75e6, 2.85e6, 2.95e6, 3.05e6,
+];
 /// Paths that are told apart among those that are no resource.
 const PATHS: [&str; 12] = ["/api", "/apis", "/healthz", "/livez", "/readyz", "/metrics", "/version", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/.well-known/openid-configuration", "/"];
+const LABELS: &[&str] = &["verb", "group", "version", "resource", "subresource", "scope", "component"];
+const LABELS_WITH_DRY_RUN: &[&str] = &["verb", "group", "version", "resource", "subresource", "scope", "component", "dry_run"];
+/// Places of labels.
+const GROUP: usize = 1;
+const VERSION: usize = 2;
+const RESOURCE: usize = 3;
+const SUBRESOURCE: usize = 4;
+/// APIs that are served and not to be used any more, by group, version and resource.
+const DEPRECATED: [[&str; 3]; 2] = [["", "v1", "componentstatuses"], ["", "v1", "endpoints"]];
+/// What is counted of a code: its number in the high bits, so that an empty place is zero.
+const COUNT_BITS: u32 = 48;
+/// Codes that one kind of request is answered with.
+const CODES: usize = 16;
 
-struct Series {
-    /// `verb="GET",group="",…`, without what only one metric has.
-    labels: Box<str>,
-    /// As `labels`, with `dry_run`.
-    with_dry_run: Box<str>,
-    codes: Mutex<Vec<(u16, u64)>>,
-    seconds: Histogram,
+/// How many of each status code, without a lock.
+#[derive(Default)]
+struct Codes([AtomicU64; CODES]);
+
+impl Codes {
+    fn count(&self, code: u16) {
+        let mark = u64::from(code) + 1;
+        for place in &self.0 {
+            let mut now = place.load(Ordering::Relaxed);
+            if now == 0 {
+                match place.compare_exchange(0, (mark << COUNT_BITS) | 1, Ordering::Relaxed, Ordering::Relaxed) {
+                    Ok(_) => return,
+                    // Another was quicker, maybe with the same.
+                    Err(taken) => now = taken,
+                }
+            }
+            if now >> COUNT_BITS == mark {
+                place.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.0.iter().map(|place| place.load(Ordering::Relaxed)).filter(|now| *now != 0).map(|now| ((now >> COUNT_BITS) - 1, now & ((1 << COUNT_BITS) - 1)))
+    }
+}
+
+/// What is counted of a kind of request, whether it is a dry run or not.
+struct Common {
+    objective: Histogram,
     bytes: Histogram,
     running: AtomicI64,
+    terminated: Codes,
+    aborted: AtomicU64,
+}
+
+struct One {
+    common: Arc<Series<Common>>,
+    codes: Codes,
+    seconds: Histogram,
 }
 
 pub struct Requests {
-    series: RwLock<HashMap<Box<str>, Arc<Series>>>,
+    common: Family<Common>,
+    series: Family<One>,
+    bodies: Histograms,
+    validations: Histograms,
     lost: AtomicU64,
-    started: std::time::SystemTime,
+    pub events: SentEvents,
 }
 
 impl Default for Requests {
     fn default() -> Self {
-        Self { series: RwLock::default(), lost: AtomicU64::new(0), started: std::time::SystemTime::now() }
+        Self {
+            common: Family::at_most(LABELS, SERIES_MAX),
+            series: Family::at_most(LABELS_WITH_DRY_RUN, SERIES_MAX),
+            bodies: Histograms::new("apiserver_request_body_size_bytes", "[ALPHA] Apiserver request body size in bytes broken out by resource and verb.", &["resource", "group", "verb"], BODY_BYTES),
+            validations: Histograms::new("field_validation_request_duration_seconds", "[ALPHA] Response latency distribution in seconds for each field validation value", &["field_validation"], OBJECTIVE_SECONDS),
+            lost: AtomicU64::new(0),
+            events: SentEvents::default(),
+        }
     }
 }
 
 /// One request; a long one counts as running until this is dropped, and is counted then.
 pub struct Counted {
-    series: Arc<Series>,
+    series: Arc<Series<One>>,
+    /// Of a write, by how its fields are looked at.
+    validation: Option<Arc<Series<Histogram>>>,
     begun: Instant,
     kind: Kind,
     code: u16,
+    /// As upstream's CleanVerb has it, whether its answer's size says anything.
+    reads: bool,
+    spent: Spent,
 }
 
 impl Requests {
@@ -76,83 +141,106 @@ impl Requests {
             Route::Other => (PATHS.into_iter().find(|path| *path == asked.path || asked.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('/') && path.len() > 1)).unwrap_or(""), ""),
         };
         let dry_run = if query.get("dryRun").is_some_and(|value| !value.is_empty()) { "All" } else { "" };
-        let key = [verb, &asked.group, &asked.version, &asked.resource, subresource, scope, dry_run].join("\0");
-        let known = self.series.read().get(&*key).cloned();
-        let series = match known {
-            Some(series) => series,
-            None => {
-                let mut all = self.series.write();
-                if all.len() >= SERIES_MAX {
-                    self.lost.fetch_add(1, Ordering::Relaxed);
-                    return None;
-                }
-                all.entry(key.into_boxed_str()).or_insert_with(|| Arc::new(Series::new(verb, asked, subresource, scope, component, dry_run))).clone()
-            }
+        let labels = [verb, &asked.group, &asked.version, &asked.resource, subresource, scope, component, dry_run];
+        let common = || self.common.series(&labels[..LABELS.len()], Common::new);
+        let series = common().and_then(|common| self.series.series(&labels, || One { common, codes: Codes::default(), seconds: Histogram::new(SECONDS) }));
+        let Some(series) = series else {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return None;
         };
         if kind != Kind::Ordinary {
-            series.running.fetch_add(1, Ordering::Relaxed);
+            series.common.running.fetch_add(1, Ordering::Relaxed);
+        } else if matches!(found, Route::Resource(_))
+            && let Some(size) = parts.headers.get(http::header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<f64>().ok())
+            && matches!(asked.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection")
+        {
+            self.bodies.observe(&[&asked.resource, &asked.group, &asked.verb], size);
         }
-        Some(Counted { series, begun: Instant::now(), kind, code: 0 })
+        let validates = kind == Kind::Ordinary && matches!(found, Route::Resource(_)) && matches!(asked.verb.as_str(), "create" | "update" | "patch");
+        let validation = if validates {
+            let wanted = query.get("fieldValidation").unwrap_or_default();
+            self.validations.of(&[["Ignore", "Warn", "Strict"].into_iter().find(|known| *known == wanted).unwrap_or("")])
+        } else {
+            None
+        };
+        Some(Counted { series, validation, begun: Instant::now(), kind, code: 0, reads: matches!(verb, "GET" | "LIST"), spent: Spent::default() })
     }
 
     pub fn text(&self, out: &mut String) {
-        let mut all: Vec<Arc<Series>> = self.series.read().values().cloned().collect();
-        all.sort_by(|a, b| a.with_dry_run.cmp(&b.with_dry_run));
-        head(out, "apiserver_request_total", "counter", "Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, component, and HTTP response code.");
-        for series in &all {
-            for (code, count) in series.codes.lock().iter() {
-                let _ = writeln!(out, "apiserver_request_total{{{},code=\"{code}\"}} {count}", series.with_dry_run);
-            }
+        let all = self.series.all();
+        let labels: Vec<String> = all.iter().map(|series| self.series.shown(series)).collect();
+        let name = "apiserver_request_total";
+        head(out, name, "counter", "[STABLE] Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, component, and HTTP response code.");
+        for (series, labels) in all.iter().zip(&labels) {
+            series.codes.all().for_each(|(code, count)| line(out, name, &format!("{labels},code=\"{code}\""), count));
         }
-        head(out, "apiserver_request_duration_seconds", "histogram", "Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.");
-        all.iter().for_each(|series| series.seconds.lines(out, "apiserver_request_duration_seconds", &series.with_dry_run));
-        head(out, "apiserver_response_sizes", "histogram", "Response size distribution in bytes for each group, version, verb, resource, subresource, scope and component.");
-        // Without `dry_run`: those of dry runs would stand there twice.
-        all.iter().filter(|series| series.with_dry_run.ends_with("dry_run=\"\"")).for_each(|series| series.bytes.lines(out, "apiserver_response_sizes", &series.labels));
-        head(out, "apiserver_longrunning_requests", "gauge", "Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and component. Not all requests are tracked this way.");
-        for series in &all {
+        let name = "apiserver_request_duration_seconds";
+        head(out, name, "histogram", "[STABLE] Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.");
+        all.iter().zip(&labels).for_each(|(series, labels)| series.seconds.lines(out, name, labels));
+        let common: Vec<_> = self.common.all().into_iter().map(|series| (self.common.shown(&series), series)).collect();
+        // The second is what the first was called once; dashboards still ask for it.
+        for name in ["apiserver_request_sli_duration_seconds", "apiserver_request_slo_duration_seconds"] {
+            head(out, name, "histogram", "[ALPHA] Response latency distribution (not counting webhook duration and priority & fairness queue wait times) in seconds for each verb, group, version, resource, subresource, scope and component.");
+            common.iter().for_each(|(labels, series)| series.objective.lines(out, name, labels));
+        }
+        let name = "apiserver_response_sizes";
+        head(out, name, "histogram", "[STABLE] Response size distribution in bytes for each group, version, verb, resource, subresource, scope and component.");
+        common.iter().for_each(|(labels, series)| series.bytes.lines(out, name, labels));
+        let name = "apiserver_longrunning_requests";
+        head(out, name, "gauge", "[STABLE] Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and component. Not all requests are tracked this way.");
+        for (labels, series) in &common {
             let running = series.running.load(Ordering::Relaxed);
             if running > 0 {
-                let _ = writeln!(out, "apiserver_longrunning_requests{{{}}} {running}", series.labels);
+                line(out, name, labels, running);
             }
         }
-        process(out, self.started);
+        let name = "apiserver_request_terminations_total";
+        head(out, name, "counter", "[ALPHA] Number of requests which apiserver terminated in self-defense.");
+        for (labels, series) in &common {
+            series.terminated.all().for_each(|(code, count)| line(out, name, &format!("{labels},code=\"{code}\""), count));
+        }
+        let name = "apiserver_request_aborts_total";
+        head(out, name, "counter", "[ALPHA] Number of requests which apiserver aborted possibly due to a timeout, for each group, version, verb, resource, subresource and scope");
+        for (labels, series) in &common {
+            let aborted = series.aborted.load(Ordering::Relaxed);
+            if aborted > 0 {
+                line(out, name, labels, aborted);
+            }
+        }
+        let old: BTreeSet<_> = common.iter().map(|(_, series)| [GROUP, VERSION, RESOURCE, SUBRESOURCE].map(|at| series.label(at))).filter(|[group, version, resource, _]| DEPRECATED.contains(&[*group, *version, *resource])).collect();
+        let name = "apiserver_requested_deprecated_apis";
+        if !old.is_empty() {
+            head(out, name, "gauge", "[STABLE] Gauge of deprecated APIs that have been requested, broken out by API group, version, resource, subresource, and removed_release.");
+        }
+        for [group, version, resource, subresource] in old {
+            line(out, name, &shown([("group", group), ("removed_release", ""), ("resource", resource), ("subresource", subresource), ("version", version)]), 1);
+        }
+        self.bodies.text(out);
+        self.validations.text(out);
+        self.events.text(out);
+        single(out, "coracle_requests_not_counted_total", "counter", "Requests of a kind that was one too many to be counted by itself.", self.lost.load(Ordering::Relaxed));
     }
 }
 
-impl Series {
-    fn new(verb: &str, asked: &Attributes, subresource: &str, scope: &str, component: &str, dry_run: &str) -> Self {
-        let escape = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-        let labels = format!(
-            "verb=\"{}\",group=\"{}\",version=\"{}\",resource=\"{}\",subresource=\"{}\",scope=\"{scope}\",component=\"{component}\"",
-            escape(verb),
-            escape(&asked.group),
-            escape(&asked.version),
-            escape(&asked.resource),
-            escape(subresource)
-        );
-        let with_dry_run = format!("{labels},dry_run=\"{dry_run}\"");
-        Self { labels: labels.into(), with_dry_run: with_dry_run.into(), codes: Mutex::default(), seconds: Histogram::new(SECONDS), bytes: Histogram::new(BYTES), running: AtomicI64::new(0) }
-    }
-
-    fn count(&self, code: u16) {
-        let mut codes = self.codes.lock();
-        match codes.iter_mut().find(|(known, _)| *known == code) {
-            Some((_, count)) => *count += 1,
-            None => codes.push((code, 1)),
-        }
+impl Common {
+    fn new() -> Self {
+        Self { objective: Histogram::new(OBJECTIVE_SECONDS), bytes: Histogram::new(BYTES), running: AtomicI64::new(0), terminated: Codes::default(), aborted: AtomicU64::new(0) }
     }
 }
 
 impl Counted {
     /// The answer has been made; that of a long request is followed to its end.
-    pub(super) fn answered(mut self, answer: Answer) -> Answer {
+    pub(super) fn answered(mut self, answer: Answer, spent: Spent) -> Answer {
         self.code = answer.status().as_u16();
+        self.spent = spent;
+        if spent.terminated {
+            self.series.common.terminated.count(self.code);
+        }
         if self.kind != Kind::Ordinary {
             return held::until_sent(answer, self);
         }
-        if let Some(size) = answer.body().size_hint().exact() {
-            self.series.bytes.observe(size as f64);
+        if let Some(size) = answer.body().size_hint().exact().filter(|_| self.reads) {
+            self.series.common.bytes.observe(size as f64);
         }
         answer
     }
@@ -161,11 +249,19 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         // One whose client went away before there was an answer has no code; upstream counts it as 0 as well.
-        self.series.count(self.code);
+        self.series.codes.count(self.code);
+        if self.code == 0 {
+            self.series.common.aborted.fetch_add(1, Ordering::Relaxed);
+        }
+        let took = self.begun.elapsed();
+        self.series.seconds.observe(took.as_secs_f64());
+        if let Some(validation) = &self.validation {
+            validation.observe(took.as_secs_f64());
+        }
         if self.kind == Kind::Ordinary {
-            self.series.seconds.observe(self.begun.elapsed().as_secs_f64());
+            self.series.common.objective.observe(took.saturating_sub(self.spent.aside).as_secs_f64());
         } else {
-            self.series.running.fetch_sub(1, Ordering::Relaxed);
+            self.series.common.running.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -188,31 +284,20 @@ fn verb<'a>(parts: &'a Parts, found: &Route, asked: &Attributes) -> &'a str {
     }
 }
 
-/// What Prometheus' clients tell of every process, as far as the kernel says it.
-fn process(out: &mut String, started: std::time::SystemTime) {
-    let since = started.duration_since(std::time::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-    let mut gauge = |name: &str, kind: &str, help: &str, value: f64| {
-        head(out, name, kind, help);
-        let _ = writeln!(out, "{name} {value}");
-    };
-    gauge("process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.", since);
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kibibytes = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse::<f64>().ok());
-    for (field, name, help) in [
-        ("VmRSS:", "process_resident_memory_bytes", "Resident memory size in bytes."),
-        ("VmSize:", "process_virtual_memory_bytes", "Virtual memory size in bytes."),
-    ] {
-        if let Some(value) = kibibytes(field) {
-            gauge(name, "gauge", help, value * 1024.0);
-        }
-    }
-    // The twelfth and the thirteenth field after the name in brackets: ticks, of which a second has a hundred.
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let ticks: Vec<f64> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse().ok()).collect();
-    if ticks.len() == 2 {
-        gauge("process_cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds.", ticks.iter().sum::<f64>() / TICKS);
-    }
-    if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
-        gauge("process_open_fds", "gauge", "Number of open file descriptors.", open.count() as f64);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_told_apart_without_a_lock() {
+        let codes = Codes::default();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..3000).for_each(|at| codes.count([0, 200, 404][at % 3])));
+            }
+        });
+        let mut all: Vec<_> = codes.all().collect();
+        all.sort_unstable();
+        assert_eq!(all, [(0, 4000), (200, 4000), (404, 4000)]);
     }
 }

@@ -21,6 +21,8 @@ pub(crate) mod relay;
 mod render;
 mod resource;
 mod routes;
+mod sent_events;
+pub(crate) mod spent;
 mod stream;
 mod streams;
 

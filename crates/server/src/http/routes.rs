@@ -17,7 +17,7 @@ use super::answer::{self, Answer};
 use super::counted::Counted;
 use super::negotiate::{Asked, Endpoint, Shape};
 use super::resource;
-use super::{audited, compress, documents, held, impersonation};
+use super::{audited, compress, documents, held, impersonation, spent};
 use crate::aggregator;
 use crate::api::Api;
 use crate::audit::{AUDIT_ID, Record};
@@ -29,6 +29,7 @@ use crate::health;
 use crate::jwt::PublicKey;
 use crate::lifecycle::Seat;
 use crate::path::{self, Query, ResourcePath, Route};
+use crate::scrape;
 
 /// How much of a refused request's body is read, and for how long.
 const MAX_DRAIN_BYTES: usize = 256 * 1024;
@@ -50,13 +51,13 @@ pub async fn handle(api: Arc<Api>, presented: Presented, seat: &mut Seat, reques
     let query = Query::parse(parts.uri.query().unwrap_or(""));
     let asked = Asked::of(&parts, &query, api.config.cbor);
     let mut counted = None;
-    let routed = match late {
-        Some(refusal) => Ok(refusal),
-        None => route(api, presented, seat, &id, parts, query, &asked, &mut body, &mut counted).await,
+    let (routed, spent) = match late {
+        Some(refusal) => (Ok(refusal), Default::default()),
+        None => spent::followed(route(api, presented, seat, &id, parts, query, &asked, &mut body, &mut counted)).await,
     };
     let mut answer = routed.unwrap_or_else(|status| answer::refusal(&status, &asked));
     if let Some(counted) = counted {
-        answer = counted.answered(answer);
+        answer = counted.answered(answer, spent);
     }
     if let Ok(id) = shown_id {
         answer.headers_mut().insert(AUDIT_ID, id);
@@ -108,7 +109,10 @@ async fn route(
         seat.let_go(kind == Kind::LongRunning);
     }
     *counted = api.requests.begin(&parts, &found, &asked_for, &query, kind);
+    let begun = Instant::now();
     let authenticated = api.authenticate(&presented, &parts.headers, parts.uri.path()).await;
+    let tried = presented.refused || presented.ends.is_some() || parts.headers.contains_key(http::header::AUTHORIZATION);
+    api.measured.authenticated(&authenticated, &presented, tried, api.clock.now().as_second(), begun.elapsed());
     let user = authenticated.inspect_err(|status| audited::unknown(&api, id, &parts, &found, &asked_for, status))?;
     let Some(record) = audited::begin(&api, id, &parts, &found, &asked_for, &user).await? else {
         return serve(api, user, found, asked_for, kind, parts, query, asked, body).await;
@@ -130,13 +134,19 @@ async fn serve(api: Arc<Api>, user: Arc<User>, found: Route, asked_for: Attribut
     let target = if let Route::Resource(target) = &found { Some(target) } else { None };
     let request = Request { attributes: &asked_for, target, query: &query };
     let until = Instant::now() + time;
-    let pass = match FlowControl::enter(&api, &user, &request, kind, time).await {
+    let begun = Instant::now();
+    let entered = FlowControl::enter(&api, &user, &request, kind, time).await;
+    api.measured.filter("priorityandfairness", begun.elapsed());
+    let pass = match entered {
         Ok(pass) => pass,
         Err(turned_away) => return Ok(turned_away),
     };
     let answering = answer_to(api, user, found, asked_for, parts, query, asked, body);
     let answered = if kind == Kind::Ordinary {
-        timeout_at(until, answering).await.unwrap_or_else(|_| Err(Status::timeout("request did not complete within the allotted timeout", 0)))
+        timeout_at(until, answering).await.unwrap_or_else(|_| {
+            spent::terminated();
+            Err(Status::timeout("request did not complete within the allotted timeout", 0))
+        })
     } else {
         answering.await
     };
@@ -225,7 +235,8 @@ fn other(api: &Arc<Api>, path: &str, query: &Query, parts: &Parts, asked: &Asked
     let pieces: Vec<&str> = trimmed.split('/').filter(|part| !part.is_empty()).collect();
     match pieces.as_slice() {
         ["version"] => Ok(answer::raw_json(200, &health::version(api))),
-        ["metrics"] => Ok(answer::bytes(200, "text/plain; version=0.0.4; charset=utf-8", health::metrics(api))),
+        ["metrics"] => Ok(answer::bytes(200, crate::metrics::CONTENT_TYPE, scrape::metrics(api))),
+        ["metrics", "slis"] => Ok(answer::bytes(200, crate::metrics::CONTENT_TYPE, scrape::indicators(api))),
         [] => Ok(answer::raw_json(200, &json!({"paths": root_paths(api)}))),
         ["api"] | ["apis"] => {
             let core = pieces[0] == "api";
@@ -288,7 +299,7 @@ fn openapi(api: &Arc<Api>, rest: &[&str], parts: &Parts, asked: &Asked) -> Resul
 
 fn root_paths(api: &Api) -> Vec<String> {
     let rows = api.serving.rows();
-    let mut paths: Vec<String> = vec!["/.well-known/openid-configuration".into(), "/api".into(), "/apis".into(), "/healthz".into(), "/livez".into(), "/metrics".into(), "/openapi/v2".into(), "/openapi/v3".into(), "/openapi/v3/".into(), "/openid/v1/jwks".into(), "/readyz".into(), "/version".into()];
+    let mut paths: Vec<String> = vec!["/.well-known/openid-configuration".into(), "/api".into(), "/apis".into(), "/healthz".into(), "/livez".into(), "/metrics".into(), "/metrics/slis".into(), "/openapi/v2".into(), "/openapi/v3".into(), "/openapi/v3/".into(), "/openid/v1/jwks".into(), "/readyz".into(), "/version".into()];
     paths.push("/apis/".into());
     paths.extend(health::paths(api));
     for row in rows.all() {

@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use http::Response;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http_body::{Body, Frame};
+use basics::metrics::Series;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use store::Place;
@@ -21,6 +22,7 @@ use tokio::time::Instant;
 use super::alike;
 use super::answer::Answer;
 use super::negotiate::{Media, Shape, Wanted};
+use super::sent_events::Sent;
 use super::streams;
 use crate::api::Api;
 use crate::encode;
@@ -39,6 +41,7 @@ struct Stream {
     watching: Watching,
     wanted: Wanted,
     include: IncludeObject,
+    counted: Option<Arc<Series<Sent>>>,
     until: Instant,
     /// The next bookmark, or the end.
     ticker: Ticker,
@@ -52,7 +55,8 @@ pub fn watch(api: Arc<Api>, watching: Watching, wanted: Wanted, include: Include
     let life = Duration::from_secs(timeout_seconds.filter(|seconds| *seconds > 0).unwrap_or(DEFAULT_TIMEOUT_SECONDS));
     let now = Instant::now();
     let until = now.checked_add(life).unwrap_or(now + Duration::from_secs(DEFAULT_TIMEOUT_SECONDS));
-    let mut stream = Stream { api, watching, wanted, include, until, ticker: Ticker::at(until), first_row: true, told: false, ended: false };
+    let counted = api.requests.events.of(watching.row());
+    let mut stream = Stream { api, watching, wanted, include, counted, until, ticker: Ticker::at(until), first_row: true, told: false, ended: false };
     stream.wind(now);
     let mut response = Response::new(stream.boxed_unsync());
     let kind = match wanted.media {
@@ -103,16 +107,25 @@ impl Stream {
                 }
             },
         };
+        self.count(&first);
         let Some(second) = self.another() else { return Poll::Ready(Some(first)) };
+        self.count(&second);
         let mut frame = BytesMut::with_capacity(2 * (first.len() + second.len()));
         frame.extend_from_slice(&first);
         frame.extend_from_slice(&second);
         while frame.len() < MAX_FRAME_BYTES
             && let Some(line) = self.another()
         {
+            self.count(&line);
             frame.extend_from_slice(&line);
         }
         Poll::Ready(Some(frame.freeze()))
+    }
+
+    fn count(&self, line: &Bytes) {
+        if let Some(counted) = &self.counted {
+            counted.note(line.len());
+        }
     }
 
     /// Waits for a change, or for a bookmark's time.

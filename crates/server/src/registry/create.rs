@@ -74,7 +74,7 @@ impl Api {
         };
         let write = Write { key: row.key(namespace, &name), precondition: Precondition::Absent, object: Some(bytes) };
         reserved.commits();
-        let object = match self.store.commit(write).await {
+        let object = match self.commit(row, "create", write).await {
             Ok(object) => object,
             Err(error) => {
                 reserved.failed(&error);

@@ -53,7 +53,7 @@ impl Api {
                 Step::Keep => (Some(encode::at_rest(&new)), false),
                 Step::Remove => (None, true),
             };
-            match self.store.commit(Write { key: key.clone(), precondition: Precondition::Revision(stored.resource_version()), object }).await {
+            match self.commit(row, if gone { "delete" } else { "update" }, Write { key: key.clone(), precondition: Precondition::Revision(stored.resource_version()), object }).await {
                 Ok(object) if gone => {
                     special::after_delete(self, row, &object).await;
                     return Ok(Deleted::Gone(special::convert::shown(&self.outbound, row, object).await?));

@@ -123,7 +123,7 @@ impl Api {
             let finished = deleting && !has_finalizers(&new) && new.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0) == 0;
             let write = Write { key: key.clone(), precondition: Precondition::Revision(stored.resource_version()), object: (!finished).then_some(bytes) };
             reserved.commits();
-            match self.store.commit(write).await {
+            match self.commit(row, if finished { "delete" } else { "update" }, write).await {
                 Ok(object) => {
                     if finished {
                         // What was taken for the new state goes with it, what the old one held is given back.

@@ -59,8 +59,18 @@ impl Range {
         }
     }
 
+    /// `10.96.0.0/12`
+    pub fn cidr(&self) -> String {
+        format!("{}/{}", self.base, self.prefix)
+    }
+
+    /// How many addresses may be given out: not the network's own, nor of IPv4 its broadcast address.
+    pub fn usable(&self) -> u128 {
+        self.size.saturating_sub(if self.base.is_ipv4() { 2 } else { 1 })
+    }
+
     /// Inside, and neither the network's own address nor its broadcast address.
-    fn offers(&self, address: IpAddr) -> bool {
+    pub fn offers(&self, address: IpAddr) -> bool {
         let (base, address, width) = match (self.base, address) {
             (IpAddr::V4(base), IpAddr::V4(address)) => (u128::from(u32::from(base)), u128::from(u32::from(address)), 32),
             (IpAddr::V6(base), IpAddr::V6(address)) => (u128::from(base), u128::from(address), 128),

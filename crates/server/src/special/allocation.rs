@@ -8,12 +8,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use basics::histogram::head;
+use basics::metrics::{line, shown, single};
 use parking_lot::Mutex;
 use serde_json::Value;
 use store::{Precondition, Store, Write};
 
 use super::addresses::Range;
-use crate::api::Config;
+use crate::api::{Api, Config};
 use crate::registry::text;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -53,6 +55,22 @@ pub async fn undo(store: Arc<dyn Store>, taken: Vec<Taken>) {
     }
 }
 
+/// What is given out of the cluster's ranges, by the names of pkg/registry/core/service/{ipallocator,portallocator}/metrics.go.
+pub fn metrics(api: &Api, out: &mut String) {
+    let counts: Vec<_> = api.allocations.counts(&*api.store).collect();
+    let mut each = |name: &str, help: &str, value: fn(&(String, u128, u128)) -> u128| {
+        head(out, name, "gauge", help);
+        counts.iter().for_each(|count| line(out, name, &shown([("cidr", &*count.0)]), value(count)));
+    };
+    each("kube_apiserver_clusterip_allocator_allocated_ips", "[ALPHA] Gauge measuring the number of allocated IPs for Services", |(_, taken, _)| *taken);
+    each("kube_apiserver_clusterip_allocator_available_ips", "[ALPHA] Gauge measuring the number of available IPs for Services", |(_, _, free)| *free);
+    let (first, last) = api.allocations.ports;
+    let taken = api.store.count(super::node_ports::PREFIX);
+    let all = usize::from(last.saturating_sub(first)) + 1;
+    single(out, "kube_apiserver_nodeport_allocator_allocated_ports", "gauge", "[ALPHA] Gauge measuring the number of allocated NodePorts for Services", taken);
+    single(out, "kube_apiserver_nodeport_allocator_available_ports", "gauge", "[ALPHA] Gauge measuring the number of available NodePorts for Services", all.saturating_sub(taken));
+}
+
 pub struct Allocations {
     ranges: Vec<Range>,
     ports: (u16, u16),
@@ -64,6 +82,15 @@ pub struct Allocations {
 impl Allocations {
     pub fn new(config: &Config) -> Self {
         Self { ranges: config.service_cidrs.iter().map(|(base, prefix)| Range::new(*base, *prefix)).collect(), ports: config.node_port_range, turns: AtomicU64::new(0), going: Arc::default() }
+    }
+
+    fn counts(&self, store: &dyn Store) -> impl Iterator<Item = (String, u128, u128)> {
+        let known = store.list("/registry/ipaddresses/", None, None, 0).map(|page| page.items).unwrap_or_default();
+        let taken: Vec<IpAddr> = known.iter().filter_map(|(key, _)| key.rsplit('/').next()?.parse().ok()).collect();
+        self.ranges.iter().map(move |range| {
+            let within = taken.iter().filter(|address| range.offers(**address)).count() as u128;
+            (range.cidr(), within, range.usable().saturating_sub(within))
+        })
     }
 
     /// IPv4 or IPv6, in the order of the cluster's ranges.

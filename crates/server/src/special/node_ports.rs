@@ -15,7 +15,7 @@ use super::allocation::{Owner, Refused, Taken, ports};
 use crate::api::Api;
 use crate::registry::text;
 
-const PREFIX: &str = "/registry/ranges/servicenodeports/";
+pub const PREFIX: &str = "/registry/ranges/servicenodeports/";
 const SERVICES: &str = "/registry/services/specs/";
 /// The write of a Service ends within this time, one way or the other.
 const WRITE_SECONDS: i64 = 60;

@@ -35,6 +35,18 @@ async fn a_webhook_knows_tokens() {
     // Each was asked about once.
     let asked = listener.asked.lock().clone();
     assert_eq!(asked.len(), 2);
+    let metrics = String::from_utf8(server.get("/metrics").await.expect(200).body.to_vec()).unwrap();
+    for line in [
+        "authentication_token_cache_request_total{status=\"hit\"} 2",
+        "authentication_token_cache_request_total{status=\"miss\"} 2",
+        "authentication_token_cache_request_duration_seconds_count{status=\"miss\"} 2",
+        "authentication_token_cache_fetch_total{status=\"ok\"} 2",
+        "authentication_token_cache_active_fetch_count{status=\"in_flight\"} 0",
+        "apiserver_delegated_authn_request_total{code=\"200\"} 2",
+        "apiserver_delegated_authn_request_duration_seconds_count{code=\"200\"} 2",
+    ] {
+        assert!(metrics.lines().any(|known| known == line), "{line} is not in {metrics}");
+    }
     assert_eq!((&asked[0].1["apiVersion"], &asked[0].1["spec"]["audiences"]), (&json!("authentication.k8s.io/v1"), &json!(["https://kubernetes.default.svc.cluster.local"])));
     assert_eq!(listener.heads.lock()[0]["authorization"], "Bearer mine");
 }

@@ -20,6 +20,7 @@ mod kinds;
 mod kms;
 mod limits;
 mod listener;
+mod metrics;
 mod nodes;
 mod oidc;
 mod policies;

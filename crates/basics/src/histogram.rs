@@ -30,18 +30,34 @@ impl Histogram {
 
     /// Its lines, when it has seen anything.
     pub fn lines(&self, out: &mut String, name: &str, labels: &str) {
-        if self.count() == 0 {
-            return;
+        let counts: Vec<u64> = self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+        if counts.iter().any(|count| *count > 0) {
+            lines(out, name, labels, self.bounds, &counts, self.sum.load(Ordering::Relaxed) as f64 / SCALE);
         }
-        let comma = if labels.is_empty() { "" } else { "," };
-        let mut total = 0;
-        for (at, count) in self.counts.iter().enumerate() {
-            total += count.load(Ordering::Relaxed);
-            let bound = self.bounds.get(at).map_or_else(|| "+Inf".to_owned(), f64::to_string);
-            let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {total}");
-        }
-        let _ = writeln!(out, "{name}_sum{{{labels}}} {}\n{name}_count{{{labels}}} {total}", self.sum.load(Ordering::Relaxed) as f64 / SCALE);
     }
+}
+
+/// The lines of a histogram; `counts` has one more than `bounds`, each of what lies between two of them.
+pub fn lines(out: &mut String, name: &str, labels: &str, bounds: &[f64], counts: &[u64], sum: f64) {
+    let comma = if labels.is_empty() { "" } else { "," };
+    let braces = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+    let mut total = 0;
+    for (at, count) in counts.iter().enumerate() {
+        total += count;
+        let bound = bounds.get(at).map_or_else(|| "+Inf".to_owned(), |bound| shown(*bound));
+        let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {total}");
+    }
+    let _ = writeln!(out, "{name}_sum{braces} {sum}\n{name}_count{braces} {total}");
+}
+
+/// As Go writes a number, and so everybody's dashboards: `1e+06`, `2.592e+06`, `604800`, `1e-05`.
+pub fn shown(number: f64) -> String {
+    let written = format!("{number:e}");
+    let Some((digits, exponent)) = written.split_once('e').and_then(|(digits, exponent)| Some((digits, exponent.parse::<i32>().ok()?))) else { return written };
+    if (-4..6).contains(&exponent) {
+        return number.to_string();
+    }
+    format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
 }
 
 /// `# HELP` and `# TYPE`.
@@ -52,6 +68,13 @@ pub fn head(out: &mut String, name: &str, kind: &str, help: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_written_as_go_writes_them() {
+        for (number, text) in [(0.0, "0"), (0.005, "0.005"), (0.0001, "0.0001"), (0.00001, "1e-05"), (604_800.0, "604800"), (1e6, "1e+06"), (2_592_000.0, "2.592e+06"), (1e9, "1e+09"), (60.0, "60")] {
+            assert_eq!(shown(number), text);
+        }
+    }
 
     #[test]
     fn counts_are_cumulative() {
