@@ -140,7 +140,14 @@ fn server(status: &Status, context: &str) -> String {
         } else if !status.message.is_empty() && details.causes.is_empty() {
             text = format!("{text}: {}", status.message);
         }
-        let causes: Vec<String> = details.causes.iter().map(|cause| if cause.field.is_empty() { cause.message.clone() } else { format!("{}: {}", cause.field, cause.message) }).collect();
+        let mut causes: Vec<String> = Vec::new();
+        for cause in &details.causes {
+            let text = if cause.field.is_empty() { cause.message.clone() } else { format!("{}: {}", cause.field, cause.message) };
+            // The server looks at some fields more than once, and says so each time.
+            if !causes.contains(&text) {
+                causes.push(text);
+            }
+        }
         return match causes.as_slice() {
             [] => text,
             [one] => format!("{text}: {one}"),
@@ -169,6 +176,7 @@ mod tests {
             (Error::from(Status::bad_request("no")).source("creating", "rng.yml"), "Error from server (BadRequest): error when creating \"rng.yml\": no\n"),
             (Error::from(Status::invalid("", "Service", "x", vec![cause("spec.ports")])), "The Service \"x\" is invalid: spec.ports: Required value\n"),
             (Error::from(Status::invalid("", "Service", "x", vec![cause("a"), cause("b")])), "The Service \"x\" is invalid: \n* a: Required value\n* b: Required value\n"),
+            (Error::from(Status::invalid("", "Service", "x", vec![cause("a"), cause("a")])), "The Service \"x\" is invalid: a: Required value\n"),
             (Error::Usage { message: "unknown flag: --export".into(), command: "kubectl get".into() }, "error: unknown flag: --export\nSee 'kubectl get --help' for usage.\n"),
             (Error::Message("a".into()).hint("b"), "error: a\nhint: b\n"),
         ];

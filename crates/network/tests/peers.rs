@@ -92,20 +92,21 @@ impl Node {
 fn large(from: &Pod, to: &Pod, mtu: usize) {
     for (address, headers) in [(to.v4, 28), (to.v6, 48)] {
         let any: IpAddr = if address.is_ipv4() { ip("0.0.0.0") } else { ip("::") };
-        let server = netns::run_in(&to.namespace, || UdpSocket::bind((any, 7000)).expect("bind")).expect("enter");
+        let server = netns::run_in(&to.namespace, || UdpSocket::bind((any, 0)).expect("bind")).expect("enter");
+        let port = server.local_addr().expect("address").port();
         let client = netns::run_in(&from.namespace, || UdpSocket::bind((any, 0)).expect("bind")).expect("enter");
         for socket in [&server, &client] {
             socket.set_read_timeout(Some(TIMEOUT)).expect("timeout");
             never_fragment(socket, address.is_ipv4());
         }
         let data = vec![7; mtu - headers];
-        client.send_to(&data, (address, 7000)).expect("send");
+        client.send_to(&data, (address, port)).expect("send");
         let mut buffer = vec![0; 65_536];
         let (length, back) = server.recv_from(&mut buffer).expect("arrives");
         assert_eq!(length, data.len());
         server.send_to(&data, back).expect("answer");
         assert_eq!(client.recv(&mut buffer).expect("comes back"), data.len());
-        assert!(client.send_to(&vec![7; mtu - headers + 1], (address, 7000)).is_err(), "one more byte does not fit the link");
+        assert!(client.send_to(&vec![7; mtu - headers + 1], (address, port)).is_err(), "one more byte does not fit the link");
     }
 }
 
