@@ -207,7 +207,7 @@ pub async fn run(cluster: &Cluster, watchers: usize, writers: usize) -> Result<F
         Ok(stopwatch)
     };
     let ended = async {
-        let told = told.into_iter().map(async |told| told.await.map_err(|error| error.to_string()).flatten().map_err(BenchError::Watch));
+        let told = told.into_iter().map(async |told| told.await.map_err(|error| error.to_string()).flatten().map_err(|error| BenchError::Watch(format!("{error} (cluster: {})", cluster.name))));
         Ok::<_, BenchError>(try_join_all(told).await?.concat())
     };
     let name = if writers == 1 { format!("watch events, {watchers} watchers") } else { format!("watch, {watchers} watchers, {writers} writers") };
