@@ -139,13 +139,7 @@ pub fn node_kind(value: &Value) -> &'static str {
 }
 
 /// A plain value as YAML has it, without quotes.
-pub fn plain(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        other => other.to_string(),
-    }
-}
+pub use api::jsonpath::shown as plain;
 
 #[cfg(test)]
 mod tests {
