@@ -6,12 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::Hash;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use api::Clock;
 use api::k8s::api::core::v1::ObjectReference;
 use api::world::rfc3339;
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -252,7 +254,8 @@ impl Writer {
                 for recorded in events {
                     let decision = self.memory.lock().decide(&recorded);
                     match decision {
-                        Some(decision) => self.write(recorded, decision).await,
+                        // A panic costs one event.
+                        Some(decision) => drop(AssertUnwindSafe(self.write(recorded, decision)).catch_unwind().await),
                         None => tracing::debug!(reason = recorded.reason, "event dropped: too many about this object"),
                     }
                 }

@@ -16,13 +16,14 @@
 //! For kinds without a type: `Informer::untyped(&client, target)`.
 
 use std::marker::PhantomData;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use api::k8s::Resource as ResourceConsts;
 use api::{Object, Status};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -275,10 +276,18 @@ impl Task {
         let mut from: Option<String> = None;
         loop {
             let returns = self.client.transport().returns();
-            let outcome = match &from {
-                None => self.list().await.map(|revision| from = Some(revision)),
-                Some(_) => self.watch(&mut from, &mut failures).await,
+            let pass = async {
+                match &from {
+                    None => self.list().await.map(|revision| from = Some(revision)),
+                    Some(_) => self.watch(&mut from, &mut failures).await,
+                }
             };
+            // A panic costs one pass: what it kept from the cache is in the next list.
+            let outcome = AssertUnwindSafe(pass).catch_unwind().await.unwrap_or_else(|_| {
+                tracing::error!(path = self.shared.target.path(), "a panic in an informer: listing again");
+                from = None;
+                Err(Status::internal("the informer panicked"))
+            });
             let Err(status) = outcome else { continue };
             if status.is_expired() {
                 tracing::debug!(path = self.shared.target.path(), "the watch is too old, listing again");
@@ -361,7 +370,10 @@ impl Task {
         let handlers = self.shared.handlers.lock();
         for change in change(&self.shared.cache) {
             for handler in handlers.iter() {
-                handler(&change);
+                // A panic costs one handler one change.
+                if std::panic::catch_unwind(AssertUnwindSafe(|| handler(&change))).is_err() {
+                    tracing::error!(path = self.shared.target.path(), key = %change.key, "a handler of changes panicked");
+                }
             }
         }
         drop(handlers);

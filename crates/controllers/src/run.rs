@@ -124,7 +124,14 @@ async fn until(client: Client, config: Config, shutdown: BoxFuture<'static, ()>)
             everything.synced().await;
             work(collector, queue, context).await;
         });
-        while tasks.join_next().await.is_some() {}
+        while let Some(ended) = tasks.join_next().await {
+            // Nobody would do its work any more: whoever runs us begins all of it anew.
+            if let Err(error) = ended
+                && let Ok(panic) = error.try_into_panic()
+            {
+                std::panic::resume_unwind(panic);
+            }
+        }
     };
     tokio::select! {
         () = all => {}

@@ -2,7 +2,9 @@
 //!
 //! Mirrors client-go's leaderelection, with its times by kube-controller-manager's flags. Who waits is woken by the
 //! Lease's own events; time only tells that a holder is gone. On one process with a store of its own there is nobody to elect.
+//! Who loses the Lease ends its work before another one may begin; upstream ends the process, which here is the last resort only: it is an API server too.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +18,9 @@ use clap::Args;
 use client::{Client, EventStream, WatchOptions};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use crate::api_server::duration;
 
@@ -55,6 +58,26 @@ impl Times {
     }
 }
 
+impl Times {
+    /// Who has lost the Lease has twice this until another one may hold it: to end by itself, and then to be ended.
+    fn parting(&self) -> Duration {
+        (self.lease - self.renew) / 2
+    }
+}
+
+/// Ends what `running` runs, which was told to, by force after `grace`: false if that is not possible. `gone` is closed when nothing of it is left.
+async fn parted(mut running: JoinHandle<()>, mut gone: mpsc::Receiver<Infallible>, grace: Duration, force: Duration) -> bool {
+    match timeout(grace, &mut running).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(target: "leader", %error, "the work ended badly"),
+        Err(_) => {
+            tracing::warn!(target: "leader", ?grace, "the work does not end by itself");
+            running.abort();
+        }
+    }
+    timeout(force, gone.recv()).await.is_ok()
+}
+
 /// What we saw of the Lease, and when by our own clock: nobody else's clock is believed.
 struct Seen {
     version: String,
@@ -69,6 +92,8 @@ pub struct Election {
     pub identity: String,
     pub clock: Arc<dyn Clock>,
     pub times: Times,
+    /// Another one may lead, and our work cannot be ended: the process must not go on.
+    pub lost: fn(&'static str),
 }
 
 impl Election {
@@ -83,17 +108,24 @@ impl Election {
             tracing::info!(target: "leader", lease = self.name, identity = self.identity, "we lead");
             let (end, ended) = watch::channel(false);
             // Else we would hold the Lease, and nobody would do the work.
+            let (alive, gone) = mpsc::channel(1);
             let running = tokio::spawn({
                 let (work, ended) = (work.clone(), ended.clone());
-                lasting(self.name, ended.clone(), move || work(ended.clone()))
+                lasting(self.name, ended.clone(), move || {
+                    let (work, alive) = (work(ended.clone()), alive.clone());
+                    async move {
+                        work.await;
+                        drop(alive);
+                    }
+                })
             });
             let stop = tokio::select! {
                 () = self.hold() => false,
                 _ = stopped.wait_for(|stop| *stop) => true,
             };
             let _ = end.send(true);
-            if running.await.is_err() {
-                tracing::error!(target: "leader", lease = self.name, "the work ended badly");
+            if !parted(running, gone, self.times.parting(), self.times.parting()).await {
+                return (self.lost)(self.name);
             }
             if stop {
                 self.release().await;
@@ -205,5 +237,44 @@ impl Election {
                 tracing::debug!(target: "leader", %error, lease = self.name, "the lease ends by itself");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(10);
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// Work as `run` begins it, in a task within a task.
+    fn begin<W: Future<Output = ()> + Send + 'static>(work: W) -> (JoinHandle<()>, mpsc::Receiver<Infallible>) {
+        let (alive, gone) = mpsc::channel(1);
+        let running = tokio::spawn(async move {
+            let mut inner = tokio::task::JoinSet::new();
+            inner.spawn(async move {
+                work.await;
+                drop(alive);
+            });
+            inner.join_next().await;
+        });
+        (running, gone)
+    }
+
+    #[tokio::test]
+    async fn work_that_does_not_end_is_ended() {
+        let (running, gone) = begin(async {});
+        assert!(parted(running, gone, LONG, LONG).await);
+        let (held, mut dropped) = mpsc::channel::<()>(1);
+        let (running, gone) = begin(async move {
+            let _held = held;
+            std::future::pending().await
+        });
+        assert!(parted(running, gone, SHORT, LONG).await);
+        assert_eq!(dropped.recv().await, None);
+        // What nobody can end is told of.
+        let (alive, gone) = mpsc::channel(1);
+        assert!(!parted(tokio::spawn(std::future::pending()), gone, SHORT, SHORT).await);
+        drop(alive);
     }
 }

@@ -205,6 +205,12 @@ fn follow_addresses(node: &Arc<node::Node>, mirrors: Arc<system::MirrorPods>, po
     Ok(())
 }
 
+/// As upstream's components: two leaders at once are worse than one process less.
+fn lease_lost(lease: &'static str) {
+    tracing::error!(target: "leader", lease, "leaderelection lost, and the work does not end: the process does");
+    std::process::exit(1);
+}
+
 async fn serve(options: Options, paths: Paths, started: Instant, logs: ComponentLogs) -> Result<()> {
     options.leader_times.check()?;
     let mut settings = options.kubelet_config.as_deref().map(kubelet_configuration::load).transpose()?.unwrap_or_default();
@@ -248,7 +254,8 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
 
     let (stop, stopped) = watch::channel(false);
     if let Some(encryption) = encryption {
-        tokio::spawn(server::follow_encryption(encryption, store, stopped.clone()));
+        let ended = stopped.clone();
+        tokio::spawn(lasting("encryption", stopped.clone(), move || server::follow_encryption(encryption.clone(), store.clone(), ended.clone())));
     }
     let listener = tokio::net::TcpListener::bind(SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), options.secure_port))
         .await
@@ -295,7 +302,7 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     if options.etcd.is_asked_for() {
         // Other processes may serve the same cluster.
         let identity = format!("{name}_{}", uuid_part());
-        let election = |lease| Election { client: client.clone(), name: lease, identity: identity.clone(), clock: clock.clone(), times: options.leader_times };
+        let election = |lease| Election { client: client.clone(), name: lease, identity: identity.clone(), clock: clock.clone(), times: options.leader_times, lost: lease_lost };
         elections.push(tokio::spawn(election("kube-scheduler").run(stopped.clone(), schedule)));
         elections.push(tokio::spawn(election("kube-controller-manager").run(stopped.clone(), control)));
     } else {

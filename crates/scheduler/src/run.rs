@@ -3,14 +3,16 @@
 //! One task owns the snapshot and decides; bindings are written concurrently, up to a limit. A pod counts as placed from the moment of the decision
 //! (assumed) until its binding is seen or fails.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use api::k8s::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use api::k8s::api::policy::v1::PodDisruptionBudget;
 use api::k8s::api::storage::v1::StorageClass;
 use api::world::rfc3339;
-use api::{Clock, Object, Typed};
+use api::{Clock, Object, Status, Typed};
 use client::{BoxFuture, Change, Client, EventType, Informer, ObjectKey, PatchKind, Recorder, reference};
+use futures_util::FutureExt;
 use place::{Budget, DEFAULT_SCHEDULER, Placement, PodInfo, Preemption, Refusal, Snapshot, Storage, place, preempt};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
@@ -278,7 +280,9 @@ impl Scheduler {
                 let client = self.client.clone();
                 tasks.bindings.spawn(async move {
                     let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid}, "target": {"apiVersion": "v1", "kind": "Node", "name": &*node}});
-                    let outcome = client.of::<Pod>(Some(&pod.namespace)).create_subresource(&pod.name, "binding", &binding).await.map(drop);
+                    // One that panics has failed: else the pod would be held to be on its way for ever.
+                    let outcome = AssertUnwindSafe(client.of::<Pod>(Some(&pod.namespace)).create_subresource(&pod.name, "binding", &binding)).catch_unwind().await;
+                    let outcome = outcome.unwrap_or_else(|_| Err(Status::internal("the binding panicked"))).map(drop);
                     Bound { pod, typed, node, outcome }
                 });
             }
@@ -307,7 +311,8 @@ impl Scheduler {
                 };
                 if !(eviction.victims.is_empty() && eviction.displaced.is_empty()) {
                     held = true;
-                    tasks.evictions.spawn(async move { Evicted { all: eviction.carry_out().await, preemptor_uid: eviction.preemptor_uid } });
+                    // One that panics has not evicted all.
+                    tasks.evictions.spawn(async move { Evicted { all: AssertUnwindSafe(eviction.carry_out()).catch_unwind().await.unwrap_or(false), preemptor_uid: eviction.preemptor_uid } });
                 }
                 (refusal.message(None), Some(node))
             }

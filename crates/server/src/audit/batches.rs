@@ -2,9 +2,11 @@
 //!
 //! Mirrors apiserver/plugin/pkg/audit/buffered, for the log (`--audit-log-mode=batch`) as for the webhook.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -64,9 +66,12 @@ impl Batches {
                 // All turns are free again only when the batches before the last one are done.
                 let wanted = if more { 1 } else { at_a_time as u32 };
                 let Ok(turn) = turns.clone().acquire_many_owned(wanted).await else { return };
-                let handing_on = hand_on(batch);
+                // A panic costs this batch.
+                let handing_on = AssertUnwindSafe(hand_on(batch)).catch_unwind();
                 let handing_on = async move {
-                    handing_on.await;
+                    if handing_on.await.is_err() {
+                        tracing::error!("a panic cost a batch of audit events");
+                    }
                     drop(turn);
                 };
                 if more && at_a_time > 1 {

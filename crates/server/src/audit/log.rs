@@ -3,6 +3,7 @@
 //! Mirrors what kube-apiserver has of lumberjack: `audit-2006-01-02T15-04-05.000.log` beside `audit.log`. An event is in the file before its request's answer goes out
 //! (upstream's `blocking` mode).
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -223,9 +224,14 @@ fn backups(path: &Path) -> io::Result<Vec<(Timestamp, String)>> {
 
 fn obsolete(mut backups: Vec<(Timestamp, String)>, options: &LogOptions, now: Timestamp) -> Vec<String> {
     backups.sort_by(|one, other| other.cmp(one));
-    let too_many = |index: usize| options.max_backups > 0 && index >= options.max_backups;
+    // One that is being compressed is there twice, and is one (as lumberjack counts).
+    let mut counted = BTreeSet::new();
+    let mut too_many = |name: &str| {
+        counted.insert(name.strip_suffix(COMPRESSED).unwrap_or(name).to_owned());
+        options.max_backups > 0 && counted.len() > options.max_backups
+    };
     let too_old = |when: Timestamp| options.max_age_days > 0 && now.as_second() - when.as_second() > options.max_age_days as i64 * 86_400;
-    backups.into_iter().enumerate().filter(|(index, (when, _))| too_many(*index) || too_old(*when)).map(|(_, (_, name))| name).collect()
+    backups.into_iter().filter(|(when, name)| too_many(name) || too_old(*when)).map(|(_, name)| name).collect()
 }
 
 #[cfg(test)]
@@ -302,5 +308,8 @@ mod tests {
         assert_eq!(obsolete(all(), &options(0, 0), at(100)), Vec::<String>::new());
         assert_eq!(obsolete(all(), &options(0, 1), at(100)), ["two", "one"]);
         assert_eq!(obsolete(all(), &options(3, 0), at(5)), ["one"]);
+        let twice = || [all(), vec![(at(3), "three.gz".to_owned())]].concat();
+        assert_eq!(obsolete(twice(), &options(0, 2), at(5)), ["one"]);
+        assert_eq!(obsolete(twice(), &options(0, 1), at(5)), ["two", "one"]);
     }
 }

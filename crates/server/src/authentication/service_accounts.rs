@@ -15,6 +15,8 @@ use crate::jwt::{PublicKey, Token};
 /// Clocks differ, and what is deleted is believed for as long.
 const LEEWAY_SECONDS: i64 = 60;
 
+const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
+
 /// The issuers whose tokens are believed; the first signs.
 pub fn issuers(config: &Config) -> impl Iterator<Item = &str> {
     std::iter::once(config.service_account_issuer.as_str()).chain(config.authentication.other_issuers.iter().map(String::as_str))
@@ -95,7 +97,15 @@ fn bound(store: &dyn Store, claims: &Value, now: Timestamp) -> Result<User, Stri
         if deleted(&found) { Err(INVALIDATED.to_owned()) } else { Ok(()) }
     };
     if let Some((name, uid)) = reference("secret") {
-        alive(format!("/registry/secrets/{namespace}/{name}"), uid, "secret", "secret")?;
+        let key = format!("/registry/secrets/{namespace}/{name}");
+        alive(key.clone(), uid, "secret", "secret")?;
+        // How an administrator takes a Secret's token back without deleting it.
+        if store.get(&key).is_some_and(|secret| secret.meta().labels.get(INVALID_SINCE).is_some_and(|since| !since.is_empty())) {
+            return Err(format!(
+                "the token in secret {namespace}/{name} for service account {namespace}/{account} has been marked invalid. Use tokens from the TokenRequest API or manually created \
+                 secret-based tokens, or remove the '{INVALID_SINCE}' label from the secret to temporarily allow use of this token"
+            ));
+        }
     }
     let mut extra = BTreeMap::new();
     let mut note = |key: &str, value: String| drop(extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value]));

@@ -24,15 +24,27 @@ pub fn start(api: &Arc<Api>, cleaning: &Arc<Mutex<HashSet<String>>>, name: Strin
     if !cleaning.lock().insert(name.clone()) {
         return;
     }
-    let (api, cleaning) = (api.clone(), cleaning.clone());
+    let api = api.clone();
+    // Were it to panic, the next one may begin all the same.
+    let going = Going { cleaning: cleaning.clone(), name };
     tokio::spawn(async move {
-        if let Err(error) = clean(&api, &name).await
+        if let Err(error) = clean(&api, &going.name).await
             && !error.is_not_found()
         {
-            tracing::warn!(%error, definition = name, "cannot delete the instances of a CustomResourceDefinition");
+            tracing::warn!(%error, definition = going.name, "cannot delete the instances of a CustomResourceDefinition");
         }
-        cleaning.lock().remove(&name);
     });
+}
+
+struct Going {
+    cleaning: Arc<Mutex<HashSet<String>>>,
+    name: String,
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        self.cleaning.lock().remove(&self.name);
+    }
 }
 
 fn has_finalizer(definition: &Value) -> bool {

@@ -168,6 +168,15 @@ pub fn seal(seed: &[u8], place: &[u8], plain: &[u8]) -> Result<Vec<u8>, CipherEr
     Ok([&info[..], &sealed].concat())
 }
 
+/// What a plugin unsealed must be a key, or long enough for a seed.
+pub fn check_secret(kind: SourceKind, secret: &[u8]) -> Result<(), String> {
+    match kind {
+        SourceKind::Key if !Algorithm::Gcm.key_sizes().contains(&secret.len()) => Err(format!("crypto/aes: invalid key size {}", secret.len())),
+        SourceKind::Seed if secret.len() < SEED_BYTES => Err(format!("invalid seed length {} used for key generation", secret.len())),
+        _ => Ok(()),
+    }
+}
+
 pub fn unseal(kind: SourceKind, secret: &[u8], place: &[u8], data: &[u8]) -> Result<Vec<u8>, CipherError> {
     match kind {
         SourceKind::Key if Algorithm::Gcm.key_sizes().contains(&secret.len()) => ciphers::unseal(Algorithm::Gcm, secret, place, data),

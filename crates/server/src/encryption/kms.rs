@@ -287,6 +287,8 @@ impl Kms {
                 seed = part.bytes().to_vec();
             }
         }
+        // Remembered, it would stay wrong when the plugin has long been right again.
+        envelope::check_secret(source.kind, &seed)?;
         let seed: Arc<[u8]> = seed.into();
         self.remember(&mut self.state.lock(), source.clone(), seed.clone());
         Ok(seed)

@@ -1,7 +1,8 @@
 //! Encryption at rest: values are sealed where a store writes them down and unsealed where it reads them back; in memory they are what clients see.
 //!
 //! Mirrors kube-apiserver's `--encryption-provider-config` (apiserver/pkg/server/options/encryptionconfig): stored values bear upstream's prefix and key name,
-//! `k8s:enc:aescbc:v1:key1:`. The file is followed: when it changes, new writes are sealed by its first key, and the store seals anew what it holds.
+//! `k8s:enc:aescbc:v1:key1:`. The file is followed: when it changes, new writes are sealed by its first key, and the store seals anew what it holds. One that names a
+//! service that is not well counts only when that is well; until then what counted before goes on.
 
 mod ciphers;
 mod config;
@@ -13,7 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -34,7 +35,13 @@ pub enum EncryptionError {
     Read { path: PathBuf, error: std::io::Error },
     #[error("error while parsing encryption provider configuration file {path:?}: {why}")]
     Config { path: PathBuf, why: String },
+    #[error("error processing encryption config file {path:?}: health check for new transformers failed, polling error: {why}")]
+    Ill { path: PathBuf, why: String },
 }
+
+/// How soon a service that is ill is asked again whether its configuration can be taken into use; doubled each time.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 /// What a file says of encryption. Given to the store that is to seal its values.
 pub struct Encryption {
@@ -53,6 +60,24 @@ pub struct Encryption {
 struct Loaded {
     rules: Rules,
     kms: BTreeMap<String, Arc<Kms>>,
+}
+
+impl Loaded {
+    /// Whether the services are well.
+    fn health(&self) -> Result<(), String> {
+        let ill: Vec<String> = self.kms.values().filter_map(|kms| kms.ill()).collect();
+        match ill.as_slice() {
+            [] => Ok(()),
+            [one] => Err(one.clone()),
+            more => Err(format!("[{}]", more.join(", "))),
+        }
+    }
+
+    fn poll(&self) {
+        for kms in self.kms.values() {
+            kms.poll();
+        }
+    }
 }
 
 /// Services that are as they were are gone on with.
@@ -93,19 +118,12 @@ impl Encryption {
 
     /// Whether the services are well.
     pub(crate) fn health(&self) -> Result<(), String> {
-        let ill: Vec<String> = self.loaded.load().kms.values().filter_map(|kms| kms.ill()).collect();
-        match ill.as_slice() {
-            [] => Ok(()),
-            [one] => Err(one.clone()),
-            more => Err(format!("[{}]", more.join(", "))),
-        }
+        self.loaded.load().health()
     }
 
     /// Asks the services how they are and which key is theirs now, without waiting for the next time.
     pub fn poll(&self) {
-        for kms in self.loaded.load().kms.values() {
-            kms.poll();
-        }
+        self.loaded.load().poll();
     }
 
     /// What has been counted, as `/metrics` has it.
@@ -229,16 +247,38 @@ async fn follow(encryption: Arc<Encryption>, store: Arc<dyn Store>, mut shutdown
         Ok(changes) => changes,
         Err(error) => return tracing::warn!(%error, file = %encryption.path.display(), "the encryption provider config is not followed: it counts from the next start"),
     };
+    // What a file says whose services are not well: it is not taken into use before they are, as else nothing could be written any more.
+    let (mut awaited, mut pause) = (None::<(Loaded, String)>, FIRST_RETRY);
     loop {
         tokio::select! {
-            changed = changes.next() => if !changed { return },
+            changed = changes.next() => {
+                if !changed {
+                    return;
+                }
+                (awaited, pause) = (None, FIRST_RETRY);
+            }
+            () = tokio::time::sleep(pause), if awaited.is_some() => pause = (pause * 2).min(LONGEST_RETRY),
             _ = shutdown.wait_for(|stop| *stop) => return,
         }
-        // A service that is new is asked at once, which may take its time.
-        let again = encryption.clone();
-        let read = tokio::task::spawn_blocking(move || load(&again.path, Some(&again.loaded.load()), &again.metrics)).await;
-        let Ok(read) = read else { return };
-        match read {
+        // Services are asked at once, which may take its time.
+        let (again, waiting) = (encryption.clone(), awaited.take());
+        let read = tokio::task::spawn_blocking(move || match waiting {
+            Some(waiting) => {
+                waiting.0.poll();
+                Ok(waiting)
+            }
+            None => load(&again.path, Some(&again.loaded.load()), &again.metrics),
+        });
+        // A panic costs this one reading.
+        let Ok(read) = read.await else { continue };
+        let outcome = read.and_then(|candidate| match candidate.0.health() {
+            Ok(()) => Ok(candidate),
+            Err(why) => {
+                awaited = Some(candidate);
+                Err(EncryptionError::Ill { path: encryption.path.clone(), why })
+            }
+        });
+        match outcome {
             Ok((loaded, text)) => {
                 encryption.loaded.store(Arc::new(loaded));
                 encryption.metrics.reloads.read(Some(text.as_bytes()));

@@ -112,10 +112,11 @@ impl Allocations {
             }
             let revisions: Vec<u64> = taken.iter().map(|one| one.revision).collect();
             going.lock().extend(&revisions);
+            // Were it to panic, whoever finds what has leaked may still take it back.
+            let given = Given { going, revisions };
             tokio::spawn(async move {
                 undo(store, taken).await;
-                let mut going = going.lock();
-                going.retain(|revision| !revisions.contains(revision));
+                drop(given);
             });
         }
     }
@@ -155,4 +156,16 @@ pub fn ports(service: &Value) -> Vec<u16> {
     found.sort_unstable();
     found.dedup();
     found
+}
+
+/// Allocations that are being given back, until this is dropped.
+struct Given {
+    going: Arc<Mutex<HashSet<u64>>>,
+    revisions: Vec<u64>,
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        self.going.lock().retain(|revision| !self.revisions.contains(revision));
+    }
 }

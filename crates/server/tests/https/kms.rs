@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
@@ -10,7 +11,9 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
-use server::Encryption;
+use server::{Encryption, follow_encryption};
+use store::{Transform, TransformError};
+use tokio::sync::watch;
 
 use crate::encryption::{OPEN, SECRETS, holds, open, secret, write};
 use crate::harness::Server;
@@ -39,11 +42,13 @@ struct Plugin {
     key: Mutex<String>,
     health: Mutex<String>,
     calls: Mutex<Vec<String>>,
+    /// It unseals everything to nothing.
+    forgets: AtomicBool,
 }
 
 impl Plugin {
     fn start(socket: &Path) -> Arc<Self> {
-        let plugin = Arc::new(Self { key: Mutex::new("k1".into()), health: Mutex::new("ok".into()), calls: Mutex::default() });
+        let plugin = Arc::new(Self { key: Mutex::new("k1".into()), health: Mutex::new("ok".into()), calls: Mutex::default(), forgets: AtomicBool::new(false) });
         let (serving, listener) = (plugin.clone(), std::os::unix::net::UnixListener::bind(socket).unwrap());
         listener.set_nonblocking(true).unwrap();
         std::thread::spawn(move || {
@@ -83,7 +88,7 @@ impl Plugin {
             "Encrypt" => message(&[(1, &turned), (2, key.as_bytes()), (3, &message(&[(1, b"version.example.com"), (2, b"1")]))]),
             _ => {
                 assert_eq!(fields(&given(4)), [(1, b"version.example.com".to_vec()), (2, b"1".to_vec())]);
-                message(&[(1, &turned)])
+                message(&[(1, if self.forgets.load(Ordering::Relaxed) { &[] } else { &turned })])
             }
         }
     }
@@ -135,4 +140,44 @@ async fn a_plugin_keeps_the_keys() {
         assert_eq!(server.get(&format!("{SECRETS}/{name}")).await.expect(200).json()["data"]["password"].as_str().map(str::as_bytes), Some(OPEN));
     }
     assert_eq!(plugin.calls("Decrypt"), 2);
+}
+
+/// A configuration whose plugin is not well would let nobody write any more.
+#[tokio::test]
+async fn a_plugin_is_taken_into_use_when_it_is_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, socket) = (folder.path().join("encryption.yaml"), folder.path().join("kms.sock"));
+    write(&file, "  - identity: {}\n");
+    let encryption = Encryption::open(&file).unwrap();
+    let store = open(folder.path(), Some(&encryption)).await.unwrap();
+    let (_stop, stopped) = watch::channel(false);
+    tokio::spawn(follow_encryption(encryption.clone(), store.clone(), stopped));
+    let server = Server::start_over(store, |_| {}).await;
+    let plugin = Plugin::start(&socket);
+    *plugin.health.lock() = "on fire".into();
+    write(&file, &format!("  - kms: {{apiVersion: v2, name: plugin, endpoint: 'unix://{}', timeout: 60s}}\n  - identity: {{}}\n", socket.display()));
+    while !encryption.metrics().contains("apiserver_encryption_config_controller_automatic_reloads_total{status=\"failure\"") {
+        tokio::task::yield_now().await;
+    }
+    server.post(SECRETS, secret("a")).await.expect(201);
+    assert!(holds(folder.path(), OPEN), "what counted before counts on");
+    *plugin.health.lock() = "ok".into();
+    while !holds(folder.path(), b"k8s:enc:kms:v2:plugin:") || holds(folder.path(), OPEN) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_seed_that_is_none_is_not_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, socket) = (folder.path().join("encryption.yaml"), folder.path().join("kms.sock"));
+    write(&file, &format!("  - kms: {{apiVersion: v2, name: plugin, endpoint: 'unix://{}', timeout: 60s}}\n", socket.display()));
+    let plugin = Plugin::start(&socket);
+    let place = "/registry/secrets/default/a";
+    let sealed = Encryption::open(&file).unwrap().seal(place, b"plain").unwrap().unwrap();
+    let encryption = Encryption::open(&file).unwrap();
+    plugin.forgets.store(true, Ordering::Relaxed);
+    assert_eq!(encryption.unseal(place, &sealed).map(drop), Err(TransformError("invalid seed length 0 used for key generation".into())));
+    plugin.forgets.store(false, Ordering::Relaxed);
+    assert_eq!(encryption.unseal(place, &sealed).unwrap().plain.as_deref(), Some(&b"plain"[..]));
 }

@@ -217,3 +217,21 @@ async fn requests_are_counted_by_what_they_ask_for() {
         assert!(text.lines().any(|line| line.starts_with(name)), "{name}");
     }
 }
+
+/// Of the client: whoever follows changes goes on with the next one.
+#[tokio::test]
+async fn a_panic_in_a_handler_costs_one_change() {
+    let server = Server::start().await;
+    let client = client::Client::new(std::sync::Arc::new(server::Local::new(server.api.clone(), "system:coracle")), "test");
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let informer = client::Informer::<api::k8s::api::core::v1::ConfigMap>::of(&client, Some("default")).on_change(move |change| {
+        assert_ne!(&*change.key.name, "panics", "on purpose");
+        told.send(change.key.name.to_string()).unwrap();
+    });
+    let informer = informer.start();
+    for name in ["panics", "goes-on"] {
+        server.post(CONFIG_MAPS, config_map(name)).await.expect(201);
+    }
+    while heard.recv().await.unwrap() != "goes-on" {}
+    assert!(informer.cache().get("default", "panics").is_some());
+}
