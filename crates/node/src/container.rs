@@ -152,6 +152,7 @@ pub fn configure(
         resources: resources::of_container(pod, container, sort, i64::try_from(node.machine.memory_bytes).unwrap_or(i64::MAX)),
         security,
         stop_signal,
+        pid_of: None,
     })
 }
 

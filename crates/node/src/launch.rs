@@ -204,7 +204,16 @@ async fn configure(cx: &Cx, container: &Container, sort: Sort, attempt: u32, ima
     }
     let env = env::make(&env::Inputs { pod: &cx.pod, container, facts: &facts, found: &found, services: &services })?;
     let mounts = cx.node.volumes.mounts(cx, container, &env).await?;
-    container::configure(cx, container, sort, attempt, image, env, mounts)
+    Ok(ContainerConfig { pid_of: target(cx, container)?, ..container::configure(cx, container, sort, attempt, image, env, mounts)? })
+}
+
+/// The running container whose processes this one is to see. Mirrors upstream's `getTargetID`.
+fn target(cx: &Cx, container: &Container) -> Result<Option<String>, String> {
+    let Some(name) = pod::target_of(&cx.pod, &container.name) else { return Ok(None) };
+    match cx.shared.lock().runtime.latest(name) {
+        Some(found) => Ok(Some(found.id.clone())),
+        None => Err(format!("unable to find target container {name}")),
+    }
 }
 
 async fn fetch(cx: &Cx, container: &Container) -> Result<Found, String> {

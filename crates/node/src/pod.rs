@@ -94,6 +94,12 @@ pub fn container<'a>(pod: &'a Pod, name: &str) -> Option<(Sort, Cow<'a, Containe
     ephemeral_containers(pod).iter().find(|c| c.name == name).map(|found| (Sort::Ephemeral, Cow::Owned(as_container(found))))
 }
 
+/// The container whose processes an ephemeral container is to see.
+pub fn target_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a str> {
+    let ephemeral = ephemeral_containers(pod).iter().find(|ephemeral| ephemeral.name == container)?;
+    ephemeral.target_container_name.as_deref().filter(|name| !name.is_empty())
+}
+
 /// `spec.containers{web}`: the field path of events about a container.
 pub fn field_path(pod: &Pod, container: &str) -> String {
     let (list, name) = match self::container(pod, container) {
@@ -191,5 +197,6 @@ mod tests {
         assert_eq!(container(&pod, "s").unwrap().0, Sort::Sidecar);
         assert_eq!(container(&pod, "e").unwrap().1.image.as_deref(), Some("x"));
         assert!(container(&pod, "z").is_none());
+        assert_eq!((target_of(&pod, "e"), target_of(&pod, "c")), (Some("c"), None));
     }
 }

@@ -234,6 +234,9 @@ pub struct ContainerConfig {
     pub security: SecurityContext,
     /// Signal name of the image's STOPSIGNAL; SIGTERM when empty.
     pub stop_signal: String,
+    /// The container of the same sandbox whose processes it sees, as it is in their PID namespace (CRI's `NamespaceMode::TARGET` with `target_id`).
+    #[serde(default)]
+    pub pid_of: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

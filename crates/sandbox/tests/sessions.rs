@@ -215,6 +215,57 @@ async fn a_shared_pid_namespace() {
     world.reset();
 }
 
+/// The processes a container sees, once all of these are among them.
+async fn processes_with(world: &World, id: &str, wanted: &[&str]) -> String {
+    within(async {
+        loop {
+            let seen = String::from_utf8(world.runtime.exec_sync(id, command(&["ps"]), 10).await.expect("ps").stdout).unwrap();
+            if wanted.iter().all(|wanted| seen.contains(wanted)) {
+                return seen;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_containers_processes() {
+    let world = World::new();
+    let sandbox = world.sandbox("debugged").await;
+    let target = world.start(&sandbox, world.shell("sleep 1234 & exec sleep 1000")).await;
+    let debug = |script: &str| ContainerConfig { pid_of: Some(target.clone()), ..world.shell(script) };
+    let first = world.start(&sandbox, debug("sleep 4711 & exec sleep 2000")).await;
+    processes_with(&world, &first, &["    1 root     sleep 1000", "sleep 1234", "sleep 4711", "sleep 2000"]).await;
+    let namespace = |id: String| {
+        let runtime = world.runtime.clone();
+        async move { std::fs::read_link(format!("/proc/{}/ns/pid", runtime.container_status(&id).await.unwrap().pid)).unwrap() }
+    };
+    assert_eq!(namespace(first.clone()).await, namespace(target.clone()).await);
+
+    within(world.runtime.stop_container(&first, 0)).await.expect("stop");
+    let seen = processes_with(&world, &target, &["sleep 1000", "sleep 1234"]).await;
+    assert!(!seen.contains("sleep 2000") && !seen.contains("sleep 4711"), "what it leaves behind is killed with it: {seen}");
+
+    // The first process of the namespace takes everybody with it.
+    let second = world.start(&sandbox, debug("exec sleep 3000")).await;
+    let created = world.runtime.create_container(&sandbox, debug("exec sleep 3000")).await.expect("create");
+    let mut events = world.runtime.events();
+    within(world.runtime.stop_container(&target, 0)).await.expect("stop");
+    if world.runtime.container_status(&second).await.unwrap().state != ContainerState::Exited {
+        world.ended(&mut events, &second).await;
+    }
+    assert_eq!(world.runtime.container_status(&second).await.unwrap().exit_code, 137);
+
+    let error = within(world.runtime.start_container(&created)).await.expect_err("the target has ended").to_string();
+    assert_eq!(error, format!("start container: invalid target container: container {target} is not running"));
+    let error = world.runtime.create_container(&sandbox, debug("true")).await.expect_err("the target has ended").to_string();
+    assert_eq!(error, format!("invalid target container: container {target} is not running - in state CONTAINER_EXITED"));
+    let other = world.sandbox("other").await;
+    let error = world.runtime.create_container(&other, debug("true")).await.expect_err("another pod's").to_string();
+    assert_eq!(error, format!("invalid target container: container {target} (sandbox {sandbox}) does not belong to sandbox {other}"));
+    world.reset();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_hosts_namespaces() {
     let world = World::new();

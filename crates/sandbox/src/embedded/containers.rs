@@ -32,6 +32,9 @@ impl Inner {
         if config.args.is_empty() {
             return Err(RuntimeError::InvalidArgument("no command specified".to_owned()));
         }
+        if let Some(target) = &config.pid_of {
+            self.check_target(sandbox_id, target)?;
+        }
         let operation = "create container";
         let id = sys::random_id().map_err(failed(operation))?;
         let created_at = sys::now_ns();
@@ -52,6 +55,19 @@ impl Inner {
         self.containers.lock().insert(id.clone(), container);
         self.emit(&sandbox, Some(&id), ContainerEventKind::Created);
         Ok(id)
+    }
+
+    /// A container can see the processes of one that runs in the same pod. In containerd's words.
+    fn check_target(&self, sandbox_id: &str, target: &str) -> Result<()> {
+        let invalid = |why: String| Err(RuntimeError::InvalidArgument(format!("invalid target container: {why}")));
+        let Ok(container) = self.container(target) else { return invalid(format!("container {target:?} not found")) };
+        if container.sandbox_id != sandbox_id {
+            return invalid(format!("container {target} (sandbox {}) does not belong to sandbox {sandbox_id}", container.sandbox_id));
+        }
+        match container.state() {
+            ContainerState::Running => Ok(()),
+            state => invalid(format!("container {target} is not running - in state CONTAINER_{}", format!("{state:?}").to_uppercase())),
+        }
     }
 
     pub async fn start_container(self: &Arc<Self>, id: &str) -> Result<()> {

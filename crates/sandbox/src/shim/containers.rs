@@ -1,7 +1,7 @@
 //! A container's life as the shim sees it: launched, executed or failed, ended; and the same for exec sessions.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::epoll::EventFlags;
 
@@ -11,7 +11,7 @@ use super::output::{Output, Sink};
 use super::process::{REPORT_ERROR, REPORT_TERMINAL};
 use super::requests::Asker;
 use super::{Shim, Source, Subject};
-use crate::cri::{ContainerState, NamespaceMode};
+use crate::cri::ContainerState;
 use crate::layout::{Run, write_json};
 use crate::protocol::{self, Answer, Message, Refusal};
 use crate::sys;
@@ -33,6 +33,8 @@ pub struct Container {
     pub terminal: Option<OwnedFd>,
     pub outputs: [Option<Output>; 2],
     pub sinks: Vec<Sink>,
+    /// The end of its first process is the end of all the others.
+    own_processes: bool,
     launch: Option<Launch>,
 }
 
@@ -65,6 +67,10 @@ impl Shim {
             return Err(Refusal::Failed("cannot start a container that has been started before".to_owned()));
         }
         let config = self.pod.container_config(id).map_err(Refusal::Failed)?;
+        let target = match &config.pid_of {
+            Some(target) => Some(self.running(target).ok_or_else(|| Refusal::Failed(format!("invalid target container: container {target} is not running")))?),
+            None => None,
+        };
         let log = Log::open(self.pod.config.log_directory.join(&config.log_path)).map_err(|error| Refusal::Failed(format!("failed to create container log file: {error}")))?;
         let mut container = Container {
             run: Run::default(),
@@ -76,9 +82,10 @@ impl Shim {
             terminal: None,
             outputs: [None, None],
             sinks: Vec::new(),
+            own_processes: self.pod.has_own_processes(&config),
             launch: None,
         };
-        let launched = self.pod.start_container(id, &config).and_then(|(launched, ends)| {
+        let launched = self.pod.start_container(id, &config, target).and_then(|(launched, ends)| {
             let subject = Subject::Container(id.to_owned());
             let Launched { pid, pidfd, report } = launched;
             self.processes.insert(pid, subject.clone());
@@ -98,6 +105,12 @@ impl Shim {
         });
         self.containers.insert(id.to_owned(), container);
         launched.map_err(|cause| Refusal::Start(self.start_failed(id, &cause)))
+    }
+
+    /// The first process of a container, while it runs.
+    fn running(&self, id: &str) -> Option<BorrowedFd<'_>> {
+        let container = self.containers.get(id).filter(|container| container.run.state == ContainerState::Running)?;
+        container.pidfd.as_ref().map(AsFd::as_fd)
     }
 
     /// Records that it never ran, and returns the text for the user.
@@ -122,14 +135,13 @@ impl Shim {
     }
 
     pub fn start_exec(&mut self, asker: Asker, container: &str, exec: String, args: &[String], tty: bool, descriptors: Vec<OwnedFd>) -> Result<(), Refusal> {
-        let state = self.containers.get(container).ok_or(Refusal::NotFound)?;
-        let pidfd = match (&state.pidfd, state.run.state) {
-            (Some(pidfd), ContainerState::Running) => pidfd,
-            _ => return Err(Refusal::Failed("container is in CONTAINER_EXITED state".to_owned())),
-        };
+        if !self.containers.contains_key(container) {
+            return Err(Refusal::NotFound);
+        }
+        let pidfd = self.running(container).ok_or_else(|| Refusal::Failed("container is in CONTAINER_EXITED state".to_owned()))?;
         let streams = if tty { None } else { Some(<[OwnedFd; 3]>::try_from(descriptors).map_err(|_| Refusal::Failed("exec without its three streams".to_owned()))?) };
         let config = self.pod.container_config(container).map_err(Refusal::Failed)?;
-        let launched = self.pod.start_exec(container, pidfd.as_fd(), &config, args, streams);
+        let launched = self.pod.start_exec(container, pidfd, &config, args, streams);
         let Launched { pid, pidfd, report } = launched.map_err(|cause| Refusal::Start(format!("{CANNOT_EXEC}{cause}: unknown")))?;
         let subject = Subject::Exec(exec.clone());
         let token = self.watch(&report, EventFlags::IN, Source::Report(subject.clone())).map_err(|error| Refusal::Failed(error.to_string()))?;
@@ -236,7 +248,7 @@ impl Shim {
         if container.run.state != ContainerState::Running {
             return;
         }
-        if self.pod.config.namespaces.pid != NamespaceMode::Container {
+        if !container.own_processes {
             // Nothing else ends the processes which the first one leaves in a PID namespace that goes on.
             self.pod.cgroups.kill(&cgroup);
         }

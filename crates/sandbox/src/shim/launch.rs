@@ -55,11 +55,17 @@ impl Pod {
         read_json::<ContainerFile>(&self.layout.container_config(id)).map(|file| file.config).map_err(|error| error.to_string())
     }
 
+    /// Whether its first process is the first of a PID namespace, whose end is that of all others in it.
+    pub fn has_own_processes(&self, config: &ContainerConfig) -> bool {
+        self.config.namespaces.pid == NamespaceMode::Container && config.pid_of.is_none()
+    }
+
     pub fn container_cgroup(&self, id: &str) -> String {
         format!("{}/{id}", self.cgroup)
     }
 
-    pub fn start_container(&self, id: &str, config: &ContainerConfig) -> Result<(Launched, Ends), String> {
+    /// `target` is a process of the container whose PID namespace it joins, if it is to see another's processes.
+    pub fn start_container(&self, id: &str, config: &ContainerConfig, target: Option<BorrowedFd<'_>>) -> Result<(Launched, Ends), String> {
         let cgroup = self.container_cgroup(id);
         let rules = device_rules(config).map_err(|error| reason(&error))?;
         self.cgroups
@@ -70,10 +76,10 @@ impl Pod {
         let oom_score_adj = config.resources.oom_score_adj;
 
         let mut namespaces = libc::CLONE_NEWNS as u64;
-        if self.config.namespaces.pid == NamespaceMode::Container {
+        if self.has_own_processes(config) {
             namespaces |= libc::CLONE_NEWPID as u64;
         }
-        let launched = self.launch(namespaces, self.shared_pid_namespace.as_ref().map(AsFd::as_fd), |report| {
+        let launched = self.launch(namespaces, target.or(self.shared_pid_namespace.as_ref().map(AsFd::as_fd)), |report| {
             let enter = || -> Result<Vec<BpfProgram>, String> {
                 let filters = filters(&config.security)?;
                 rustix::process::setsid().map_err(super::text::errno)?;
