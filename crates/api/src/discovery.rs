@@ -136,7 +136,8 @@ impl Group<'_> {
                 json!({"version": version, "resources": resources, "freshness": "Current"})
             })
             .collect();
-        json!({"metadata": {"name": self.name, "creationTimestamp": null}, "versions": versions})
+        let metadata = if self.name.is_empty() { json!({}) } else { json!({"name": self.name}) };
+        json!({"metadata": metadata, "versions": versions})
     }
 }
 
@@ -202,6 +203,10 @@ fn aggregated_resource(row: &Resource) -> Value {
     value
 }
 
+/// Kinds, by group, whose objects upstream stores as `v1beta1` still. Ours are stored as they are served; that hash is all clients see of it.
+const STORED_AS_BETA: [(&str, &str); 3] =
+    [("apiextensions.k8s.io", "CustomResourceDefinition"), ("admissionregistration.k8s.io", "MutatingAdmissionPolicy"), ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding")];
+
 /// Tells clients when the stored form of a kind changes. None for kinds which are not stored.
 pub fn storage_version_hash(row: &Resource) -> Option<String> {
     const HASH_BYTES: usize = 8;
@@ -210,7 +215,8 @@ pub fn storage_version_hash(row: &Resource) -> Option<String> {
     }
     // Events are stored in the core form whichever way they came in.
     let group = if row.group == "events.k8s.io" { "" } else { &*row.group };
-    let digest = Sha256::digest(format!("{group}/{}/{}", row.storage_version, row.kind));
+    let version = if STORED_AS_BETA.contains(&(group, &row.kind)) { "v1beta1" } else { &row.storage_version };
+    let digest = Sha256::digest(format!("{group}/{version}/{}", row.kind));
     Some(base64::engine::general_purpose::STANDARD.encode(&digest[..HASH_BYTES]))
 }
 
@@ -233,6 +239,9 @@ mod tests {
             ("events.k8s.io", "v1", "events", "r2yiGXH7wu8="),
             ("autoscaling", "v1", "horizontalpodautoscalers", "qwQve8ut294="),
             ("networking.k8s.io", "v1", "ingresses", "39NQlfNR+bo="),
+            ("apiextensions.k8s.io", "v1", "customresourcedefinitions", "jfWCUB31mvA="),
+            ("admissionregistration.k8s.io", "v1", "mutatingadmissionpolicies", "LYmCf+UMVdg="),
+            ("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies", "6OxvlMmQ6is="),
         ] {
             assert_eq!(storage_version_hash(table().find(group, version, plural).unwrap()).unwrap(), wanted, "{plural}");
         }

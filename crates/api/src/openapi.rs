@@ -7,6 +7,7 @@
 mod around;
 mod custom;
 mod descriptions;
+mod further;
 mod parameters;
 mod paths;
 mod proto;
@@ -26,7 +27,10 @@ use schemas::Schemas;
 pub const PROTOBUF_CONTENT_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 const TITLE: &str = "Kubernetes";
-const VERSION: &str = "v1.36.0";
+/// As upstream says it: without the patch level.
+const VERSION: &str = "1.36";
+/// Another one when the same facts are laid out in another way: clients keep a document for as long as its hash is the same.
+const LAYOUT: &str = "2";
 
 /// Which dialect a document is in.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,6 +41,25 @@ enum Style {
 
 /// `/openapi/v3`: where each group version's document is. The hash changes when the document does.
 pub fn v3_index<'a>(rows: impl IntoIterator<Item = &'a Resource>) -> Value {
+    let paths: Map<String, Value> = digests(rows).into_iter().map(|(path, digest)| (path.clone(), json!({"serverRelativeURL": v3_url(&path, &hash(digest))}))).collect();
+    json!({"paths": paths})
+}
+
+/// Where a document is while it is the one of that hash.
+pub fn v3_url(path: &str, hash: &str) -> String {
+    format!("/openapi/v3/{path}?hash={hash}")
+}
+
+/// The hash of one document of the index: `apis/apps/v1`.
+pub fn v3_hash<'a>(rows: impl IntoIterator<Item = &'a Resource>, path: &str) -> Option<String> {
+    digests(rows).remove(path).map(hash)
+}
+
+fn hash(digest: Sha256) -> String {
+    digest.finalize().iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
+fn digests<'a>(rows: impl IntoIterator<Item = &'a Resource>) -> BTreeMap<String, Sha256> {
     let rows: Vec<&Resource> = rows.into_iter().collect();
     let mut digests: BTreeMap<String, Sha256> = BTreeMap::new();
     for row in &rows {
@@ -48,20 +71,13 @@ pub fn v3_index<'a>(rows: impl IntoIterator<Item = &'a Resource>) -> Value {
     for (path, digest) in around {
         digests.entry(path).or_insert(digest);
     }
-    let paths: Map<String, Value> = digests
-        .into_iter()
-        .map(|(path, digest)| {
-            let hash: String = digest.finalize().iter().map(|byte| format!("{byte:02X}")).collect();
-            let url = format!("/openapi/v3/{path}?hash={hash}");
-            (path, json!({"serverRelativeURL": url}))
-        })
-        .collect();
-    json!({"paths": paths})
+    digests
 }
 
 static FACTS_DIGEST: LazyLock<[u8; 32]> = LazyLock::new(|| {
     let mut digest = Sha256::new_with_prefix(include_str!("schema/schema.txt"));
     digest.update(env!("CARGO_PKG_VERSION"));
+    digest.update(LAYOUT);
     digest.finalize().into()
 });
 
@@ -82,7 +98,16 @@ pub fn v3_group<'a>(rows: impl IntoIterator<Item = &'a Resource>, group: &str, v
 }
 
 fn v3((paths, schemas): (Map<String, Value>, Map<String, Value>)) -> Value {
-    json!({"openapi": "3.0.0", "info": {"title": TITLE, "version": VERSION}, "paths": paths, "components": {"schemas": schemas}})
+    let mut components = json!({"securitySchemes": security()});
+    if !schemas.is_empty() {
+        components["schemas"] = Value::Object(schemas);
+    }
+    json!({"openapi": "3.0.0", "info": {"title": TITLE, "version": VERSION}, "paths": paths, "components": components})
+}
+
+/// How a client says who it is.
+fn security() -> Value {
+    json!({"BearerToken": {"description": "Bearer Token authentication", "type": "apiKey", "name": "authorization", "in": "header"}})
 }
 
 /// `/openapi/v2`
@@ -90,7 +115,7 @@ pub fn v2<'a>(rows: impl IntoIterator<Item = &'a Resource>) -> Value {
     let rows: Vec<&Resource> = rows.into_iter().collect();
     let (paths, definitions) = document(&rows, &around(&rows), Style::V2);
     json!({"swagger": "2.0", "info": {"title": TITLE, "version": VERSION}, "paths": paths, "definitions": definitions,
-        "securityDefinitions": {"BearerToken": {"description": "Bearer Token authentication", "type": "apiKey", "name": "authorization", "in": "header"}}, "security": [{"BearerToken": []}]})
+        "securityDefinitions": security(), "security": [{"BearerToken": []}]})
 }
 
 /// Documents beside the groups' own, of discovery and the like: `apis/apps`, `version`. By their paths in `/openapi/v3`.

@@ -6,10 +6,10 @@ use super::Style;
 use super::paths::{identifier, short};
 use super::schemas::reference;
 
-const API_GROUP: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.APIGroup";
-const API_GROUPS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.APIGroupList";
-const API_RESOURCES: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.APIResourceList";
-const API_VERSIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.APIVersions";
+pub(super) const API_GROUP: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.APIGroup";
+pub(super) const API_GROUPS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.APIGroupList";
+pub(super) const API_RESOURCES: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.APIResourceList";
+pub(super) const API_VERSIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.APIVersions";
 const VERSION_INFO: &str = "io.k8s.apimachinery.pkg.version.Info";
 const OBJECTS: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 const JSON: &[&str] = &["application/json"];

@@ -114,7 +114,7 @@ pub(super) fn shared(item: &mut Map<String, Value>, path: &str, kind: &str, plai
         all.push(of_query(PRETTY, style));
     }
     let of = |operation: &Value| operation["parameters"].as_array().cloned().unwrap_or_default();
-    let common: Vec<Value> = item.values().next().map(of).unwrap_or_default().into_iter().filter(|one| item.values().all(|operation| of(operation).contains(one))).collect();
+    let common: Vec<Value> = item.values().next().map(of).unwrap_or_default().into_iter().filter(|one| one["in"] != "body" && item.values().all(|operation| of(operation).contains(one))).collect();
     for operation in item.values_mut().filter_map(Value::as_object_mut) {
         if let Some(own) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
             own.retain(|one| !common.contains(one));

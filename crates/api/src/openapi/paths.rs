@@ -147,7 +147,7 @@ fn insert(paths: &mut Map<String, Value>, path: String, operations: &[Operation<
     }
     let mut item = Map::new();
     for operation in operations {
-        let mut described = describe(operation, kind, subject.watched, style, patches);
+        let mut described = describe(operation, kind, style, patches);
         name(&mut described, operation, subject);
         item.insert(operation.method.to_owned(), described);
     }
@@ -222,15 +222,14 @@ pub(super) fn identifier(text: &str, mut large: bool) -> String {
     out
 }
 
-fn describe(operation: &Operation<'_>, (group, version, kind): (&str, &str, &str), watched: bool, style: Style, patches: &[&str]) -> Value {
+fn describe(operation: &Operation<'_>, (group, version, kind): (&str, &str, &str), style: Style, patches: &[&str]) -> Value {
     let logs = operation.query == LOG;
     let mut parameters: Vec<Value> = operation.query.iter().map(|name| of_query(name, style)).collect();
     let mut ok = json!({"description": "OK"});
     let mut value = json!({"x-kubernetes-action": operation.action, "x-kubernetes-group-version-kind": group_version_kind(group, version, kind)});
     let answers: Vec<&str> = match (operation.answer.is_empty(), operation.action) {
         (true, _) => vec![ANYTHING],
-        (false, "list") if watched => [ANSWERS, STREAMS].concat(),
-        (false, "watch" | "watchlist") => [ANSWERS, STREAMS].concat(),
+        (false, "list" | "watch" | "watchlist") => [ANSWERS, STREAMS].concat(),
         (false, _) if logs => [&[TEXT], ANSWERS].concat(),
         (false, _) => ANSWERS.to_vec(),
     };

@@ -56,6 +56,41 @@ fn explain_finds_its_way() {
     assert!(schema["description"].as_str().unwrap().starts_with("Deployment enables"));
 }
 
+/// Laid out as upstream's documents are.
+#[test]
+fn documents_are_laid_out_as_upstreams() {
+    let document = v3_group(table().rows(), "apps", "v1").unwrap();
+    let schemas = &document["components"]["schemas"];
+    let property = |ty: &str, field: &str| schemas[ty]["properties"][field].clone();
+    // A reference with siblings is wrapped, one without is not; what Go always writes has a default.
+    assert_eq!(property("io.k8s.api.apps.v1.DeploymentStatus", "conditions")["items"], json!({"$ref": "#/components/schemas/io.k8s.api.apps.v1.DeploymentCondition"}));
+    assert!(property("io.k8s.api.apps.v1.Deployment", "metadata")["allOf"].is_array());
+    assert_eq!(property("io.k8s.api.apps.v1.DeploymentCondition", "type")["default"], "");
+    assert_eq!(schemas["io.k8s.api.apps.v1.DeploymentCondition"]["required"], json!(["type", "status"]));
+    assert_eq!(schemas["io.k8s.api.core.v1.SeccompProfile"]["x-kubernetes-unions"], json!([{"discriminator": "type", "fields-to-discriminateBy": {"localhostProfile": "LocalhostProfile"}}]));
+    assert_eq!(schemas["io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"]["x-kubernetes-group-version-kind"][1], json!({"group": "apps", "kind": "DeleteOptions", "version": "v1"}));
+    assert_eq!(schemas["io.k8s.api.core.v1.PersistentVolumeClaim"]["x-kubernetes-group-version-kind"][0]["kind"], "PersistentVolumeClaim");
+    assert_eq!(schemas["io.k8s.apimachinery.pkg.apis.meta.v1.ManagedFieldsEntry"]["properties"]["fieldsV1"]["allOf"][0]["$ref"], "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1");
+    assert!(property("io.k8s.api.core.v1.Container", "imagePullPolicy")["description"].as_str().unwrap().ends_with("\n\nPossible enum values:\n - `\"Always\"`\n - `\"IfNotPresent\"`\n - `\"Never\"`"));
+    assert!(document["components"]["securitySchemes"]["BearerToken"].is_object());
+    // Only what the group's operations use.
+    let reviews = v3_group(table().rows(), "authorization.k8s.io", "v1").unwrap();
+    assert!(reviews["components"]["schemas"].get("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions").is_none());
+    // v2 knows no defaults.
+    assert!(v2(table().rows())["definitions"]["io.k8s.api.core.v1.ContainerPort"]["properties"]["protocol"].get("default").is_none());
+}
+
+/// A client may keep a document by its hash.
+#[test]
+fn hashes_are_those_of_the_index() {
+    let index = v3_index(table().rows());
+    for path in ["apis/apps/v1", "api/v1", "version"] {
+        let hash = v3_hash(table().rows(), path).unwrap();
+        assert_eq!(index["paths"][path]["serverRelativeURL"], v3_url(path, &hash));
+    }
+    assert!(v3_hash(table().rows(), "apis/none/v1").is_none());
+}
+
 #[test]
 fn patches_say_which_parameters_they_know() {
     let document = v3_group(table().rows(), "", "v1").unwrap();

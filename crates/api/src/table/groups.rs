@@ -22,8 +22,8 @@ pub(super) const GROUPS: &[Group] = &[
     Group::new("coordination.k8s.io", "v1", "io.k8s.api.coordination.v1", COORDINATION),
     Group::new("node.k8s.io", "v1", "io.k8s.api.node.v1", NODE),
     Group::new("discovery.k8s.io", "v1", "io.k8s.api.discovery.v1", DISCOVERY),
-    Group::new("flowcontrol.apiserver.k8s.io", "v1", "io.k8s.api.flowcontrol.v1", FLOWCONTROL),
     Group::new("resource.k8s.io", "v1", "io.k8s.api.resource.v1", RESOURCE),
+    Group::new("flowcontrol.apiserver.k8s.io", "v1", "io.k8s.api.flowcontrol.v1", FLOWCONTROL),
 ];
 
 const APIREGISTRATION: &[Kind] = &[cluster("APIService", "apiservices").in_extensions().status()];

@@ -59,7 +59,7 @@ pub fn aggregated(api: &Api, mut list: Value) -> Value {
     let Some(items) = list.get_mut("items").and_then(Value::as_array_mut) else { return list };
     for remote in sorted(api) {
         let at = items.iter().position(|item| text(item, "/metadata/name") == remote.group).unwrap_or_else(|| {
-            items.push(json!({"metadata": {"name": remote.group, "creationTimestamp": null}, "versions": []}));
+            items.push(json!({"metadata": {"name": remote.group}, "versions": []}));
             items.len() - 1
         });
         let freshness = if remote.available { "Current" } else { "Stale" };

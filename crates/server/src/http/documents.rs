@@ -3,16 +3,20 @@
 //! Mirrors apiserver's endpoints/discovery/aggregated (`ServeHTTPWithETag`) and kube-openapi's handler.
 
 use ::api::openapi;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH, LOCATION, VARY};
 use http::request::Parts;
 use http::{HeaderName, StatusCode};
+use jiff::{Timestamp, ToSpan as _};
 use serde_json::Value;
 use sha2::{Digest, Sha512};
 
 use super::answer::{self, Answer};
 use super::negotiate::{Asked, Wanted};
+use crate::path::Query;
 
 const JSON: &str = "application/json";
+/// How long a document may be kept that never changes.
+const KEPT_HOURS: i64 = 365 * 24;
 /// As old clients spell it; the answer has the newer spelling.
 const PROTOBUF_WITH_AT: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
@@ -47,6 +51,34 @@ pub fn openapi_v2(asked: &Asked, parts: &Parts, document: impl FnOnce() -> Value
     set(&mut answer, ETAG, &tag);
     set(&mut answer, VARY, "Accept");
     answer
+}
+
+/// `/openapi/v3`: as upstream's, which passes it through an aggregator, it says that it is text.
+pub fn openapi_v3_index(index: &Value) -> Answer {
+    answer::bytes(200, "text/plain; charset=utf-8", index.to_string())
+}
+
+/// One document of the index. Who asked for it by its hash may keep it for good; by an old hash one is sent on to the new.
+pub fn openapi_v3(parts: &Parts, query: &Query, path: &str, hash: &str, document: impl FnOnce() -> Option<Value>) -> Option<Answer> {
+    let asked = query.get("hash").filter(|asked| !asked.is_empty());
+    let tag = format!("\"{hash}\"");
+    let mut answer = match asked {
+        Some(asked) if asked != hash => {
+            let mut moved = answer::bytes(301, JSON, "");
+            set(&mut moved, LOCATION, &openapi::v3_url(path, hash));
+            moved
+        }
+        _ if known(parts, &tag) => unchanged(),
+        _ => answer::json(200, &document()?),
+    };
+    if asked == Some(hash) {
+        set(&mut answer, CACHE_CONTROL, "public, immutable");
+        let expires = Timestamp::now().checked_add(KEPT_HOURS.hours()).unwrap_or(Timestamp::MAX);
+        set(&mut answer, EXPIRES, &expires.strftime("%a, %d %b %Y %H:%M:%S UTC").to_string());
+    }
+    set(&mut answer, ETAG, &tag);
+    set(&mut answer, VARY, "Accept");
+    Some(answer)
 }
 
 /// The same for every encoding: `Vary` keeps them apart.

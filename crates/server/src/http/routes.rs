@@ -254,7 +254,7 @@ fn other(api: &Arc<Api>, path: &str, query: &Query, parts: &Parts, asked: &Asked
             None if discovery::group(each(), group).is_some() => Err(Status::no_route()),
             list => found(list),
         },
-        ["openapi", rest @ ..] => aside(|| openapi(api, rest, parts, asked)),
+        ["openapi", rest @ ..] => aside(|| openapi(api, rest, parts, query, asked)),
         [".well-known", "openid-configuration"] => {
             let mut algorithms: Vec<&str> = service_accounts::keys(&api.config).into_iter().map(PublicKey::algorithm).collect();
             algorithms.sort_unstable();
@@ -284,15 +284,22 @@ fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 }
 
 /// Documents are made when asked for and dropped again: they are large, and few ask.
-fn openapi(api: &Arc<Api>, rest: &[&str], parts: &Parts, asked: &Asked) -> Result<Answer, Status> {
+fn openapi(api: &Arc<Api>, rest: &[&str], parts: &Parts, query: &Query, asked: &Asked) -> Result<Answer, Status> {
     let rows = api.serving.rows();
     let each = || rows.all().iter().map(|row| &**row);
     match rest {
         ["v2"] => Ok(documents::openapi_v2(asked, parts, || aggregator::v2(api, openapi::v2(each())))),
-        ["v3"] => Ok(answer::json(200, &aggregator::v3_index(api, openapi::v3_index(each())))),
-        ["v3", "api", version] => openapi::v3_group(each(), "", version).map(|document| answer::json(200, &document)).ok_or_else(Status::no_route),
-        ["v3", "apis", group, version] => openapi::v3_group(each(), group, version).map(|document| answer::json(200, &document)).ok_or_else(Status::no_route),
-        ["v3", path @ ..] => openapi::v3_around(each(), &path.join("/")).map(|document| answer::json(200, &document)).ok_or_else(Status::no_route),
+        ["v3"] => Ok(documents::openapi_v3_index(&aggregator::v3_index(api, openapi::v3_index(each())))),
+        ["v3", path @ ..] => {
+            let name = path.join("/");
+            let hash = openapi::v3_hash(each(), &name).ok_or_else(Status::no_route)?;
+            let document = || match path {
+                ["api", version] => openapi::v3_group(each(), "", version),
+                ["apis", group, version] => openapi::v3_group(each(), group, version),
+                _ => openapi::v3_around(each(), &name),
+            };
+            documents::openapi_v3(parts, query, &name, &hash, document).ok_or_else(Status::no_route)
+        }
         _ => Err(Status::no_route()),
     }
 }
