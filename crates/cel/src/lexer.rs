@@ -90,12 +90,15 @@ impl Lexer<'_> {
                 return self.push(Token::Sign(sign), start);
             }
         }
-        self.at += 1;
+        // Half a sign is read on to the character that shows it is none.
+        self.at += if matches!(self.peek(0), '=' | '&' | '|') { 2 } else { 1 };
         self.unrecognised(start);
     }
 
+    /// All that was read, with the character that did not fit, is no token.
     fn unrecognised(&mut self, start: usize) {
-        let text: String = self.characters[start..self.at.min(self.characters.len())].iter().collect();
+        self.at = self.at.min(self.characters.len());
+        let text: String = self.characters[start..self.at].iter().collect();
         let text = text.replace('\n', "\\n").replace('\t', "\\t").replace('\r', "\\r");
         self.errors.push((start as u32, format!("Syntax error: token recognition error at: '{text}'")));
     }
@@ -109,7 +112,7 @@ impl Lexer<'_> {
             self.at += 1;
             self.push(Token::EscapedIdent, start);
         } else {
-            self.at = start + 1;
+            self.at += 1;
             self.unrecognised(start);
         }
     }
@@ -131,8 +134,12 @@ impl Lexer<'_> {
                 self.at += 2;
                 return self.string(start, true, true);
             }
-            _ => {}
+            _ => self.name(start),
         }
+    }
+
+    /// An identifier or a word of the language.
+    fn name(&mut self, start: usize) {
         while self.peek(0).is_ascii_alphanumeric() || self.peek(0) == '_' {
             self.at += 1;
         }
@@ -194,6 +201,7 @@ impl Lexer<'_> {
 
     /// At the opening quote.
     fn string(&mut self, start: usize, raw: bool, bytes: bool) {
+        let opening = self.at;
         let quote = self.peek(0);
         let long = self.peek(1) == quote && self.peek(2) == quote;
         self.at += if long { 3 } else { 1 };
@@ -201,8 +209,7 @@ impl Lexer<'_> {
         let mut wrong = None;
         loop {
             if self.at >= self.characters.len() || (!long && matches!(self.peek(0), '\n' | '\r')) {
-                self.at = self.at.min(self.characters.len());
-                return self.unrecognised(start);
+                return self.unfinished(start, opening, long);
             }
             let character = self.peek(0);
             if character == quote && (!long || (self.peek(1) == quote && self.peek(2) == quote)) {
@@ -214,8 +221,8 @@ impl Lexer<'_> {
                     Ok(Escaped::Character(character)) => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
                     Ok(Escaped::Byte(byte)) => out.push(byte),
                     Err(None) => {
-                        self.at = (self.at + 1).min(self.characters.len());
-                        return self.unrecognised(start);
+                        self.at += 1;
+                        return self.unfinished(start, opening, long);
                     }
                     Err(Some(message)) => wrong = Some(message),
                 }
@@ -238,6 +245,23 @@ impl Lexer<'_> {
                 self.push(Token::String(String::new()), start);
             }
         }
+    }
+
+    /// No string: what is before it may be tokens. `self.at` is where it does not fit.
+    fn unfinished(&mut self, start: usize, opening: usize, long: bool) {
+        let failed = self.at;
+        if opening > start {
+            // A prefix by itself is a name, or the end of one.
+            self.at = start;
+            return self.name(start);
+        }
+        if long {
+            // The first two quotes are an empty string.
+            self.at = opening + 2;
+            return self.push(Token::String(String::new()), start);
+        }
+        self.at = failed + 1;
+        self.unrecognised(start);
     }
 
     /// At a backslash. `Err(None)` is no token at all.
@@ -269,7 +293,10 @@ impl Lexer<'_> {
     fn coded(&mut self, from: usize, length: usize, radix: u32, bytes: bool) -> Result<Escaped, Option<&'static str>> {
         let mut value: u32 = 0;
         for ahead in from..from + length {
-            let digit = self.peek(ahead).to_digit(radix).ok_or(None)?;
+            let Some(digit) = self.peek(ahead).to_digit(radix) else {
+                self.at += ahead - 1;
+                return Err(None);
+            };
             value = value.wrapping_mul(radix).wrapping_add(digit);
         }
         self.at += from + length;

@@ -1,7 +1,8 @@
-//! Tokens to a tree: recursive descent over CEL's grammar, with cel-go's words for what is wrong. After a syntax error it stops; wrong
-//! macros, reserved names and bad literals are collected. Nesting is bounded, in the text and in the tree: nothing later can overflow.
+//! Tokens to a tree: recursive descent over CEL's grammar, with cel-go's words for what is wrong. After a syntax error it stops, and leaves it to
+//! `diagnosis` what is said of it; wrong macros, reserved names and bad literals are collected. Nesting is bounded, in the text and in the tree: nothing later can overflow.
 
-use crate::ast::{Call, Element, Entry, Expr, Field, Id, Kind, Literal, operator};
+use crate::ast::{Element, Entry, Expr, Field, Id, Kind, Literal, operator};
+use crate::diagnosis;
 use crate::lexer::{Spanned, Token, lex};
 use crate::macros;
 
@@ -50,12 +51,12 @@ pub fn parse(source: &str, with_bind: bool) -> Result<Parsed, Errors> {
         return Err(vec![(None, message)]);
     }
     let lexed = lex(&characters);
-    let mut parser = Parser { characters: &characters, tokens: lexed.tokens, at: 0, depth: 0, offsets: vec![0], errors: Vec::new(), with_bind };
+    let mut parser = Parser { characters: &characters, tokens: lexed.tokens, at: 0, depth: 0, offsets: vec![0], errors: Vec::new(), stopped: None, with_bind };
     parser.errors.extend(lexed.errors.into_iter().map(|(offset, message)| (Some(offset), message)));
     let parsed = parser.whole();
     match parsed {
         Ok(expr) if parser.errors.is_empty() => Ok(Parsed { expr, offsets: parser.offsets }),
-        _ => Err(parser.errors),
+        _ => Err(parser.told()),
     }
 }
 
@@ -69,7 +70,9 @@ pub struct Parser<'s> {
     at: usize,
     depth: u16,
     pub(crate) offsets: Vec<u32>,
-    errors: Errors,
+    pub(crate) errors: Errors,
+    /// The remark after which it could not go on, among the errors.
+    stopped: Option<usize>,
     pub(crate) with_bind: bool,
 }
 
@@ -92,44 +95,6 @@ const LEVEL_AND: usize = 1;
 const LEVEL_RELATION: usize = 2;
 
 impl Parser<'_> {
-    // ---- making nodes ------------------------------------------------------------------------------------------
-
-    pub(crate) fn id(&mut self, offset: u32) -> Id {
-        self.offsets.push(offset);
-        (self.offsets.len() - 1) as Id
-    }
-
-    /// A node over children; a tree that grows too high becomes an error.
-    pub(crate) fn make(&mut self, id: Id, below: u16, kind: Kind) -> Expr {
-        if below >= RECURSION_LIMIT {
-            // One remark is enough.
-            if !self.errors.iter().any(|(offset, _)| offset.is_none()) {
-                self.errors.push((None, "max recursion depth exceeded".to_owned()));
-            }
-            return Expr { id, height: 1, kind: Kind::Wrong };
-        }
-        Expr { id, height: below + 1, kind }
-    }
-
-    pub(crate) fn leaf(&mut self, offset: u32, kind: Kind) -> Expr {
-        let id = self.id(offset);
-        Expr { id, height: 1, kind }
-    }
-
-    pub(crate) fn wrong(&mut self, offset: u32, message: impl Into<String>) -> Expr {
-        self.errors.push((Some(offset), message.into()));
-        self.leaf(offset, Kind::Wrong)
-    }
-
-    pub(crate) fn offset_of(&self, expr: &Expr) -> u32 {
-        self.offsets.get(expr.id as usize).copied().unwrap_or(0)
-    }
-
-    pub(crate) fn call(&mut self, id: Id, function: &str, target: Option<Expr>, args: Vec<Expr>) -> Expr {
-        let below = args.iter().chain(target.iter()).map(|child| child.height).max().unwrap_or(0);
-        self.make(id, below, Kind::Call(Box::new(Call { function: function.to_owned(), target, args })))
-    }
-
     // ---- tokens ------------------------------------------------------------------------------------------------
 
     fn token(&self) -> &Token {
@@ -174,25 +139,33 @@ impl Parser<'_> {
     }
 
     fn syntax<T>(&mut self, message: String) -> Step<T> {
-        // What the lexer could not read explains it already.
+        self.stopped = Some(self.errors.len());
         self.errors.push((Some(self.offset()), format!("Syntax error: {message}")));
         Err(Stop)
     }
 
     fn unexpected<T>(&mut self, expected: &str) -> Step<T> {
         let text = self.text(self.at, self.at);
-        // ANTLR drops one token if what follows it fits.
-        let next_fits = !matches!(self.token(), Token::End)
-            && match self.ahead(1) {
-                Token::End => expected.contains("<EOF>"),
-                Token::Sign(sign) => expected.contains(&format!("'{sign}'")),
-                Token::Ident(_) => expected.contains("IDENTIFIER"),
-                Token::Int(_) => expected.contains("NUM_INT"),
-                Token::String(_) => expected.contains("STRING"),
-                _ => false,
-            };
-        let what = if next_fits { "extraneous" } else { "mismatched" };
-        self.syntax(format!("{what} input '{text}' expecting {expected}"))
+        self.syntax(format!("mismatched input '{text}' expecting {expected}"))
+    }
+
+    /// The errors; where it stopped, what a parser that goes on has to say.
+    fn told(mut self) -> Errors {
+        if let Some(stopped) = self.stopped {
+            let remarks = diagnosis::remarks(self.characters, &self.tokens);
+            if !remarks.is_empty() {
+                self.errors.remove(stopped);
+                self.errors.extend(remarks.into_iter().map(|(offset, message)| (Some(offset), message)));
+            }
+        }
+        self.errors
+    }
+
+    /// A comma in brackets with nothing else in them.
+    fn lone_comma(&mut self, close: &str) {
+        if self.is(",") && matches!(self.ahead(1), Token::Sign(sign) if *sign == close) {
+            self.advance();
+        }
     }
 
     fn expect(&mut self, sign: &str, expected: &str) -> Step<()> {
@@ -343,10 +316,6 @@ impl Parser<'_> {
                 self.advance();
                 return Ok(self.wrong(offset, "unsupported syntax: '`'"));
             }
-            Token::True | Token::False | Token::Null => {
-                let text = self.text(self.at, self.at);
-                return self.syntax(format!("mismatched input '{text}' expecting IDENTIFIER"));
-            }
             _ => {
                 let text = if *self.token() == Token::End { ".".to_owned() } else { self.text(dot, self.at) };
                 return self.syntax(format!("no viable alternative at input '{text}'"));
@@ -485,6 +454,7 @@ impl Parser<'_> {
         let id = self.id(self.offset());
         self.advance();
         let (mut fields, mut below) = (Vec::new(), 0);
+        self.lone_comma("}");
         while !self.take("}") {
             if !fields.is_empty() {
                 self.expect(",", "{'}', ','}")?;
@@ -510,6 +480,7 @@ impl Parser<'_> {
         let id = self.id(self.offset());
         self.advance();
         let (mut elements, mut below) = (Vec::new(), 0);
+        self.lone_comma("]");
         while !self.take("]") {
             if !elements.is_empty() {
                 self.expect(",", "{']', ','}")?;
@@ -529,6 +500,7 @@ impl Parser<'_> {
         let id = self.id(self.offset());
         self.advance();
         let (mut entries, mut below) = (Vec::new(), 0);
+        self.lone_comma("}");
         while !self.take("}") {
             if !entries.is_empty() {
                 self.expect(",", "{'}', ','}")?;

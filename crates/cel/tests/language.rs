@@ -112,7 +112,7 @@ fn macros() {
         ("[1].all(x.y, true)", "argument must be a simple name"),
         ("[1].map(1, true)", "argument is not an identifier"),
         ("has(1)", "invalid argument to has() macro"),
-        ("[1].all(x, y, y > x", "mismatched input '<EOF>'"),
+        ("[1].all(x, y, y > x", "missing ')' at '<EOF>'"),
         ("[1].all(x, x, true)", "duplicate variable name: x"),
         ("1.all(x, true)", "expression of type 'int' cannot be range of a comprehension (must be list, map, or dynamic)"),
         ("[1].all(x, x)", "expected type 'bool' but found 'int'"),

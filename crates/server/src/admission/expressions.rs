@@ -70,8 +70,8 @@ pub fn compile(env: &Env, text: &str, wanted: &[&str]) -> Result<Program, String
         return Ok(program);
     }
     match wanted {
-        [one] => Err(format!("must evaluate to {one}")),
-        many => Err(format!("must evaluate to one of {}", many.join(", "))),
+        [one] => Err(format!("must evaluate to {one} but got {output}")),
+        many => Err(format!("must evaluate to one of [{}] but got {output}", many.join(" "))),
     }
 }
 

@@ -88,7 +88,7 @@ fn policy(faults: &mut Faults<'_>, mutating: bool) {
     let (plain, _) = with_variables(widen(environment(Has { params, authorizer: false })), faults.new);
     faults.list(&env, "/spec/validations", "expression", &["bool"]);
     faults.list(&plain, "/spec/validations", "messageExpression", &["string"]);
-    faults.list(&plain, "/spec/auditAnnotations", "valueExpression", &["string", "null_type", "dyn"]);
+    faults.list(&plain, "/spec/auditAnnotations", "valueExpression", &["string", "null_type"]);
     for index in 0..faults.count("/spec/mutations") {
         faults.one(&env, &format!("/spec/mutations/{index}/applyConfiguration/expression"), &["Object"]);
         faults.one(&env, &format!("/spec/mutations/{index}/jsonPatch/expression"), &["list(JSONPatch)"]);
@@ -124,9 +124,15 @@ impl Faults<'_> {
         if expression.len() > SELECTOR_MAX {
             return self.errors.too_long(&path, SELECTOR_MAX);
         }
-        if let Err(why) = compile(env, expression, &["bool"]) {
-            self.errors.invalid(&path, expression, &why);
-        }
+        let why = match compile(env, expression, &[]) {
+            Ok(program) => match program.output_type().to_string() {
+                // An attribute may be a bool; only its evaluation tells.
+                known if known == "bool" || known == "dyn" => return,
+                other => format!("must evaluate to bool or the unknown type, not {}", if other.starts_with("map(") { other.replace("dyn", "google.protobuf.Any") } else { other }),
+            },
+            Err(why) => why,
+        };
+        self.errors.invalid(&path, expression, &why);
     }
 
     fn one(&mut self, env: &Env, pointer: &str, wanted: &[&str]) {

@@ -77,7 +77,8 @@ fn environment() -> Env {
 fn condition(env: &Env, expression: &str, field: &str) -> Result<Program, AuthorizationConfigError> {
     let failed = |why: String| invalid(field, format!("Invalid value: {expression:?}: {why}"));
     let program = env.compile(expression).map_err(|errors| failed(format!("compilation failed: {errors}")))?;
-    if program.output_type().to_string() == "bool" { Ok(program) } else { Err(failed("must evaluate to bool".to_owned())) }
+    let output = program.output_type().to_string();
+    if output == "bool" { Ok(program) } else { Err(failed(format!("must evaluate to bool but got {output}"))) }
 }
 
 fn webhook(entry: &Value, field: &str, connect: &dyn Fn(&str) -> Result<Hook, String>) -> Result<AuthorizationMode, AuthorizationConfigError> {

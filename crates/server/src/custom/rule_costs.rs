@@ -123,20 +123,27 @@ fn walk(errors: &mut Errors, total: &mut Total, path: &Path, schema: &Schema, js
     }
 }
 
+/// As Go writes strings into JSON: what HTML could mistake is escaped.
+fn shown_text(text: &str) -> String {
+    json!(text).to_string().replace('&', "\\u0026").replace('<', "\\u003c").replace('>', "\\u003e")
+}
+
 fn rule(errors: &mut Errors, total: &mut Total, path: &Path, ready: &Ready, times: u64, uncorrelated: Option<&str>) {
     let rule = &ready.rule;
     let reason = if rule.reason.is_empty() { Value::Null } else { Value::from(&*rule.reason) };
     // The rule as upstream's internal type prints.
     let shown = format!(
         "{{\"Rule\":{},\"Message\":{},\"MessageExpression\":{},\"Reason\":{reason},\"FieldPath\":{},\"OptionalOldSelf\":{}}}",
-        json!(rule.rule),
-        json!(rule.message),
-        json!(rule.message_expression),
-        json!(rule.field_path),
+        shown_text(&rule.rule),
+        shown_text(&rule.message),
+        shown_text(&rule.message_expression),
+        shown_text(&rule.field_path),
         json!(rule.optional_old_self)
     );
     let at = path.child("rule");
     match &ready.program {
+        // That there is none is said elsewhere.
+        Err(_) if rule.rule.trim().is_empty() => {}
         Err(why) => errors.invalid(&at, &Raw(&shown), why),
         Ok(program) => {
             let cost = program.cost_estimate().max.saturating_mul(times);
