@@ -12,7 +12,7 @@ use base64::Engine;
 use basics::errors::with_causes;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -27,6 +27,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
+use crate::exec_credential::{ExecCredentials, Said};
 use crate::kubeconfig::Config;
 use crate::tls;
 
@@ -42,6 +43,10 @@ const PING_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_IDLE_CONNECTIONS: usize = 32;
 /// HTTP/2 windows: large lists and watch streams must not wait for window updates.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+
+/// What the name of a header cannot have in it; and the sign that escapes it (client-go's `headerKeyEscape`).
+const NOT_IN_HEADERS: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
+    .remove(b'!').remove(b'#').remove(b'$').remove(b'&').remove(b'\'').remove(b'*').remove(b'+').remove(b'-').remove(b'.').remove(b'^').remove(b'_').remove(b'`').remove(b'|').remove(b'~');
 
 /// Failures to get an answer at all, in the words of Go's net/http.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +65,8 @@ pub enum HttpError {
     Tls(String),
     #[error("{0}")]
     Http(String),
+    #[error("getting credentials: {0}")]
+    Credentials(String),
 }
 
 /// Any byte stream to the server.
@@ -109,6 +116,8 @@ struct Inner {
     /// A path before every path, without a slash at its end.
     prefix: String,
     common: HeaderMap,
+    /// The program that says who we are, if there is one.
+    credentials: Option<Arc<ExecCredentials>>,
     tls: Arc<rustls::ClientConfig>,
     tls_http1: Arc<rustls::ClientConfig>,
     pool: Mutex<Pool>,
@@ -149,18 +158,34 @@ impl HttpClient {
         } else if let Some((user, password)) = &config.basic {
             common.insert(AUTHORIZATION, header(&format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"))))?);
         }
+        if config.impersonate.is_none() && (config.impersonate_uid.is_some() || !config.impersonate_groups.is_empty() || !config.impersonate_extra.is_empty()) {
+            return Err(HttpError::Config("requesting uid, groups or user-extra without impersonating a user".to_owned()));
+        }
         if let Some(user) = &config.impersonate {
             common.insert("impersonate-user", header(user)?);
             for group in &config.impersonate_groups {
                 common.append("impersonate-group", header(group)?);
             }
+            if let Some(uid) = &config.impersonate_uid {
+                common.insert("impersonate-uid", header(uid)?);
+            }
+            for (key, value) in &config.impersonate_extra {
+                let name = format!("impersonate-extra-{}", percent_encoding::utf8_percent_encode(key, NOT_IN_HEADERS));
+                common.append(HeaderName::from_bytes(name.as_bytes()).map_err(|error| HttpError::Config(error.to_string()))?, header(value)?);
+            }
         }
-        let tls = tls::client_config_at(config, &[b"h2", b"http/1.1"], clock).map_err(HttpError::Config)?;
+        let mut tls = tls::client_config_at(config, &[b"h2", b"http/1.1"], clock.clone()).map_err(HttpError::Config)?;
+        let credentials = config.exec.as_ref().map(|plugin| ExecCredentials::new(plugin, clock).map(Arc::new)).transpose().map_err(HttpError::Config)?;
+        if let Some(credentials) = &credentials {
+            tls.client_auth_cert_resolver = credentials.clone();
+            // A session that is resumed would still be whoever began it.
+            tls.resumption = rustls::client::Resumption::disabled();
+        }
         let mut tls_http1 = tls.clone();
         tls_http1.alpn_protocols = vec![b"http/1.1".to_vec()];
         let prefix = uri.path().trim_end_matches('/').to_owned();
         Ok(Self {
-            inner: Arc::new(Inner { config: config.clone(), https, host, port, prefix, common, tls: Arc::new(tls), tls_http1: Arc::new(tls_http1), pool: Mutex::default(), silent: AtomicBool::new(false), returns: watch::Sender::new(0), connecting: tokio::sync::Mutex::new(()) }),
+            inner: Arc::new(Inner { config: config.clone(), https, host, port, prefix, common, credentials, tls: Arc::new(tls), tls_http1: Arc::new(tls_http1), pool: Mutex::default(), silent: AtomicBool::new(false), returns: watch::Sender::new(0), connecting: tokio::sync::Mutex::new(()) }),
         })
     }
 
@@ -250,9 +275,33 @@ impl HttpClient {
         Ok(Sender::Http2(sender))
     }
 
-    /// Common headers for a request that is sent by other means (a WebSocket's handshake, a proxy's).
-    pub fn common_headers(&self) -> &HeaderMap {
-        &self.inner.common
+    /// Common headers for a request that is sent by other means (a WebSocket's handshake, a proxy's). To be asked for before the connection is made.
+    pub async fn common_headers(&self) -> Result<HeaderMap, HttpError> {
+        let mut headers = self.inner.common.clone();
+        if let Some(authorization) = self.said().await?.and_then(|said| said.authorization.clone()) {
+            headers.insert(AUTHORIZATION, authorization);
+        }
+        Ok(headers)
+    }
+
+    /// What the program says who we are, if there is one.
+    async fn said(&self) -> Result<Option<Arc<Said>>, HttpError> {
+        let Some(credentials) = &self.inner.credentials else { return Ok(None) };
+        let (said, other) = credentials.get().await.map_err(HttpError::Credentials)?;
+        if other {
+            *self.inner.pool.lock() = Pool::default();
+        }
+        Ok(Some(said))
+    }
+
+    /// The server did not know us. This answer stands; whoever asks next is somebody new.
+    async fn unauthorized(&self, used: &Arc<Said>) {
+        let Some(credentials) = &self.inner.credentials else { return };
+        match credentials.refused(used).await {
+            Ok(true) => *self.inner.pool.lock() = Pool::default(),
+            Ok(false) => {}
+            Err(error) => tracing::error!(error, "refreshing credentials"),
+        }
     }
 
     /// A path with the path that the server's own address has before all.
@@ -281,6 +330,7 @@ impl HttpClient {
             extra.append(name, HeaderValue::from_str(value).map_err(|error| HttpError::Config(error.to_string()))?);
         }
         let path = self.path(path_and_query);
+        let said = if extra.contains_key(AUTHORIZATION) { None } else { self.said().await? };
         // A connection that was idle may turn out dead when it is used: then once more on a fresh one.
         for attempt in 0..2 {
             let sender = match self.checkout() {
@@ -293,6 +343,9 @@ impl HttpClient {
             };
             let mut request = Request::builder().method(method.clone()).uri(uri).body(Full::new(body.clone())).map_err(|error| HttpError::Config(error.to_string()))?;
             request.headers_mut().extend(self.inner.common.clone());
+            if let Some(authorization) = said.as_ref().and_then(|said| said.authorization.clone()) {
+                request.headers_mut().insert(AUTHORIZATION, authorization);
+            }
             request.headers_mut().extend(extra.clone());
             if host {
                 let value = HeaderValue::from_str(&self.authority()).map_err(|error| HttpError::Config(error.to_string()))?;
@@ -312,6 +365,9 @@ impl HttpClient {
             match outcome {
                 Ok(response) => {
                     let (parts, body) = response.into_parts();
+                    if let Some(said) = said.as_ref().filter(|_| parts.status == StatusCode::UNAUTHORIZED) {
+                        self.unauthorized(said).await;
+                    }
                     return Ok(Response { status: parts.status.as_u16(), headers: parts.headers, body });
                 }
                 Err(mut failed) => {
@@ -401,6 +457,47 @@ mod tests {
             let asked = tokio::time::timeout(HANDSHAKE_TIMEOUT * 2, client.request(Method::GET, "/", &[], "")).await;
             assert_eq!(asked.expect("it ends").err().unwrap().to_string(), "net/http: TLS handshake timeout");
         }
+    }
+
+    /// What the program says holds while it holds: past its time, and after a 401, it is asked again.
+    #[tokio::test]
+    async fn a_program_says_who_asks() {
+        let folder = std::env::temp_dir().join(format!("exec-credentials-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let seen = |expires: &'static str, answers: &'static [u16]| {
+            let count = folder.join(format!("count{}{}", expires.len(), answers.len()));
+            let script = format!(
+                r#"echo x >> {0}; echo "{{apiVersion: client.authentication.k8s.io/v1, kind: ExecCredential, status: {{token: t$(wc -l < {0} | tr -d ' '){expires}}}}}""#,
+                count.display()
+            );
+            let exec = serde_json::json!({"apiVersion": "client.authentication.k8s.io/v1", "command": "/bin/sh", "args": ["-c", script], "interactiveMode": "Never"});
+            async move {
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let config = Config { server: format!("http://{}", listener.local_addr().unwrap()), exec: crate::exec_credential::ExecPlugin::of(&exec, "u").ok(), ..Config::default() };
+                let client = HttpClient::new(&config, "test").unwrap();
+                let mut seen = Vec::new();
+                for answer in answers {
+                    let asked = client.request(Method::GET, "/", &[], "");
+                    let heard = async {
+                        let (mut stream, _) = listener.accept().await.unwrap();
+                        let mut request = Vec::new();
+                        while !request.ends_with(b"\r\n\r\n") {
+                            request.push(tokio::io::AsyncReadExt::read_u8(&mut stream).await.unwrap());
+                        }
+                        tokio::io::AsyncWriteExt::write_all(&mut stream, format!("HTTP/1.1 {answer} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+                        String::from_utf8(request).unwrap()
+                    };
+                    let (response, request) = tokio::join!(asked, heard);
+                    assert_eq!(response.unwrap().status, *answer);
+                    seen.extend(request.lines().find_map(|line| line.strip_prefix("authorization: ")).map(str::to_owned));
+                }
+                seen
+            }
+        };
+        assert_eq!(seen("", &[200, 200, 401, 200]).await, ["Bearer t1", "Bearer t1", "Bearer t1", "Bearer t2"]);
+        assert_eq!(seen(", expirationTimestamp: '2020-01-01T00:00:00Z'", &[200, 200]).await, ["Bearer t1", "Bearer t2"]);
+        assert_eq!(seen(", expirationTimestamp: '2999-01-01T00:00:00Z'", &[200, 200, 200]).await, ["Bearer t1"; 3]);
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[tokio::test]

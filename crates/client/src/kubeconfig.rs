@@ -9,6 +9,8 @@ use base64::Engine;
 use basics::files;
 use serde_json::{Map, Value, json};
 
+use crate::exec_credential::{ExecPlugin, PluginPolicy};
+
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Where a client without any configuration looks, as upstream's does.
 pub const DEFAULT_SERVER: &str = "http://localhost:8080";
@@ -29,7 +31,7 @@ pub enum ConfigError {
     Unreadable { what: &'static str, path: String, owner: String, cause: String },
     #[error("invalid {what}: {cause}")]
     Invalid { what: &'static str, cause: String },
-    #[error("the user \"{0}\" gets its credentials from an exec plugin, which Coracle's kubectl does not run; use a token or a client certificate")]
+    #[error("invalid configuration: {0}")]
     ExecPlugin(String),
     #[error("cannot write {path}: {cause}")]
     Write { path: String, cause: String },
@@ -51,6 +53,12 @@ pub struct Overrides {
     pub tls_server_name: Option<String>,
     pub impersonate: Option<String>,
     pub impersonate_groups: Vec<String>,
+    pub impersonate_uid: Option<String>,
+    pub impersonate_extra: Vec<(String, String)>,
+    pub basic: Option<(String, String)>,
+    /// The manifests come by standard input, so that no credential plugin may ask there.
+    pub stdin_is_taken: bool,
+    pub plugin_policy: PluginPolicy,
 }
 
 /// Everything a connection needs.
@@ -69,6 +77,10 @@ pub struct Config {
     pub tls_server_name: Option<String>,
     pub impersonate: Option<String>,
     pub impersonate_groups: Vec<String>,
+    pub impersonate_uid: Option<String>,
+    pub impersonate_extra: Vec<(String, String)>,
+    /// The program that says who we are, where nothing else does.
+    pub exec: Option<ExecPlugin>,
 }
 
 impl Config {
@@ -284,9 +296,10 @@ impl Kubeconfig {
             None if overrides.user.is_some() => return Err(ConfigError::NoUser(user_name)),
             None => Map::new(),
         };
-        if user.contains_key("exec") && overrides.token.is_none() {
-            return Err(ConfigError::ExecPlugin(user_name));
-        }
+        let plugin = match user.get("exec").filter(|exec| !exec.is_null()) {
+            Some(exec) => Some((exec, ExecPlugin::of(exec, &user_name).map_err(|wrong| ConfigError::ExecPlugin(aggregate(&wrong)))?)),
+            None => None,
+        };
         let ca = match &overrides.certificate_authority {
             Some(path) => Some(read("certificate-authority", path, &cluster_name)?),
             None => data_or_file(&cluster, "certificate-authority", &cluster_name)?,
@@ -306,7 +319,7 @@ impl Kubeconfig {
                 token = Some(String::from_utf8_lossy(&read("token", Path::new(&file), &user_name)?).trim().to_owned());
             }
         }
-        let (username, password) = (text(&user, "username"), text(&user, "password"));
+        let (username, password) = overrides.basic.clone().unwrap_or_else(|| (text(&user, "username"), text(&user, "password")));
         let server = overrides.server.clone().unwrap_or_else(|| text(&cluster, "server"));
         let server = match server {
             server if server.is_empty() => DEFAULT_SERVER.to_owned(),
@@ -314,7 +327,7 @@ impl Kubeconfig {
             server if ca.is_some() || certificate.is_some() => format!("https://{server}"),
             server => format!("http://{server}"),
         };
-        Ok(Config {
+        let mut config = Config {
             server,
             namespace: overrides.namespace.clone().filter(|name| !name.is_empty()).or_else(|| Some(text(&context, "namespace")).filter(|name| !name.is_empty())).unwrap_or_else(|| "default".to_owned()),
             certificate_authority: ca,
@@ -324,14 +337,36 @@ impl Kubeconfig {
             insecure: overrides.insecure.unwrap_or_else(|| cluster.get("insecure-skip-tls-verify").and_then(Value::as_bool).unwrap_or(false)),
             tls_server_name: overrides.tls_server_name.clone().or_else(|| Some(text(&cluster, "tls-server-name")).filter(|name| !name.is_empty())),
             impersonate: overrides.impersonate.clone().or_else(|| Some(text(&user, "as")).filter(|name| !name.is_empty())),
-            impersonate_groups: overrides.impersonate_groups.clone(),
-        })
+            impersonate_groups: if overrides.impersonate_groups.is_empty() { texts(user.get("as-groups")) } else { overrides.impersonate_groups.clone() },
+            impersonate_uid: overrides.impersonate_uid.clone().or_else(|| Some(text(&user, "as-uid")).filter(|uid| !uid.is_empty())),
+            impersonate_extra: if overrides.impersonate_extra.is_empty() {
+                let extra = user.get("as-user-extra").and_then(Value::as_object).into_iter().flatten();
+                extra.flat_map(|(key, values)| texts(Some(values)).into_iter().map(move |value| (key.clone(), value))).collect()
+            } else {
+                overrides.impersonate_extra.clone()
+            },
+            exec: None,
+        };
+        // Who has said already who they are is believed.
+        if let Some((exec, plugin)) = plugin.filter(|_| config.token.is_none() && config.basic.is_none() && config.client_identity.is_none()) {
+            let plugin = ExecPlugin { stdin_is_taken: overrides.stdin_is_taken, policy: overrides.plugin_policy.clone(), ..plugin };
+            config.exec = Some(plugin.about(exec, &cluster, &config));
+        }
+        Ok(config)
     }
 }
 
 /// `cluster` in `clusters`, `context` in `contexts`, `user` in `users`.
 fn inner_key(list: &str) -> &str {
     list.strip_suffix('s').unwrap_or(list)
+}
+
+/// As apimachinery shows several errors.
+fn aggregate(errors: &[String]) -> String {
+    match errors {
+        [one] => one.clone(),
+        several => format!("[{}]", several.join(", ")),
+    }
 }
 
 fn name_of(entry: &Value) -> &str {
@@ -342,6 +377,10 @@ fn text(map: &Map<String, Value>, key: &str) -> String {
     map.get(key).and_then(Value::as_str).unwrap_or("").to_owned()
 }
 
+fn texts(list: Option<&Value>) -> Vec<String> {
+    list.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
 fn absolute(entry: &mut Value, folder: &Path) {
     for inner in ["cluster", "user"] {
         for key in ["certificate-authority", "client-certificate", "client-key", "tokenFile"] {
@@ -350,6 +389,12 @@ fn absolute(entry: &mut Value, folder: &Path) {
                     *path = folder.join(&*path).display().to_string();
                 }
             }
+        }
+    }
+    // A program by its bare name is found in PATH, by a path from where the file is.
+    if let Some(Value::String(command)) = entry.pointer_mut("/user/exec/command") {
+        if command.contains('/') && !command.starts_with('/') {
+            *command = folder.join(&*command).display().to_string();
         }
     }
 }

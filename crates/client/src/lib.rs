@@ -6,6 +6,7 @@
 mod cache;
 mod changes;
 mod events;
+pub mod exec_credential;
 mod informer;
 pub mod http;
 pub mod kubeconfig;

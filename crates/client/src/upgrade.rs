@@ -46,6 +46,7 @@ impl HttpClient {
     /// Asks for another protocol on a connection of its own. The headers are those of the answer.
     pub(crate) async fn upgrade(&self, method: Method, path_and_query: &str, protocol: &'static str, extra: HeaderMap) -> Result<(Box<dyn Stream>, HeaderMap), WebSocketError> {
         let failed = |error: hyper::Error| WebSocketError::Protocol(error.to_string());
+        let common = self.common_headers().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(self.raw().await?)).await.map_err(failed)?;
         tokio::spawn(async move {
             // Its end is seen by whoever uses it.
@@ -55,7 +56,7 @@ impl HttpClient {
         let mut request = request.map_err(|error| WebSocketError::Protocol(error.to_string()))?;
         let headers: &mut HeaderMap = request.headers_mut();
         *headers = extra;
-        for (name, value) in self.common_headers() {
+        for (name, value) in &common {
             headers.append(name.clone(), value.clone());
         }
         if let Ok(host) = HeaderValue::from_str(&self.authority()) {

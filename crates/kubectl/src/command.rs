@@ -56,6 +56,34 @@ pub static ROOT: Command = Command {
     run: None,
 };
 
+/// Flags that come to a command with a group it shares with others, and that it has no use for: refused, as upstream's does.
+const REFUSED: &[(&[&str], &[&str])] = &[
+    (&["create clusterrolebinding"], &["role"]),
+    (&["create role"], &["aggregation-rule", "non-resource-url"]),
+    (&["expose", "run", "autoscale"], &["validate"]),
+    (&["set env", "set resources", "patch", "label", "annotate"], &["save-config", "validate"]),
+    (&["set image", "set subject"], &["containers", "save-config", "validate"]),
+    (&["set selector"], &["containers", "kustomize", "save-config", "selector", "validate"]),
+    (&["set serviceaccount"], &["containers", "save-config", "selector", "validate"]),
+    (&["edit"], &["dry-run"]),
+    (&["rollout pause", "rollout restart", "rollout resume"], &["dry-run", "save-config", "validate"]),
+    (&["rollout undo"], &["field-manager", "save-config", "validate"]),
+    (&["scale"], &["all-namespaces", "field-manager", "field-selector", "save-config", "validate"]),
+    (&["certificate approve", "certificate deny"], &["selector"]),
+    (&["cordon", "uncordon", "drain"], &["allow-missing-template-keys", "field-manager", "output", "save-config", "show-managed-fields", "template", "validate"]),
+    (&["taint", "apply"], &["save-config"]),
+    (&["attach"], &["filename", "kustomize", "recursive"]),
+    (&["exec"], &["kustomize", "recursive"]),
+    (&["wait"], &["kustomize"]),
+    (&["config set-credentials"], &["proxy-url"]),
+];
+
+/// Is this flag one of that command's?
+pub fn takes(path: &str, flag: &str) -> bool {
+    let command = path.split_once(' ').map_or("", |(_, command)| command);
+    !REFUSED.iter().any(|(commands, flags)| commands.contains(&command) && flags.contains(&flag))
+}
+
 fn help(args: &Args) -> String {
     let command = args.command;
     let mut out = format!("{}\n\n", command.short);
@@ -68,7 +96,7 @@ fn help(args: &Args) -> String {
         out.push_str(&table(command.subcommands.iter().map(|sub| (sub.name.to_owned(), sub.short)).collect()));
         out.push('\n');
     }
-    let own: String = command.flags.iter().flat_map(|flags| flags.iter()).chain(args.dialect.flags(&args.path)).filter(|flag| !flag.hidden).map(|flag| described(flag, &args.path)).collect();
+    let own: String = command.flags.iter().flat_map(|flags| flags.iter()).chain(args.dialect.flags(&args.path)).filter(|flag| !flag.hidden && takes(&args.path, flag.name)).map(|flag| described(flag, &args.path)).collect();
     if !own.is_empty() {
         out.push_str(&format!("Options:\n{own}"));
     }
@@ -118,5 +146,13 @@ pub async fn run(arguments: Vec<String>) -> Result<()> {
         }
         return Ok(());
     };
-    run(&Session::new(&args), &args).await
+    let session = Session::new(&args);
+    if args.on("match-server-version") {
+        c::discover::match_server_version(&session).await?;
+    }
+    run(&session, &args).await?;
+    match session.warnings() {
+        count if args.on("warnings-as-errors") && count > 0 => crate::error::fail(format!("{count} warning{} received", if count == 1 { "" } else { "s" })),
+        _ => Ok(()),
+    }
 }

@@ -105,6 +105,11 @@ pub struct Args {
 }
 
 impl Args {
+    /// May the command be given it? Commands share groups of flags, and upstream's are less alike.
+    fn takes(&self, flag: &Flag) -> bool {
+        crate::command::takes(&self.path, flag.name)
+    }
+
     fn find(&self, what: impl Fn(&Flag) -> bool) -> Option<&'static Flag> {
         self.command.flags.iter().flat_map(|flags| flags.iter()).chain(self.dialect.flags(&self.path)).chain(GLOBAL).find(|flag| what(flag))
     }
@@ -154,7 +159,7 @@ impl Args {
             self.help = true;
             return Ok(());
         }
-        let Some(flag) = self.find(|flag| flag.name == name) else {
+        let Some(flag) = self.find(|flag| flag.name == name && self.takes(flag)) else {
             let error = self.usage(format!("unknown flag: --{name}"));
             return Err(match hint_for_flag(&self.path, name) {
                 Some(hint) => error.hint(hint),
@@ -176,7 +181,7 @@ impl Args {
                 self.help = true;
                 continue;
             }
-            let Some(flag) = self.find(|flag| flag.short == Some(short)) else {
+            let Some(flag) = self.find(|flag| flag.short == Some(short) && self.takes(flag)) else {
                 return Err(self.usage(format!("unknown shorthand flag: {short:?} in -{word}")));
             };
             let after = &word[at + short.len_utf8()..];

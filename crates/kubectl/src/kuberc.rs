@@ -3,6 +3,9 @@
 //! Mirrors k8s.io/kubectl/pkg/kuberc: `--kuberc`, `KUBERC` (a path, or `off`), and that what is typed wins over what the file says.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use client::exec_credential::PluginPolicy;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -22,6 +25,41 @@ pub struct Preference {
     overrides: Vec<Defaults>,
     defaults: Vec<Defaults>,
     aliases: Vec<Alias>,
+    credential_plugin_policy: String,
+    credential_plugin_allowlist: Option<Vec<AllowlistEntry>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct AllowlistEntry {
+    #[serde(alias = "name")]
+    command: String,
+}
+
+/// What the preferences say about credential plugins: which may be run. Read with the rest of them, before the command line is known.
+static PLUGIN_POLICY: OnceLock<PluginPolicy> = OnceLock::new();
+
+pub fn plugin_policy() -> PluginPolicy {
+    PLUGIN_POLICY.get().cloned().unwrap_or_default()
+}
+
+/// As client-go's ValidatePluginPolicy: a mistake here is not passed over, it would open what was to be shut.
+fn policy(preference: &Preference) -> std::result::Result<PluginPolicy, String> {
+    let list = preference.credential_plugin_allowlist.as_ref();
+    match (preference.credential_plugin_policy.as_str(), list) {
+        (policy @ ("" | "AllowAll" | "DenyAll"), Some(_)) => Err(format!("misconfigured credential plugin allowlist: plugin policy is {policy:?} but allowlist is non-nil")),
+        ("" | "AllowAll", None) => Ok(PluginPolicy::AllowAll),
+        ("DenyAll", None) => Ok(PluginPolicy::DenyAll),
+        ("Allowlist", None) => Err("credential plugin policy set to \"Allowlist\", but allowlist is unspecified".to_owned()),
+        ("Allowlist", Some(list)) if list.is_empty() => Err("credential plugin policy set to \"Allowlist\", but allowlist is empty; use \"DenyAll\" policy instead".to_owned()),
+        ("Allowlist", Some(list)) => {
+            if let Some(at) = list.iter().position(|entry| entry.command.is_empty()) {
+                return Err(format!("misconfigured credential plugin allowlist: empty allowlist entry #{}", at + 1));
+            }
+            Ok(PluginPolicy::Allowlist(list.iter().map(|entry| entry.command.clone()).collect()))
+        }
+        (other, _) => Err(format!("unknown plugin policy: {other:?}")),
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -106,6 +144,8 @@ pub fn applied(arguments: Vec<String>) -> Result<Vec<String>> {
         complain(format!("kuberc: no preferences found in {}", path.display()));
         return Ok(arguments);
     }
+    // Set once: there is one command line a process.
+    let _ = PLUGIN_POLICY.set(policy(&preference).map_err(Error::Message)?);
     let typed = arguments.clone();
     let arguments = with_alias(arguments, &preference);
     // An alias has options of its own; the defaults are of commands that are typed.

@@ -14,6 +14,7 @@ mod flags;
 use api::jsonpath;
 mod kuberc;
 mod kustomize;
+mod kyaml;
 mod output;
 mod printers;
 mod resources;

@@ -1,6 +1,8 @@
 //! One run of the program: the connection, the namespace, requests and their errors.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use api::Status;
 use client::HttpClient;
@@ -11,7 +13,7 @@ use http::Method;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, fail};
 use crate::flags::Args;
 use crate::output::complain;
 use crate::resources::{Mapper, Resource};
@@ -26,6 +28,9 @@ pub struct Session {
     config: std::sync::OnceLock<Config>,
     http: std::sync::OnceLock<HttpClient>,
     mapper: OnceCell<Mapper>,
+    request_timeout: Option<String>,
+    /// What the server warned of: each is told once.
+    warned: parking_lot::Mutex<HashSet<String>>,
 }
 
 impl Session {
@@ -46,8 +51,13 @@ impl Session {
             tls_server_name: text("tls-server-name"),
             impersonate: text("as"),
             impersonate_groups: args.list("as-group").to_vec(),
+            impersonate_uid: text("as-uid"),
+            impersonate_extra: args.list("as-user-extra").iter().map(|extra| extra.split_once('=').map_or_else(|| (extra.clone(), String::new()), |(key, value)| (key.to_owned(), value.to_owned()))).collect(),
+            basic: text("username").map(|user| (user, text("password").unwrap_or_default())),
+            stdin_is_taken: args.list("filename").iter().any(|file| file == "-"),
+            plugin_policy: crate::kuberc::plugin_policy(),
         };
-        Self { explicit: path("kubeconfig"), overrides, config: Default::default(), http: Default::default(), mapper: OnceCell::new() }
+        Self { explicit: path("kubeconfig"), overrides, request_timeout: text("request-timeout"), config: Default::default(), http: Default::default(), mapper: OnceCell::new(), warned: Default::default() }
     }
 
     pub fn kubeconfig(&self, create: bool) -> Result<Kubeconfig> {
@@ -103,13 +113,32 @@ impl Session {
 
     /// Any answer, whatever its code.
     pub async fn answer(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Result<Response> {
-        let response = self.http()?.request(method, path, headers, body).await.map_err(|cause| self.reach(cause))?;
+        let limit = self.request_timeout()?;
+        let asked = self.http()?.request(method, path, headers, body);
+        let response = within(limit, " (Client.Timeout exceeded while awaiting headers)", asked).await.map_err(|cause| self.reach(cause))?;
         for value in response.headers.get_all("warning") {
             if let Some(text) = value.to_str().ok().and_then(warning) {
-                complain(format!("Warning: {text}"));
+                if self.warned.lock().insert(text.clone()) {
+                    complain(format!("Warning: {text}"));
+                }
             }
         }
         Ok(response)
+    }
+
+    /// How many different warnings the server gave.
+    pub fn warnings(&self) -> usize {
+        self.warned.lock().len()
+    }
+
+    /// `--request-timeout`, which a request may take; None: as long as it likes.
+    fn request_timeout(&self) -> Result<Option<Duration>> {
+        let Some(text) = &self.request_timeout else { return Ok(None) };
+        let seconds = text.parse::<u64>().ok().map(|seconds| seconds as f64).or_else(|| crate::flags::seconds(text));
+        match seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
+            Some(limit) => Ok(Some(limit).filter(|limit| !limit.is_zero())),
+            None => fail("Invalid timeout value. Timeout must be a single integer in seconds, or an integer followed by a corresponding time unit (e.g. 1s | 2m | 3h)"),
+        }
     }
 
     /// A success with its body unread; failures as errors.
@@ -124,7 +153,7 @@ impl Session {
     }
 
     pub async fn read(&self, response: Response) -> Result<Value> {
-        let bytes = response.bytes().await.map_err(|cause| self.reach(cause))?;
+        let bytes = within(self.request_timeout()?, " (Client.Timeout or context cancellation while reading body)", response.bytes()).await.map_err(|cause| self.reach(cause))?;
         serde_json::from_slice(&bytes).map_err(|error| Status::internal(error).into())
     }
 
@@ -171,6 +200,12 @@ impl Session {
     pub async fn resource(&self, name: &str) -> Result<Resource> {
         self.mapper().await?.find(name)
     }
+}
+
+/// In Go's words if it takes longer.
+async fn within<T>(limit: Option<Duration>, when: &str, work: impl Future<Output = std::result::Result<T, HttpError>>) -> std::result::Result<T, HttpError> {
+    let Some(limit) = limit else { return work.await };
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(HttpError::Http(format!("context deadline exceeded{when}"))))
 }
 
 /// `299 - "text"`, and nothing else, as client-go.

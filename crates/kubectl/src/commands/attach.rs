@@ -5,6 +5,7 @@
 use serde_json::Value;
 
 use super::change::usage;
+use super::detach;
 use super::pods::{self, array, text as at};
 use super::streams;
 use crate::builder::{self, FILES};
@@ -16,7 +17,7 @@ use crate::session::{Query, Session};
 
 command!(ATTACH, "attach", [], "(POD | TYPE/NAME) -c CONTAINER [options]", "Attach to a running container", [streams::FLAGS, DETACH, FILES], run);
 
-pub const DETACH: &[Flag] = &[crate::flags::text("detach-keys", "ctrl-p,ctrl-q", "The key sequence for detaching from a container.")];
+pub const DETACH: &[Flag] = &[crate::flags::text("detach-keys", detach::DEFAULT, "The key sequence for detaching from a container.")];
 
 pub async fn run(session: &Session, args: &Args) -> Result<()> {
     let found = match (&args.positional[..], builder::has_files(args)) {
@@ -35,7 +36,7 @@ pub async fn run(session: &Session, args: &Args) -> Result<()> {
         return fail(format!("container {asked} not found in pod {}", at(&pod, "/metadata/name")));
     }
     let container = pods::container(&pod, asked, args.on("quiet"))?;
-    to(session, &pod, &container, args.on("stdin"), args.on("tty"), args.on("quiet")).await
+    to(session, &pod, &container, args.on("stdin"), args.on("tty"), args.on("quiet"), args.text("detach-keys")).await
 }
 
 /// What to expect of an attachment.
@@ -47,12 +48,13 @@ pub fn announce(quiet: bool) {
 }
 
 /// Joins this program's streams to `container` of `pod`, until it ends.
-pub async fn to(session: &Session, pod: &Value, container: &str, stdin: bool, tty: bool, quiet: bool) -> Result<()> {
+pub async fn to(session: &Session, pod: &Value, container: &str, stdin: bool, tty: bool, quiet: bool, detach_keys: &str) -> Result<()> {
     let has_tty = array(pod, "/spec/containers").chain(array(pod, "/spec/ephemeralContainers")).any(|entry| at(entry, "/name") == container && entry["tty"] == true);
     if tty && !has_tty && !quiet {
         output::complain(format!("error: Unable to use a TTY - container {container} did not allocate one"));
     }
     let raw = streams::terminal(stdin, tty && has_tty);
+    let keys = if raw { detach::keys(if detach_keys.is_empty() { detach::DEFAULT } else { detach_keys })? } else { Vec::new() };
     announce(quiet);
     let path = Query::of(format!("/api/v1/namespaces/{}/pods/{}/attach", at(pod, "/metadata/namespace"), at(pod, "/metadata/name")))
         .with("container", container)
@@ -62,7 +64,8 @@ pub async fn to(session: &Session, pod: &Value, container: &str, stdin: bool, tt
         .with("stderr", if has_tty { "" } else { "true" })
         .with("tty", if has_tty { "true" } else { "" })
         .end();
-    streams::run(session, &path, streams::own(stdin, raw)).await?;
+    let streams::Streams { stdin, stdout, stderr, tty } = streams::own(stdin, raw);
+    streams::run(session, &path, streams::Streams { stdin: stdin.map(|stdin| detach::Detachable::new(stdin, keys)), stdout, stderr, tty }).await?;
     if raw && !quiet {
         let (name, namespace) = (at(pod, "/metadata/name"), at(pod, "/metadata/namespace"));
         output::line(if array(pod, "/spec/ephemeralContainers").any(|entry| at(entry, "/name") == container) {

@@ -387,7 +387,7 @@ async fn join(session: &Session, args: &Args, namespace: &str, name: &str, conta
     })
     .await?;
     if status(&last, container).is_some_and(|status| status.pointer("/state/terminated").is_none()) {
-        match attach::to(session, &last, container, args.on("stdin"), args.on("tty"), args.on("quiet")).await {
+        match attach::to(session, &last, container, args.on("stdin"), args.on("tty"), args.on("quiet"), "").await {
             Ok(()) => return Ok(()),
             Err(error) => output::complain(format!("warning: couldn't attach to pod/{name}, falling back to streaming logs: {error}")),
         }

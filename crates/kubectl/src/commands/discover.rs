@@ -103,6 +103,22 @@ async fn api_versions(session: &Session, _: &Args) -> Result<()> {
     Ok(())
 }
 
+/// `--match-server-version`: the two programs must be of one build.
+pub async fn match_server_version(session: &Session) -> Result<()> {
+    let info = session.get("/version").await.map_err(|error| Error::Message(format!("couldn't read version from server: {error}")))?;
+    if info["gitVersion"] == CLIENT_VERSION {
+        return Ok(());
+    }
+    let shown = |info: &Value| {
+        let field = |name: &str| format!("{:?}", info[name].as_str().unwrap_or(""));
+        let fields = ["Major", "Minor", "GitVersion", "GitCommit", "GitTreeState", "BuildDate", "GoVersion", "Compiler", "Platform"];
+        let fields = fields.map(|name| format!("{name}:{}", field(&format!("{}{}", name[..1].to_lowercase(), &name[1..]))));
+        format!("version.Info{{{}}}", fields.join(", "))
+    };
+    let ours = json!({"major": "1", "minor": "36", "gitVersion": CLIENT_VERSION, "platform": format!("linux/{}", go_arch())});
+    fail(format!("server version (&{}) differs from client version ({})", shown(&info), shown(&ours)))
+}
+
 async fn version(session: &Session, args: &Args) -> Result<()> {
     args.none().map_err(|_| Error::Message(format!("extra arguments: {:?}", args.positional)))?;
     if args.on("short") {

@@ -35,11 +35,7 @@ fn chosen(args: &Args) -> Vec<String> {
 async fn view(_: &Session, args: &Args) -> Result<()> {
     let Some((path, _)) = kuberc::path(&chosen(args)) else { return fail(OFF) };
     let Some((_, value)) = kuberc::load(&chosen(args))? else { return offer(&path) };
-    match args.text("output") {
-        "json" => output::line(printers::json(&value)),
-        "yaml" => output::write(yaml::emit(&value).as_bytes()),
-        other => return fail(format!("unable to match a printer suitable for the output format \"{other}\", allowed formats are: json,yaml")),
-    }
+    output::write(printers::document(args.text("output"), &value)?.as_bytes());
     Ok(())
 }
 

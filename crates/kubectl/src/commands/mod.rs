@@ -11,6 +11,7 @@ pub mod plugin;
 pub mod proxy;
 pub mod discover;
 pub mod describe;
+mod detach;
 pub mod config;
 pub mod certificate;
 pub mod watching;

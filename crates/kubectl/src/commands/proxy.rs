@@ -228,7 +228,8 @@ impl Proxy<'_> {
                 request.push_str(&format!("{name}: {value}\r\n"));
             }
         }
-        for (name, value) in http.common_headers() {
+        let common = http.common_headers().await.map_err(|error| Error::Message(error.to_string()))?;
+        for (name, value) in &common {
             if head.header(name.as_str()).is_empty()
                 && let Ok(value) = value.to_str()
             {

@@ -208,7 +208,7 @@ async fn interact(session: &Session, args: &Args, namespace: &str, name: &str) -
     if phase(Some(&last)) == "Running" {
         let (stdin, tty, quiet) = (args.on("stdin"), args.on("tty"), args.on("quiet"));
         if tty {
-            attach::to(session, &last, name, stdin, true, quiet).await?;
+            attach::to(session, &last, name, stdin, true, quiet, args.text("detach-keys")).await?;
         } else {
             // What the process wrote before we were attached is in its log: that is followed, so that nothing is lost; the attachment only feeds its input.
             let follow = Query::of(log.clone()).with("follow", "true").end();

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::error::{Error, Result, fail};
 use crate::flags::{Args, Flag, switch, text};
 use crate::jsonpath::JsonPath;
-use crate::{output, yaml};
+use crate::{kyaml, output, yaml};
 
 pub use columns::CustomColumns;
 pub use template::Template;
@@ -24,13 +24,24 @@ pub const OUTPUT: &[Flag] = &[
 pub enum Printer {
     Json,
     Yaml,
+    Kyaml,
     Name,
     JsonPath(JsonPath),
     Template(Template),
     Columns(CustomColumns),
 }
 
-const FORMATS: &str = "custom-columns,custom-columns-file,go-template,go-template-file,json,jsonpath,jsonpath-as-json,jsonpath-file,name,template,templatefile,wide,yaml";
+const FORMATS: &str = "custom-columns,custom-columns-file,go-template,go-template-file,json,jsonpath,jsonpath-as-json,jsonpath-file,kyaml,name,template,templatefile,wide,yaml";
+
+/// A document as `json`, `yaml` or `kyaml`, for commands that know no other.
+pub fn document(format: &str, value: &Value) -> Result<String> {
+    Ok(match format {
+        "json" => json(value) + "\n",
+        "yaml" => yaml::emit(value),
+        "kyaml" => kyaml::emit(value),
+        other => return fail(format!("unable to match a printer suitable for the output format \"{other}\", allowed formats are: json,kyaml,yaml")),
+    })
+}
 
 impl Printer {
     /// None: for people (nothing, or `wide`).
@@ -50,6 +61,7 @@ impl Printer {
             "" | "wide" => return Ok(None),
             "json" => Printer::Json,
             "yaml" => Printer::Yaml,
+            "kyaml" => Printer::Kyaml,
             "name" => Printer::Name,
             "jsonpath" | "jsonpath-as-json" | "jsonpath-file" => {
                 let text = if name == "jsonpath-file" { file(&given())? } else { given() };
@@ -75,6 +87,7 @@ impl Printer {
         match self {
             Printer::Json => output::line(json(object)),
             Printer::Yaml => output::write(yaml::emit(object).as_bytes()),
+            Printer::Kyaml => output::write(kyaml::emit(object).as_bytes()),
             Printer::Name => output::line(label),
             Printer::JsonPath(path) => output::write(path.render(object).map_err(|error| Error::Message(format!("error executing jsonpath: {error}")))?.as_bytes()),
             Printer::Template(template) => output::write(template.render(object)?.as_bytes()),
