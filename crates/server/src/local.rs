@@ -136,6 +136,31 @@ pub(crate) fn part(subresource: Option<&str>) -> Result<Part, Status> {
     })
 }
 
+/// What is posted to a subresource with a type of its own, and about that very object: what is not understood asks for nothing less than what was meant.
+fn posted(subresource: &str, namespace: &str, name: &str, mut value: Value, cx: &Context) -> Result<Value, Status> {
+    let (schema, api_version, kind) = match subresource {
+        "binding" => ("io.k8s.api.core.v1.Binding", "v1", "Binding"),
+        "token" => ("io.k8s.api.authentication.v1.TokenRequest", "authentication.k8s.io/v1", "TokenRequest"),
+        _ => ("io.k8s.api.policy.v1.Eviction", "policy/v1", "Eviction"),
+    };
+    // Old clients evict by it still, and are let.
+    if value["apiVersion"] == "policy/v1beta1" && kind == "Eviction" {
+        value["apiVersion"] = api_version.into();
+    }
+    let value = decode::typed(schema, api_version, kind, value, &[], cx)?;
+    // A request for a token has its own words for that.
+    if kind != "TokenRequest" {
+        let given = |field: &str| crate::registry::text(&value, field).to_owned();
+        if !given("/metadata/namespace").is_empty() && given("/metadata/namespace") != namespace {
+            return Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+        }
+        if !name.is_empty() && !given("/metadata/name").is_empty() && given("/metadata/name") != name {
+            return Err(Status::bad_request(format!("name in URL does not match name in {kind} object")));
+        }
+    }
+    Ok(value)
+}
+
 impl Api {
     /// POST to a collection or a subresource, of a parsed value. `None`: the answer is a bare success.
     pub(crate) async fn post(&self, row: &Resource, namespace: Option<&str>, name: Option<&str>, subresource: Option<&str>, value: Value, cx: &Context) -> Result<Arc<Object>, Status> {
@@ -148,8 +173,8 @@ impl Api {
             }
             (None, None) if row.group.is_empty() && row.plural == "bindings" => {
                 let pods = self.serving.rows().find("", "v1", "pods").ok_or_else(Status::no_route)?;
+                let mut value = posted("binding", namespace_or_default, "", value, cx)?;
                 let pod = crate::registry::text(&value, "/metadata/name").to_owned();
-                let mut value = value;
                 admission::admit(self, &Asked::new(Operation::Create, row, "", namespace, &pod, cx), &mut value, None).await?;
                 self.bind(&pods, namespace_or_default, &pod, &value, cx).await
             }
@@ -158,7 +183,7 @@ impl Api {
                 self.create(row, namespace, value, cx).await
             }
             (Some(name), Some(subresource @ ("binding" | "token" | "eviction"))) => {
-                let mut value = value;
+                let mut value = posted(subresource, namespace_or_default, name, value, cx)?;
                 let asked = Asked::new(Operation::Create, row, subresource, namespace, name, cx);
                 admission::restrict_node(self, &asked, Some(&value), None)?;
                 if admission::asks(self, row, cx) {
@@ -185,7 +210,8 @@ impl Api {
 
     pub(crate) async fn put(&self, row: &Resource, namespace: Option<&str>, name: &str, subresource: Option<&str>, value: Value, cx: &Context) -> Result<Arc<Object>, Status> {
         if subresource == Some("scale") {
-            return self.rescale(row, namespace, name, cx, |_| Ok(value.clone())).await;
+            self.check_name(row, namespace, name, &value)?;
+            return self.rescale(row, namespace, name, cx, None, |_| Ok(value.clone())).await;
         }
         let part = part(subresource)?;
         let value = decode::shape(row, value, &[], cx)?;
@@ -194,14 +220,18 @@ impl Api {
 
     pub(crate) async fn patch_any(&self, row: &Resource, namespace: Option<&str>, name: &str, subresource: Option<&str>, kind: PatchKind, patch: Value, cx: &Context) -> Result<Arc<Object>, Status> {
         if subresource == Some("scale") {
+            if kind == PatchKind::Apply {
+                return self.apply_scale(row, namespace, name, &patch, cx).await;
+            }
             return self
-                .rescale(row, namespace, name, cx, |present| {
+                .rescale(row, namespace, name, cx, None, |present| {
                     let mut wanted = present.clone();
                     match kind {
                         PatchKind::Json => patch::json(&mut wanted, &patch).map_err(|error| error.status())?,
                         _ => patch::merge(&mut wanted, &patch),
                     }
-                    Ok(wanted)
+                    self.check_name(row, namespace, name, &wanted)?;
+                    scale::patched(row, kind, &patch, wanted, cx)
                 })
                 .await;
         }

@@ -86,6 +86,7 @@ fn unknown_field(row: &Resource, field: &str) -> String {
     match (&*row.group, &*row.plural) {
         ("batch", "jobs") => format!("field label {field:?} not supported for Job"),
         ("apps", "replicasets") => format!("field label {field:?} not supported for appsv1.ReplicaSet"),
+        _ if row.custom.is_some() => format!("field label not supported: {field}"),
         ("", _) | ("certificates.k8s.io", _) if row.selectable_fields.iter().any(|known| !known.starts_with("metadata.")) => format!("field label not supported: {field}"),
         _ => format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""),
     }

@@ -235,7 +235,8 @@ fn number_shown(bound: f64, value: &Value) -> String {
 fn numbers(faults: &mut Vec<Fault>, name: &str, value: &Value, schema: &Schema, checks: &Checks, format: &str) {
     let Some(number) = value.as_f64() else { return };
     let range = match format {
-        "int32" => value.as_i64().is_none_or(|number| i32::try_from(number).is_err()),
+        // A number that is whole is one, however it is written.
+        "int32" => number.fract() != 0.0 || !(f64::from(i32::MIN)..=f64::from(i32::MAX)).contains(&number),
         "int64" => value.as_i64().is_none() && !(value.is_f64() && number.abs() < 9.3e18),
         "float" => number.abs() > f64::from(f32::MAX),
         _ => false,

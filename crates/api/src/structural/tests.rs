@@ -20,6 +20,8 @@ fn values_are_judged_in_upstreams_words() {
     for (schema, value, wanted) in [
         (json!({"type": "string"}), json!(1), vec!["x: Invalid value: \"integer\": x in body must be of type string: \"integer\""]),
         (json!({"type": "integer"}), json!(1.0), vec![]),
+        (json!({"type": "integer", "format": "int32"}), json!(1.0), vec![]),
+        (json!({"type": "integer", "format": "int32"}), json!(2147483648u32), vec!["x: Invalid value: 2147483648: x in body must be of type integer with format int32"]),
         (json!({"type": "integer"}), json!(null), vec!["x: Invalid value: \"null\": x in body must be of type integer: \"null\""]),
         (json!({"type": "integer", "nullable": true}), json!(null), vec![]),
         (json!({"type": "integer", "minimum": 1, "maximum": 10}), json!(11), vec!["x: Invalid value: 11: x in body should be less than or equal to 10"]),

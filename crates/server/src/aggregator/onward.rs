@@ -42,7 +42,8 @@ fn identify(headers: &mut HeaderMap, user: &User) {
         headers.remove(name);
     }
     let mut add = |name: &str, value: &str| {
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
+        // Names may be any text, not just ASCII.
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value.as_bytes())) {
             headers.append(name, value);
         }
     };
@@ -101,6 +102,10 @@ pub async fn relay(api: &Api, remote: &Remote, user: &User, mut parts: Parts, bo
         Ok(stream) => stream,
         Err(why) => return Ok(answer::text(503, format!("error trying to reach service: {why}\n"))),
     };
+    // Left out, it would be asked as somebody else.
+    if HeaderValue::from_bytes(user.name.as_bytes()).is_err() {
+        return Ok(answer::text(503, "error trying to reach service: net/http: invalid header field value for \"X-Remote-User\"\n".to_owned()));
+    }
     identify(&mut parts.headers, user);
     let uri = parts.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
     pass::relay(stream, Onward { uri, host, prefix: None }, parts, body).await

@@ -77,8 +77,13 @@ impl Record {
         self.decision.level >= Level::RequestResponse
     }
 
-    pub fn impersonated(&self, user: &User) {
-        self.event.lock()["impersonatedUser"] = user_info(user);
+    /// `constraint` is the verb of the mode that allowed it.
+    pub fn impersonated(&self, user: &User, constraint: Option<&str>) {
+        let mut event = self.event.lock();
+        event["impersonatedUser"] = user_info(user);
+        if let Some(constraint) = constraint {
+            event["authenticationMetadata"] = serde_json::json!({"impersonationConstraint": constraint});
+        }
     }
 
     /// The first word on a key stays.

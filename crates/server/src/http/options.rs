@@ -66,8 +66,8 @@ pub fn write(cx: &mut Context, query: &Query, parts: &Parts) -> Result<(), Statu
         }
     }
     let dry: Vec<&str> = query.all("dryRun").collect();
-    if dry.iter().any(|value| !matches!(*value, "All" | "")) {
-        causes.push(cause("FieldValueNotSupported", "dryRun", format!("Unsupported value: {}: supported values: \"All\"", json!(dry))));
+    if let Some(unknown) = unknown_dry_run(&dry) {
+        causes.push(unknown);
     }
     cx.dry_run = dry.contains(&"All");
     cx.field_validation = match query.get("fieldValidation") {
@@ -94,7 +94,14 @@ pub fn write(cx: &mut Context, query: &Query, parts: &Parts) -> Result<(), Statu
     Ok(())
 }
 
-/// Whether a body says to be what a DELETE takes.
+const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
+
+fn unknown_dry_run(dry: &[&str]) -> Option<Cause> {
+    let unknown = dry.iter().any(|value| !matches!(*value, "All" | ""));
+    unknown.then(|| cause("FieldValueNotSupported", "dryRun", format!("Unsupported value: {}: supported values: \"All\"", json!(dry))))
+}
+
+/// Whether a body is what a DELETE takes.
 pub fn is_delete_options(given: &Value) -> Result<(), Status> {
     let text = |name: &str| given.get(name).and_then(Value::as_str).unwrap_or("");
     if !matches!(given, Value::Object(_) | Value::Null) {
@@ -102,7 +109,16 @@ pub fn is_delete_options(given: &Value) -> Result<(), Status> {
         return Err(Status::bad_request(format!("couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type {into}", json_word(given))));
     }
     match text("kind") {
-        "" | "DeleteOptions" => Ok(()),
+        // A precondition or a dry run that is not understood is none: then nothing is deleted.
+        "" | "DeleteOptions" => {
+            let mut options = if given.is_null() { json!({}) } else { given.clone() };
+            ::api::schema::check(DELETE_OPTIONS, "DeleteOptions", "v1", &mut options).map_err(|mismatch| Status::bad_request(mismatch.cause))?;
+            let dry: Vec<&str> = given.get("dryRun").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+            match unknown_dry_run(&dry) {
+                Some(cause) => Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", vec![cause])),
+                None => Ok(()),
+            }
+        }
         other => {
             let version = Some(text("apiVersion")).filter(|version| !version.is_empty()).unwrap_or("meta.k8s.io/v1");
             Err(Status::bad_request(format!("no kind {other:?} is registered for version {version:?} in scheme \"k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27\"")))

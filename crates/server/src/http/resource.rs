@@ -231,6 +231,8 @@ impl Call {
         let object = if self.target.subresource.as_deref() == Some("scale") {
             let value = decode::body(self.kind(), bytes, format)?;
             sent(cx, &value);
+            let duplicates = if format == Format::Json && cx.field_validation != FieldValidation::Ignore { ::api::schema::duplicate_fields(bytes) } else { Vec::new() };
+            let value = scale::decoded(value, &duplicates, cx)?;
             self.api.put(&self.row, self.namespace(), name, Some("scale"), value, cx).await?
         } else {
             let value = decode::object(&self.row, bytes, format, cx)?;

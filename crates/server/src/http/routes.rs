@@ -127,9 +127,9 @@ async fn route(
 async fn serve(api: Arc<Api>, user: Arc<User>, found: Route, asked_for: Attributes, kind: Kind, parts: Parts, query: Query, asked: &Asked, body: &mut Option<Incoming>) -> Result<Answer, Status> {
     let time = time(&api, &query, kind)?;
     let authenticated = user.clone();
-    let user = impersonation::apply(&api, user, &parts.headers).await?;
+    let (user, constraint) = impersonation::apply(&api, user, &parts.headers, &asked_for).await?;
     if let Some(record) = parts.extensions.get::<Arc<Record>>().filter(|_| user != authenticated) {
-        record.impersonated(&user);
+        record.impersonated(&user, constraint.as_deref());
     }
     let target = if let Route::Resource(target) = &found { Some(target) } else { None };
     let request = Request { attributes: &asked_for, target, query: &query };

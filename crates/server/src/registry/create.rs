@@ -6,7 +6,7 @@ use ::api::{Cause, Object, Resource, Status, validation};
 use serde_json::Value;
 use store::{CommitError, Precondition, Write};
 
-use super::{Part, metadata, owners_once, policy, text, track};
+use super::{Part, metadata, owners_once, owners_sound, policy, text, track};
 use crate::admission;
 use crate::admission::quota::Charge;
 use crate::api::{Api, Context};
@@ -44,7 +44,13 @@ impl Api {
         self.system_fields(row, &mut value);
         strategy.default(&mut value);
         special::convert::to_storage(row, &mut value)?;
+        // Before admission, as upstream: what the cluster fills in is nobody's who made it.
+        track(self, row, Part::Main, None, &mut value, cx).await;
+        let owned = admission::asks(self, row, cx).then(|| value.pointer("/metadata/managedFields").cloned());
         admission::mutate_create(self, row, namespace, &mut value, cx).await?;
+        if let Some(owned) = owned {
+            owners_sound(&mut value, owned, cx);
+        }
         // Only now, as upstream: what admission refuses is told by the name's base, which stays the same from try to try.
         self.generate_name(&mut value);
         strategy.prepare_create(&mut value, &self.strategy_context(row, cx));
@@ -56,7 +62,6 @@ impl Api {
         self.refuse(row, &name, causes)?;
         strategy.warnings(&value).into_iter().for_each(|warning| cx.warn(warning));
         admission::validate_create(self, row, namespace, &value, cx).await?;
-        track(self, row, Part::Main, None, &mut value, cx).await;
         let charge = Charge { row, namespace: namespace.unwrap_or_default(), new: &value, old: None };
         let charged = self.charge(&charge, Part::Main, cx.dry_run).await?;
         if cx.dry_run {

@@ -11,6 +11,7 @@ mod versions;
 
 pub use delete::Deleted;
 pub use update::Part;
+pub(crate) use update::same_object;
 
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use store::CommitError;
 
 use crate::api::{Api, Context};
 use crate::special;
-use versions::Forms;
+pub(crate) use versions::{Forms, KindVersions};
 
 /// How often a write is tried again when another one came between read and write. Upstream's patch handler does the same.
 pub(crate) const MAX_CONFLICT_RETRIES: usize = 5;
@@ -64,6 +65,26 @@ pub(crate) fn owners_once(value: &mut Value, cx: &Context) {
     }
 }
 
+/// Why `metadata.managedFields` cannot be understood.
+pub(crate) fn managers_fault(object: &Value) -> Option<String> {
+    let managers = object.pointer("/metadata/managedFields").and_then(Value::as_array);
+    managers.into_iter().flatten().find_map(|entry| match (text(entry, "/operation"), text(entry, "/fieldsType")) {
+        ("Apply" | "Update", "FieldsV1") => None,
+        ("Apply" | "Update", other) => Some(format!("unsupported fieldsType: {other}")),
+        (other, _) => Some(format!("unsupported operation: {other}")),
+    })
+}
+
+/// Admission may change who manages what, but not so that nobody understands it (apimachinery's `NewManagedFieldsValidatingAdmissionController`).
+pub(crate) fn owners_sound(object: &mut Value, before: Option<Value>, cx: &Context) {
+    let Some(fault) = managers_fault(object) else { return };
+    match before {
+        Some(owners) => metadata(object).insert("managedFields".into(), owners),
+        None => metadata(object).remove("managedFields"),
+    };
+    cx.warn(format!(".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating admission controller; please fix your requests: {fault}"));
+}
+
 pub(crate) fn metadata(value: &mut Value) -> &mut Map<String, Value> {
     if !value.is_object() {
         *value = Value::Object(Map::new());
@@ -97,6 +118,7 @@ pub(crate) fn written(row: &Resource, part: Part) -> (&'static str, &'static [&'
     match part {
         Part::Main if row.subresource("status").is_some() => ("", &["status"]),
         Part::Main => ("", &[]),
+        Part::Scale => ("scale", &[]),
         Part::Status => ("status", &["spec", "metadata"]),
         Part::Other(name) => (name, &[]),
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use store::{CommitError, Precondition, Write};
 
 use super::versions::Forms;
-use super::{MAX_CONFLICT_RETRIES, has_finalizers, metadata, owners_once, policy, text, track};
+use super::{MAX_CONFLICT_RETRIES, has_finalizers, managers_fault, metadata, owners_once, owners_sound, policy, text, track};
 use crate::admission;
 use crate::admission::quota::Charge;
 use crate::api::{Api, Context};
@@ -17,6 +17,8 @@ use crate::{encode, special};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     Main,
+    /// The wanted number of it only, through its Scale.
+    Scale,
     Status,
     /// Another subresource with rules of its own (`special`): `ephemeralcontainers`, `resize`, `finalize`, `approval`.
     Other(&'static str),
@@ -47,8 +49,18 @@ fn put_back(meta: &mut serde_json::Map<String, Value>, old: &serde_json::Map<Str
     };
 }
 
+/// Nonsense about who manages what is forgotten, not refused.
+fn owners_known(new: &mut Value, old: &Value) {
+    if managers_fault(new).is_some() {
+        match old.pointer("/metadata/managedFields").cloned() {
+            Some(owners) => metadata(new).insert("managedFields".into(), owners),
+            None => metadata(new).remove("managedFields"),
+        };
+    }
+}
+
 /// Whoever names a uid means that object and no other of its name.
-fn same_object(row: &Resource, name: &str, new: &Value, old: &Value) -> Result<(), Status> {
+pub(crate) fn same_object(row: &Resource, name: &str, new: &Value, old: &Value) -> Result<(), Status> {
     let (given, known) = (text(new, "/metadata/uid"), text(old, "/metadata/uid"));
     if !given.is_empty() && given != known {
         // Of a key, upstream's store speaks without the prefix of them all.
@@ -78,7 +90,7 @@ impl Api {
 
     /// As [`Self::change`], for a `change` that looks at other versions of the object: it is called again once what it wanted to know is told.
     #[expect(clippy::too_many_arguments, reason = "the arguments of change and one more")]
-    pub(super) async fn change_asking(&self, row: &Resource, namespace: Option<&str>, name: &str, part: Part, cx: &Context, forms: &Forms, change: impl Fn(&Value) -> Result<Value, Status>) -> Result<Arc<Object>, Status> {
+    pub(crate) async fn change_asking(&self, row: &Resource, namespace: Option<&str>, name: &str, part: Part, cx: &Context, forms: &Forms, change: impl Fn(&Value) -> Result<Value, Status>) -> Result<Arc<Object>, Status> {
         let key = row.key(namespace, name);
         self.fresh().await?;
         for _ in 0..MAX_CONFLICT_RETRIES {
@@ -99,12 +111,20 @@ impl Api {
                 return Err(Status::modified(&row.group, &row.plural, name));
             }
             owners_once(&mut new, cx);
-            if matches!(part, Part::Main | Part::Status) || row.custom.is_some() {
+            if matches!(part, Part::Main | Part::Scale | Part::Status) || row.custom.is_some() {
                 policy(row).default(&mut new);
             }
             special::convert::to_storage(row, &mut new)?;
+            // Before admission and strategy, as upstream: what they change is not the writer's. Parts with rules of their own are known only after those.
+            let early = !matches!(part, Part::Other(_));
+            if early {
+                owners_known(&mut new, &old);
+                track(self, row, part, Some(&old), &mut new, cx).await;
+            }
             let mut reserved = self.settle(row, namespace, name, part, &mut new, &old, cx).await?;
-            track(self, row, part, Some(&old), &mut new, cx).await;
+            if !early {
+                track(self, row, part, Some(&old), &mut new, cx).await;
+            }
             let current = row.custom.is_none() || (as_stored && row.version == row.storage_version);
             if current && new == old {
                 return Ok(shown);
@@ -213,11 +233,7 @@ impl Api {
             if new.pointer("/metadata/deletionGracePeriodSeconds").is_none_or(Value::is_null) {
                 put_back(metadata(new), &old_meta, "deletionGracePeriodSeconds");
             }
-            // Nonsense about who manages what is forgotten, not refused.
-            let managers = new.pointer("/metadata/managedFields").and_then(Value::as_array);
-            if managers.into_iter().flatten().any(|entry| !matches!(text(entry, "/operation"), "Apply" | "Update") || text(entry, "/fieldsType") != "FieldsV1") {
-                put_back(metadata(new), &old_meta, "managedFields");
-            }
+            owners_known(new, old);
             let meta = metadata(new);
             // Conditional or not, from here on the update is of this very revision.
             if let Some(version) = old_meta.get("resourceVersion") {
@@ -229,10 +245,14 @@ impl Api {
         let mut reserved = special::Reserved::none();
         let (subresource, _) = super::written(row, part);
         if subresource != "binding" {
+            let owned = admission::asks(self, row, cx).then(|| new.pointer("/metadata/managedFields").cloned());
             admission::mutate_update(self, row, subresource, namespace, new, old, cx).await?;
+            if let Some(owned) = owned {
+                owners_sound(new, owned, cx);
+            }
         }
         match part {
-            Part::Main => {
+            Part::Main | Part::Scale => {
                 strategy.prepare_update(new, old, &context);
                 reserved = special::before_update(self, row, new, old, cx).await?;
                 causes = validation::object_meta_update(row, new, old, again);

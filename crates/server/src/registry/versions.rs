@@ -69,7 +69,7 @@ impl Forms {
 }
 
 #[derive(Debug)]
-pub(super) struct KindVersions<'a>(pub &'a Resource, pub &'a Forms);
+pub(crate) struct KindVersions<'a>(pub &'a Resource, pub &'a Forms);
 
 impl KindVersions<'_> {
     pub fn any(&self) -> Option<&dyn Versions> {

@@ -127,3 +127,39 @@ async fn everybody_may_ask_what_they_may() {
     assert!(rules["status"]["resourceRules"].to_string().contains("configmaps") && rules["status"]["nonResourceRules"].to_string().contains("/healthz"));
     server.call("POST", CONFIG_MAPS, &jane, config_map("a").to_string()).await.expect(403);
 }
+
+/// Constrained impersonation: as somebody else, but only for what was granted.
+#[tokio::test]
+async fn whoever_acts_as_another_does_what_was_granted() {
+    let server = Server::start().await;
+    server.service_account("default").await;
+    let bearer = token(&server, "default").await;
+    let role = |name: &str, rules: Value| json!({"metadata": {"name": name}, "rules": rules});
+    let grant = |name: &str| json!({"metadata": {"name": name}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}, "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": "default"}]});
+    server
+        .post(&format!("{RBAC}/clusterroles"), role("acts", json!([
+            {"apiGroups": ["authentication.k8s.io"], "resources": ["users"], "resourceNames": ["jane"], "verbs": ["impersonate:user-info"]},
+            {"apiGroups": ["authentication.k8s.io"], "resources": ["groups"], "verbs": ["impersonate:user-info"]},
+            {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["impersonate-on:user-info:list"]}
+        ])))
+        .await
+        .expect(201);
+    server.post(&format!("{RBAC}/clusterrolebindings"), grant("acts")).await.expect(201);
+    server.post(BINDINGS, binding("jane", "view", "jane")).await.expect(201);
+    let ask = async |path: &str, headers: &[(&str, &str)]| server.call("GET", path, &[&[("authorization", bearer.as_str())], headers].concat(), "").await;
+    let jane = ("impersonate-user", "jane");
+    ask(CONFIG_MAPS, &[jane]).await.expect(200);
+    let refused = ask(&format!("{CONFIG_MAPS}/a"), &[jane]).await.expect(403).message();
+    assert_eq!(refused, r#"configmaps "a" is forbidden: User "system:serviceaccount:default:default" cannot impersonate-on:user-info:get resource "configmaps" in API group "" in the namespace "default""#);
+    assert!(ask(CONFIG_MAPS, &[("impersonate-user", "bob")]).await.expect(403).message().contains(r#"cannot impersonate:user-info resource "users""#));
+    ask(CONFIG_MAPS, &[jane, ("impersonate-group", "team")]).await.expect(200);
+    assert!(ask(CONFIG_MAPS, &[jane, ("impersonate-group", "system:masters")]).await.expect(403).message().ends_with("impersonating the system:masters group is not allowed"));
+    ask(CONFIG_MAPS, &[jane, ("impersonate-uid", "7")]).await.expect(403);
+    // Nodes and accounts have modes of their own.
+    ask(CONFIG_MAPS, &[("impersonate-user", "system:node:jane")]).await.expect(403);
+    // Who may do all of it is judged as before; a node is in the group of nodes.
+    let node = server.call("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", &[("impersonate-user", "system:node:a"), ("content-type", "application/json")], "{}").await.expect(201).json();
+    assert_eq!(node["status"]["userInfo"]["groups"], json!(["system:nodes", "system:authenticated"]));
+    let nobody = server.call("GET", CONFIG_MAPS, &[("impersonate-group", "a")], "").await.expect(400);
+    assert_eq!(nobody.message(), r#"requested &user.DefaultInfo{Name:"", UID:"", Groups:[]string{"a"}, Extra:map[string][]string(nil)} without impersonating a user name"#);
+}

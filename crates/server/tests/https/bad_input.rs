@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{CONFIG_MAPS, PODS, Server, config_map};
+use crate::harness::{CONFIG_MAPS, PODS, Server, config_map, pod};
 
 const JSON: &str = "application/json";
 
@@ -181,4 +181,57 @@ async fn only_what_can_be_made_is_accepted() {
     let reply = server.call("GET", CONFIG_MAPS, &[("accept", "application/xml")], "").await.expect(406);
     assert_eq!(reply.reason(), "NotAcceptable");
     server.call("GET", CONFIG_MAPS, &[("accept", "application/xml, application/json")], "").await.expect(200);
+}
+
+/// Nobody gets a token for everything because what they asked for was not understood, and nothing is evicted by what is no eviction.
+#[tokio::test]
+async fn what_is_posted_to_an_object_is_of_its_type() {
+    let server = Server::start().await;
+    server.service_account("default").await;
+    server.post(PODS, pod("p")).await.expect(201);
+    let token = |spec: Value| ("/api/v1/namespaces/default/serviceaccounts/default/token", json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}));
+    let of_pod = |subresource: &'static str, body: Value| (if subresource == "binding" { "/api/v1/namespaces/default/pods/p/binding" } else { "/api/v1/namespaces/default/pods/p/eviction" }, body);
+    for (path, body) in [
+        token(json!({"audiences": "vault"})),
+        token(json!({"audiences": [1]})),
+        token(json!({"expirationSeconds": "600"})),
+        token(json!({"boundObjectRef": "p"})),
+        ("/api/v1/namespaces/default/serviceaccounts/default/token", json!({"apiVersion": "v1", "kind": "Pod", "spec": {}})),
+        of_pod("binding", json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": ["n"]}})),
+        of_pod("binding", json!({"metadata": {"name": "other"}, "target": {"kind": "Node", "name": "n"}})),
+        of_pod("eviction", json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}})),
+        of_pod("eviction", json!({"metadata": {"name": "other"}})),
+        of_pod("eviction", json!({"metadata": {"name": "p", "namespace": "other"}})),
+        of_pod("eviction", json!({"metadata": {"name": "p"}, "deleteOptions": {"gracePeriodSeconds": "x"}})),
+    ] {
+        server.post(path, body).await.expect(400);
+    }
+    let kept = server.get(&format!("{PODS}/p")).await.expect(200).json();
+    assert_eq!((kept["metadata"].get("deletionTimestamp"), kept["spec"].get("nodeName")), (None, None));
+    server.post("/api/v1/namespaces/default/pods/p/eviction", json!({"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": "p"}})).await.expect(201);
+}
+
+/// What says wrongly how to delete deletes nothing.
+#[tokio::test]
+async fn a_deletion_is_taken_at_its_word() {
+    let server = Server::start().await;
+    server.post(CONFIG_MAPS, config_map("kept")).await.expect(201);
+    let one = format!("{CONFIG_MAPS}/kept");
+    for (body, code) in [
+        (json!({"dryRun": "All"}), 400),
+        (json!({"dryRun": ["Some"]}), 422),
+        (json!({"preconditions": {"uid": 5}}), 400),
+        (json!({"preconditions": "x"}), 400),
+        (json!({"gracePeriodSeconds": "x"}), 400),
+        (json!({"propagationPolicy": 5}), 400),
+        (json!({"orphanDependents": "yes"}), 400),
+    ] {
+        for path in [one.as_str(), CONFIG_MAPS] {
+            let reply = server.call("DELETE", path, &[("content-type", "application/json")], body.to_string()).await;
+            assert_eq!(reply.code, code, "{body}");
+        }
+    }
+    server.get(&one).await.expect(200);
+    server.call("DELETE", &one, &[("content-type", "application/json")], r#"{"kind":"DeleteOptions","apiVersion":"apps/v1","dryRun":["All"],"unknown":1}"#).await.expect(200);
+    server.get(&one).await.expect(200);
 }

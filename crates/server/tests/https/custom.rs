@@ -117,6 +117,20 @@ async fn objects_are_judged_pruned_and_selected() {
 }
 
 #[tokio::test]
+async fn a_number_that_is_not_there_can_be_set() {
+    let server = Server::start().await;
+    establish(&server, definition()).await;
+    let one = format!("{CRON_TABS}/a");
+    server.post(CRON_TABS, cron_tab("a")).await.expect(201);
+    // Where there was no number, one may be set; it just cannot be shown before.
+    let unset = server.patch(&one, "json-patch+json", json!([{"op": "remove", "path": "/spec/replicas"}])).await.expect(200).json();
+    assert_eq!(unset["spec"].get("replicas"), None);
+    server.get(&format!("{one}/scale")).await.expect(500);
+    server.patch(&format!("{one}/scale"), "merge-patch+json", json!({"metadata": {"labels": {"a": "b"}}})).await.expect(400);
+    server.patch(&format!("{one}/scale"), "merge-patch+json", json!({"spec": {"replicas": 5}})).await.expect(200);
+}
+
+#[tokio::test]
 async fn objects_change_by_every_way() {
     let server = Server::start().await;
     establish(&server, definition()).await;

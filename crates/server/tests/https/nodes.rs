@@ -53,7 +53,7 @@ async fn an_agent_reads_what_its_pods_need() {
     // The binding of the role has no subjects: rights come from the authorizer alone.
     let binding = server.get("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/system:node").await.expect(200).json();
     assert!(binding.get("subjects").is_none());
-    let stranger = [("impersonate-user", "system:node:a")];
+    let stranger = [("impersonate-user", "system:node:a"), ("impersonate-group", "team")];
     server.call("GET", &format!("{SECRETS}/one"), &stranger, "").await.expect(403);
     let review = json!({"spec": {"namespace": "default"}}).to_string();
     let rules = server.call("POST", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", &A, review).await.expect(201).json();

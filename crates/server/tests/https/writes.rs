@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{CONFIG_MAPS, PODS, Server, config_map, pod};
+use crate::harness::{CONFIG_MAPS, PODS, SERVICES, Server, config_map, pod};
 
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 
@@ -52,6 +52,64 @@ async fn every_kind_of_patch_reaches_every_part() {
     }
     let negative = server.patch(&format!("{DEPLOYMENTS}/d/scale"), "merge-patch+json", json!({"spec": {"replicas": -1}})).await.expect(422);
     assert!(negative.message().contains("spec.replicas: Invalid value: -1: must be greater than or equal to 0"));
+}
+
+/// What admission and the strategy fill in is not the writer's: who comes later may say something else of it.
+#[tokio::test]
+async fn nobody_owns_what_the_cluster_filled_in() {
+    let server = Server::start().await;
+    server.service_account("default").await;
+    let owned = |object: &Value| object["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let service = server.post(SERVICES, json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}})).await.expect(201).json();
+    assert!(service["spec"]["clusterIP"].is_string());
+    assert_eq!(owned(&service), ["f:internalTrafficPolicy", "f:ports", "f:sessionAffinity", "f:type"]);
+    let made = server.post(PODS, pod("p")).await.expect(201).json();
+    assert!(made["spec"]["tolerations"].is_array());
+    let owned = owned(&made);
+    assert!(owned.contains(&"f:containers".to_owned()) && !owned.contains(&"f:tolerations".to_owned()) && !owned.contains(&"f:serviceAccountName".to_owned()), "{owned:?}");
+}
+
+/// What is no Scale, or another object's, scales nothing: least of all to zero.
+#[tokio::test]
+async fn a_scale_is_taken_as_what_it_is() {
+    let server = Server::start().await;
+    let made = server.post(DEPLOYMENTS, deployment("d")).await.expect(201).json();
+    let scale = format!("{DEPLOYMENTS}/d/scale");
+    let body = |metadata: Value, spec: Value| json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": metadata, "spec": spec});
+    for (wrong, code) in [
+        (body(json!({"name": "d"}), json!({"replicas": "3"})), 400),
+        (body(json!({"name": "d"}), json!({"replicas": 3.7})), 400),
+        (body(json!({"name": "other"}), json!({"replicas": 3})), 400),
+        (body(json!({"name": "d", "namespace": "other"}), json!({"replicas": 3})), 400),
+        (body(json!({"name": "d", "uid": "another"}), json!({"replicas": 3})), 409),
+        (json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {"replicas": 3}}), 400),
+    ] {
+        server.put(&scale, wrong.clone()).await.expect(code);
+    }
+    server.put(&format!("{scale}?fieldValidation=Strict"), body(json!({"name": "d"}), json!({"replicas": 3, "relpicas": 4}))).await.expect(400);
+    server.patch(&scale, "merge-patch+json", json!({"spec": {"replicas": "3"}})).await.expect(422);
+    assert_eq!(server.get(&scale).await.expect(200).json()["spec"], made["spec"].as_object().map(|spec| json!({"replicas": spec["replicas"]})).unwrap());
+    server.put(&scale, body(json!({"name": "d", "uid": made["metadata"]["uid"]}), json!({"replicas": 3}))).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_scale_that_is_applied_owns_the_number() {
+    let server = Server::start().await;
+    server.post(DEPLOYMENTS, deployment("d")).await.expect(201);
+    let scale = format!("{DEPLOYMENTS}/d/scale");
+    let config = |replicas: u32| json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "d"}, "spec": {"replicas": replicas}});
+    let apply = async |manager: &str, replicas: u32| server.patch(&format!("{scale}?fieldManager={manager}"), "apply-patch+yaml", config(replicas)).await;
+    server.patch(&format!("{scale}?fieldManager=one&force=true"), "apply-patch+yaml", config(4)).await.expect(200);
+    let refused = apply("two", 5).await.expect(409);
+    assert_eq!(refused.message(), "Apply failed with 1 conflict: conflict with \"one\" with subresource \"scale\": .spec.replicas");
+    apply("two", 4).await.expect(200);
+    server.patch(&format!("{scale}?fieldManager=two&force=true"), "apply-patch+yaml", config(6)).await.expect(200);
+    let owners = server.get(&format!("{DEPLOYMENTS}/d")).await.expect(200).json()["metadata"]["managedFields"].clone();
+    let owning: Vec<(&str, &str, &str)> = owners.as_array().unwrap().iter().filter(|entry| entry.pointer("/fieldsV1/f:spec/f:replicas").is_some()).map(|entry| (entry["manager"].as_str().unwrap(), entry["operation"].as_str().unwrap(), entry["subresource"].as_str().unwrap())).collect();
+    assert_eq!(owning, [("two", "Apply", "scale")]);
+    server.patch(&format!("{scale}?fieldManager=three"), "merge-patch+json", json!({"spec": {"replicas": 7}})).await.expect(200);
+    assert_eq!(apply("two", 5).await.expect(409).message(), "Apply failed with 1 conflict: conflict with \"three\" with subresource \"scale\" using autoscaling/v1: .spec.replicas");
+    server.patch(&format!("{scale}?fieldManager=two"), "apply-patch+yaml", json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}})).await.expect(400);
 }
 
 #[tokio::test]
