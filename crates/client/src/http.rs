@@ -158,9 +158,6 @@ impl HttpClient {
         } else if let Some((user, password)) = &config.basic {
             common.insert(AUTHORIZATION, header(&format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"))))?);
         }
-        if config.impersonate.is_none() && (config.impersonate_uid.is_some() || !config.impersonate_groups.is_empty() || !config.impersonate_extra.is_empty()) {
-            return Err(HttpError::Config("requesting uid, groups or user-extra without impersonating a user".to_owned()));
-        }
         if let Some(user) = &config.impersonate {
             common.insert("impersonate-user", header(user)?);
             for group in &config.impersonate_groups {

@@ -31,8 +31,10 @@ pub enum ConfigError {
     Unreadable { what: &'static str, path: String, owner: String, cause: String },
     #[error("invalid {what}: {cause}")]
     Invalid { what: &'static str, cause: String },
-    #[error("invalid configuration: {0}")]
+    #[error("{0}")]
     ExecPlugin(String),
+    #[error("requesting uid, groups or user-extra for {0} without impersonating a user")]
+    Impersonation(String),
     #[error("cannot write {path}: {cause}")]
     Write { path: String, cause: String },
 }
@@ -347,6 +349,9 @@ impl Kubeconfig {
             },
             exec: None,
         };
+        if config.impersonate.is_none() && (config.impersonate_uid.is_some() || !config.impersonate_groups.is_empty() || !config.impersonate_extra.is_empty()) {
+            return Err(ConfigError::Impersonation(user_name));
+        }
         // Who has said already who they are is believed.
         if let Some((exec, plugin)) = plugin.filter(|_| config.token.is_none() && config.basic.is_none() && config.client_identity.is_none()) {
             let plugin = ExecPlugin { stdin_is_taken: overrides.stdin_is_taken, policy: overrides.plugin_policy.clone(), ..plugin };
@@ -394,7 +399,7 @@ fn absolute(entry: &mut Value, folder: &Path) {
     // A program by its bare name is found in PATH, by a path from where the file is.
     if let Some(Value::String(command)) = entry.pointer_mut("/user/exec/command") {
         if command.contains('/') && !command.starts_with('/') {
-            *command = folder.join(&*command).display().to_string();
+            *command = folder.join(&*command).components().collect::<PathBuf>().display().to_string();
         }
     }
 }

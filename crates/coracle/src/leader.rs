@@ -177,8 +177,10 @@ impl Election {
         }
         let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
         let since = seen.as_ref().map_or_else(Instant::now, |seen| seen.at);
-        if !holder.is_empty() && holder != self.identity && since + self.times.lease > Instant::now() {
-            return Ok(Some(since + self.times.lease));
+        // The holder says for how long: its flags may be other ones than ours.
+        let lasts = lease.spec.as_ref().and_then(|spec| u64::try_from(spec.lease_duration_seconds?).ok()).map_or(self.times.lease, Duration::from_secs);
+        if !holder.is_empty() && holder != self.identity && since + lasts > Instant::now() {
+            return Ok(Some(since + lasts));
         }
         self.take(&lease).await.map(|()| None)
     }

@@ -145,7 +145,11 @@ pub fn applied(arguments: Vec<String>) -> Result<Vec<String>> {
         return Ok(arguments);
     }
     // Set once: there is one command line a process.
-    let _ = PLUGIN_POLICY.set(policy(&preference).map_err(Error::Message)?);
+    let policy = policy(&preference).map_err(|wrong| {
+        complain(format!("error occurred while applying preferences {wrong}"));
+        Error::Silent(1)
+    })?;
+    let _ = PLUGIN_POLICY.set(policy);
     let typed = arguments.clone();
     let arguments = with_alias(arguments, &preference);
     // An alias has options of its own; the defaults are of commands that are typed.

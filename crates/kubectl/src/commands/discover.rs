@@ -66,13 +66,13 @@ async fn api_resources(session: &Session, args: &Args) -> Result<()> {
     let mut out = String::new();
     match format {
         "name" => resources.iter().for_each(|resource| out.push_str(&format!("{}\n", resource.qualified()))),
-        "json" | "yaml" => {
+        "json" | "yaml" | "kyaml" => {
             let items: Vec<Value> = resources
                 .iter()
                 .map(|resource| json!({"name": resource.plural, "singularName": resource.singular, "namespaced": resource.namespaced, "group": resource.group, "version": resource.version, "kind": resource.kind, "verbs": resource.verbs, "shortNames": resource.short_names, "categories": resource.categories}))
                 .collect();
             let document = json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "", "resources": items});
-            out = if format == "json" { printers::json(&document) + "\n" } else { yaml::emit(&document) };
+            out = printers::document(format, &document)?;
         }
         "" | "wide" => {
             let mut rows = String::new();
