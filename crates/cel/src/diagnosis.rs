@@ -277,7 +277,8 @@ impl Walk<'_> {
     fn no_alternative(&self, from: usize, to: usize) -> String {
         let text = self.text(from, to);
         // cel-go keeps the words of an older grammar for these.
-        match text.strip_prefix('.') {
+        let mut word = text.chars();
+        match word.next().map(|_| word.as_str()) {
             Some(word @ ("true" | "false" | "null")) => format!("mismatched input '{word}' expecting IDENTIFIER"),
             _ => format!("no viable alternative at input '{text}'"),
         }
@@ -347,6 +348,7 @@ mod tests {
             ("%", vec![any("0 mismatched input '%'"), any("1 mismatched input '<EOF>'")]),
             ("a.in", vec!["2 no viable alternative at input '.in'".to_owned(), any("4 mismatched input '<EOF>'")]),
             ("a.true", vec!["2 mismatched input 'true' expecting IDENTIFIER".to_owned()]),
+            ("!-true", vec!["2 mismatched input 'true' expecting IDENTIFIER".to_owned()]),
             ("a.?", vec!["3 mismatched input '<EOF>' expecting {IDENTIFIER, ESC_IDENTIFIER}".to_owned()]),
             ("i == 1 /* c */", vec![any("8 extraneous input '*'"), any("13 mismatched input '/'"), any("14 mismatched input '<EOF>'")]),
             ("1 + 2", vec![]),

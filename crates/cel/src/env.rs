@@ -23,7 +23,7 @@ pub struct Env {
 }
 
 /// Type names with dots; variables add theirs.
-const QUALIFIED_ROOTS: [&str; 3] = ["google", "kubernetes", "net"];
+const QUALIFIED_ROOTS: [&str; 2] = ["google", "net"];
 
 impl Env {
     pub fn new() -> Self {
@@ -97,6 +97,11 @@ impl Env {
     pub(crate) fn read_cost(&self, name: &str) -> u64 {
         let member = name.split_once('.').is_some_and(|(set, _)| self.is_set(set));
         if member { 2 * SELECT_AND_IDENT } else { SELECT_AND_IDENT }
+    }
+
+    /// Is this DRA's?
+    pub(crate) fn has_bind(&self) -> bool {
+        self.bind
     }
 
     pub(crate) fn has_patches(&self) -> bool {

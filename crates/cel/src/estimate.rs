@@ -97,7 +97,8 @@ impl Estimator<'_> {
     fn step(&self, place: &Place, name: &str) -> Place {
         match place {
             Place::None => Place::At(self.root.clone()),
-            Place::At(decl) => Place::At(decl.as_ref().and_then(|decl| decl.step(name)).cloned()),
+            // DRA's estimator knows the values of maps by selections too.
+            Place::At(decl) => Place::At(decl.as_ref().and_then(|decl| decl.step(name).or_else(|| self.env.has_bind().then(|| decl.step("@values")).flatten())).cloned()),
         }
     }
 

@@ -1,6 +1,7 @@
-//! The declared types of admission's variables. Upstream: `BuildRequestType` and `BuildNamespaceType` of the admission CEL plugin.
+//! The declared types of admission's variables, and of DRA's device. Upstream: `BuildRequestType` and `BuildNamespaceType` of the admission CEL plugin.
 
 use crate::decl::DeclType;
+use crate::types::Type;
 
 fn strings() -> DeclType {
     DeclType::list(DeclType::string(), None)
@@ -64,4 +65,24 @@ pub fn namespace_type() -> DeclType {
         "kubernetes.Namespace",
         [("metadata", metadata), ("spec", DeclType::object("kubernetes.NamespaceSpec", [("finalizers", strings())])), ("status", status)],
     )
+}
+
+// What a device may have at most (resource.k8s.io/v1).
+const DOMAIN_LENGTH: u64 = 63;
+const ID_LENGTH: u64 = 32;
+const DRIVER_LENGTH: u64 = 63;
+const ATTRIBUTES: u64 = 32;
+const ATTRIBUTE_VALUE_LENGTH: u64 = 64;
+
+/// A device as the selectors of DRA see it (k8s.io/dynamic-resource-allocation/cel).
+pub fn device_type() -> DeclType {
+    let string = |most| DeclType::string().with_max_elements(most);
+    let of_domain = |value: DeclType| DeclType::map(string(DOMAIN_LENGTH), DeclType::map(string(ID_LENGTH), value, Some(ATTRIBUTES)), Some(ATTRIBUTES));
+    let fields = [
+        ("driver", string(DRIVER_LENGTH)),
+        ("attributes", of_domain(DeclType::dyn_().with_max_elements(ATTRIBUTE_VALUE_LENGTH))),
+        ("capacity", of_domain(DeclType::of(Type::QUANTITY))),
+        ("allowMultipleAllocations", DeclType::bool().with_max_elements(1)),
+    ];
+    DeclType::object("kubernetes.DRADevice", fields)
 }

@@ -29,3 +29,5 @@ pub fn exceeds_budget(cost_name: &str, cost: u64, limit: u64) -> String {
 pub const MAX_REQUEST_SIZE_BYTES: u64 = 3 * 1024 * 1024;
 /// The longest text that a messageExpression may give.
 pub const MAX_MESSAGE_EXPRESSION_BYTES: usize = 5 * 1024;
+/// The worst estimate of a DRA selector.
+pub const DEVICE_SELECTOR_COST_LIMIT: u64 = 1_000_000;

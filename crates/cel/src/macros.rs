@@ -33,7 +33,7 @@ pub fn receiver(parser: &mut Parser, offset: u32, name: String, target: Expr, ar
         ("map" | "filter", 2) | ("map", 3) => (List, 1),
         ("all", 3) => (All, 2),
         ("exists", 3) => (Exists, 2),
-        ("existsOne", 3) => (ExistsOne, 2),
+        ("exists_one" | "existsOne", 3) => (ExistsOne, 2),
         ("transformList", 3 | 4) => (List, 2),
         ("transformMap", 3 | 4) => (Map, 2),
         ("transformMapEntry", 3 | 4) => (MapEntry, 2),

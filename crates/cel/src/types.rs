@@ -249,6 +249,8 @@ impl Type {
             "optional_type" => Type::optional(Type::Dyn),
             "google.protobuf.Timestamp" => Type::Timestamp,
             "google.protobuf.Duration" => Type::Duration,
+            // Of the libraries' types only those of addresses have names that can be written.
+            _ if !name.starts_with("net.") => return None,
             _ => return Opaque::ALL.into_iter().find(|opaque| opaque.name() == name).map(Type::Opaque),
         })
     }

@@ -4,7 +4,7 @@
 mod common;
 
 use cel::limits::{STATIC_ESTIMATED_COST_LIMIT, exceeds_budget};
-use cel::{Activation, Budget, Value};
+use cel::{Activation, Budget, Env, Value};
 use common::of_schema;
 use serde_json::{Value as Json, json};
 
@@ -138,5 +138,44 @@ fn too_high_an_estimate_is_told_by_how_much() {
     for (cost, factor) in [(10_000_001, "1.000000x"), (25_000_000, "2.5x"), (2_000_000_000, "more than 100x")] {
         let message = exceeds_budget("estimated rule cost", cost, STATIC_ESTIMATED_COST_LIMIT);
         assert!(message.starts_with(&format!("estimated rule cost exceeds budget by factor of {factor} (try simplifying the rule")), "{message}");
+    }
+}
+
+/// What a kube-apiserver 1.36 takes of a DRA selector, and what it finds too complex.
+#[test]
+fn device_selectors_have_a_limit() {
+    let env = Env::new().with_bind().variable("device", cel::kubernetes::device_type());
+    let fits = |expression: &str| env.compile(expression).unwrap_or_else(|why| panic!("{expression}: {why}")).cost_estimate().max <= cel::limits::DEVICE_SELECTOR_COST_LIMIT;
+    for expression in [
+        "device.attributes['gpu.nvidia.com'].type == 'gpu' && device.capacity['gpu.nvidia.com'].memory.compareTo(quantity('40Gi')) >= 0",
+        "device.attributes['a'].x.lowerAscii().matches('^.*a100.*$')",
+        "device.attributes['a'].ver.isGreaterThan(semver('1.0.0'))",
+        "cel.bind(dra, device.attributes['dra.example.com'], dra.someBool && dra.anotherBool)",
+        "device.attributes.exists(d, device.attributes[d].exists(k, k == 'b'))",
+        "device.attributes.all(d, device.attributes[d].all(k, k.matches('a+')))",
+        "device.attributes.all(d, device.attributes[d].all(k, device.attributes[d][k] == 'x'))",
+        "device.attributes.all(d, device.capacity.all(c, c.matches(d)))",
+        "device.attributes.all(k, device.attributes.all(l, device.attributes.all(m, k == l)))",
+        "device.attributes['a'].l.split(',').size() > 1",
+        "device.attributes['a'].l.contains('b')",
+        "device.attributes['a'].l + 'x' == 'yx'",
+        "device.driver.matches('a') && device.driver.startsWith('b')",
+        "device.driver.split('.').size() == 3",
+        "device.capacity['a'].exists(k, device.capacity['a'][k].isGreaterThan(quantity('1Gi')))",
+        "device.attributes['a'].x.replace('a','b') == 'c'",
+        "'%s-%s'.format([device.driver, 'b']) == 'a-b'",
+        "device.attributes[?'a'].x.orValue('b') == 'c'",
+        "device.attributes['a'].x.find('a') == 'b'",
+        "device.attributes['a'].x.findAll('a').size() > 1",
+    ] {
+        assert!(fits(expression), "{expression}");
+    }
+    for expression in [
+        "device.attributes.all(k, device.attributes.all(l, device.attributes.all(m, device.attributes.all(n, k == l))))",
+        "device.driver.split('.').all(x, x.matches('a'))",
+        "['a'].join(',') == 'a'",
+        "[device.driver, 'b'].join('.') == 'x'",
+    ] {
+        assert!(!fits(expression), "{expression}");
     }
 }

@@ -4,7 +4,8 @@
 
 use ::api::validation::{Errors, Path};
 use ::api::{Cause, Resource};
-use cel::{DeclType, Env, Type};
+use cel::Env;
+use cel::limits::DEVICE_SELECTOR_COST_LIMIT;
 use serde_json::Value;
 
 use super::expressions::{Has, compile, environment};
@@ -36,21 +37,9 @@ pub fn expressions(row: &Resource, new: &Value, old: Option<&Value>) -> Vec<Caus
     faults.errors.into_causes()
 }
 
-/// A device as selectors see it (k8s.io/dynamic-resource-allocation/cel).
-fn device() -> Env {
-    let of_domain = |value: DeclType| DeclType::map(DeclType::string(), DeclType::map(DeclType::string(), value, None), None);
-    let fields = [
-        ("driver", DeclType::string()),
-        ("attributes", of_domain(DeclType::dyn_())),
-        ("capacity", of_domain(DeclType::of(Type::QUANTITY))),
-        ("allowMultipleAllocations", DeclType::bool()),
-    ];
-    Env::new().with_bind().variable("device", DeclType::object("kubernetes.DRADevice", fields))
-}
-
 /// Which devices are meant: a claim cannot change, so what is stored has been judged.
 fn devices(faults: &mut Faults<'_>, plural: &str) {
-    let env = device();
+    let env = Env::new().with_bind().variable("device", cel::kubernetes::device_type());
     let spec = match plural {
         "deviceclasses" => return (0..faults.count("/spec/selectors")).for_each(|at| faults.selector(&env, &format!("/spec/selectors/{at}/cel/expression"))),
         "resourceclaims" if faults.old.is_some() => return,
@@ -76,7 +65,9 @@ fn policy(faults: &mut Faults<'_>, mutating: bool) {
     let all = environment(Has { params, authorizer: true });
     faults.list(&all, "/spec/matchConditions", "expression", &["bool"]);
     let mut env = widen(all);
-    env.declare_set("variables");
+    if faults.count("/spec/variables") > 0 {
+        env.declare_set("variables");
+    }
     // One after the other: each may use those before it.
     let count = faults.count("/spec/variables");
     for index in 0..count {
@@ -88,7 +79,7 @@ fn policy(faults: &mut Faults<'_>, mutating: bool) {
     let (plain, _) = with_variables(widen(environment(Has { params, authorizer: false })), faults.new);
     faults.list(&env, "/spec/validations", "expression", &["bool"]);
     faults.list(&plain, "/spec/validations", "messageExpression", &["string"]);
-    faults.list(&plain, "/spec/auditAnnotations", "valueExpression", &["string", "null_type"]);
+    faults.list(&env, "/spec/auditAnnotations", "valueExpression", &["string", "null_type"]);
     for index in 0..faults.count("/spec/mutations") {
         faults.one(&env, &format!("/spec/mutations/{index}/applyConfiguration/expression"), &["Object"]);
         faults.one(&env, &format!("/spec/mutations/{index}/jsonPatch/expression"), &["list(JSONPatch)"]);
@@ -125,6 +116,7 @@ impl Faults<'_> {
             return self.errors.too_long(&path, SELECTOR_MAX);
         }
         let why = match compile(env, expression, &[]) {
+            Ok(program) if program.cost_estimate().max > DEVICE_SELECTOR_COST_LIMIT => return self.errors.forbidden(&path, "too complex, exceeds cost limit"),
             Ok(program) => match program.output_type().to_string() {
                 // An attribute may be a bool; only its evaluation tells.
                 known if known == "bool" || known == "dyn" => return,

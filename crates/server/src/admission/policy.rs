@@ -58,9 +58,12 @@ impl Binding {
 
 /// The names `variables.x` of a policy's variables, with the environment in which later expressions may use them.
 pub fn with_variables(mut env: Env, policy: &Value) -> (Env, Vec<(String, Expression)>) {
-    env.declare_set("variables");
     let mut variables = Vec::new();
     for variable in array(policy, "/spec/variables") {
+        if variables.is_empty() {
+            // Where there are none, their name means nothing.
+            env.declare_set("variables");
+        }
         let expression = Expression::compile(&env, text(variable, "/expression"), &[]);
         let name = format!("variables.{}", text(variable, "/name"));
         let decl = expression.program.as_ref().map_or_else(|_| DeclType::dyn_(), |program| DeclType::of(program.output_type().clone()));

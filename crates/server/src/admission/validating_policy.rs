@@ -59,7 +59,7 @@ pub fn compile(policy: &Value, env: &Env, plain: &Env) -> Checks {
         message_expression: Some(text(validation, "/messageExpression")).filter(|text| !text.is_empty()).map(|text| Expression::compile(plain, text, &["string"])),
         reason: reason(text(validation, "/reason")),
     };
-    let annotation = |annotation: &Value| (text(annotation, "/key").to_owned(), Expression::compile(plain, text(annotation, "/valueExpression"), &["string", "null_type"]));
+    let annotation = |annotation: &Value| (text(annotation, "/key").to_owned(), Expression::compile(env, text(annotation, "/valueExpression"), &["string", "null_type"]));
     Checks { validations: list("/spec/validations").map(validation).collect(), annotations: list("/spec/auditAnnotations").map(annotation).collect() }
 }
 
