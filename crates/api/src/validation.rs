@@ -222,6 +222,11 @@ impl Errors {
         self.push("FieldValueForbidden", path, "Forbidden".to_owned(), detail);
     }
 
+    /// Not the value's fault, as upstream sees it.
+    pub fn internal(&mut self, path: &Path, detail: &str) {
+        self.push("InternalError", path, "Internal error".to_owned(), detail);
+    }
+
     pub fn duplicate(&mut self, path: &Path, value: &(impl Shown + ?Sized)) {
         self.push("FieldValueDuplicate", path, format!("Duplicate value: {}", value.shown()), "");
     }

@@ -20,7 +20,7 @@ pub struct CompileErrors {
 impl std::error::Error for CompileErrors {}
 
 /// How a remark begins that upstream makes only when it builds the program.
-pub(crate) const INSTANTIATION_FAILED: &str = "program instantiation failed: ";
+pub const INSTANTIATION_FAILED: &str = "program instantiation failed: ";
 
 /// cel-go shows at most this many and counts the rest.
 const SHOWN_ISSUES: usize = 100;

@@ -41,7 +41,7 @@ pub use containers::{Built, List, Map, Object};
 pub use cost::CostEstimate;
 pub use decl::DeclType;
 pub use env::Env;
-pub use error::{CompileErrors, EvalError, Issue};
+pub use error::{CompileErrors, EvalError, INSTANTIATION_FAILED, Issue};
 pub use library::authorizer::{AuthorizationRequest, AuthorizationResult, Authorizer, ResourceAttributes, UserInfo};
 pub use program::{Activation, Budget, Program};
 pub use types::{Fields, ObjectField, ObjectType, Opaque, Type};

@@ -262,9 +262,12 @@ impl Planner<'_> {
         // `duration('1h')` is worked out once.
         if CONVERSIONS.contains(&function)
             && let ([Node::Constant(arg)], [only]) = (&args[..], &overloads[..])
-            && let Ok(value) = (only.body)(std::slice::from_ref(arg))
         {
-            return Node::Constant(value);
+            match (only.body)(std::slice::from_ref(arg)) {
+                Ok(value) => return Node::Constant(value),
+                // It could only ever fail: upstream does not make the program.
+                Err(error) => self.errors.push((None, format!("{INSTANTIATION_FAILED}{error}"))),
+            }
         }
         Node::Call { overloads, args, charge }
     }

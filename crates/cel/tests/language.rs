@@ -262,3 +262,30 @@ fn output_types_and_references() {
     assert!(program.references("oldSelf") && program.references("self") && !program.references("other"));
     assert!(!env.compile("self.size() > 1").unwrap().references("oldSelf"));
 }
+
+/// Upstream works constants out when it makes the program, and does not make it then.
+#[test]
+fn conversions_that_can_only_fail_are_refused() {
+    for (expression, wanted) in [
+        ("double('x') == 1.0", "program instantiation failed: type conversion error from 'string' to 'double'"),
+        ("int('a') == 1", "program instantiation failed: type conversion error from 'string' to 'int'"),
+        ("uint(-1) == 1u", "program instantiation failed: unsigned integer overflow"),
+    ] {
+        let told = Env::new().compile(expression).map(|_| ()).map_err(|errors| errors.detail());
+        assert_eq!(told, Err(wanted.to_owned()), "{expression}");
+    }
+}
+
+/// What the lexer cannot read, and what comes after.
+#[test]
+fn half_signs_and_open_strings() {
+    for (expression, wanted) in [
+        ("1 = 1", "ERROR: <input>:1:3: Syntax error: token recognition error at: '= '\n | 1 = 1\n | ..^\nERROR: <input>:1:5: Syntax error: extraneous input '1' expecting <EOF>\n | 1 = 1\n | ....^"),
+        ("1 === 1", "ERROR: <input>:1:5: Syntax error: token recognition error at: '= '\n | 1 === 1\n | ....^"),
+        ("r'abc", "ERROR: <input>:1:2: Syntax error: token recognition error at: ''abc'\n | r'abc\n | .^"),
+        ("\"a\\qb", "ERROR: <input>:1:1: Syntax error: token recognition error at: '\"a\\q'\n | \"a\\qb\n | ^"),
+    ] {
+        let told = Env::new().compile(expression).map(|_| ()).map_err(|errors| errors.to_string());
+        assert_eq!(told, Err(wanted.to_owned()), "{expression}");
+    }
+}

@@ -64,7 +64,7 @@ impl Expression {
 
 /// Of any of the types `wanted`, as CEL prints them; any at all when none is named.
 pub fn compile(env: &Env, text: &str, wanted: &[&str]) -> Result<Program, String> {
-    let program = env.compile(text).map_err(|errors| format!("compilation failed: {errors}"))?;
+    let program = env.compile(text).map_err(|errors| errors.detail())?;
     let output = program.output_type().to_string();
     if wanted.is_empty() || wanted.contains(&&*output) {
         return Ok(program);

@@ -4,8 +4,8 @@
 
 use ::api::validation::{Errors, Path};
 use ::api::{Cause, Resource};
-use cel::Env;
 use cel::limits::DEVICE_SELECTOR_COST_LIMIT;
+use cel::{Env, INSTANTIATION_FAILED};
 use serde_json::Value;
 
 use super::expressions::{Has, compile, environment};
@@ -124,7 +124,15 @@ impl Faults<'_> {
             },
             Err(why) => why,
         };
-        self.errors.invalid(&path, expression, &why);
+        self.refuse(&path, expression, &why);
+    }
+
+    fn refuse(&mut self, path: &Path<'_>, expression: &str, why: &str) {
+        if why.starts_with(INSTANTIATION_FAILED) {
+            self.errors.internal(path, why);
+        } else {
+            self.errors.invalid(path, expression, why);
+        }
     }
 
     fn one(&mut self, env: &Env, pointer: &str, wanted: &[&str]) {
@@ -134,7 +142,7 @@ impl Faults<'_> {
         }
         if let Err(why) = compile(env, expression, wanted) {
             let field = shown(pointer);
-            self.errors.invalid(&Path::Root(&field), expression, &why);
+            self.refuse(&Path::Root(&field), expression, &why);
         }
     }
 }
