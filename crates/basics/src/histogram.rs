@@ -6,6 +6,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The sum is kept in billionths.
 const SCALE: f64 = 1e9;
 
+/// client_golang's `DefBuckets`.
+pub const DEFAULT: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// client_golang's `ExponentialBuckets`: rounded as it rounds.
+pub const fn exponential<const COUNT: usize>(first: f64, factor: f64) -> [f64; COUNT] {
+    let (mut bounds, mut bound, mut at) = ([0.0; COUNT], first, 0);
+    while at < COUNT {
+        bounds[at] = bound;
+        bound *= factor;
+        at += 1;
+    }
+    bounds
+}
+
 pub struct Histogram {
     bounds: &'static [f64],
     /// One more than bounds: what lies above them all.
@@ -74,6 +88,8 @@ mod tests {
         for (number, text) in [(0.0, "0"), (0.005, "0.005"), (0.0001, "0.0001"), (0.00001, "1e-05"), (604_800.0, "604800"), (1e6, "1e+06"), (2_592_000.0, "2.592e+06"), (1e9, "1e+09"), (60.0, "60")] {
             assert_eq!(shown(number), text);
         }
+        let bounds = exponential::<10>(10e-9, 10.0).map(shown);
+        assert_eq!(bounds, ["1e-08", "1e-07", "1e-06", "9.999999999999999e-06", "9.999999999999999e-05", "0.001", "0.01", "0.1", "1", "10"]);
     }
 
     #[test]

@@ -7,3 +7,4 @@ pub mod listen;
 pub mod metrics;
 pub mod process;
 pub mod tasks;
+pub mod version;

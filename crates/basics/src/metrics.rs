@@ -139,6 +139,16 @@ pub fn single(out: &mut String, name: &str, kind: &str, help: &str, value: impl 
     line(out, name, "", value);
 }
 
+/// `/metrics/slis` of a component that is well for as long as it answers.
+pub fn indicators() -> String {
+    let mut out = String::new();
+    head(&mut out, "kubernetes_healthcheck", "gauge", "[STABLE] This metric records the result of a single healthcheck.");
+    for kind in ["healthz", "livez", "readyz"] {
+        line(&mut out, "kubernetes_healthcheck", &format!("name=\"ping\",type=\"{kind}\""), 1);
+    }
+    out
+}
+
 /// What a family is called.
 struct Name {
     name: &'static str,

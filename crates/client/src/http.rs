@@ -140,6 +140,11 @@ enum Sender {
 }
 
 impl HttpClient {
+    /// Where it asks: `192.0.2.1:6443`.
+    pub fn host(&self) -> String {
+        format!("{}:{}", self.inner.host, self.inner.port)
+    }
+
     pub fn new(config: &Config, user_agent: &str) -> Result<Self, HttpError> {
         Self::at(config, user_agent, Arc::new(SystemClock))
     }

@@ -10,6 +10,8 @@ pub mod exec_credential;
 mod informer;
 pub mod http;
 pub mod kubeconfig;
+mod measured;
+mod measuring;
 mod queue;
 pub mod remote;
 mod rotating;
@@ -27,6 +29,8 @@ pub use changes::Changes;
 pub use api::reference;
 pub use events::{EventType, Recorder};
 pub use informer::{Builder, Informer, Jitter, seeded_jitter};
+pub use measured::Measured;
+pub use measuring::Measuring;
 pub use queue::{Item, Queue};
 pub use transport::{
     Body, BoxFuture, DeleteOptions, EventStream, ListOptions, ObjectList, PatchKind, Preconditions, Propagation, Target, Transport, WatchEvent, WatchOptions, WriteOptions,

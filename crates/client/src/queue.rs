@@ -13,14 +13,17 @@
 //! ```
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::hash::Hash;
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use crate::measured::{Looked, Measured, QueueMeasured, QueueState};
 
 /// The first delay of a key that failed; each further failure doubles it.
 pub const RETRY_BASE: Duration = Duration::from_millis(5);
@@ -56,15 +59,17 @@ impl<K> Ord for Waiting<K> {
 
 struct State<K> {
     ready: VecDeque<K>,
-    /// Everything in `ready`, and what must come again after the present holder is done.
-    dirty: HashSet<K>,
-    in_flight: HashSet<K>,
+    /// Everything in `ready`, and what must come again after the present holder is done; since when.
+    dirty: HashMap<K, Instant>,
+    /// Since when.
+    in_flight: HashMap<K, Instant>,
     waiting: BinaryHeap<Reverse<Waiting<K>>>,
     /// The one moment that counts for a key that waits; heap entries with another are stale.
     due: HashMap<K, Instant>,
     failures: HashMap<K, u32>,
     sequence: u64,
     shut_down: bool,
+    measured: Option<Arc<QueueMeasured>>,
 }
 
 struct Shared<K> {
@@ -92,26 +97,32 @@ impl<K: Key> Queue<K> {
         Self(Arc::new(Shared {
             state: Mutex::new(State {
                 ready: VecDeque::new(),
-                dirty: HashSet::new(),
-                in_flight: HashSet::new(),
+                dirty: HashMap::new(),
+                in_flight: HashMap::new(),
                 waiting: BinaryHeap::new(),
                 due: HashMap::new(),
                 failures: HashMap::new(),
                 sequence: 0,
                 shut_down: false,
+                measured: None,
             }),
             wake: Notify::new(),
         }))
     }
 
+    /// From now on it is one of those that a component tells of, by upstream's name of it.
+    pub fn measure(&self, name: &'static str, by: &Measured) {
+        let shared: Arc<dyn Looked> = self.0.clone();
+        let measured = by.queue(name, Arc::downgrade(&shared));
+        let mut state = self.0.state.lock();
+        measured.adds.fetch_add(state.dirty.len() as u64, Ordering::Relaxed);
+        state.measured = Some(measured);
+    }
+
     /// Now.
     pub fn add(&self, key: K) {
         let mut state = self.0.state.lock();
-        if state.shut_down || !state.dirty.insert(key.clone()) {
-            return;
-        }
-        if !state.in_flight.contains(&key) {
-            state.ready.push_back(key);
+        if !state.shut_down && state.mark(key) {
             drop(state);
             self.0.wake.notify_one();
         }
@@ -124,7 +135,13 @@ impl<K: Key> Queue<K> {
         }
         let at = Instant::now() + delay;
         let mut state = self.0.state.lock();
-        if state.shut_down || state.due.get(&key).is_some_and(|known| *known <= at) {
+        if state.shut_down {
+            return;
+        }
+        if let Some(measured) = &state.measured {
+            measured.retries.fetch_add(1, Ordering::Relaxed);
+        }
+        if state.due.get(&key).is_some_and(|known| *known <= at) {
             return;
         }
         state.due.insert(key.clone(), at);
@@ -184,10 +201,14 @@ impl<K: Key> Queue<K> {
             let notified = self.0.wake.notified();
             let next_due = {
                 let mut state = self.0.state.lock();
-                let next_due = state.collect_due(Instant::now());
+                let now = Instant::now();
+                let next_due = state.collect_due(now);
                 if let Some(key) = state.ready.pop_front() {
-                    state.dirty.remove(&key);
-                    state.in_flight.insert(key.clone());
+                    let since = state.dirty.remove(&key);
+                    if let (Some(measured), Some(since)) = (&state.measured, since) {
+                        measured.waited.observe((now - since).as_secs_f64());
+                    }
+                    state.in_flight.insert(key.clone(), now);
                     let more = !state.ready.is_empty() || next_due.is_some() || state.shut_down;
                     drop(state);
                     if more {
@@ -214,8 +235,11 @@ impl<K: Key> Queue<K> {
 
     fn done(&self, key: &K) {
         let mut state = self.0.state.lock();
-        state.in_flight.remove(key);
-        if state.dirty.contains(key) {
+        let since = state.in_flight.remove(key);
+        if let (Some(measured), Some(since)) = (&state.measured, since) {
+            measured.worked.observe(since.elapsed().as_secs_f64());
+        }
+        if state.dirty.contains_key(key) {
             state.ready.push_back(key.clone());
             drop(state);
             self.0.wake.notify_one();
@@ -223,7 +247,31 @@ impl<K: Key> Queue<K> {
     }
 }
 
+impl<K: Key> Looked for Shared<K> {
+    fn look(&self) -> QueueState {
+        let (now, state) = (Instant::now(), self.state.lock());
+        let running = state.in_flight.values().map(|since| now - *since);
+        QueueState { depth: state.ready.len(), unfinished: running.clone().sum(), longest: running.max().unwrap_or_default() }
+    }
+}
+
 impl<K: Key> State<K> {
+    /// Notes that the key is to be worked on; whether somebody may take it at once.
+    fn mark(&mut self, key: K) -> bool {
+        if self.dirty.contains_key(&key) {
+            return false;
+        }
+        self.dirty.insert(key.clone(), Instant::now());
+        if let Some(measured) = &self.measured {
+            measured.adds.fetch_add(1, Ordering::Relaxed);
+        }
+        let free = !self.in_flight.contains_key(&key);
+        if free {
+            self.ready.push_back(key);
+        }
+        free
+    }
+
     /// Moves what is due to `ready`; the next moment at which something will be.
     fn collect_due(&mut self, now: Instant) -> Option<Instant> {
         while let Some(Reverse(first)) = self.waiting.peek() {
@@ -236,9 +284,7 @@ impl<K: Key> State<K> {
                 continue;
             }
             self.due.remove(&entry.key);
-            if self.dirty.insert(entry.key.clone()) && !self.in_flight.contains(&entry.key) {
-                self.ready.push_back(entry.key);
-            }
+            self.mark(entry.key);
         }
         None
     }
@@ -296,6 +342,45 @@ mod tests {
         drop(a);
         assert_eq!(*queue.next().await.unwrap().key(), "a");
         assert!(queue.is_idle());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_is_measured() {
+        let (measured, queue) = (Measured::default(), Queue::new());
+        let text = || {
+            let mut out = String::new();
+            measured.text(&mut out);
+            out
+        };
+        queue.add("before");
+        queue.measure("deployment", &measured);
+        queue.add("before");
+        queue.add("after");
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let item = queue.next().await.unwrap();
+        tokio::time::advance(Duration::from_secs(5)).await;
+        let has = |lines: &[&str]| {
+            let out = text();
+            lines.iter().for_each(|line| assert!(out.lines().any(|written| written == *line), "{line}\nnot in\n{out}"));
+        };
+        has(&[
+            "# TYPE workqueue_adds_total counter",
+            "workqueue_adds_total{name=\"deployment\"} 2",
+            "workqueue_depth{name=\"deployment\"} 1",
+            "workqueue_unfinished_work_seconds{name=\"deployment\"} 5",
+            "workqueue_longest_running_processor_seconds{name=\"deployment\"} 5",
+            "workqueue_queue_duration_seconds_bucket{name=\"deployment\",le=\"1\"} 0",
+            "workqueue_queue_duration_seconds_sum{name=\"deployment\"} 2",
+        ]);
+        item.retry();
+        drop(item);
+        drop(queue);
+        has(&[
+            "workqueue_depth{name=\"deployment\"} 0",
+            "workqueue_retries_total{name=\"deployment\"} 1",
+            "workqueue_work_duration_seconds_sum{name=\"deployment\"} 5",
+            "workqueue_work_duration_seconds_bucket{name=\"deployment\",le=\"+Inf\"} 1",
+        ]);
     }
 
     #[tokio::test(start_paused = true)]

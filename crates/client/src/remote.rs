@@ -259,6 +259,10 @@ impl Lines {
 }
 
 impl Transport for HttpTransport {
+    fn host(&self) -> String {
+        self.http.host()
+    }
+
     fn get<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Arc<Object>, Status>> {
         Box::pin(self.object(Method::GET, target.path(), "", Bytes::new()))
     }

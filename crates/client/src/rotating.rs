@@ -27,6 +27,10 @@ impl Rotating {
 }
 
 impl Transport for Rotating {
+    fn host(&self) -> String {
+        self.current().host()
+    }
+
     fn get<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Arc<Object>, Status>> {
         Box::pin(async move { self.current().get(target).await })
     }

@@ -154,6 +154,10 @@ pub trait Transport: Send + Sync + 'static {
     /// The object as it is after the request (still terminating), or the final `Status` when it is gone at once, both as an object.
     fn delete<'a>(&'a self, target: &'a Target, options: &'a DeleteOptions) -> BoxFuture<'a, Result<Arc<Object>, Status>>;
     fn delete_collection<'a>(&'a self, target: &'a Target, options: &'a DeleteOptions, list: &'a ListOptions) -> BoxFuture<'a, Result<(), Status>>;
+    /// Where the API server is, as metrics tell it: `192.0.2.1:6443`.
+    fn host(&self) -> String {
+        String::new()
+    }
     /// Counts how often the server has answered again, to whomever, after it had not: so that nobody sleeps on when it is back. `None` when it cannot be away.
     fn returns(&self) -> Option<watch::Receiver<u64>> {
         None

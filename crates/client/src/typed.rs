@@ -8,6 +8,8 @@ use api::{Object, Status};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::measured::Measured;
+use crate::measuring::Measuring;
 use crate::transport::{Body, DeleteOptions, EventStream, ListOptions, ObjectList, PatchKind, Target, Transport, WatchOptions, WriteOptions};
 
 /// A handle on an API server. Cheap to clone.
@@ -26,6 +28,11 @@ impl Client {
     /// The same connection under another component's name.
     pub fn named(&self, field_manager: &str) -> Self {
         Self { transport: self.transport.clone(), field_manager: field_manager.into() }
+    }
+
+    /// The same under a component's name, with what it asks counted.
+    pub fn measured(&self, field_manager: &str, measured: &Arc<Measured>) -> Self {
+        Self { transport: Arc::new(Measuring::new(self.transport.clone(), measured.clone())), field_manager: field_manager.into() }
     }
 
     pub fn transport(&self) -> &Arc<dyn Transport> {

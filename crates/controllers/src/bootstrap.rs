@@ -42,7 +42,7 @@ impl Tokens {
             (key(Secret::GROUP, Secret::URL_PATH_SEGMENT), Arc::new(self.secrets.clone()) as Arc<dyn Observed>),
             (key(ConfigMap::GROUP, ConfigMap::URL_PATH_SEGMENT), Arc::new(self.cluster_info.clone())),
         ]);
-        Arc::new(Context { client: context.client.clone(), clock: context.clock.clone(), observed })
+        Arc::new(Context { client: context.client.clone(), clock: context.clock.clone(), measured: context.measured.clone(), observed })
     }
 }
 
@@ -61,6 +61,7 @@ impl BootstrapSigner {
 impl Controller for BootstrapSigner {
     type Key = ObjectKey;
     const NAME: &'static str = "bootstrap-signer-controller";
+    const QUEUE: &'static str = "bootstrap_signer_queue";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         let view = self.0.cluster_info.cache().get(&key.namespace, &key.name).map(|cluster_info| View { cluster_info, secrets: self.0.secrets.cache().list_in(SECRET_NAMESPACE) });
@@ -82,6 +83,7 @@ impl TokenCleaner {
 impl Controller for TokenCleaner {
     type Key = ObjectKey;
     const NAME: &'static str = "token-cleaner-controller";
+    const QUEUE: &'static str = "token_cleaner";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         let plan = self.0.secrets.cache().get(&key.namespace, &key.name).map(|secret| clean(&secret, now)).unwrap_or_default();

@@ -67,6 +67,7 @@ impl Certificates {
 impl Controller for Certificates {
     type Key = ObjectKey;
     const NAME: &'static str = "certificate-controller";
+    const QUEUE: &'static str = "certificate";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         Box::pin(async move { Ok(self.load(&key.name, now).await?.map(|view| plan::certificates::plan(&view, now)).unwrap_or_default()) })

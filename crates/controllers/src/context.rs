@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::Clock;
-use client::{BoxFuture, Client, Informer};
+use client::{BoxFuture, Client, Informer, Measured};
 use plan::At;
 
 /// How long a key waits for the caches to show what it has done, at most. Then it goes on: the server's own checks still hold.
@@ -40,6 +40,7 @@ impl<T: 'static> Observed for Informer<T> {
 pub struct Context {
     pub client: Client,
     pub clock: Arc<dyn Clock>,
+    pub measured: Arc<Measured>,
     /// By group and plural.
     pub observed: HashMap<(String, String), Arc<dyn Observed>>,
 }

@@ -28,6 +28,7 @@ impl CronJobs {
 impl Controller for CronJobs {
     type Key = ObjectKey;
     const NAME: &'static str = "cronjob-controller";
+    const QUEUE: &'static str = "cronjob";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         let cron_job = self.0.cron_jobs.cache().get(&key.namespace, &key.name);

@@ -58,6 +58,7 @@ impl DaemonSets {
 impl Controller for DaemonSets {
     type Key = ObjectKey;
     const NAME: &'static str = "daemonset-controller";
+    const QUEUE: &'static str = "daemonset";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         let plan = self.load(key).map(|view| plan::daemonset::plan(&view, now)).unwrap_or_default();

@@ -62,6 +62,7 @@ impl Deployments {
 impl Controller for Deployments {
     type Key = ObjectKey;
     const NAME: &'static str = "deployment-controller";
+    const QUEUE: &'static str = "deployment";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         let plan = self.load(key).map(|view| plan::deployment::plan(&view, now)).unwrap_or_default();

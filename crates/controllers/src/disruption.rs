@@ -91,6 +91,7 @@ impl Disruptions {
 impl Controller for Disruptions {
     type Key = ObjectKey;
     const NAME: &'static str = "disruption-controller";
+    const QUEUE: &'static str = "disruption";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         Box::pin(async move { Ok(self.load(key).await?.map(|view| plan::disruption::plan(&view, now)).unwrap_or_default()) })

@@ -101,6 +101,7 @@ impl EndpointSlices {
 impl Controller for EndpointSlices {
     type Key = ObjectKey;
     const NAME: &'static str = "endpoint-slice-controller";
+    const QUEUE: &'static str = "endpoint_slice";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, _now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         let plan = self.load(key).map(|view| slices::plan(&view)).unwrap_or_default();
@@ -121,6 +122,7 @@ impl LegacyEndpoints {
 impl Controller for LegacyEndpoints {
     type Key = ObjectKey;
     const NAME: &'static str = "endpoint-controller";
+    const QUEUE: &'static str = "endpoint";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, _now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         let endpoints = self.0.endpoints.cache().get(&key.namespace, &key.name);
@@ -157,6 +159,7 @@ impl MirroredEndpoints {
 impl Controller for MirroredEndpoints {
     type Key = ObjectKey;
     const NAME: &'static str = "endpoint-slice-mirroring-controller";
+    const QUEUE: &'static str = "endpoint_slice_mirroring";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, _now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         let mut slices = self.0.endpoint_slices.cache().list_by(slices::SERVICE_NAME, &key.name);

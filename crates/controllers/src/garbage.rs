@@ -165,6 +165,7 @@ impl GarbageCollector {
 impl Controller for GarbageCollector {
     type Key = String;
     const NAME: &'static str = "garbage-collector-controller";
+    const QUEUE: &'static str = "garbage_collector_attempt_to_delete";
 
     fn plan<'a>(&'a self, key: &'a String, _now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         Box::pin(async move { Ok(self.load(key).await?.map(|view| plan::garbage::plan(&view)).unwrap_or_default()) })

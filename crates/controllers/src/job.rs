@@ -35,6 +35,7 @@ impl Jobs {
 impl Controller for Jobs {
     type Key = ObjectKey;
     const NAME: &'static str = "job-controller";
+    const QUEUE: &'static str = "job";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         let job = self.0.jobs.cache().get(&key.namespace, &key.name);
@@ -82,6 +83,7 @@ impl JobOrphans {
 impl Controller for JobOrphans {
     type Key = ObjectKey;
     const NAME: &'static str = "job-orphans";
+    const QUEUE: &'static str = "job_orphan_pod";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, _now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         let pod = self.0.pods.cache().get(&key.namespace, &key.name);

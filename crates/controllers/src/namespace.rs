@@ -90,6 +90,7 @@ impl Namespaces {
 impl Controller for Namespaces {
     type Key = ObjectKey;
     const NAME: &'static str = "namespace-controller";
+    const QUEUE: &'static str = "namespace";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         Box::pin(async move {

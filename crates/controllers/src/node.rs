@@ -128,6 +128,7 @@ impl NodeLifecycle {
 impl Controller for NodeLifecycle {
     type Key = ObjectKey;
     const NAME: &'static str = "node-controller";
+    const QUEUE: &'static str = "node_lifecycle_controller";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         let plan = self.load(key, now).map(|view| lifecycle::plan(&view, now)).unwrap_or_default();
@@ -164,6 +165,7 @@ impl TaintEviction {
 impl Controller for TaintEviction {
     type Key = ObjectKey;
     const NAME: &'static str = "taint-eviction-controller";
+    const QUEUE: &'static str = "noexec_taint_node";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         let node =
@@ -199,6 +201,7 @@ impl NodeIpam {
 impl Controller for NodeIpam {
     type Key = ObjectKey;
     const NAME: &'static str = "cidrAllocator";
+    const QUEUE: &'static str = "cidrallocator_node";
 
     fn plan<'a>(&'a self, _key: &'a ObjectKey, _now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         let plan = ipam::plan(&ipam::View { nodes: self.informers.nodes.cache().list(), cluster: self.cluster.clone() });
@@ -243,6 +246,7 @@ impl PodGarbage {
 impl Controller for PodGarbage {
     type Key = ObjectKey;
     const NAME: &'static str = "pod-garbage-collector";
+    const QUEUE: &'static str = "orphaned_pods_nodes";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         Box::pin(async move {

@@ -101,6 +101,7 @@ impl Quotas {
 impl Controller for Quotas {
     type Key = ObjectKey;
     const NAME: &'static str = "resourcequota-controller";
+    const QUEUE: &'static str = "resourcequota_primary";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         Box::pin(async move { Ok(self.load(key, now).await?.map(|view| plan::quota::plan(&view)).unwrap_or_default()) })

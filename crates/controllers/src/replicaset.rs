@@ -72,6 +72,7 @@ impl ReplicaSets {
 impl Controller for ReplicaSets {
     type Key = ObjectKey;
     const NAME: &'static str = "replicaset-controller";
+    const QUEUE: &'static str = "replicaset";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, now: Timestamp, last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         let view = load(self.0.replica_sets.cache(), &self.0, key, |set| self.related(set), last);
@@ -88,6 +89,7 @@ impl ReplicationControllers {
 impl Controller for ReplicationControllers {
     type Key = ObjectKey;
     const NAME: &'static str = "replication-controller";
+    const QUEUE: &'static str = "replicationmanager";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, now: Timestamp, last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         let related = |set: &ReplicationController| self.0.pods.cache().list_by(CONTROLLER, plan::meta::uid(set));

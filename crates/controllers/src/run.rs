@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api::Clock;
-use client::{BoxFuture, Client, ObjectKey, Queue};
+use client::{BoxFuture, Client, Measured, ObjectKey, Queue};
 use plan::node::ipam::Cidr;
 use tokio::task::JoinSet;
 
@@ -38,6 +38,8 @@ pub struct Config {
     /// The certificate (PEM) by which pods know the API server: `kube-root-ca.crt`.
     pub root_ca: String,
     pub clock: Arc<dyn Clock>,
+    /// What the controllers ask, and their queues, are counted here.
+    pub measured: Arc<Measured>,
     /// Who signs approved CertificateSigningRequests; none leaves them to others.
     pub signer: Option<Arc<dyn Signer>>,
 }
@@ -49,7 +51,7 @@ pub fn run(client: Client, config: Config, shutdown: BoxFuture<'static, ()>) -> 
 
 async fn until(client: Client, config: Config, shutdown: BoxFuture<'static, ()>) {
     let all = async {
-        let client = client.named("kube-controller-manager");
+        let client = client.measured("kube-controller-manager", &config.measured);
         let informers = Arc::new(Informers::start(&client));
         let (namespaces, quotas): (Queue<ObjectKey>, Queue<ObjectKey>) = (Queue::new(), Queue::new());
         let kinds = Arc::new(Kinds::watch(&client));
@@ -64,7 +66,7 @@ async fn until(client: Client, config: Config, shutdown: BoxFuture<'static, ()>)
             }
         }));
         informers.synced().await;
-        let context = Arc::new(Context { client: client.clone(), clock: config.clock.clone(), observed: informers.observed() });
+        let context = Arc::new(Context { client: client.clone(), clock: config.clock.clone(), measured: config.measured.clone(), observed: informers.observed() });
         let mut tasks = JoinSet::new();
 
         macro_rules! start {

@@ -26,6 +26,8 @@ pub trait Controller: Send + Sync + 'static {
     type Key: Clone + Eq + std::hash::Hash + Display + Send + Sync + 'static;
     /// As upstream calls it in events: `deployment-controller`.
     const NAME: &'static str;
+    /// As upstream calls its queue in metrics: `deployment`.
+    const QUEUE: &'static str;
     /// Loads the view of a key and plans. `last` is why the last try failed.
     fn plan<'a>(&'a self, key: &'a Self::Key, now: Timestamp, last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>>;
 }
@@ -39,6 +41,7 @@ struct Loop<C: Controller> {
 
 /// Works until it is dropped.
 pub async fn work<C: Controller>(controller: C, queue: Queue<C::Key>, context: Arc<Context>) {
+    queue.measure(C::QUEUE, &context.measured);
     let recorder = Recorder::start(&context.client, C::NAME, "", context.clock.clone());
     let shared = Arc::new(Loop { controller, context, recorder, failures: Mutex::new(HashMap::new()) });
     let permits = Arc::new(Semaphore::new(WORKERS));

@@ -43,6 +43,7 @@ impl ServiceCidrs {
 impl Controller for ServiceCidrs {
     type Key = ObjectKey;
     const NAME: &'static str = "service-cidr-controller";
+    const QUEUE: &'static str = "ipaddresses";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         Box::pin(async move {
@@ -98,6 +99,7 @@ impl ServiceAddresses {
 impl Controller for ServiceAddresses {
     type Key = ObjectKey;
     const NAME: &'static str = "ipallocator-repair-controller";
+    const QUEUE: &'static str = "services";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, _now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         Box::pin(async move {
@@ -134,6 +136,7 @@ impl LeakedAddresses {
 impl Controller for LeakedAddresses {
     type Key = ObjectKey;
     const NAME: &'static str = "ipallocator-repair-controller";
+    const QUEUE: &'static str = "ipaddresses";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         Box::pin(async move {

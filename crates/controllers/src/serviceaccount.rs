@@ -36,6 +36,7 @@ impl ServiceAccounts {
 impl Controller for ServiceAccounts {
     type Key = ObjectKey;
     const NAME: &'static str = "service-account-controller";
+    const QUEUE: &'static str = "serviceaccount";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, _now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         let view = self.informers.namespaces.cache().get("", &key.name).map(|namespace| View {

@@ -45,6 +45,7 @@ impl StatefulSets {
 impl Controller for StatefulSets {
     type Key = ObjectKey;
     const NAME: &'static str = "statefulset-controller";
+    const QUEUE: &'static str = "statefulset";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         let plan = self.load(key).map(|view| plan::statefulset::plan(&view, now)).unwrap_or_default();

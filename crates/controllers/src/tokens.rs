@@ -73,6 +73,7 @@ impl Tokens {
 impl Controller for Tokens {
     type Key = ObjectKey;
     const NAME: &'static str = "serviceaccount-token-controller";
+    const QUEUE: &'static str = "serviceaccount_tokens_service";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, _now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         Box::pin(async move { Ok(self.load(key).await?.map(|view| plan(&view)).unwrap_or_default()) })

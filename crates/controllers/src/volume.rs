@@ -75,6 +75,7 @@ impl Claims {
 impl Controller for Claims {
     type Key = ObjectKey;
     const NAME: &'static str = "persistentvolume-controller";
+    const QUEUE: &'static str = "claims";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, _now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         let view = self.0.claims.cache().get(&key.namespace, &key.name).map(|claim| {
@@ -113,6 +114,7 @@ impl Volumes {
 impl Controller for Volumes {
     type Key = ObjectKey;
     const NAME: &'static str = "persistentvolume-controller";
+    const QUEUE: &'static str = "volumes";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, _now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         let view = self.0.volumes.cache().get("", &key.name).map(|volume| volume::View { claim: claimed(&volume).and_then(|key| self.0.claims.cache().get(&key.namespace, &key.name)), volume });
@@ -150,6 +152,7 @@ impl EphemeralVolumes {
 impl Controller for EphemeralVolumes {
     type Key = ObjectKey;
     const NAME: &'static str = "ephemeral-volume-controller";
+    const QUEUE: &'static str = "ephemeral_volume";
 
     fn plan<'a>(&'a self, key: &'a ObjectKey, _now: Timestamp, _last: Option<Failure>) -> BoxFuture<'a, Result<Plan, Status>> {
         let view = self.0.pods.cache().get(&key.namespace, &key.name).map(|pod| ephemeral::View {

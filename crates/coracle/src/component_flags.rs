@@ -6,9 +6,10 @@ use kubeadm::{Component, Meaning};
 use crate::api_server::ApiServerOptions;
 use crate::controller_options::ControllerOptions;
 use crate::leader::Times;
+use crate::parts::PartOptions;
 use crate::user_flags::UserFlags;
 
-/// About logs, profiles, ports and kubeconfigs of processes of their own, and how much of a cache or of the API one takes: none of it changes what a cluster does.
+/// About logs, profiles and kubeconfigs of processes of their own, and how much of a cache or of the API one takes: none of it changes what a cluster does.
 const OF_PROCESSES: [&str; 24] = [
     "v", "vmodule", "logging-format", "log-flush-frequency", "log-json-info-buffer-size", "log-json-split-stream", "log-text-info-buffer-size", "log-text-split-stream", "profiling", "contention-profiling", "bind-address", "secure-port",
     "kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig", "authentication-skip-lookup", "kube-api-qps", "kube-api-burst", "kube-api-content-type", "leader-elect", "min-resync-period", "permit-port-sharing", "permit-address-sharing", "http2-max-streams-per-connection",
@@ -26,11 +27,20 @@ fn has<A: Args>(flag: &str) -> bool {
     A::augment_args(clap::Command::new("coracle")).get_arguments().any(|argument| argument.get_long() == Some(flag))
 }
 
+/// The name of the flag here: two parts that are one process cannot both have a `--secure-port`.
+pub fn own_name(component: Component, flag: &str) -> String {
+    match (component, flag) {
+        (Component::Scheduler, "bind-address" | "secure-port") => format!("scheduler-{flag}"),
+        (Component::ControllerManager, "bind-address" | "secure-port") => format!("controllers-{flag}"),
+        _ => flag.to_owned(),
+    }
+}
+
 pub fn meaning(component: Component, flag: &str, value: &str) -> Meaning {
     let honoured = match component {
         Component::ApiServer => has::<ApiServerOptions>(flag) || has::<UserFlags>(flag),
-        Component::ControllerManager => has::<ControllerOptions>(flag) || has::<Times>(flag),
-        Component::Scheduler => has::<Times>(flag),
+        Component::ControllerManager => has::<ControllerOptions>(flag) || has::<Times>(flag) || has::<PartOptions>(&own_name(component, flag)),
+        Component::Scheduler => has::<Times>(flag) || has::<PartOptions>(&own_name(component, flag)),
         // The last one is our own: upstream's proxy is no part of its kubelet.
         Component::OwnKubelet => matches!(flag, "node-labels" | "service-proxy"),
         Component::Kubelet => matches!(flag, "node-labels" | "register-with-taints" | "node-ip" | "service-proxy"),
@@ -71,6 +81,9 @@ mod tests {
             (Component::ControllerManager, "allocate-node-cidrs", "true", Meaning::Nothing),
             (Component::ControllerManager, "allocate-node-cidrs", "false", Meaning::Missing),
             (Component::Scheduler, "config", "/x", Meaning::Missing),
+            (Component::Scheduler, "bind-address", "0.0.0.0", Meaning::Honoured),
+            (Component::ControllerManager, "secure-port", "0", Meaning::Honoured),
+            (Component::ApiServer, "bind-address", "0.0.0.0", Meaning::Nothing),
             (Component::Kubelet, "node-labels", "a=b", Meaning::Honoured),
             (Component::Kubelet, "service-proxy", "none", Meaning::Honoured),
             (Component::OwnKubelet, "node-ip", "10.0.0.1", Meaning::Nothing),

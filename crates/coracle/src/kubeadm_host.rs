@@ -97,7 +97,7 @@ fn proxy(disabled: bool) -> Vec<OsString> {
 fn honoured(parts: &[(Component, &Args)]) -> Vec<OsString> {
     let mut all: Args = Vec::new();
     for (component, args) in parts {
-        let mut mine: Args = args.iter().filter(|(name, value)| component_flags::meaning(*component, name, value) == Meaning::Honoured).cloned().collect();
+        let mut mine: Args = args.iter().filter(|(name, value)| component_flags::meaning(*component, name, value) == Meaning::Honoured).map(|(name, value)| (component_flags::own_name(*component, name), value.clone())).collect();
         mine.retain(|(name, value)| match all.iter().find(|(taken, _)| taken == name) {
             Some((_, other)) if other != value => {
                 eprintln!("hint: --{name}={value} is left out: another part of this process has it as {other}.");

@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result as Checked, bail};
@@ -42,7 +43,19 @@ pub struct Times {
     retry: Duration,
 }
 
+impl Default for Times {
+    fn default() -> Self {
+        Self { lease: Duration::from_secs(15), renew: Duration::from_secs(10), retry: Duration::from_secs(2) }
+    }
+}
+
 impl Times {
+    /// As `/configz` shows it.
+    pub fn configuration(&self, lease: &str) -> Value {
+        let text = |duration: Duration| format!("{duration:?}");
+        json!({"LeaderElect": true, "LeaseDuration": text(self.lease), "RenewDeadline": text(self.renew), "RetryPeriod": text(self.retry), "ResourceLock": "leases", "ResourceName": lease, "ResourceNamespace": NAMESPACE})
+    }
+
     /// In the words of client-go's NewLeaderElector.
     pub fn check(&self) -> Checked<()> {
         if self.lease <= self.renew {
@@ -94,6 +107,8 @@ pub struct Election {
     pub times: Times,
     /// Another one may lead, and our work cannot be ended: the process must not go on.
     pub lost: fn(&'static str),
+    /// Whether it is we who lead.
+    pub leads: Arc<AtomicBool>,
 }
 
 impl Election {
@@ -106,6 +121,7 @@ impl Election {
                 _ = stopped.wait_for(|stop| *stop) => return,
             }
             tracing::info!(target: "leader", lease = self.name, identity = self.identity, "we lead");
+            self.leads.store(true, Ordering::Relaxed);
             let (end, ended) = watch::channel(false);
             // Else we would hold the Lease, and nobody would do the work.
             let (alive, gone) = mpsc::channel(1);
@@ -123,6 +139,7 @@ impl Election {
                 () = self.hold() => false,
                 _ = stopped.wait_for(|stop| *stop) => true,
             };
+            self.leads.store(false, Ordering::Relaxed);
             let _ = end.send(true);
             if !parted(running, gone, self.times.parting(), self.times.parting()).await {
                 return (self.lost)(self.name);

@@ -24,6 +24,7 @@ mod leader;
 mod machine;
 mod network_commands;
 mod own_image;
+mod parts;
 mod paths;
 mod renewal;
 mod reset;

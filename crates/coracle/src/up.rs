@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -29,6 +30,7 @@ use crate::credentials::{Credentials, write_private};
 use crate::leader::{self, Election};
 use crate::machine::{Machine, MachineConfig, node_ranges};
 use crate::tls::{self, Shown};
+use crate::parts::{CONTROLLERS, Part, PartOptions, SCHEDULER};
 use crate::paths::Paths;
 use crate::user_flags::UserFlags;
 use crate::{api_server, credentials, detach, down, kubelet, system};
@@ -94,6 +96,8 @@ pub struct Options {
     controllers: ControllerOptions,
     #[command(flatten)]
     leader_times: leader::Times,
+    #[command(flatten)]
+    parts: PartOptions,
     #[command(flatten)]
     users: UserFlags,
     /// Nodes that only pretend to run their pods: for tests of the control plane
@@ -270,6 +274,12 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     tokio::spawn(credentials::follow(credentials.folder.clone(), shown));
     tokio::spawn(credentials::follow_front_proxy(credentials.folder.clone(), api.clone()));
     tokio::spawn(credentials::keep(credentials.folder.clone(), names, clock.clone()));
+    let part = |name| Arc::new(Part::new(name, options.leader_times));
+    let (scheduler, manager) = (part(SCHEDULER), part(CONTROLLERS));
+    // By the API server's certificate, which names this machine's loopback addresses too.
+    let of_parts = tls.load_full();
+    scheduler.clone().serve(options.parts.scheduler(), &api, &of_parts, &stopped).await;
+    manager.clone().serve(options.parts.controllers(), &api, &of_parts, &stopped).await;
     let (quit, quitting) = watch::channel(false);
     let mut serving = tokio::spawn(server::serve(api.clone(), server::ServeConfig { listener, tls }, quitting));
     let url = format!("https://{}", SocketAddr::new(address, options.secure_port));
@@ -279,14 +289,14 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     let client = Client::new(Arc::new(Local::new(api.clone(), "system:coracle")), "coracle");
     agents.reach_others(client.clone(), credentials.folder.clone(), authority.clone());
     let schedule = {
-        let (client, clock) = (client.clone(), clock.clone());
+        let (client, clock, measured) = (client.measured(scheduler.name, &scheduler.client), clock.clone(), scheduler.own.clone().unwrap_or_default());
         move |ended| {
             tracing::info!(target: "scheduler", "the scheduler starts");
-            scheduler::run(client.clone(), clock.clone(), ended)
+            scheduler::run(client.clone(), clock.clone(), measured.clone(), ended)
         }
     };
     let signer = crate::signer::Signer::of(&credentials.authority, options.controllers.signing_seconds())?;
-    let controllers = controllers::Config { cluster_cidrs: options.pod_network_cidr.text(), root_ca: credentials.authority.identity.certificate_pem.clone(), clock: clock.clone(), signer: Some(Arc::new(signer)) };
+    let controllers = controllers::Config { cluster_cidrs: options.pod_network_cidr.text(), root_ca: credentials.authority.identity.certificate_pem.clone(), clock: clock.clone(), measured: manager.client.clone(), signer: Some(Arc::new(signer)) };
     let control = {
         let client = client.clone();
         move |mut ended: watch::Receiver<bool>| {
@@ -302,13 +312,14 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
     if options.etcd.is_asked_for() {
         // Other processes may serve the same cluster.
         let identity = format!("{name}_{}", uuid_part());
-        let election = |lease| Election { client: client.clone(), name: lease, identity: identity.clone(), clock: clock.clone(), times: options.leader_times, lost: lease_lost };
-        elections.push(tokio::spawn(election("kube-scheduler").run(stopped.clone(), schedule)));
-        elections.push(tokio::spawn(election("kube-controller-manager").run(stopped.clone(), control)));
+        let election = |part: &Part| Election { client: client.clone(), name: part.name, identity: identity.clone(), clock: clock.clone(), times: options.leader_times, leads: part.leads.clone(), lost: lease_lost };
+        elections.push(tokio::spawn(election(&scheduler).run(stopped.clone(), schedule)));
+        elections.push(tokio::spawn(election(&manager).run(stopped.clone(), control)));
     } else {
         let (end, ended) = (stopped.clone(), stopped.clone());
-        tokio::spawn(lasting("kube-scheduler", stopped.clone(), move || schedule(end.clone())));
-        tokio::spawn(lasting("kube-controller-manager", stopped.clone(), move || control(ended.clone())));
+        [&scheduler, &manager].into_iter().for_each(|part| part.leads.store(true, Ordering::Relaxed));
+        tokio::spawn(lasting(SCHEDULER, stopped.clone(), move || schedule(end.clone())));
+        tokio::spawn(lasting(CONTROLLERS, stopped.clone(), move || control(ended.clone())));
     }
     let machine = if options.no_node {
         None

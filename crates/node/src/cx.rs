@@ -1,6 +1,7 @@
 //! What every step of a pod's life works with: the node, the pod as last seen, and what is remembered about it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use api::k8s::api::core::v1::{ContainerUser, ObjectReference, Pod, PodStatus};
@@ -65,6 +66,8 @@ pub struct Memory {
     /// And the API knows.
     pub told: bool,
     pub status: PodStatus,
+    /// Folders of the persistent volumes that it has, by the names of their claims.
+    pub claims: BTreeMap<String, PathBuf>,
 }
 
 #[derive(Default)]

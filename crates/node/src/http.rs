@@ -131,7 +131,7 @@ impl Node {
             (&Method::GET, ["metrics"]) => Ok(full(StatusCode::OK, "text/plain; version=0.0.4", stats::own_metrics(&self))),
             (&Method::GET, ["metrics", "cadvisor"]) => Ok(full(StatusCode::OK, "text/plain; version=0.0.4", cadvisor::metrics(&self).await)),
             (&Method::GET, ["metrics", "probes"]) => Ok(full(StatusCode::OK, "text/plain; version=0.0.4", self.measured.probes(|uid| self.all().iter().any(|cx| pod::uid(&cx.pod) == uid)))),
-            (&Method::GET, ["metrics", "slis"]) => Ok(full(StatusCode::OK, "text/plain; version=0.0.4", stats::indicators())),
+            (&Method::GET, ["metrics", "slis"]) => Ok(full(StatusCode::OK, "text/plain; version=0.0.4", basics::metrics::indicators())),
             (&Method::GET, ["metrics", "resource"]) => Ok(full(StatusCode::OK, "text/plain; version=0.0.4", stats::resource_metrics(&self).await)),
             (&Method::GET, ["containerLogs", namespace, name, container]) => self.container_logs(namespace, name, container, &query).await.map(|chunks| log_answer(&mut request, chunks)),
             (&Method::GET | &Method::POST, [verb @ ("exec" | "attach"), namespace, name, container] | [verb @ ("exec" | "attach"), namespace, name, _, container]) => {

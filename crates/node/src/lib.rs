@@ -35,6 +35,7 @@ mod log_line;
 mod logs;
 mod machine;
 mod measured;
+mod measuring;
 mod mirror_pods;
 pub mod names;
 pub mod networking;

@@ -1,11 +1,12 @@
 //! What the agent measures of its own work: how long pods took to start and to be synced, what probes said. By the names of pkg/kubelet/metrics and pkg/kubelet/prober.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use basics::histogram::{Histogram, head};
+use basics::histogram::{DEFAULT, Histogram, exponential, head};
 use basics::metrics::{Counters, Histograms};
 
-const SECONDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const OPERATIONS: &[f64] = &exponential::<14>(0.005, 2.5);
 const START: &[f64] = &[
     0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 20.0, 30.0, 45.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0, 480.0, 600.0, 900.0, 1200.0, 1800.0, 2700.0, 3600.0,
 ];
@@ -19,17 +20,26 @@ pub struct Measured {
     started: Histogram,
     started_in_all: Histogram,
     containers: Counters,
+    operations: Counters,
+    operation_errors: Counters,
+    operation_seconds: Histograms,
+    /// What the agent asks of the API server.
+    pub client: Arc<client::Measured>,
 }
 
 impl Default for Measured {
     fn default() -> Self {
         Self {
             probes: Counters::new("prober_probe_total", "[BETA] Cumulative number of a liveness, readiness or startup probe for a container by result.", &["probe_type", "result", "container", "pod", "namespace", "pod_uid"]),
-            syncs: Histograms::new("kubelet_pod_worker_duration_seconds", "[ALPHA] Duration in seconds to sync a single pod. Broken down by operation type: create, update, or sync", &["operation_type"], SECONDS),
-            relists: Histogram::new(SECONDS),
+            syncs: Histograms::new("kubelet_pod_worker_duration_seconds", "[ALPHA] Duration in seconds to sync a single pod. Broken down by operation type: create, update, or sync", &["operation_type"], DEFAULT),
+            relists: Histogram::new(DEFAULT),
             started: Histogram::new(START),
             started_in_all: Histogram::new(START),
             containers: Counters::new("kubelet_started_containers_total", "[ALPHA] Cumulative number of containers started", &["container_type"]),
+            operations: Counters::new("kubelet_runtime_operations_total", "[ALPHA] Cumulative number of runtime operations by operation type.", &["operation_type"]),
+            operation_errors: Counters::new("kubelet_runtime_operations_errors_total", "[ALPHA] Cumulative number of runtime operation errors by operation type.", &["operation_type"]),
+            operation_seconds: Histograms::new("kubelet_runtime_operations_duration_seconds", "[ALPHA] Duration in seconds of runtime operations. Broken down by operation type.", &["operation_type"], OPERATIONS),
+            client: Arc::default(),
         }
     }
 }
@@ -70,6 +80,15 @@ impl Measured {
         self.containers.add(&[kind], 1);
     }
 
+    /// The runtime has done something, or could not.
+    pub fn operated(&self, operation: &str, good: bool, took: Duration) {
+        self.operations.add(&[operation], 1);
+        self.operation_seconds.observe(&[operation], took.as_secs_f64());
+        if !good {
+            self.operation_errors.add(&[operation], 1);
+        }
+    }
+
     pub fn text(&self, out: &mut String) {
         self.syncs.text(out);
         for (name, help, histogram) in [
@@ -80,7 +99,11 @@ impl Measured {
             head(out, name, "histogram", help);
             histogram.lines(out, name, "");
         }
+        self.operation_seconds.text(out);
+        self.operation_errors.text(out);
+        self.operations.text(out);
         self.containers.text(out);
+        self.client.text(out);
     }
 
     /// `/metrics/probes`: of pods that are still here.
@@ -95,6 +118,22 @@ impl Measured {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_runtime_does() {
+        let measured = Measured::default();
+        measured.operated("run_podsandbox", true, Duration::from_millis(20));
+        measured.operated("run_podsandbox", false, Duration::from_millis(2));
+        let mut out = String::new();
+        measured.text(&mut out);
+        for line in [
+            r#"kubelet_runtime_operations_total{operation_type="run_podsandbox"} 2"#,
+            r#"kubelet_runtime_operations_errors_total{operation_type="run_podsandbox"} 1"#,
+            r#"kubelet_runtime_operations_duration_seconds_bucket{operation_type="run_podsandbox",le="0.0125"} 1"#,
+        ] {
+            assert!(out.lines().any(|written| written == line), "{line}\nnot in\n{out}");
+        }
+    }
 
     #[test]
     fn probes_go_with_their_pods() {

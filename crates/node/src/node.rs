@@ -20,6 +20,7 @@ use crate::eviction::pressure::Pressures;
 use crate::images::Images;
 use crate::machine::{self, Machine};
 use crate::measured::Measured;
+use crate::measuring::Measuring;
 use crate::objects::Objects;
 use crate::shutdown::logind;
 use crate::static_pods::{StaticPods, is_of_file};
@@ -69,7 +70,7 @@ pub struct Node {
     pub(crate) eviction: Mutex<(Pressures, Vec<&'static str>)>,
     pub(crate) image_records: Mutex<image_gc::Records>,
     pub(crate) pulls: Pulls,
-    pub(crate) measured: Measured,
+    pub(crate) measured: Arc<Measured>,
 }
 
 /// On pods that mirror what is not run by the API's will.
@@ -91,7 +92,9 @@ async fn static_changed(files: &Option<StaticPods>) {
 impl Node {
     /// Registers the node and runs the pods bound to it, until [`Node::shutdown`]. Returns at once.
     pub fn start(config: Config, client: Client, runtime: Arc<dyn Runtime>, images: Arc<dyn Images>, clock: Arc<dyn Clock>) -> Arc<Self> {
-        let client = client.named("kubelet");
+        let measured = Arc::<Measured>::default();
+        let client = client.measured("kubelet", &measured.client);
+        let runtime: Arc<dyn Runtime> = Arc::new(Measuring::new(runtime, measured.clone()));
         let machine = Machine::read();
         let disk = machine::disk(&config.root_dir).0;
         let allocatable = serde_json::from_value(register::allocatable(&machine, disk, &config)).unwrap_or_default();
@@ -120,7 +123,7 @@ impl Node {
             eviction: Mutex::default(),
             image_records: Mutex::default(),
             pulls: Pulls::new(&config.settings),
-            measured: Measured::default(),
+            measured,
             config,
             client,
             runtime,

@@ -5,22 +5,25 @@
 //! the tables of a former process go on working.
 
 mod health;
+mod measured;
 mod ports;
 mod topology;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::dns::METRICS_PORT;
 use ::network::{Dataplane, DataplaneError, Endpoint, Protocol, ServiceChange, ServicePort, ServicePortName};
 use api::k8s::api::core::v1::Node;
+use api::Clock as _;
 use api::world::SystemClock;
 use client::{Change, Client, Informer, Recorder};
 use parking_lot::Mutex;
 
 use self::health::{HealthChecks, ProxyHealth, Wanted};
+use self::measured::Measured;
 use self::ports::Here;
 pub use self::ports::protocol;
 use crate::services::{Changed, ServiceKey, Services};
@@ -84,10 +87,13 @@ pub async fn run(client: Client, services: Services, nodes: Informer<Node>, mut 
     let clock = Arc::new(SystemClock);
     let health = Arc::new(ProxyHealth::new(clock.clone(), dataplane.families()));
     let mut checks = HealthChecks::new(&config.node_name, health.clone(), Recorder::start(&client, COMPONENT, &config.node_name, clock));
-    let mut healthz = tokio::task::JoinSet::new();
-    healthz.spawn(health::serve_healthz(health.clone()));
+    let measured = Arc::new(Measured::new(dataplane.families(), SystemClock.now()));
+    let mut doors = tokio::task::JoinSet::new();
+    doors.spawn(health::serve_healthz(health.clone(), measured.clone()));
+    doors.spawn(health::serve_metrics(health.clone(), measured.clone()));
     let here = Arc::new(Mutex::new(Here { node_name: config.node_name.clone(), ..Here::default() }));
     let changed = services.changes();
+    measured.follow(&changed);
     follow_node(&nodes, &here, &health, &services, &changed);
     services.synced().await;
     nodes.synced().await;
@@ -98,17 +104,22 @@ pub async fn run(client: Client, services: Services, nodes: Informer<Node>, mut 
         // Wait only when there is nothing to do, nor to do again.
         keys.append(&mut if keys.is_empty() && fixed.is_none() { changed.next().await } else { changed.take() });
         health.queued();
+        measured.queued();
+        let seen = changed.seen();
         let mut changes: Vec<ServiceChange> = fixed.iter().flatten().map(|(name, port)| (name.clone(), Some(port.clone()))).collect();
         let mut asked: Vec<(ServiceKey, Wanted)> = Vec::new();
+        let mut triggers = Vec::new();
         let seen_from = here.lock().clone();
         for key in keys.iter().filter(|key| !is_fixed(&config, key)) {
             let found = services.get(key);
+            triggers.append(&mut measured.triggers(key, found.as_ref().map(|(_, slices)| &**slices)));
             let wanted = found.as_ref().map(|(service, slices)| ports::service_ports(service, slices, &seen_from)).unwrap_or_default();
             changes.extend(difference(&dataplane, key, wanted));
             let check = found.and_then(|(service, slices)| ports::health_check(&service, &slices, &seen_from).map(|(port, endpoints)| (service, port, endpoints)));
             asked.push((key.clone(), check));
         }
         let count = changes.len();
+        let begun = Instant::now();
         let result;
         (dataplane, result) = match tokio::task::spawn_blocking(move || {
             let result = dataplane.apply(changes);
@@ -123,12 +134,16 @@ pub async fn run(client: Client, services: Services, nodes: Informer<Node>, mut 
             Ok(()) => {
                 tracing::debug!(services = keys.len(), ports = count, "programmed services");
                 health.updated();
+                measured.synced(begun.elapsed(), seen, &triggers, SystemClock.now());
                 keys.clear();
                 fixed = None;
                 // Only now would traffic that a load balancer sends arrive.
                 checks.set(asked).await;
             }
-            Err(error) => retry(error).await,
+            Err(error) => {
+                measured.failed();
+                retry(error).await;
+            }
         }
     }
 }

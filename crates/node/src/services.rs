@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use api::k8s::api::core::v1::Service;
 use api::k8s::api::discovery::v1::{Endpoint, EndpointSlice};
@@ -42,12 +43,14 @@ impl Services {
         let mark = Arc::downgrade(&changed);
         self.services.on_change(move |change: &Change| {
             if let Some(changed) = mark.upgrade() {
+                changed.services.fetch_add(1, Ordering::Relaxed);
                 changed.add((change.key.namespace.to_string(), change.key.name.to_string()));
             }
         });
         let mark = Arc::downgrade(&changed);
         self.slices.on_change(move |change: &Change| {
             if let Some(changed) = mark.upgrade() {
+                changed.slices.fetch_add(1, Ordering::Relaxed);
                 // The label may have moved from one Service to another.
                 for slice in change.old.iter().chain(&change.new) {
                     service_of(slice).into_iter().for_each(|key| changed.add(key));
@@ -82,12 +85,25 @@ fn service_of(slice: &api::Object) -> Option<ServiceKey> {
 pub struct Changed {
     keys: Mutex<BTreeSet<ServiceKey>>,
     wake: Notify,
+    services: AtomicU64,
+    slices: AtomicU64,
+}
+
+/// Changes so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    pub services: u64,
+    pub slices: u64,
 }
 
 impl Changed {
     pub fn add(&self, key: ServiceKey) {
         self.keys.lock().insert(key);
         self.wake.notify_one();
+    }
+
+    pub fn seen(&self) -> Seen {
+        Seen { services: self.services.load(Ordering::Relaxed), slices: self.slices.load(Ordering::Relaxed) }
     }
 
     /// All that changed, without waiting.

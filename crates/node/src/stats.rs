@@ -1,10 +1,13 @@
 //! Use of processor and memory: `/stats/summary` and `/metrics/resource`, and `/metrics`, as upstream's kubelet answers metrics-server.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::world::rfc3339;
+use basics::histogram::head;
+use basics::metrics;
 use sandbox::cri::{ContainerState, ContainerStats};
 use serde_json::{Value, json};
 
@@ -104,7 +107,7 @@ pub async fn summary(node: &Arc<Node>) -> Value {
 
 /// What the agent tells of itself: `/metrics`, of upstream's those that count pods and containers.
 pub fn own_metrics(node: &Arc<Node>) -> String {
-    let mut counts: std::collections::BTreeMap<&str, u64> = std::collections::BTreeMap::new();
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     let mut pods = 0;
     for cx in node.all() {
         let memory = cx.shared.lock();
@@ -120,6 +123,8 @@ pub fn own_metrics(node: &Arc<Node>) -> String {
         }
     }
     let mut out = String::new();
+    basics::version::build_info(&mut out, &node.config.version);
+    volumes(node, &mut out);
     let _ = writeln!(out, "# HELP kubelet_node_name [ALPHA] The node's name. The count is always 1.\n# TYPE kubelet_node_name gauge");
     let _ = writeln!(out, "kubelet_node_name{{node={:?}}} 1", node.config.node_name);
     let _ = writeln!(out, "# HELP kubelet_running_containers [ALPHA] Number of containers currently running\n# TYPE kubelet_running_containers gauge");
@@ -138,14 +143,30 @@ pub fn own_metrics(node: &Arc<Node>) -> String {
     out
 }
 
-/// `/metrics/slis`: the checks of the agent's health, which answers while it runs.
-pub fn indicators() -> String {
-    let mut out = String::new();
-    basics::histogram::head(&mut out, "kubernetes_healthcheck", "gauge", "[STABLE] This metric records the result of a single healthcheck.");
-    for kind in ["healthz", "livez", "readyz"] {
-        basics::metrics::line(&mut out, "kubernetes_healthcheck", &format!("name=\"ping\",type=\"{kind}\""), 1);
+/// The folders of persistent volumes that pods here have: what is on their file systems.
+fn volumes(node: &Arc<Node>, out: &mut String) {
+    let mut claims: BTreeMap<(String, String), PathBuf> = BTreeMap::new();
+    for cx in node.all() {
+        let namespace = pod::namespace(&cx.pod);
+        claims.extend(cx.shared.lock().claims.iter().map(|(claim, path)| ((namespace.to_owned(), claim.clone()), path.clone())));
     }
-    out
+    let claims: Vec<(String, machine::Space)> = claims.into_iter().map(|((namespace, claim), path)| (metrics::shown([("namespace", &*namespace), ("persistentvolumeclaim", &*claim)]), machine::space(&path))).collect();
+    if claims.is_empty() {
+        return;
+    }
+    let values: [(&str, &str, fn(&machine::Space) -> u64); 6] = [
+        ("available_bytes", "Number of available bytes in the volume", |space| space.available),
+        ("capacity_bytes", "Capacity in bytes of the volume", |space| space.capacity),
+        ("inodes", "Maximum number of inodes in the volume", |space| space.inodes),
+        ("inodes_free", "Number of free inodes in the volume", |space| space.inodes_free),
+        ("inodes_used", "Number of used inodes in the volume", |space| space.inodes.saturating_sub(space.inodes_free)),
+        ("used_bytes", "Number of used bytes in the volume", |space| space.capacity.saturating_sub(space.available)),
+    ];
+    for (name, help, value) in values {
+        let name = format!("kubelet_volume_stats_{name}");
+        head(out, &name, "gauge", &format!("[ALPHA] {help}"));
+        claims.iter().for_each(|(labels, space)| metrics::line(out, &name, labels, value(space)));
+    }
 }
 
 /// In the Prometheus text format, with upstream's names.
@@ -173,7 +194,7 @@ pub async fn resource_metrics(node: &Arc<Node>) -> String {
     let _ = writeln!(out, "node_cpu_usage_seconds_total {}", seconds(node_cpu_ns()));
     head(&mut out, "node_memory_working_set_bytes", "gauge", "Current working set of the node in bytes");
     let _ = writeln!(out, "node_memory_working_set_bytes {}", node_memory(node));
-    let mut pods: std::collections::BTreeMap<(String, String), (u64, u64)> = std::collections::BTreeMap::new();
+    let mut pods: BTreeMap<(String, String), (u64, u64)> = BTreeMap::new();
     for one in &used {
         let sum = pods.entry((one.namespace.clone(), one.pod.clone())).or_default();
         sum.0 += one.stats.cpu_usage_core_ns;

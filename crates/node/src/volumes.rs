@@ -237,5 +237,6 @@ async fn claim(cx: &Cx, name: &str) -> Result<PathBuf, String> {
     {
         mount::give_to_group(&path, group)?;
     }
+    cx.shared.lock().claims.insert(name.to_owned(), path.clone());
     Ok(path)
 }

@@ -23,6 +23,25 @@ pub enum Plugin {
     PodAffinity,
 }
 
+impl Plugin {
+    pub const ALL: [Self; 9] = [Self::Unschedulable, Self::Name, Self::Taints, Self::NodeAffinity, Self::Ports, Self::Resources, Self::Volumes, Self::Spread, Self::PodAffinity];
+
+    /// As upstream calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unschedulable => "NodeUnschedulable",
+            Self::Name => "NodeName",
+            Self::Taints => "TaintToleration",
+            Self::NodeAffinity => "NodeAffinity",
+            Self::Ports => "NodePorts",
+            Self::Resources => "NodeResourcesFit",
+            Self::Volumes => "VolumeBinding",
+            Self::Spread => "PodTopologySpread",
+            Self::PodAffinity => "InterPodAffinity",
+        }
+    }
+}
+
 /// Why a node is out.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reason {

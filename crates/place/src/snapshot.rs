@@ -35,6 +35,11 @@ impl Snapshot {
         &self.nodes
     }
 
+    /// Pods that have a place.
+    pub fn pods(&self) -> usize {
+        self.places.len()
+    }
+
     pub fn node(&self, name: &str) -> Option<&NodeInfo> {
         self.by_name.get(name).map(|index| &self.nodes[*index])
     }

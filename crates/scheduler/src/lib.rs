@@ -3,8 +3,10 @@
 //! Mirrors kube-scheduler: priority order, assumed pods, binding through the API, preemption, FailedScheduling events, retries when something changed.
 
 mod evict;
+mod measured;
 mod note;
 mod run;
 mod waiting;
 
+pub use measured::Measured;
 pub use run::run;

@@ -5,6 +5,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::k8s::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use api::k8s::api::policy::v1::PodDisruptionBudget;
@@ -13,12 +14,14 @@ use api::world::rfc3339;
 use api::{Clock, Object, Status, Typed};
 use client::{BoxFuture, Change, Client, EventType, Informer, ObjectKey, PatchKind, Recorder, reference};
 use futures_util::FutureExt;
-use place::{Budget, DEFAULT_SCHEDULER, Placement, PodInfo, Preemption, Refusal, Snapshot, Storage, place, preempt};
+use place::{Budget, DEFAULT_SCHEDULER, Placement, Plugin, PodInfo, Preemption, Refusal, Snapshot, Storage, place, preempt};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::evict::Eviction;
+use crate::measured::{Measured, Outcome, Point};
 use crate::note;
 use crate::waiting::{CAME, LEFT, NAMESPACE, STORAGE, Waiting, by_node};
 
@@ -28,6 +31,24 @@ const MAX_BINDINGS: usize = 64;
 const MAX_EVENT_BYTES: usize = 1024;
 /// Changes that are taken in together before the next decision.
 const MAX_CHANGES_A_TURN: usize = 4096;
+
+/// What pods are tried again because of, as upstream calls it in metrics.
+mod event {
+    pub const POD_ADDED: &str = "UnschedulablePodAdd";
+    pub const POD_UPDATED: &str = "UnschedulablePodUpdate";
+    pub const PLACED_ADDED: &str = "AssignedPodAdd";
+    pub const PLACED_UPDATED: &str = "AssignedPodUpdate";
+    pub const PLACED_DELETED: &str = "AssignedPodDelete";
+    pub const FAILED: &str = "ScheduleAttemptFailure";
+    pub const NODE_ADDED: &str = "NodeAdd";
+    pub const NODE_UPDATED: &str = "NodeUpdate";
+    pub const NODE_DELETED: &str = "NodeDelete";
+    pub const NAMESPACE: &str = "NamespaceUpdate";
+    pub const CLAIM: &str = "PersistentVolumeClaimUpdate";
+    pub const VOLUME: &str = "PersistentVolumeUpdate";
+    pub const CLASS: &str = "StorageClassUpdate";
+    pub const FORCED: &str = "ForceActivate";
+}
 
 enum Input {
     Pod(Change),
@@ -44,6 +65,11 @@ struct Bound {
     typed: Arc<Pod>,
     node: Arc<str>,
     outcome: Result<(), api::Status>,
+    /// The attempt, and the writing of the binding.
+    begun: Instant,
+    took: Duration,
+    /// How often it was tried, and since when.
+    tried: Option<(u32, Instant)>,
 }
 
 /// What came of a preemption: whether all victims know.
@@ -67,14 +93,15 @@ struct Scheduler {
     budgets: Informer<PodDisruptionBudget>,
     snapshot: Snapshot,
     waiting: Waiting,
+    measured: Arc<Measured>,
 }
 
 /// Runs until `shutdown` becomes true.
-pub fn run(client: Client, clock: Arc<dyn Clock>, shutdown: watch::Receiver<bool>) -> BoxFuture<'static, ()> {
-    Box::pin(until(client, clock, shutdown))
+pub fn run(client: Client, clock: Arc<dyn Clock>, measured: Arc<Measured>, shutdown: watch::Receiver<bool>) -> BoxFuture<'static, ()> {
+    Box::pin(until(client, clock, measured, shutdown))
 }
 
-async fn until(client: Client, clock: Arc<dyn Clock>, mut shutdown: watch::Receiver<bool>) {
+async fn until(client: Client, clock: Arc<dyn Clock>, measured: Arc<Measured>, mut shutdown: watch::Receiver<bool>) {
     let client = client.named(DEFAULT_SCHEDULER);
     let (sender, mut inputs) = mpsc::unbounded_channel::<Input>();
     let feed = |wrap: fn(Change) -> Input| {
@@ -91,7 +118,7 @@ async fn until(client: Client, clock: Arc<dyn Clock>, mut shutdown: watch::Recei
     let classes = Informer::<StorageClass>::of(&client, None).on_change(feed(Input::Class)).start();
     tokio::join!(namespaces.synced(), nodes.synced(), pods.synced(), budgets.synced(), claims.synced(), volumes.synced(), classes.synced());
     let recorder = Recorder::start(&client, DEFAULT_SCHEDULER, "", clock.clone());
-    let mut scheduler = Scheduler { client, recorder, clock, pods, budgets, snapshot: Snapshot::default(), waiting: Waiting::default() };
+    let mut scheduler = Scheduler { client, recorder, clock, pods, budgets, snapshot: Snapshot::default(), waiting: Waiting::default(), measured };
     let mut tasks = Tasks::default();
     loop {
         let mut taken = 0;
@@ -107,6 +134,8 @@ async fn until(client: Client, clock: Arc<dyn Clock>, mut shutdown: watch::Recei
         while let Some(done) = tasks.evictions.try_join_next() {
             scheduler.evicted(done);
         }
+        scheduler.waiting.tell(&scheduler.measured);
+        scheduler.measured.knows(scheduler.snapshot.nodes().len(), scheduler.snapshot.pods(), tasks.bindings.len());
         if tasks.bindings.len() < MAX_BINDINGS
             && let Some(pod) = scheduler.waiting.next()
         {
@@ -162,34 +191,43 @@ impl Scheduler {
                     Some(object) => self.snapshot.namespaces.insert(object.meta().name.clone(), object.meta().labels.clone()),
                     None => self.snapshot.namespaces.remove(&*change.key.name),
                 };
-                self.waiting.wake(NAMESPACE);
+                self.wake(NAMESPACE, event::NAMESPACE);
             }
             Input::Node(change) => match change.new.as_ref().map(|object| object.typed::<Node>()) {
                 Some(Ok(node)) => match self.snapshot.set_node(&node) {
-                    change if change.added => self.waiting.wake_all(),
-                    change => self.waiting.wake(&by_node(change)),
+                    change if change.added => {
+                        let woken = self.waiting.wake_all();
+                        self.measured.queued("active", event::NODE_ADDED, woken);
+                    }
+                    change => self.wake(&by_node(change), event::NODE_UPDATED),
                 },
                 Some(Err(error)) => tracing::warn!(%error, "a node does not decode"),
                 None => {
                     self.snapshot.remove_node(&change.key.name);
                     // A domain less can change what is even.
-                    self.waiting.wake(CAME);
+                    self.wake(CAME, event::NODE_DELETED);
                 }
             },
             Input::Pod(change) => self.take_pod(&change),
-            Input::Claim(change) => self.take_storage(&change, Storage::set_claim, |storage, key| storage.remove_claim(&key.namespace, &key.name)),
-            Input::Volume(change) => self.take_storage(&change, Storage::set_volume, |storage, key| storage.remove_volume(&key.name)),
-            Input::Class(change) => self.take_storage(&change, Storage::set_class, |storage, key| storage.remove_class(&key.name)),
+            Input::Claim(change) => self.take_storage(&change, event::CLAIM, Storage::set_claim, |storage, key| storage.remove_claim(&key.namespace, &key.name)),
+            Input::Volume(change) => self.take_storage(&change, event::VOLUME, Storage::set_volume, |storage, key| storage.remove_volume(&key.name)),
+            Input::Class(change) => self.take_storage(&change, event::CLASS, Storage::set_class, |storage, key| storage.remove_class(&key.name)),
         }
     }
 
-    fn take_storage<T: Typed>(&mut self, change: &Change, set: fn(&mut Storage, &T), remove: fn(&mut Storage, &ObjectKey)) {
+    fn take_storage<T: Typed>(&mut self, change: &Change, event: &str, set: fn(&mut Storage, &T), remove: fn(&mut Storage, &ObjectKey)) {
         match change.new.as_ref().map(|object| object.typed::<T>()) {
             Some(Ok(typed)) => set(&mut self.snapshot.storage, &typed),
             Some(Err(error)) => return tracing::warn!(%error, "an object of the storage does not decode"),
             None => remove(&mut self.snapshot.storage, &change.key),
         }
-        self.waiting.wake(STORAGE);
+        self.wake(STORAGE, event);
+    }
+
+    /// Those that one of `plugins` refused are tried again.
+    fn wake<'a>(&mut self, plugins: impl IntoIterator<Item = &'a Plugin>, event: &str) {
+        let woken = self.waiting.wake(plugins);
+        self.measured.queued("active", event, woken);
     }
 
     fn take_pod(&mut self, change: &Change) {
@@ -219,9 +257,9 @@ impl Scheduler {
             let renamed = old.as_ref().is_some_and(|old| old.metadata.labels != pod.metadata.labels);
             self.snapshot.set_pod(info);
             if leaves || resized {
-                self.waiting.wake(LEFT);
+                self.wake(LEFT, if leaves { event::PLACED_DELETED } else { event::PLACED_UPDATED });
             } else if !known || renamed {
-                self.waiting.wake(CAME);
+                self.wake(CAME, if known { event::PLACED_UPDATED } else { event::PLACED_ADDED });
             }
             return;
         }
@@ -231,7 +269,12 @@ impl Scheduler {
         }
         if !is_ours(&pod) || gated(&pod) || info.deleting {
             self.withdraw(&info.uid);
-            return self.waiting.remove(&info.uid);
+            if !is_ours(&pod) || info.deleting {
+                self.waiting.remove(&info.uid);
+            } else if self.waiting.gate(&info.uid) {
+                self.measured.queued("unschedulable", event::POD_ADDED, 1);
+            }
+            return;
         }
         match (old.as_deref().map_or("", nominated), nominated(&pod)) {
             // What was decided here may not have been written yet.
@@ -242,13 +285,14 @@ impl Scheduler {
         // Our own note in its status is no reason to try again.
         let only_status = old.is_some_and(|old| old.spec == pod.spec && old.metadata.labels == pod.metadata.labels);
         if !(only_status && self.waiting.knows(&info.uid)) {
-            self.waiting.add(info);
+            let new = self.waiting.add(info);
+            self.measured.queued("active", if new { event::POD_ADDED } else { event::POD_UPDATED }, 1);
         }
     }
 
     fn withdraw(&mut self, uid: &str) {
         if self.snapshot.withdraw(uid) {
-            self.waiting.wake(LEFT);
+            self.wake(LEFT, event::PLACED_DELETED);
         }
     }
 
@@ -258,7 +302,7 @@ impl Scheduler {
         self.withdraw(uid);
         if self.snapshot.holds_pod(uid) {
             self.snapshot.remove_pod(uid);
-            self.waiting.wake(LEFT);
+            self.wake(LEFT, event::PLACED_DELETED);
         }
     }
 
@@ -272,21 +316,28 @@ impl Scheduler {
             // Deleted meanwhile; its event is on the way.
             return self.waiting.remove(&pod.uid);
         };
-        match place(&mut self.snapshot, &pod) {
+        let begun = Instant::now();
+        let placement = place(&mut self.snapshot, &pod);
+        self.measured.decided(begun.elapsed());
+        match placement {
             Placement::Node(node) => {
                 self.snapshot.put(pod.clone(), node.clone());
-                self.waiting.remove(&pod.uid);
-                self.waiting.wake(CAME);
+                let tried = self.waiting.done(&pod.uid);
+                self.wake(CAME, event::PLACED_ADDED);
                 let client = self.client.clone();
                 tasks.bindings.spawn(async move {
                     let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid}, "target": {"apiVersion": "v1", "kind": "Node", "name": &*node}});
+                    let writing = Instant::now();
                     // One that panics has failed: else the pod would be held to be on its way for ever.
                     let outcome = AssertUnwindSafe(client.of::<Pod>(Some(&pod.namespace)).create_subresource(&pod.name, "binding", &binding)).catch_unwind().await;
                     let outcome = outcome.unwrap_or_else(|_| Err(Status::internal("the binding panicked"))).map(drop);
-                    Bound { pod, typed, node, outcome }
+                    Bound { pod, typed, node, outcome, begun, took: writing.elapsed(), tried }
                 });
             }
-            Placement::Nowhere(refusal) => self.make_room(pod, &typed, &refusal, tasks),
+            Placement::Nowhere(refusal) => {
+                self.make_room(pod, &typed, &refusal, tasks);
+                self.measured.attempted(Outcome::Unschedulable, begun.elapsed());
+            }
         }
     }
 
@@ -295,7 +346,11 @@ impl Scheduler {
         // Budgets are few, and needed only here.
         let budgets: Vec<Budget> = if refusal.helpful.is_empty() { Vec::new() } else { self.budgets.cache().list().iter().map(|budget| Budget::of(budget)).collect() };
         let mut held = false;
-        let (message, nomination) = match preempt(&self.snapshot, &pod, refusal, &budgets) {
+        let begun = Instant::now();
+        let preemption = preempt(&self.snapshot, &pod, refusal, &budgets);
+        self.measured.ran(Point::PostFilter, if matches!(preemption, Preemption::Victims { .. }) { "Success" } else { "Unschedulable" }, begun.elapsed());
+        self.measured.preempted(if let Preemption::Victims { victims, .. } = &preemption { Some(victims.len()) } else { None });
+        let (message, nomination) = match preemption {
             Preemption::Victims { node, victims } => {
                 let displaced: Vec<Arc<PodInfo>> = self.snapshot.nominated(&node).iter().filter(|other| other.priority < pod.priority).cloned().collect();
                 displaced.iter().for_each(|other| self.withdraw(&other.uid));
@@ -326,28 +381,37 @@ impl Scheduler {
         self.recorder.record(&reference(&**typed), EventType::Warning, "FailedScheduling", cut(message.clone()));
         self.note(typed, &message, nomination.as_deref());
         self.waiting.park(pod, refusal.plugins(), held);
+        self.measured.queued("unschedulable", event::FAILED, 1);
     }
 
     fn evicted(&mut self, done: Result<Evicted, tokio::task::JoinError>) {
         match done {
-            Ok(Evicted { preemptor_uid, all }) => self.waiting.release(&preemptor_uid, !all),
+            Ok(Evicted { preemptor_uid, all }) => {
+                let tried = self.waiting.release(&preemptor_uid, !all);
+                self.measured.queued("active", event::FORCED, usize::from(tried));
+            }
             Err(error) => tracing::error!(%error, "an eviction panicked"),
         }
     }
 
     fn bound(&mut self, done: Result<Bound, tokio::task::JoinError>) {
-        let Bound { pod, typed, node, outcome } = match done {
+        let Bound { pod, typed, node, outcome, begun, took, tried } = match done {
             Ok(bound) => bound,
             Err(error) => return tracing::error!(%error, "a binding panicked"),
         };
+        self.measured.ran(Point::Bind, if outcome.is_ok() { "Success" } else { "Error" }, took);
+        self.measured.attempted(if outcome.is_ok() { Outcome::Scheduled } else { Outcome::Error }, begun.elapsed());
         match outcome {
             Ok(()) => {
+                if let Some((attempts, first)) = tried {
+                    self.measured.scheduled(attempts, first.elapsed());
+                }
                 tracing::debug!(pod = %format_args!("{}/{}", pod.namespace, pod.name), %node, "bound");
                 self.recorder.record(&reference(&*typed), EventType::Normal, "Scheduled", format!("Successfully assigned {}/{} to {node}", pod.namespace, pod.name));
             }
             Err(status) => {
                 self.snapshot.remove_pod(&pod.uid);
-                self.waiting.wake(LEFT);
+                self.wake(LEFT, event::PLACED_DELETED);
                 if status.is_not_found() {
                     return;
                 }
@@ -355,6 +419,7 @@ impl Scheduler {
                 // A conflict means that it is bound or going: its event tells. Everything else is tried again.
                 if !status.is_conflict() && self.typed(&pod).is_some() {
                     self.waiting.add(pod);
+                    self.measured.queued("active", event::FAILED, 1);
                 }
             }
         }

@@ -3,10 +3,13 @@
 //! As kube-scheduler's queue, with its hints: an event moves only pods that were refused by a plugin whose mind it can change. No timer moves any.
 //! <https://kubernetes.io/docs/concepts/scheduling-eviction/scheduling-framework/#queue>
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use place::{NodeChange, PodInfo, Plugin};
+use tokio::time::Instant;
+
+use crate::measured::Measured;
 
 /// Room has become free: a pod has left, or is leaving.
 pub const LEFT: &[Plugin] = &[Plugin::Ports, Plugin::Resources, Plugin::Volumes, Plugin::Spread, Plugin::PodAffinity];
@@ -44,6 +47,13 @@ struct Parked {
     woken: bool,
 }
 
+/// What is remembered of a pod for as long as it waits.
+struct Known {
+    rank: Rank,
+    attempts: u32,
+    first: Option<Instant>,
+}
+
 #[derive(Default)]
 pub struct Waiting {
     ready: BTreeMap<Rank, Arc<PodInfo>>,
@@ -51,29 +61,53 @@ pub struct Waiting {
     parked: BTreeMap<Rank, Parked>,
     /// Who of them was refused by whom.
     refused: BTreeMap<Plugin, BTreeSet<Rank>>,
-    ranks: HashMap<String, Rank>,
+    known: HashMap<String, Known>,
+    /// Pods that are not to be tried yet.
+    gated: HashSet<String>,
     counter: u64,
 }
 
 impl Waiting {
-    /// A new pod, or a new version of one that waits: it keeps its place.
-    pub fn add(&mut self, pod: Arc<PodInfo>) {
+    /// A new pod, or a new version of one that waits: it keeps its place. Whether it is new.
+    pub fn add(&mut self, pod: Arc<PodInfo>) -> bool {
         let priority = -i64::from(pod.priority);
-        let known = self.ranks.get(&pod.uid).copied().filter(|rank| rank.0 == priority);
-        self.remove(&pod.uid);
-        let rank = known.unwrap_or_else(|| {
+        let known = self.take(&pod.uid);
+        let new = known.is_none();
+        let rank = known.as_ref().map(|known| known.rank).filter(|rank| rank.0 == priority).unwrap_or_else(|| {
             self.counter += 1;
             (priority, self.counter)
         });
-        self.ranks.insert(pod.uid.clone(), rank);
+        let (attempts, first) = known.map_or((0, None), |known| (known.attempts, known.first));
+        self.known.insert(pod.uid.clone(), Known { rank, attempts, first });
         self.ready.insert(rank, pod);
+        new
     }
 
     pub fn remove(&mut self, uid: &str) {
-        if let Some(rank) = self.ranks.remove(uid) {
-            self.ready.remove(&rank);
-            self.unpark(rank);
-        }
+        self.take(uid);
+    }
+
+    /// How often it was tried, and since when; it does not wait any more.
+    pub fn done(&mut self, uid: &str) -> Option<(u32, Instant)> {
+        self.take(uid).and_then(|known| known.first.map(|first| (known.attempts, first)))
+    }
+
+    fn take(&mut self, uid: &str) -> Option<Known> {
+        self.gated.remove(uid);
+        let known = self.known.remove(uid)?;
+        self.ready.remove(&known.rank);
+        self.unpark(known.rank);
+        Some(known)
+    }
+
+    /// A pod that is not to be tried yet, if it was not known as one.
+    pub fn gate(&mut self, uid: &str) -> bool {
+        self.remove(uid);
+        self.gated.insert(uid.to_owned())
+    }
+
+    pub fn tell(&self, measured: &Measured) {
+        measured.waiting(self.ready.len(), self.parked.len(), self.gated.len(), |plugin| self.refused.get(&plugin).map_or(0, BTreeSet::len));
     }
 
     fn unpark(&mut self, rank: Rank) -> Option<Parked> {
@@ -88,12 +122,17 @@ impl Waiting {
 
     /// The next pod to try. It is parked or removed by what comes of it.
     pub fn next(&mut self) -> Option<Arc<PodInfo>> {
-        self.ready.pop_first().map(|(_, pod)| pod)
+        let (_, pod) = self.ready.pop_first()?;
+        if let Some(known) = self.known.get_mut(&pod.uid) {
+            known.attempts += 1;
+            known.first.get_or_insert_with(Instant::now);
+        }
+        Some(pod)
     }
 
     /// No node would do, said `plugins`: wait for a change. With `held` also for `release`.
     pub fn park(&mut self, pod: Arc<PodInfo>, plugins: BTreeSet<Plugin>, held: bool) {
-        if let Some(rank) = self.ranks.get(&pod.uid) {
+        if let Some(Known { rank, .. }) = self.known.get(&pod.uid) {
             for plugin in &plugins {
                 self.refused.entry(*plugin).or_default().insert(*rank);
             }
@@ -101,43 +140,39 @@ impl Waiting {
         }
     }
 
-    /// What the pod was held for is done; `again` tries it whatever happened meanwhile.
-    pub fn release(&mut self, uid: &str, again: bool) {
-        let Some(rank) = self.ranks.get(uid).copied() else { return };
-        if let Some(parked) = self.parked.get_mut(&rank) {
-            parked.held = false;
-            if parked.woken || again {
-                self.move_up(rank);
-            }
-        }
+    /// What the pod was held for is done; `again` tries it whatever happened meanwhile. Whether it is tried.
+    pub fn release(&mut self, uid: &str, again: bool) -> bool {
+        let Some(rank) = self.known.get(uid).map(|known| known.rank) else { return false };
+        let Some(parked) = self.parked.get_mut(&rank) else { return false };
+        parked.held = false;
+        (parked.woken || again) && self.move_up(rank)
     }
 
-    fn move_up(&mut self, rank: Rank) {
+    fn move_up(&mut self, rank: Rank) -> bool {
         match self.parked.get_mut(&rank) {
-            Some(parked) if parked.held => parked.woken = true,
-            Some(_) => {
-                if let Some(parked) = self.unpark(rank) {
-                    self.ready.insert(rank, parked.pod);
-                }
+            Some(parked) if parked.held => {
+                parked.woken = true;
+                false
             }
-            None => {}
+            Some(_) => self.unpark(rank).is_some_and(|parked| self.ready.insert(rank, parked.pod).is_none()),
+            None => false,
         }
     }
 
-    /// Something happened that one of `plugins` may see otherwise now.
-    pub fn wake<'a>(&mut self, plugins: impl IntoIterator<Item = &'a Plugin>) {
+    /// Something happened that one of `plugins` may see otherwise now. How many are tried again.
+    pub fn wake<'a>(&mut self, plugins: impl IntoIterator<Item = &'a Plugin>) -> usize {
         let ranks: BTreeSet<Rank> = plugins.into_iter().filter_map(|plugin| self.refused.get(plugin)).flatten().copied().collect();
-        ranks.into_iter().for_each(|rank| self.move_up(rank));
+        ranks.into_iter().filter(|rank| self.move_up(*rank)).count()
     }
 
     /// There is a node more.
-    pub fn wake_all(&mut self) {
+    pub fn wake_all(&mut self) -> usize {
         let ranks: Vec<Rank> = self.parked.keys().copied().collect();
-        ranks.into_iter().for_each(|rank| self.move_up(rank));
+        ranks.into_iter().filter(|rank| self.move_up(*rank)).count()
     }
 
     pub fn knows(&self, uid: &str) -> bool {
-        self.ranks.contains_key(uid)
+        self.known.contains_key(uid)
     }
 }
 

@@ -8,20 +8,11 @@ use crate::api::Api;
 use crate::lifecycle::Phase;
 
 pub fn version(api: &Api) -> Value {
-    let git = &api.config.git_version;
-    let mut numbers = git.trim_start_matches('v').split('.');
-    json!({
-        "major": numbers.next().unwrap_or("1"),
-        "minor": numbers.next().unwrap_or("0"),
-        "emulationMajor": "1", "emulationMinor": "36", "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
-        "gitVersion": git,
-        "gitCommit": option_env!("CORACLE_COMMIT").unwrap_or("unknown"),
-        "gitTreeState": "clean",
-        "buildDate": "1970-01-01T00:00:00Z",
-        "goVersion": "none",
-        "compiler": "rustc",
-        "platform": concat!("linux/", "amd64"),
-    })
+    let mut version = json!({"emulationMajor": "1", "emulationMinor": "36", "minCompatibilityMajor": "1", "minCompatibilityMinor": "35"});
+    for (_, key, fact) in basics::version::facts(&api.config.git_version) {
+        version[key] = fact.into();
+    }
+    version
 }
 
 /// The endpoint that says whether requests are welcome; the others say whether anything is broken.

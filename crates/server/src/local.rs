@@ -324,6 +324,10 @@ fn events(mut watching: Watching, audited: Option<Completed>) -> EventStream {
 }
 
 impl Transport for Local {
+    fn host(&self) -> String {
+        std::net::SocketAddr::new(self.api.config.advertise_address, self.api.config.secure_port).to_string()
+    }
+
     fn get<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Arc<Object>, Status>> {
         let reading = async move {
             self.authorize("get", target, "").await?;

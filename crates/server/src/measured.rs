@@ -48,6 +48,8 @@ pub struct Measured {
     lists: Family<Lists>,
     pub(crate) unavailable: Counters,
     service_account_tokens: AtomicU64,
+    pod_security: Counters,
+    pod_security_errors: Counters,
 }
 
 impl Default for Measured {
@@ -70,6 +72,8 @@ impl Default for Measured {
             lists: Family::new(&["group", "resource"]),
             unavailable: Counters::new("aggregator_unavailable_apiservice_total", "[ALPHA] Counter of APIServices which are marked as unavailable broken down by APIService name and reason.", &["name", "reason"]),
             service_account_tokens: AtomicU64::new(0),
+            pod_security: Counters::new("pod_security_evaluations_total", "[ALPHA] Number of policy evaluations that occurred, not counting ignored or exempt requests.", &["decision", "mode", "policy_level", "policy_version", "request_operation", "resource", "subresource"]),
+            pod_security_errors: Counters::new("pod_security_errors_total", "[ALPHA] Number of errors preventing normal evaluation. Non-fatal errors may result in the latest restricted profile being used for evaluation.", &["fatal", "request_operation", "resource", "subresource"]),
         }
     }
 }
@@ -137,6 +141,16 @@ impl Measured {
         }
     }
 
+    /// A pod, or what makes pods, was judged by one mode of its namespace's policy; `of` is the operation, `pod` or `controller`, and the subresource.
+    pub(crate) fn pod_security(&self, allowed: bool, mode: &str, (level, version): (&str, &str), of: [&str; 3]) {
+        self.pod_security.add(&[if allowed { "allow" } else { "deny" }, mode, level, version, of[0], of[1], of[2]], 1);
+    }
+
+    /// The policy of a namespace is not understood as a whole.
+    pub(crate) fn pod_security_failed(&self, of: [&str; 3]) {
+        self.pod_security_errors.add(&["false", of[0], of[1], of[2]], 1);
+    }
+
     pub(crate) fn listed(&self, row: &Resource, fetched: usize, returned: usize) {
         if let Some(lists) = self.lists.series(&[&row.group, &row.plural], Lists::default) {
             lists.count.fetch_add(1, Ordering::Relaxed);
@@ -172,6 +186,8 @@ impl Measured {
         each("apiserver_cache_list_fetched_objects_total", "[ALPHA] Number of objects read from watch cache in the course of serving a LIST request", ",index=\"\"", |lists| &lists.fetched);
         each("apiserver_cache_list_returned_objects_total", "[ALPHA] Number of objects returned for a LIST request from watch cache", "", |lists| &lists.returned);
         self.unavailable.text(out);
+        self.pod_security.text(out);
+        self.pod_security_errors.text(out);
         single(out, "serviceaccount_valid_tokens_total", "counter", "[ALPHA] Cumulative valid projected service account tokens used", self.service_account_tokens.load(Ordering::Relaxed));
     }
 }

@@ -8,11 +8,11 @@ use basics::histogram::head;
 use basics::metrics::{line, shown, single};
 
 use crate::api::Api;
-use crate::{aggregator, health, special};
+use crate::{aggregator, expressions_measured, health, special};
 
 pub fn metrics(api: &Api) -> String {
     let mut out = String::new();
-    build_info(&mut out, &health::version(api));
+    basics::version::build_info(&mut out, &api.config.git_version);
     head(&mut out, "version_info", "gauge", "[ALPHA] Provides the compatibility version info of the component. The component label is the name of the component, usually kube, but is relevant for aggregated-apiservers.");
     line(&mut out, "version_info", &shown([("binary", "1.36"), ("component", "kube"), ("emulation", "1.36"), ("min_compat", "1.35")]), 1);
     objects(api, &mut out);
@@ -29,6 +29,7 @@ pub fn metrics(api: &Api) -> String {
     }
     api.requests.text(&mut out);
     api.measured.text(&mut out);
+    expressions_measured::text(&mut out);
     out.push_str(&api.flow_control.metrics());
     if let Some(audit) = &api.config.audit {
         audit.text(&mut out);
@@ -60,13 +61,6 @@ pub fn indicators(api: &Api) -> String {
         }
     }
     out
-}
-
-fn build_info(out: &mut String, version: &serde_json::Value) {
-    let label = |name: &str| version[name].as_str().unwrap_or_default();
-    head(out, "kubernetes_build_info", "gauge", "[BETA] A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, build date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.");
-    let labels = [("build_date", "buildDate"), ("compiler", "compiler"), ("git_commit", "gitCommit"), ("git_tree_state", "gitTreeState"), ("git_version", "gitVersion"), ("go_version", "goVersion"), ("major", "major"), ("minor", "minor"), ("platform", "platform")];
-    line(out, "kubernetes_build_info", &shown(labels.map(|(name, of)| (name, label(of)))), 1);
 }
 
 /// How many there are of each kind.

@@ -152,7 +152,7 @@ impl World {
         let clock = self.clock.clone();
         let task = tokio::spawn(async move {
             let (_stop, stopped) = watch::channel(false);
-            scheduler::run(client, clock, stopped).await;
+            scheduler::run(client, clock, Arc::default(), stopped).await;
         });
         self.scheduler = Some(Running { task: task.abort_handle(), life });
     }
@@ -164,7 +164,7 @@ impl World {
     pub fn start_controllers(&mut self) {
         let life = Link::default();
         let client = Client::new(Arc::new(self.way("system:kube-controller-manager", &self.control_plane, &life)), "kube-controller-manager");
-        let config = controllers::Config { cluster_cidrs: Vec::new(), root_ca: "simulated".to_owned(), clock: self.clock.clone(), signer: None };
+        let config = controllers::Config { cluster_cidrs: Vec::new(), root_ca: "simulated".to_owned(), clock: self.clock.clone(), measured: Arc::default(), signer: None };
         let task = tokio::spawn(controllers::run(client, config, Box::pin(std::future::pending())));
         self.controllers = Some(Running { task: task.abort_handle(), life });
     }

@@ -1,4 +1,4 @@
-//! What load balancers and probes ask the service proxy: is it well (`/healthz` and `/livez` on port 10256), and has this node endpoints of a Service (its
+//! What load balancers and probes ask the service proxy: is it well (`/healthz` and `/livez` on port 10256; its metrics are on 10249), and has this node endpoints of a Service (its
 //! `healthCheckNodePort`). Plain HTTP, as kube-proxy's.
 //!
 //! Mirrors pkg/proxy/healthcheck, byte for byte where clients read it.
@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -25,11 +25,14 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::measured::Measured;
 use crate::http::{Answer, full};
 use crate::services::ServiceKey;
 
 /// kube-proxy's `healthzBindAddress`.
 pub const HEALTHZ_PORT: u16 = 10256;
+/// kube-proxy's `metricsBindAddress`: of this machine only.
+pub const METRICS_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
 /// A change that is not programmed for so long makes the proxy unwell (upstream: two sync periods of 30 s).
 const LATE: SignedDuration = SignedDuration::from_secs(60);
 /// Connections of one port at the same time; more wait.
@@ -122,18 +125,41 @@ fn json_answer(good: bool, body: String) -> Answer {
 }
 
 /// Serves `/healthz` and `/livez` until it is dropped, as soon as the port is free.
-pub async fn serve_healthz(health: Arc<ProxyHealth>) {
+pub async fn serve_healthz(health: Arc<ProxyHealth>, measured: Arc<Measured>) {
+    let listener = as_soon_as_free(HEALTHZ_PORT, || listen(HEALTHZ_PORT)).await;
+    let answer = move |path: &str| {
+        let answer = health.answer(path);
+        measured.asked(path, answer.status().as_u16());
+        answer
+    };
+    serve(listener, Arc::new(answer)).await;
+}
+
+/// Serves `/metrics`, which nobody from elsewhere may see, as soon as the port is free.
+pub async fn serve_metrics(health: Arc<ProxyHealth>, measured: Arc<Measured>) {
+    let listener = as_soon_as_free(METRICS_ADDRESS.port(), || TcpListener::bind(METRICS_ADDRESS)).await;
+    let plain = |text: &str| full(StatusCode::OK, "text/plain; charset=utf-8", text.to_owned());
+    let answer = move |path: &str| match path {
+        "/metrics" => full(StatusCode::OK, basics::metrics::CONTENT_TYPE, measured.text()),
+        "/healthz" if health.is_healthy() => plain("ok"),
+        "/proxyMode" => plain("nftables"),
+        _ => full(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n"),
+    };
+    serve(listener, Arc::new(answer)).await;
+}
+
+/// Another program may have the port: that is told, once, and tried again.
+async fn as_soon_as_free<F: Future<Output = io::Result<TcpListener>>>(port: u16, listen: impl Fn() -> F) -> TcpListener {
     let mut told = false;
-    let listener = loop {
-        match listen(HEALTHZ_PORT).await {
-            Ok(listener) => break listener,
-            Err(error) if !told => tracing::warn!(%error, port = HEALTHZ_PORT, "the service proxy's health cannot be asked: trying again"),
+    loop {
+        match listen().await {
+            Ok(listener) => return listener,
+            Err(error) if !told => tracing::warn!(%error, port, "a port of the service proxy cannot be had: trying again"),
             Err(_) => {}
         }
         told = true;
         tokio::time::sleep(LISTEN_AGAIN).await;
-    };
-    serve(listener, Arc::new(move |path| health.answer(path))).await;
+    }
 }
 
 /// On every address of the node.

@@ -10,6 +10,7 @@ use serde_json::Value;
 use store::Store;
 
 use super::asked::Asked;
+use crate::expressions_measured;
 use crate::api::Api;
 use crate::authentication::User;
 use crate::authorization::{Attributes, Authorizer};
@@ -55,7 +56,7 @@ impl Expression {
     /// Its value, or why there is none.
     pub fn evaluate<'a>(&'a self, activation: &Activation<'a>, budget: &mut Budget) -> Result<Cel<'a>, Failure> {
         let program = self.program.as_ref().map_err(|why| Failure::Expression(format!("compilation error: {why}")))?;
-        program.evaluate(activation, budget).map_err(|error| match error {
+        expressions_measured::evaluated(|| program.evaluate(activation, budget)).map_err(|error| match error {
             EvalError::OutOfBudget => Failure::OutOfBudget,
             other => Failure::Expression(format!("expression '{}' resulted in error: {other}", self.text)),
         })
@@ -64,7 +65,7 @@ impl Expression {
 
 /// Of any of the types `wanted`, as CEL prints them; any at all when none is named.
 pub fn compile(env: &Env, text: &str, wanted: &[&str]) -> Result<Program, String> {
-    let program = env.compile(text).map_err(|errors| errors.detail())?;
+    let program = expressions_measured::compiled(|| env.compile(text)).map_err(|errors| errors.detail())?;
     let output = program.output_type().to_string();
     if wanted.is_empty() || wanted.contains(&&*output) {
         return Ok(program);

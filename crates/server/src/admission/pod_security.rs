@@ -17,6 +17,8 @@ use checks::{Finding, evaluate};
 
 /// So many pods are looked at when a namespace becomes stricter.
 const MAX_PODS_TO_CHECK: usize = 3000;
+/// Of the newest policies that there are.
+const NEWEST_MINOR: u32 = 36;
 const PREFIX: &str = "pod-security.kubernetes.io/";
 const LEVEL_WORDS: &str = "must be one of privileged, baseline, restricted";
 const VERSION_WORDS: &str = "must be \"latest\" or \"v1.x\"";
@@ -35,13 +37,35 @@ struct Mode {
     minor: Option<u32>,
 }
 
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let level = match self.level {
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
             Level::Privileged => "privileged",
             Level::Baseline => "baseline",
             Level::Restricted => "restricted",
+        }
+    }
+}
+
+impl Mode {
+    /// What is counted of it: a version that is none yet is `future`, and what allows everything has none.
+    fn count(&self, api: &Api, allowed: bool, mode: &str, of: [&str; 3]) {
+        let written;
+        let version = match self.minor.filter(|_| self.level != Level::Privileged) {
+            None => "latest",
+            Some(minor) if minor <= NEWEST_MINOR => {
+                written = format!("v1.{minor}");
+                &written
+            }
+            Some(_) => "future",
         };
+        api.measured.pod_security(allowed, mode, (self.level.name(), version), of);
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let level = self.level.name();
         match self.minor {
             Some(minor) => write!(f, "{level}:v1.{minor}"),
             None => write!(f, "{level}:latest"),
@@ -149,7 +173,12 @@ pub fn check(api: &Api, row: &Resource, subresource: &str, namespace: Option<&st
     if enforced {
         cx.annotate("pod-security.kubernetes.io/enforce-policy", &policy.enforce.to_string());
     }
+    let of = [if old.is_some() { "update" } else { "create" }, if enforced { "pod" } else { "controller" }, subresource];
+    if !policy.errors.is_empty() {
+        api.measured.pod_security_failed(of);
+    }
     if [policy.enforce, policy.audit, policy.warn].iter().all(|mode| mode.level == Level::Privileged) {
+        policy.enforce.count(api, true, "enforce", of);
         return Ok(());
     }
     if enforced && old.is_some_and(|old| !matters(new, old)) {
@@ -165,17 +194,20 @@ pub fn check(api: &Api, row: &Resource, subresource: &str, namespace: Option<&st
     if cx.record.is_some() {
         let findings = evaluate(policy.audit.level == Level::Restricted, policy.audit.level != Level::Privileged, policy.audit.minor, pod);
         if !findings.is_empty() {
+            policy.audit.count(api, false, "audit", of);
             cx.annotate("pod-security.kubernetes.io/audit-violations", &format!("would violate PodSecurity \"{}\": {}", policy.audit, details(&findings)));
         }
     }
     if enforced {
         let findings = evaluate(policy.enforce.level == Level::Restricted, policy.enforce.level != Level::Privileged, policy.enforce.minor, pod);
+        policy.enforce.count(api, findings.is_empty(), "enforce", of);
         if !findings.is_empty() {
             return Err(Status::forbidden(&row.group, &row.plural, shown_name(new), &format!("violates PodSecurity \"{}\": {}", policy.enforce, details(&findings))));
         }
     }
     let findings = evaluate(policy.warn.level == Level::Restricted, policy.warn.level != Level::Privileged, policy.warn.minor, pod);
     if !findings.is_empty() {
+        policy.warn.count(api, false, "warn", of);
         cx.warn(format!("would violate PodSecurity \"{}\": {}", policy.warn, details(&findings)));
     }
     Ok(())

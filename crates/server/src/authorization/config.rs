@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::AuthorizationMode;
 use super::webhook::{AuthorizationWebhook, WebhookConfig};
+use crate::expressions_measured;
 use crate::decode::{self, Format};
 use crate::outbound::Hook;
 use crate::references::list;
@@ -76,7 +77,7 @@ fn environment() -> Env {
 
 fn condition(env: &Env, expression: &str, field: &str) -> Result<Program, AuthorizationConfigError> {
     let failed = |why: String| invalid(field, format!("Invalid value: {expression:?}: {why}"));
-    let program = env.compile(expression).map_err(|errors| failed(format!("compilation failed: {errors}")))?;
+    let program = expressions_measured::compiled(|| env.compile(expression)).map_err(|errors| failed(format!("compilation failed: {errors}")))?;
     let output = program.output_type().to_string();
     if output == "bool" { Ok(program) } else { Err(failed(format!("must evaluate to bool but got {output}"))) }
 }

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::{Attributes, Decision};
+use crate::expressions_measured;
 use crate::authentication::User;
 use crate::outbound::{Hook, Outbound};
 use crate::registry::text;
@@ -94,7 +95,7 @@ impl AuthorizationWebhook {
         let mut fault = None;
         for (program, text) in &self.config.conditions {
             let activation = Activation::new().bind("request", Cel::json(spec));
-            match program.evaluate(&activation, &mut budget) {
+            match expressions_measured::evaluated(|| program.evaluate(&activation, &mut budget)) {
                 // One that is false settles it, whatever became of the others.
                 Ok(value) if value.as_bool() == Some(false) => return Ok(false),
                 Ok(_) => {}

@@ -13,6 +13,7 @@ use ::api::validation::{Errors, Path, Raw};
 use ::api::{Cause, Custom};
 use cel::limits::{MAX_MESSAGE_EXPRESSION_BYTES, PER_CALL_LIMIT, RUNTIME_COST_BUDGET};
 use cel::{Activation, Budget, DeclType, Env, EvalError, Program, Type};
+use crate::expressions_measured;
 use serde_json::Value;
 
 pub use super::rule_costs::definition;
@@ -62,7 +63,7 @@ impl Node {
 
 /// Compiles one expression; Err in upstream's words.
 fn compile(env: &Env, expression: &str, wanted: &Type, words: (&str, &str)) -> Result<Program, String> {
-    let program = env.compile(expression).map_err(|error| format!("{}compilation failed: {error}", words.0))?;
+    let program = expressions_measured::compiled(|| env.compile(expression)).map_err(|error| format!("{}compilation failed: {error}", words.0))?;
     if program.output_type() == wanted { Ok(program) } else { Err(words.1.to_owned()) }
 }
 
@@ -198,7 +199,7 @@ impl Judge {
             (false, Some(old)) => activation.bind("oldSelf", old),
             (false, None) => activation,
         };
-        let verdict = match program.evaluate(&activation, &mut self.budget) {
+        let verdict = match expressions_measured::evaluated(|| program.evaluate(&activation, &mut self.budget)) {
             Ok(value) => value.as_bool(),
             Err(EvalError::OutOfBudget) => {
                 self.errors.invalid(&here, node.kind, "validation failed due to running out of cost budget, no further validation rules will be run");
@@ -241,7 +242,7 @@ impl Judge {
     /// What `messageExpression` says; None when it has nothing usable to say.
     fn message<'a>(&mut self, node: &Node, ready: &'a Ready, activation: &'a Activation<'a>, here: &Path) -> Result<Option<String>, Stop> {
         let Some(Ok(program)) = &ready.message else { return Ok(None) };
-        let spoken = match program.evaluate(activation, &mut self.budget) {
+        let spoken = match expressions_measured::evaluated(|| program.evaluate(activation, &mut self.budget)) {
             Ok(value) => value.as_str().map(|text| text.trim().to_owned()),
             Err(EvalError::OutOfBudget) => {
                 self.errors.invalid(here, node.kind, "messageExpression evaluation failed due to running out of cost budget, no further validation rules will be run");

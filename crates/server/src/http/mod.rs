@@ -15,6 +15,7 @@ mod impersonation;
 mod links;
 pub(crate) mod negotiate;
 mod options;
+mod part;
 mod pieces;
 mod proxy;
 pub(crate) mod relay;
@@ -28,3 +29,4 @@ mod streams;
 
 pub(crate) use counted::Requests;
 pub use connections::{Listener, ServeConfig, serve};
+pub use part::{Page, Pages, serve_part};

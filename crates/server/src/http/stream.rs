@@ -97,7 +97,7 @@ impl Stream {
         if self.ended {
             return Poll::Ready(None);
         }
-        let first = match self.another() {
+        let mut line = match self.another() {
             Some(line) => line,
             None => match ready!(self.poll_change(cx)) {
                 Some(change) => self.line(change),
@@ -107,24 +107,27 @@ impl Stream {
                 }
             },
         };
-        self.count(&first);
-        let Some(second) = self.another() else { return Poll::Ready(Some(first)) };
-        self.count(&second);
-        let mut frame = BytesMut::with_capacity(2 * (first.len() + second.len()));
-        frame.extend_from_slice(&first);
-        frame.extend_from_slice(&second);
-        while frame.len() < MAX_FRAME_BYTES
-            && let Some(line) = self.another()
-        {
-            self.count(&line);
-            frame.extend_from_slice(&line);
-        }
-        Poll::Ready(Some(frame.freeze()))
-    }
-
-    fn count(&self, line: &Bytes) {
-        if let Some(counted) = &self.counted {
-            counted.note(line.len());
+        let mut frame = BytesMut::new();
+        loop {
+            if let Some(counted) = &self.counted {
+                counted.note(line.len());
+            }
+            let more = if frame.len() < MAX_FRAME_BYTES { self.another() } else { None };
+            match more {
+                // The only one is sent as it is.
+                None if frame.is_empty() => return Poll::Ready(Some(line)),
+                None => {
+                    frame.extend_from_slice(&line);
+                    return Poll::Ready(Some(frame.freeze()));
+                }
+                Some(next) => {
+                    if frame.is_empty() {
+                        frame.reserve(2 * (line.len() + next.len()));
+                    }
+                    frame.extend_from_slice(&line);
+                    line = next;
+                }
+            }
         }
     }
 

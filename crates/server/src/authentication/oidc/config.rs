@@ -5,6 +5,7 @@
 use cel::{DeclType, Env, Program};
 use serde_json::Value;
 
+use crate::expressions_measured;
 use crate::authentication::Anonymous;
 use crate::decode::{self, Format};
 use crate::references::list;
@@ -68,7 +69,7 @@ fn claims_env() -> Env {
 
 fn compile(env: &Env, expression: &str, field: &str, wanted: &[&str]) -> Result<Program, ConfigError> {
     let failed = |why: String| invalid(field, format!("Invalid value: {expression:?}: {why}"));
-    let program = env.compile(expression).map_err(|errors| failed(format!("compilation failed: {errors}")))?;
+    let program = expressions_measured::compiled(|| env.compile(expression)).map_err(|errors| failed(format!("compilation failed: {errors}")))?;
     let output = program.output_type().to_string();
     if wanted.contains(&&*output) || output == "dyn" {
         return Ok(program);

@@ -6,12 +6,13 @@ use cel::{Activation, Budget, Program, Value as Cel};
 use serde_json::{Value, json};
 
 use super::config::{ClaimRule, IssuerConfig, Mapping};
+use crate::expressions_measured;
 use crate::authentication::User;
 
 fn evaluate(program: &Program, variable: &str, value: &Value) -> Result<Value, String> {
     let activation = Activation::new().bind(variable, Cel::json(value));
     let mut budget = Budget::new(cel::limits::RUNTIME_COST_BUDGET_MATCH_CONDITIONS);
-    program.evaluate(&activation, &mut budget).and_then(|value| value.to_json()).map_err(|error| error.to_string())
+    expressions_measured::evaluated(|| program.evaluate(&activation, &mut budget)).and_then(|value| value.to_json()).map_err(|error| error.to_string())
 }
 
 /// A text as a claim; anything else is told as Go tells it.
