@@ -176,12 +176,16 @@ impl Node {
         let resource = first.signal.resource();
         let met = starved.iter().find(|threshold| threshold.signal.resource() == resource).and_then(|threshold| Some((threshold, *observations.get(&threshold.signal)?)));
         let longest = self.config.settings.eviction_max_pod_grace_seconds;
-        candidates.into_iter().find_map(|candidate| {
+        let evicted = candidates.into_iter().find_map(|candidate| {
             let own = pod::spec(&candidate.pod).termination_grace_period_seconds.unwrap_or(longest);
             let grace = if first.is_hard() { IMMEDIATE_GRACE_SECONDS } else { longest.min(own) };
             let message = ranking::message(resource, &candidate, met);
             self.evict(&candidate.what, grace, &message, true).then_some(candidate.what)
-        })
+        });
+        if evicted.is_some() {
+            self.measured.evicted(first.signal.name());
+        }
+        evicted
     }
 
     /// One look, and what follows from it: the pods that have to go.

@@ -20,6 +20,7 @@ pub struct Measured {
     started: Histogram,
     started_in_all: Histogram,
     containers: Counters,
+    evictions: Counters,
     operations: Counters,
     operation_errors: Counters,
     operation_seconds: Histograms,
@@ -36,6 +37,7 @@ impl Default for Measured {
             started: Histogram::new(START),
             started_in_all: Histogram::new(START),
             containers: Counters::new("kubelet_started_containers_total", "[ALPHA] Cumulative number of containers started", &["container_type"]),
+            evictions: Counters::new("kubelet_evictions", "[ALPHA] Cumulative number of pod evictions by eviction signal", &["eviction_signal"]),
             operations: Counters::new("kubelet_runtime_operations_total", "[ALPHA] Cumulative number of runtime operations by operation type.", &["operation_type"]),
             operation_errors: Counters::new("kubelet_runtime_operations_errors_total", "[ALPHA] Cumulative number of runtime operation errors by operation type.", &["operation_type"]),
             operation_seconds: Histograms::new("kubelet_runtime_operations_duration_seconds", "[ALPHA] Duration in seconds of runtime operations. Broken down by operation type.", &["operation_type"], OPERATIONS),
@@ -80,6 +82,11 @@ impl Measured {
         self.containers.add(&[kind], 1);
     }
 
+    /// A pod has to go because there is too little of what `signal` tells.
+    pub fn evicted(&self, signal: &str) {
+        self.evictions.add(&[signal], 1);
+    }
+
     /// The runtime has done something, or could not.
     pub fn operated(&self, operation: &str, good: bool, took: Duration) {
         self.operations.add(&[operation], 1);
@@ -99,6 +106,7 @@ impl Measured {
             head(out, name, "histogram", help);
             histogram.lines(out, name, "");
         }
+        self.evictions.text(out);
         self.operation_seconds.text(out);
         self.operation_errors.text(out);
         self.operations.text(out);

@@ -108,8 +108,8 @@ async fn what_is_served_is_well_formed() {
         }
     }
     let all = text(&server, "/metrics").await;
-    for name in ["apiserver_current_inqueue_requests{request_kind=\"mutating\"}", "aggregator_unavailable_apiservice{name=\"v1.apps\"} 0", "apiserver_tls_handshake_errors_total 0", "kube_apiserver_clusterip_allocator_allocated_ips{cidr=\"10.96.0.0/12\"}", "process_max_fds", "version_info{"] {
-        assert!(all.lines().any(|line| line.starts_with(name)), "{name}\n{all}");
+    for name in ["apiserver_current_inqueue_requests{request_kind=\"mutating\"}", "aggregator_unavailable_apiservice{name=\"v1.apps\"} 0", "apiserver_tls_handshake_errors_total 0", "kube_apiserver_clusterip_allocator_allocated_ips{cidr=\"10.96.0.0/12\"}", "process_max_fds", "version_info{", "kubernetes_build_info{", "apiserver_cel_evaluation_duration_seconds", "pod_security_evaluations_total{decision=\"allow\",mode=\"enforce\",policy_level=\"privileged\",policy_version=\"latest\",request_operation=\"create\",resource=\"pod\",subresource=\"\"}"] {
+        assert!(all.lines().any(|line| line.trim_start_matches("# HELP ").starts_with(name)), "{name}\n{all}");
     }
     assert!(text(&server, "/metrics/slis").await.contains("kubernetes_healthcheck{name=\"ping\",type=\"readyz\"} 1"));
 }
