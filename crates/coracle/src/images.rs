@@ -101,6 +101,9 @@ impl Images for LocalImages {
         let store = self.store.clone();
         Box::pin(async move {
             let mut seen = HashSet::new();
+            let settling = store.clone();
+            // Nobody waits for the disk.
+            drop(tokio::task::spawn_blocking(move || settling.settle().inspect_err(|error| tracing::warn!(%error, "unpacked layers may have to be unpacked again after a power cut"))));
             let images = tokio::task::spawn_blocking(move || store.list()).await.ok().and_then(Result::ok).unwrap_or_default();
             images.into_iter().map(info).filter(|image| seen.insert(image.id.clone())).collect()
         })

@@ -225,10 +225,8 @@ fn show_mirrors(client: &Client, name: &str, address: IpAddr, paths: &Paths, log
         pods_dir: paths.kubelet().join("pods"),
     };
     tokio::spawn(async move {
-        match mirrors.show().await {
-            Ok(()) => mirrors.keep().await,
-            Err(error) => tracing::warn!(error = %format_args!("{error:#}"), "this node's part of the cluster does not show in kube-system"),
-        }
+        let owed = mirrors.show().await;
+        mirrors.keep(owed).await;
     });
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The parts are tasks of this process. Their pods say so: they carry kubeadm's names and labels and an image that is this binary.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -105,6 +106,9 @@ pub async fn mark_control_plane(client: &Client, name: &str) -> Result<()> {
     client.of::<Node>(None).patch(name, PatchKind::Merge, json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}})).await.map(drop).map_err(Into::into)
 }
 
+/// Until a mirror pod that could not be made is tried again.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
+
 /// This node's mirror pods: of which address, Running since when, and where their things lie.
 pub struct MirrorPods {
     pub client: Client,
@@ -129,20 +133,35 @@ impl MirrorPods {
         components(self.external_etcd).into_iter().filter(move |(name, _)| parts.contains(name) && (service_proxy || *name != PROXY))
     }
 
-    /// All of them, each with its component's log. A later start of the process is a restart of their containers.
-    pub async fn show(&self) -> Result<()> {
-        for (component, labels) in self.components() {
-            self.show_one(component, labels).await?;
+    /// All of them, each with its component's log. A later start of the process is a restart of their containers. Returns those which [`MirrorPods::keep`] is
+    /// to try again.
+    pub async fn show(&self) -> BTreeSet<&'static str> {
+        self.show_those(|_| true).await
+    }
+
+    async fn show_those(&self, wanted: impl Fn(&'static str) -> bool) -> BTreeSet<&'static str> {
+        let mut owed = BTreeSet::new();
+        for (component, labels) in self.components().filter(|(name, _)| wanted(name)) {
+            if let Err(error) = self.show_one(component, labels).await {
+                tracing::warn!(error = %format_args!("{error:#}"), component, "cannot show a mirror pod, trying again");
+                owed.insert(component);
+            }
         }
-        Ok(())
+        owed
     }
 
     /// A mirror pod that is deleted comes back at once, as upstream's kubelet has it: what it mirrors still runs.
-    pub async fn keep(&self) {
+    pub async fn keep(&self, mut owed: BTreeSet<&'static str>) {
         let informer = Informer::<Pod>::of(&self.client, Some(NAMESPACE)).fields(&format!("spec.nodeName={}", self.node)).start();
         let mut changes = informer.subscribe();
         loop {
-            let change = changes.next().await;
+            let change = tokio::select! {
+                change = changes.next() => change,
+                () = tokio::time::sleep(RETRY_PAUSE), if !owed.is_empty() => {
+                    owed = self.show_those(|component| owed.contains(component)).await;
+                    continue;
+                }
+            };
             let Some(pod) = change.new.as_ref().or(change.old.as_ref()).and_then(|object| object.typed::<Pod>().ok()) else { continue };
             let Some(component) = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(COMPONENT)) else { continue };
             let Some((component, labels)) = self.components().find(|(name, _)| name == component) else { continue };
@@ -157,6 +176,9 @@ impl MirrorPods {
             };
             if let Err(error) = done {
                 tracing::warn!(error = %format_args!("{error:#}"), component, "cannot keep a mirror pod");
+                if change.new.is_none() {
+                    owed.insert(component);
+                }
             }
         }
     }

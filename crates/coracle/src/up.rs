@@ -372,9 +372,8 @@ async fn serve(options: Options, paths: Paths, started: Instant, logs: Component
             pods_dir: paths.kubelet().join("pods"),
             external_etcd: options.etcd.is_asked_for(),
         });
-        mirrors.show().await?;
-        let kept = mirrors.clone();
-        tokio::spawn(async move { kept.keep().await });
+        let (kept, owed) = (mirrors.clone(), mirrors.show().await);
+        tokio::spawn(async move { kept.keep(owed).await });
         if options.advertise_address.is_none() {
             follow_addresses(&machine.node, mirrors, options.secure_port)?;
         }

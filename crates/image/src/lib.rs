@@ -17,6 +17,7 @@ mod reference;
 pub mod registry;
 mod store;
 mod unpack;
+mod unsynced;
 mod view;
 
 pub use archive::{ImportError, SaveError};

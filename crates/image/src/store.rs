@@ -1,7 +1,8 @@
 //! The content store: an OCI image layout (`blobs/`, `index.json`) whose layers are also kept unpacked under `layers/`.
 //!
 //! Promises: what [`Store::resolve`] returns is complete and verified; a `kill -9` at any moment loses at most the
-//! operation that was under way (everything is written aside and renamed); several processes may use one store at once.
+//! operation that was under way (everything is written aside and renamed), and so does a power cut ([`crate::unsynced`]); several
+//! processes may use one store at once.
 //! What nothing refers to any more is swept by [`Store::gc`].
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -19,6 +20,7 @@ use crate::files::{Lock, remove_all, sync_parent};
 use crate::index::{self, NameIndex, Stamp, find, name_of};
 use crate::oci::{ConfigFile, Descriptor, ImageConfig, Index, Manifest, media};
 use crate::reference::{InvalidReference, Reference};
+use crate::unsynced::Unsynced;
 use crate::unpack::{UnpackError, Whiteouts, unpack};
 
 /// A manifest or config larger than this is refused (as containerd does).
@@ -72,6 +74,7 @@ pub struct Store {
     dir: PathBuf,
     temporary: PathBuf,
     names: NameIndex,
+    unsynced: Unsynced,
     cache: Mutex<Cache>,
 }
 
@@ -103,13 +106,15 @@ impl Store {
         }
         let dir = fs::canonicalize(&dir).map_err(io_error(&dir))?;
         let temporary = dir.join("tmp");
-        let store = Store { names: NameIndex::new(&dir, &temporary), temporary, dir, cache: Mutex::default() };
+        let unsynced = Unsynced::open(dir.join("unsynced"), temporary.clone()).map_err(io_error(&dir))?;
+        let store = Store { names: NameIndex::new(&dir, &temporary), unsynced, temporary, dir, cache: Mutex::default() };
         let layout = store.dir.join("oci-layout");
         if !layout.exists() {
             crate::files::write_atomically(&layout, &store.temporary, br#"{"imageLayoutVersion":"1.0.0"}"#).map_err(io_error(&layout))?;
         }
         if let Some(_alone) = Lock::try_exclusive(&store.content_lock()).map_err(io_error(&store.dir))? {
             store.clear_temporary()?;
+            store.unsynced.distrust(|layer| store.discard(&store.dir.join("layers").join(layer), layer)).map_err(io_error(store.unsynced.path()))?;
         }
         Ok(store)
     }
@@ -371,6 +376,7 @@ impl Store {
         if actual != *diff_id {
             return Err(StoreError::DiffIdMismatch { blob: blob.clone(), expected: diff_id.clone(), actual });
         }
+        self.unsynced.note(diff_id.hex()).map_err(io_error(self.unsynced.path()))?;
         let staging = staging.keep();
         match fs::rename(&staging, &target) {
             Ok(()) => {}
@@ -379,6 +385,22 @@ impl Store {
             Err(e) => return Err(io_error(&target)(e)),
         }
         Ok(target)
+    }
+
+    /// Writes unpacked layers out to the disk, if need be: until then they are unpacked again after a power cut. Takes as long as the disk; for those that
+    /// run for long.
+    pub fn settle(&self) -> Result<(), StoreError> {
+        self.unsynced.settle().map_err(io_error(self.unsynced.path()))
+    }
+
+    /// Renamed first: a half-removed layer must never look like a whole one.
+    fn discard(&self, layer: &Path, name: &str) -> io::Result<()> {
+        let doomed = self.temporary.join(format!("gone.{name}"));
+        match fs::rename(layer, &doomed) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => remove_all(&doomed),
+        }
     }
 
     // ---- sweep ----
@@ -391,8 +413,9 @@ impl Store {
         self.clear_temporary()?;
         let mut blobs = HashSet::new();
         let mut layers = HashSet::new();
+        self.forget_damaged()?;
         for entry in &self.index()?.manifests {
-            // What cannot be read cannot be swept safely either: stop.
+            // What cannot be read just now cannot be swept safely either: stop.
             let documents = self.documents(&entry.digest)?;
             blobs.insert(entry.digest.hex().to_owned());
             blobs.insert(documents.manifest.config.digest.hex().to_owned());
@@ -409,10 +432,7 @@ impl Store {
                     continue;
                 }
                 if sub == "layers" {
-                    // Renamed first: a half-removed layer must never look like a whole one.
-                    let doomed = self.temporary.join(format!("gone.{}", entry.file_name().to_string_lossy()));
-                    fs::rename(&path, &doomed).map_err(io_error(&path))?;
-                    remove_all(&doomed).map_err(io_error(&doomed))?;
+                    self.discard(&path, &entry.file_name().to_string_lossy()).map_err(io_error(&path))?;
                 } else {
                     freed += entry.metadata().map_or(0, |m| m.len());
                     remove_all(&path).map_err(io_error(&path))?;
@@ -422,6 +442,25 @@ impl Store {
         let mut cache = self.cache.lock();
         cache.documents.retain(|manifest, _| blobs.contains(manifest.hex()));
         Ok(freed)
+    }
+
+    /// Images whose manifest or configuration is no more what its digest says lose their names: nobody can run them, they may be pulled or imported anew, and
+    /// they must not keep everything else from being swept.
+    fn forget_damaged(&self) -> Result<(), StoreError> {
+        let is_lost = |error: &StoreError| match error {
+            StoreError::Damaged { .. } | StoreError::DigestMismatch { .. } => true,
+            StoreError::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        };
+        for entry in &self.index()?.manifests {
+            if let Err(error) = self.documents(&entry.digest)
+                && is_lost(&error)
+            {
+                tracing::warn!(manifest = %entry.digest, image = name_of(entry), %error, "an image is damaged and forgotten");
+                self.change_index(|index| index::remove_image(index, &entry.digest))?;
+            }
+        }
+        Ok(())
     }
 
     fn clear_temporary(&self) -> Result<(), StoreError> {

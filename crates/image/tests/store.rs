@@ -51,6 +51,47 @@ fn names_and_sweep() {
 }
 
 #[test]
+fn a_damaged_image_keeps_no_other_from_being_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let store = Store::open(&path).unwrap();
+    let unused = make(&store, &dir.path().join("ctx"), "one:v1", "1");
+    let good = make(&store, &dir.path().join("ctx"), "one:v1", "2");
+    assert!(store.remove(unused.id.as_str()).unwrap());
+    let bad = make(&store, &dir.path().join("ctx"), "bad:v1", "3");
+    fs::write(store.blob_path(&bad.manifest), "{").unwrap();
+    let store = Store::open(&path).unwrap();
+    store.gc(&HashSet::new()).unwrap();
+    assert!(!unused.layers[0].exists() && good.layers[0].exists() && !bad.layers[0].exists());
+    assert!(store.resolve("bad:v1").unwrap().is_none(), "to be pulled again");
+    assert!(!store.has_blob(&bad.manifest), "what is not what its digest says would stand in the way");
+    make(&store, &dir.path().join("ctx"), "bad:v1", "3");
+    assert!(store.resolve("bad:v1").unwrap().is_some());
+}
+
+#[test]
+fn a_layer_that_a_power_cut_may_have_damaged_is_unpacked_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let store = Store::open(&path).unwrap();
+    let image = make(&store, &dir.path().join("ctx"), "one:v1", "1");
+    let (layer, note) = (&image.layers[0], path.join("unsynced").join(image.layers[0].file_name().unwrap()));
+    let file = layer.join("dir/file");
+    assert!(note.exists());
+    // Of this boot: whatever happened to processes, what was written is there.
+    fs::write(&file, "").unwrap();
+    Store::open(&path).unwrap();
+    assert_eq!(fs::read_to_string(&file).unwrap(), "");
+    fs::write(&note, "another boot").unwrap();
+    let store = Store::open(&path).unwrap();
+    assert!(!layer.exists() && !note.exists());
+    store.resolve("one:v1").unwrap().unwrap();
+    assert_eq!(fs::read_to_string(&file).unwrap(), "1");
+    store.settle().unwrap();
+    assert!(!note.exists(), "the disk has it");
+}
+
+#[test]
 fn archives_round_trip() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path().join("a")).unwrap();

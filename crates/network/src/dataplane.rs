@@ -14,7 +14,7 @@ use crate::conntrack;
 use crate::firewall::Firewall;
 use crate::netlink::{NetlinkError, Socket};
 use crate::nft::{self, Data, Element, Family, TRANSACTION_BYTES_MAX, Transaction};
-use crate::service::{Frontend, Protocol, ServiceChange, ServicePort, ServicePortName, Set, Value};
+use crate::service::{Entry, Frontend, Protocol, ServiceChange, ServicePort, ServicePortName, Set, Value};
 use crate::sticky::Sticky;
 use crate::tables::{self, HAIRPIN};
 
@@ -225,8 +225,15 @@ impl Dataplane {
                     lost.push(frontend);
                 }
             }
-            for (frontend, _) in port.iter().flat_map(|p| p.frontends(*family)) {
-                if *self.owners.entry(frontend).or_insert_with(|| name.clone()) != name {
+            for (frontend, entry) in port.iter().flat_map(|p| p.frontends(*family)) {
+                let owner = self.owners.entry(frontend).or_insert_with(|| name.clone());
+                if *owner == name {
+                    continue;
+                }
+                let owner = owner.clone();
+                if entry == Entry::Internal && !self.is_cluster_ip(&owner, frontend) {
+                    self.displace(*family, diff, &owner, frontend, &name);
+                } else {
                     self.contested.insert(name.clone());
                 }
             }
@@ -245,6 +252,26 @@ impl Dataplane {
             self.look_for_stale(*family, diff, &name, lost, old.as_ref(), port.as_ref());
         }
         self.programmed.extend(port.map(|port| (name, port)));
+    }
+
+    fn is_cluster_ip(&self, owner: &ServicePortName, frontend: Frontend) -> bool {
+        self.programmed.get(owner).is_some_and(|port| port.frontends(frontend.family()).contains(&(frontend, Entry::Internal)))
+    }
+
+    /// Takes a frontend from who has it: what a Service says is its external address may be another's cluster IP, which the API gave to nobody else and which
+    /// must lead to its Service whoever came first. (In kube-proxy the last one wins, by chance.)
+    fn displace(&mut self, family: Family, diff: &mut Diff, owner: &ServicePortName, frontend: Frontend, by: &ServicePortName) {
+        tracing::warn!(service = %owner, cluster_ip_of = %by, ?frontend, "an external address is the cluster IP of another Service: it has no effect");
+        let Some(port) = self.programmed.get(owner) else { return };
+        let before = port.elements(owner, family, |f| self.owners.get(f) == Some(owner));
+        let after = port.elements(owner, family, |f| *f != frontend && self.owners.get(f) == Some(owner));
+        if port.protocol == Protocol::Udp {
+            // Whatever flows there now goes to the wrong Service.
+            diff.stale.entry(frontend).or_default();
+        }
+        diff_elements(diff, before, after, &owner.to_string().into());
+        self.owners.insert(frontend, by.clone());
+        self.contested.insert(owner.clone());
     }
 
     fn is_guarded(&self, family: Family) -> bool {

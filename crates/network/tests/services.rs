@@ -245,6 +245,33 @@ fn two_services_with_the_same_external_address() {
 }
 
 #[test]
+fn a_cluster_ip_is_nobody_elses_external_address() {
+    alone(|| {
+        let world = World::new();
+        let (a, b) = (world.pod("a"), world.pod("b"));
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let mut dataplane = dataplane();
+            let ask = |address: &str| servers(|| if protocol == Protocol::Tcp { tcp(ip(address), 80) } else { udp(ip(address), 80) });
+            let of = |pod: &Pod, vip: &str, external: &str| ServicePort { cluster_ips: vec![ip(vip)], external_ips: vec![ip(external)], ..service(protocol, &[pod]) };
+            // Each wants the other's.
+            let one = (name("one"), of(&a, "10.96.0.1", "10.96.0.2"));
+            let two = (name("two"), of(&b, "10.96.0.2", "10.96.0.1"));
+            dataplane.apply([(one.0.clone(), Some(one.1.clone()))]).expect("apply");
+            assert_eq!((ask("10.96.0.1"), ask("10.96.0.2")), (set(&["a"]), set(&["a"])), "while it is nobody's");
+            dataplane.apply([(two.0.clone(), Some(two.1.clone()))]).expect("apply");
+            assert_eq!((ask("10.96.0.1"), ask("10.96.0.2")), (set(&["a"]), set(&["b"])), "the cluster IP wins, also when it comes later");
+            // All at once, as after a restart.
+            let mut again = self::dataplane();
+            again.sync(&BTreeMap::from([one, two])).expect("sync");
+            assert_eq!((ask("10.96.0.1"), ask("10.96.0.2")), (set(&["a"]), set(&["b"])));
+            again.apply([(name("two"), None)]).expect("apply");
+            assert_eq!((ask("10.96.0.1"), ask("10.96.0.2")), (set(&["a"]), set(&["a"])), "free again");
+            again.reset().expect("reset");
+        }
+    });
+}
+
+#[test]
 fn ten_thousand_services_fit() {
     alone(|| {
         let mut dataplane = dataplane();

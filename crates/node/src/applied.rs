@@ -15,6 +15,7 @@ use std::time::Duration;
 use ::cni::{Attachment, Cni, FolderChanges, NetworkList};
 use ::network::holder;
 use api::quantity::Quantity;
+use basics::tasks::for_ever;
 use client::Client;
 use parking_lot::Mutex;
 use sandbox::cri::{self, BoxFuture, PodNetwork, PodSandboxConfig};
@@ -137,10 +138,15 @@ impl Applied {
 
     /// Follows the folder until it is dropped; pods keep what they have.
     pub fn run(self: Arc<Self>, client: Client) -> impl Future<Output = ()> + Send {
-        let mut tasks = JoinSet::new();
         // From now on, not from when the task is first scheduled: pods attached in between wait for their policies.
-        let followed = self.built_in().inspect(|built_in| built_in.follow(&client, &mut tasks)).is_some();
-        self.follow(client, tasks, followed)
+        if let Some(built_in) = self.built_in() {
+            built_in.expect();
+        }
+        for_ever("applied network", move || {
+            let mut tasks = JoinSet::new();
+            let followed = self.built_in().inspect(|built_in| built_in.follow(&client, &mut tasks)).is_some();
+            self.clone().follow(client.clone(), tasks, followed)
+        })
     }
 
     async fn follow(self: Arc<Self>, client: Client, mut tasks: JoinSet<()>, mut followed: bool) {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ::network::{PodNet, PodNetConfig, PodNetError, PortMapping, Protocol};
+use basics::tasks::for_ever;
 use client::Client;
 use sandbox::cri::{self, BoxFuture, PodNetwork, PodSandboxConfig};
 use tokio::task::JoinSet;
@@ -39,7 +40,13 @@ impl BuiltIn {
     /// Starts following the API's policies and nodes. Pods that are attached from now on wait until the policies are known.
     pub fn follow(&self, client: &Client, tasks: &mut JoinSet<()>) {
         tasks.spawn(self.policies.clone().run(client.clone()));
-        tasks.spawn(peers::run(client.clone(), self.node_name.clone(), self.pods.clone()));
+        let (client, node_name, pods) = (client.clone(), self.node_name.clone(), self.pods.clone());
+        tasks.spawn(for_ever("routes to other nodes", move || peers::run(client.clone(), node_name.clone(), pods.clone())));
+    }
+
+    /// Before [`BuiltIn::follow`], if that comes later: pods that are attached from now on wait until the policies are known.
+    pub fn expect(&self) {
+        self.policies.expect();
     }
 
     /// Gives back what is held for sandboxes that are not alive.

@@ -28,11 +28,13 @@ pub struct Verdict {
     pub grace_seconds: Option<i64>,
     /// It would have run on, were it not for the node: condition DisruptionTarget.
     pub disrupts: bool,
+    /// It was never taken: nothing is told of its containers.
+    pub refused: bool,
 }
 
 impl From<Reason> for Verdict {
     fn from(why: Reason) -> Self {
-        Self { why, grace_seconds: None, disrupts: false }
+        Self { why, grace_seconds: None, disrupts: false, refused: false }
     }
 }
 

@@ -133,7 +133,7 @@ impl Node {
         tracing::info!(pod = pod::full(&cx.pod), message, "evicting a pod");
         self.events.warning(&cx.about(None), EVICTED, message);
         let why = Reason { reason: EVICTED.to_owned(), message: message.to_owned() };
-        cx.condemn(Verdict { why, grace_seconds: Some(grace_seconds), disrupts });
+        cx.condemn(Verdict { grace_seconds: Some(grace_seconds), disrupts, ..Verdict::from(why) });
         true
     }
 

@@ -119,6 +119,7 @@ async fn in_use(node: &Arc<Node>) -> Result<HashSet<String>, String> {
             continue;
         }
         let of_containers = pod::init_containers(&cx.pod).iter().chain(pod::containers(&cx.pod)).filter_map(|container| container.image.clone());
+        let of_containers = of_containers.chain(pod::ephemeral_containers(&cx.pod).iter().filter_map(|container| container.image.clone()));
         let of_volumes = pod::spec(&cx.pod).volumes.iter().flatten().filter_map(|volume| volume.image.as_ref()?.reference.clone()).collect::<Vec<_>>();
         for reference in of_containers.chain(of_volumes) {
             if let Ok(Some(image)) = node.images.find(&reference).await {
@@ -133,6 +134,16 @@ async fn in_use(node: &Arc<Node>) -> Result<HashSet<String>, String> {
 async fn remove(node: &Arc<Node>, unused: &[Unused]) -> Result<i64, String> {
     let (mut freed, mut errors) = (0i64, Vec::new());
     for image in unused {
+        // Looked at once more, as a pod may have come since. One that comes from now on finds the image when it is gone, or asks for it again.
+        let _turn = node.image_turn.lock().await;
+        match in_use(node).await {
+            Ok(used) if !used.contains(&image.id) => {}
+            Ok(_) => continue,
+            Err(error) => {
+                errors.push(error);
+                continue;
+            }
+        }
         tracing::info!(image = image.id, bytes = image.size, "removing an image that nobody uses");
         match node.images.remove(&image.id, node.runtime.used_layers().into_iter().chain(node.volumes.used_layers()).collect()).await {
             Ok(()) => freed = freed.saturating_add(image.size),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,13 +17,18 @@ pub async fn run(services: Services, records: Arc<Records>, known: Arc<AtomicBoo
     let changed = services.changes();
     services.synced().await;
     // What is there already: no Service at all is no change either.
-    for key in changed.take() {
-        set(&services, &records, &key);
-    }
+    set_all(&services, &records, changed.take());
     known.store(true, Ordering::Relaxed);
     loop {
-        for key in changed.next().await {
-            set(&services, &records, &key);
+        set_all(&services, &records, changed.next().await);
+    }
+}
+
+/// A panic costs the Service it is about, no other.
+fn set_all(services: &Services, records: &Records, keys: BTreeSet<ServiceKey>) {
+    for key in keys {
+        if std::panic::catch_unwind(AssertUnwindSafe(|| set(services, records, &key))).is_err() {
+            tracing::error!(namespace = key.0, service = key.1, "a panic: the names of this Service stay as they were");
         }
     }
 }

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ::dns::{BindError, METRICS_PORT, Pages, Records, Server, Upstreams};
 use ::network::{Dataplane, DataplaneConfig, DataplaneError, IpNet, PodNet, PodNetConfig, PodNetError, holder};
 use api::k8s::api::core::v1::Node;
+use basics::tasks::for_ever;
 use client::{Client, Informer};
 use sandbox::cri::{self, BoxFuture, PodNetwork};
 use tokio::sync::watch;
@@ -161,26 +162,46 @@ impl Networking {
         // Own pods are pods, also when this node's range is outside of what is said to be the cluster's.
         let cluster_cidrs = [self.config.cluster_cidrs.as_slice(), self.config.pod_cidrs.as_slice()].concat();
         let config = DataplaneConfig { cluster_cidrs: outermost(cluster_cidrs), service_cidrs: self.config.service_cidrs.clone() };
-        let mut dataplane = Dataplane::open(config)?;
+        let mut dataplane = Dataplane::open(config.clone())?;
         if self.config.service_proxy {
             let own = Informer::<Node>::of(client, None).fields(&format!("metadata.name={}", self.config.node_name)).start();
             let fixed = local_dns(&self.config.cluster_dns, self.server.addresses());
-            let config = ProxyConfig { node_name: self.config.node_name.clone(), fixed };
-            self.tasks.spawn(proxy::run(client.clone(), services.clone(), own, dataplane, config));
+            let proxy = ProxyConfig { node_name: self.config.node_name.clone(), fixed };
+            let (client, services) = (client.clone(), services.clone());
+            self.keep("service proxy", move || proxy::run(client.clone(), services.clone(), own.clone(), config.clone(), proxy.clone()));
         } else {
             // Of a time when it was this node's to do.
             dataplane.reset()?;
         }
         let known = Arc::new(AtomicBool::new(false));
-        self.tasks.spawn(names::run(services, self.records.clone(), known.clone()));
-        self.tasks.spawn(corefile::run(client.clone(), self.upstreams.clone(), self.server.routes()));
-        let pages = Pages { metrics: Box::new(self.server.metrics_text()), ready: Box::new(move || known.load(Ordering::Relaxed)) };
-        self.tasks.spawn(serve_pages(pages));
+        let pages = Arc::new(Pages {
+            metrics: Box::new(self.server.metrics_text()),
+            ready: Box::new({
+                let known = known.clone();
+                move || known.load(Ordering::Relaxed)
+            }),
+        });
+        let records = self.records.clone();
+        self.keep("names of Services", move || names::run(services.clone(), records.clone(), known.clone()));
+        let (whom, upstreams, routes) = (client.clone(), self.upstreams.clone(), Arc::new(self.server.routes()));
+        self.keep("Corefile", move || {
+            let routes = routes.clone();
+            corefile::run(whom.clone(), upstreams.clone(), move |table| routes(table))
+        });
+        self.keep("metrics of the name server", move || serve_pages(pages.clone()));
         match &self.pods {
             Pods::BuiltIn(built_in) => built_in.follow(client, &mut self.tasks),
             Pods::Applied(applied) => drop(self.tasks.spawn(applied.clone().run(client.clone()))),
         }
         Ok(())
+    }
+
+    /// Runs it until this is dropped; anew should it panic.
+    fn keep<F>(&mut self, name: &'static str, begin: impl Fn() -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.spawn(for_ever(name, begin));
     }
 
     /// Leaves no link, route, table, setting or file of a network with this configuration; blocks for some milliseconds. For when nothing runs.
@@ -197,9 +218,9 @@ impl Networking {
 }
 
 /// Metrics, health and readiness of the name server, on every address of the node.
-async fn serve_pages(pages: Pages) {
+async fn serve_pages(pages: Arc<Pages>) {
     match ::dns::listen(METRICS_PORT).await {
-        Ok(listener) => ::dns::serve(listener, Arc::new(pages)).await,
+        Ok(listener) => ::dns::serve(listener, pages).await,
         Err(error) => tracing::warn!(%error, port = METRICS_PORT, "the name server's metrics are not served"),
     }
 }

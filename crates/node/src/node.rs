@@ -69,6 +69,10 @@ pub struct Node {
     /// What is short, and the conditions that say so.
     pub(crate) eviction: Mutex<(Pressures, Vec<&'static str>)>,
     pub(crate) image_records: Mutex<image_gc::Records>,
+    /// Held while an image is looked for, and while an unused one is removed.
+    pub(crate) image_turn: tokio::sync::Mutex<()>,
+    /// The lease is kept.
+    leased: AtomicBool,
     pub(crate) pulls: Pulls,
     pub(crate) measured: Arc<Measured>,
 }
@@ -122,6 +126,8 @@ impl Node {
             progress: watch::Sender::new(()),
             eviction: Mutex::default(),
             image_records: Mutex::default(),
+            image_turn: tokio::sync::Mutex::default(),
+            leased: AtomicBool::new(false),
             pulls: Pulls::new(&config.settings),
             measured,
             config,
@@ -132,16 +138,15 @@ impl Node {
             allocatable,
             clock,
         });
-        // From before the first look: what happens in between is not missed.
-        let events = node.runtime.events();
-        let own = tokio::spawn(node.clone().run_pods(events)).abort_handle();
-        let status = tokio::spawn(node.clone().run_status()).abort_handle();
-        node.tasks.lock().extend([own, status]);
+        node.events.normal(&node.reference(), "Starting", "Starting kubelet.");
+        node.keep("pods of the node", Self::run_pods);
+        node.keep("status of the node", Self::run_status);
+        node.keep("eviction", eviction::keep);
         node.keep("container logs", rotate::keep);
         node.keep("mirror pods", mirror_pods::keep);
         node.keep("image collection", image_gc::keep);
         if !node.config.settings.shutdown.is_empty() {
-            node.own(tokio::spawn(logind::follow(node.clone())));
+            node.keep("logind", logind::follow);
         }
         node
     }
@@ -169,19 +174,21 @@ impl Node {
     }
 
     /// As `readiness` has it, until the node is shut down. Returns at once.
-    pub fn follow_readiness(self: &Arc<Self>, mut readiness: watch::Receiver<Option<String>>) {
-        let node = self.clone();
-        self.own(tokio::spawn(async move {
-            loop {
-                let why = readiness.borrow_and_update().clone();
-                if *node.not_ready.lock() != why {
-                    node.set_not_ready(why);
-                }
-                if readiness.changed().await.is_err() {
-                    return;
+    pub fn follow_readiness(self: &Arc<Self>, readiness: watch::Receiver<Option<String>>) {
+        self.keep("readiness of the network", move |node| {
+            let mut readiness = readiness.clone();
+            async move {
+                loop {
+                    let why = readiness.borrow_and_update().clone();
+                    if *node.not_ready.lock() != why {
+                        node.set_not_ready(why);
+                    }
+                    if readiness.changed().await.is_err() {
+                        return;
+                    }
                 }
             }
-        }));
+        });
     }
 
     /// The machine's addresses, primary first.
@@ -314,17 +321,22 @@ impl Node {
     }
 
     async fn run_status(self: Arc<Self>) {
-        self.events.normal(&self.reference(), "Starting", "Starting kubelet.");
         self.look_around();
-        self.keep("eviction", eviction::keep);
         let written = register::register(&self).await;
         self.mirrors_stale.notify_one();
-        self.keep("lease", lease::keep);
+        if !self.leased.swap(true, Ordering::Relaxed) {
+            self.keep("lease", lease::keep);
+        }
         register::keep(self.clone(), written).await;
     }
 
-    async fn run_pods(self: Arc<Self>, mut events: broadcast::Receiver<sandbox::cri::ContainerEvent>) {
+    async fn run_pods(self: Arc<Self>) {
+        // From before the first look: what happens in between is not missed.
+        let mut events = self.runtime.events();
         let mut adopted = self.adoptable().await;
+        // Should this have begun before and panicked: those that have a worker are looked after.
+        adopted.retain(|uid, _| !self.has(uid));
+        self.pods.lock().values().for_each(|handle| handle.shared.wake.notify_one());
         let fields = format!("spec.nodeName={}", self.config.node_name);
         let informer = Informer::<Pod>::of(&self.client, None).fields(&fields).start();
         let mut files = self.open_static_pods();
@@ -346,7 +358,9 @@ impl Node {
         }
         // Mirror pods too: their logs are somebody's.
         let mut known: HashSet<String> = informer.cache().objects().iter().map(|pod| pod.meta().uid.clone()).collect();
+        self.end_all_but(&known);
         known.extend(self.static_pods().iter().filter_map(|pod| pod.metadata.uid.clone()));
+        known.extend(self.pods.lock().keys().cloned());
         let left = observe::orphaned_files(&self, &known);
         self.remove_orphans(std::mem::take(&mut adopted), left);
         // What the API shows of files that are gone, too.
@@ -361,6 +375,17 @@ impl Node {
                 () = self.static_ended.notified() => self.sync_static(&mut files, &mut adopted),
             }
         }
+    }
+
+    /// What the API has no more, though nobody was told: all that is known here is from before a new beginning.
+    fn end_all_but(&self, known: &HashSet<String>) {
+        for (uid, handle) in self.pods.lock().iter() {
+            let desired = handle.desired.borrow().clone();
+            if !known.contains(uid) && !desired.gone && !is_of_file(&desired.pod) {
+                handle.desired.send_modify(|desired| desired.gone = true);
+            }
+        }
+        self.mirrors.lock().retain(|_, mirror| known.contains(pod::uid(mirror)));
     }
 
     /// The runtime tells of a container; false when it tells of nothing any more.

@@ -79,7 +79,11 @@ pub async fn run(client: Client, own_name: String, pods: Arc<PodNet>) {
                     tokio::time::sleep(RETRY).await;
                     continue;
                 }
-                Err(error) => return tracing::error!(%error, "routes to other nodes are no longer followed"),
+                Err(error) => {
+                    tracing::error!(%error, "setting routes to other nodes panicked, trying again");
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
             }
         }
         tokio::select! {

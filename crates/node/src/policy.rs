@@ -19,6 +19,7 @@ use std::time::Duration;
 use ::network::{IpNet, PolicyError, PolicyTables};
 use api::k8s::api::core::v1::{Namespace, Pod};
 use api::k8s::api::networking::v1::NetworkPolicy;
+use basics::tasks::for_ever;
 use client::{Change, Changes, Client, Informer, ObjectKey};
 use parking_lot::Mutex;
 use sandbox::cri::PodSandboxConfig;
@@ -66,6 +67,7 @@ enum Step {
     Pod(Change),
     Namespace(Change),
     ForgetPods,
+    ForgetPolicies,
 }
 
 /// What is watched only while there is a policy.
@@ -108,11 +110,16 @@ impl Policies {
         PolicyTables::open(&[])?.reset()
     }
 
+    /// The API will be followed: pods that are attached from now on wait for what it says.
+    pub fn expect(&self) {
+        self.0.following.store(true, Ordering::Relaxed);
+    }
+
     /// Follows the API until it is dropped; the tables stay as they are then.
     pub fn run(self, client: Client) -> impl Future<Output = ()> + Send {
         // From now on, not from when the task is first scheduled: a pod attached in between waits.
-        self.0.following.store(true, Ordering::Relaxed);
-        self.follow(client)
+        self.expect();
+        for_ever("network policies", move || self.clone().follow(client.clone()))
     }
 
     async fn follow(self, client: Client) {
@@ -120,7 +127,8 @@ impl Policies {
         policies.synced().await;
         let mut changes = policies.subscribe();
         let mut world: Option<World> = None;
-        let mut steps = Vec::new();
+        // Should this have begun before and panicked: what went meanwhile was not told.
+        let mut steps = vec![Step::ForgetPolicies, Step::ForgetPods];
         loop {
             if policies.cache().is_empty() {
                 if world.take().is_some() {
@@ -230,6 +238,7 @@ impl Engine {
             Step::Pod(change) => self.set_pod(&key_of(&change.key), change.new.as_ref().and_then(|object| pods::facts(object, node_name))),
             Step::Namespace(change) => self.set_namespace(&change.key.name, change.new.as_ref().map(|object| object.meta().labels.clone())),
             Step::ForgetPods => self.forget_pods(),
+            Step::ForgetPolicies => self.forget_policies(),
         }
     }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::dns::METRICS_PORT;
-use ::network::{Dataplane, DataplaneError, Endpoint, Protocol, ServiceChange, ServicePort, ServicePortName};
+use ::network::{Dataplane, DataplaneConfig, DataplaneError, Endpoint, Protocol, ServiceChange, ServicePort, ServicePortName};
 use api::k8s::api::core::v1::Node;
 use api::Clock as _;
 use api::world::SystemClock;
@@ -83,7 +83,14 @@ fn follow_node(nodes: &Informer<Node>, here: &Arc<Mutex<Here>>, health: &Arc<Pro
 }
 
 /// Follows the API until it is dropped; the tables stay as they are then.
-pub async fn run(client: Client, services: Services, nodes: Informer<Node>, mut dataplane: Dataplane, config: ProxyConfig) {
+pub async fn run(client: Client, services: Services, nodes: Informer<Node>, tables: DataplaneConfig, config: ProxyConfig) {
+    // Knows of nothing, so the first change writes all tables anew.
+    let mut dataplane = loop {
+        match Dataplane::open(tables.clone()) {
+            Ok(dataplane) => break dataplane,
+            Err(error) => retry(error).await,
+        }
+    };
     let clock = Arc::new(SystemClock);
     let health = Arc::new(ProxyHealth::new(clock.clone(), dataplane.families()));
     let mut checks = HealthChecks::new(&config.node_name, health.clone(), Recorder::start(&client, COMPONENT, &config.node_name, clock));
@@ -128,6 +135,8 @@ pub async fn run(client: Client, services: Services, nodes: Informer<Node>, mut 
         .await
         {
             Ok(done) => done,
+            // Whoever runs this begins anew: what was programmed halfway is not known.
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(error) => return tracing::error!(%error, "the service proxy ended"),
         };
         match result {

@@ -68,7 +68,12 @@ pub async fn ensure(cx: &Cx, container: &Container) -> Result<ImageInfo, Failure
     let image = container.image.clone().unwrap_or_default();
     let about = cx.about(Some(&container.name));
     let events = &cx.node.events;
-    let here = match cx.node.images.find(&image).await {
+    // Not while one is being removed: what is found here stays, as this pod is known to whoever looks for unused ones.
+    let found = {
+        let _turn = cx.node.image_turn.lock().await;
+        cx.node.images.find(&image).await
+    };
+    let here = match found {
         Ok(here) => here,
         Err(ImageError::Invalid(why)) => {
             let message = format!("Failed to apply default image tag {image:?}: {why}");

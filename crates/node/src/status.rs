@@ -54,8 +54,36 @@ pub struct Computed {
     pub over: bool,
 }
 
+fn is_final(phase: Option<&str>) -> bool {
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// A pod the node did not take fails at once, and nothing is told of its containers. Mirrors the kubelet's `rejectPod`.
+fn refused(view: &View) -> Option<PodStatus> {
+    let old = view.old;
+    let phase_and_reason = match view.verdict.filter(|verdict| verdict.refused) {
+        Some(verdict) => ("Failed".to_owned(), Some(verdict.why.reason.clone()), Some(verdict.why.message.clone())),
+        // Known from before a restart.
+        None if is_final(old.phase.as_deref()) && old.container_statuses.is_none() && view.runtime.containers.is_empty() => (old.phase.clone()?, old.reason.clone(), old.message.clone()),
+        None => return None,
+    };
+    let (phase, reason, message) = phase_and_reason;
+    Some(PodStatus {
+        phase: Some(phase),
+        reason,
+        message,
+        start_time: old.start_time.clone().or_else(|| Some(pod::time(view.now))),
+        qos_class: old.qos_class.clone().or_else(|| Some(pod::qos_class(view.pod).to_owned())),
+        observed_generation: view.pod.metadata.generation,
+        ..old.clone()
+    })
+}
+
 pub fn compute(view: &View) -> Computed {
     let old = view.old;
+    if let Some(status) = refused(view) {
+        return Computed { status, over: true };
+    }
     let mut status = PodStatus {
         host_ip: view.node_ips.first().cloned(),
         host_ips: Some(view.node_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),

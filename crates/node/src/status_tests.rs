@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use sandbox::cri::SandboxState;
 use serde_json::json;
 
+use crate::cx::Verdict;
 use crate::status::{Computed, Reason, View, compute};
 use crate::sync_tests::{container, sandbox};
 use crate::view::{PodRuntime, ProbeResults, Verdicts};
@@ -85,6 +86,35 @@ fn statuses() {
         });
         assert_eq!(text(&status), expected, "{what}");
     }
+}
+
+#[test]
+fn a_refused_pod_fails_at_once_and_tells_of_no_container() {
+    let pod = crate::pod::from_json(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}));
+    let scheduled: PodStatus = serde_json::from_value(json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True"}]})).unwrap();
+    let verdict = Verdict { refused: true, ..Reason { reason: "SysctlForbidden".into(), message: "no".into() }.into() };
+    let of = |old: &PodStatus, verdict| {
+        let status = compute(&View {
+            pod: &pod,
+            old,
+            runtime: &PodRuntime::default(),
+            probes: &ProbeResults::default(),
+            reasons: &HashMap::new(),
+            messages: &HashMap::new(),
+            users: &HashMap::new(),
+            node_ips: &["10.0.0.1".to_owned()],
+            pending: None,
+            verdict,
+            ended: false,
+            now: Timestamp::from_second(2_000).unwrap(),
+            container_id_scheme: "coracle://",
+        });
+        assert_eq!(text(&status), "Failed over");
+        status.status
+    };
+    let failed = of(&scheduled, Some(&verdict));
+    assert_eq!((failed.reason.as_deref(), failed.message.as_deref(), failed.conditions.as_ref().map(Vec::len)), (Some("SysctlForbidden"), Some("no"), Some(1)));
+    assert_eq!(of(&failed, None), failed, "and stays so after a restart of the agent");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use sandbox::cri::ContainerState;
 use tokio::sync::watch;
 
-use crate::cx::{Cx, Shared};
+use crate::cx::{Cx, Shared, Verdict};
 use crate::node::Node;
 use crate::probes::ProbeSet;
 use crate::status::Reason;
@@ -188,7 +188,7 @@ impl Worker {
             && let Some(refusal) = self.node.refusal(&cx.pod).or_else(|| admission::refusal(&cx.pod, &self.node.allocatable, &self.node.config.settings.allowed_unsafe_sysctls)).or_else(|| admission::port_refusal(&cx.pod, &beside))
         {
             self.node.events.warning(&cx.about(None), &refusal.reason, refusal.message.clone());
-            memory.verdict = Some(Reason { message: format!("Pod was rejected: {}", refusal.message), ..refusal }.into());
+            memory.verdict = Some(Verdict { refused: true, ..Reason { message: format!("Pod was rejected: {}", refusal.message), ..refusal }.into() });
         }
     }
 

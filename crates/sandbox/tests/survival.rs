@@ -106,6 +106,39 @@ async fn play_main(dir: std::path::PathBuf) {
     std::future::pending::<()>().await;
 }
 
+/// Takes over a pod whose shim does not get to say anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_shim_is_waited_for() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let world = World::new();
+    let sandbox = world.sandbox("slow").await;
+    let id = world.start(&sandbox, world.container(&["sleep", "1000"])).await;
+    let pid = world.runtime.container_status(&id).await.unwrap().pid;
+    let shim = Pid::from_raw(parent_of(pid)).unwrap();
+    kill_process(shim, Signal::STOP).unwrap();
+    let config = world.config.clone();
+    let successor = Embedded::open(config).expect("open");
+    let status = successor.container_status(&id).await.unwrap();
+    assert_eq!((status.state, status.pid), (ContainerState::Running, pid), "as it was last written down");
+    let execution = tokio::spawn({
+        let (successor, id) = (successor.clone(), id.clone());
+        async move { successor.exec_sync(&id, command(&["echo", "hi"]), 0).await }
+    });
+    kill_process(shim, Signal::CONT).unwrap();
+    assert_eq!(within(execution).await.unwrap().expect("exec").stdout, b"hi\n");
+    let mut events = successor.events();
+    within(successor.stop_container(&id, 0)).await.expect("stop");
+    if successor.container_status(&id).await.unwrap().state != ContainerState::Exited {
+        world.ended(&mut events, &id).await;
+    }
+    world.reset();
+}
+
+fn parent_of(pid: i32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap().parse().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_outlives_the_shim() {
     let world = World::new();
@@ -113,8 +146,7 @@ async fn nothing_outlives_the_shim() {
     let id = world.start(&sandbox, world.shell("sleep 4711 & exec sleep 1000")).await;
     let pid = world.runtime.container_status(&id).await.unwrap().pid;
     let handle = handle(pid);
-    let shim = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let shim: i32 = shim.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let shim = parent_of(pid);
     let mut events = world.runtime.events();
     rustix::process::kill_process(rustix::process::Pid::from_raw(shim).unwrap(), rustix::process::Signal::KILL).unwrap();
     world.ended(&mut events, &id).await;

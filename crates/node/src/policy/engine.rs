@@ -103,6 +103,12 @@ impl Engine {
     }
 
     /// Forgets what the API said of pods and namespaces; nobody looks any more.
+    pub fn forget_policies(&mut self) {
+        for key in self.policies.keys().cloned().collect::<Vec<_>>() {
+            self.set_policy(&key, None);
+        }
+    }
+
     pub fn forget_pods(&mut self) {
         for key in self.pods.keys().cloned().collect::<Vec<_>>() {
             self.set_pod(&key, None);

@@ -33,6 +33,7 @@ pub async fn refused(world: &mut World) {
     let pod = world.until("unsafe", "failed", |pod| phase(pod) == "Failed").await;
     let status = pod.status.as_ref().unwrap();
     assert_eq!((status.reason.as_deref(), status.message.as_deref()), (Some("SysctlForbidden"), Some("Pod was rejected: forbidden sysctl: \"kernel.msgmax\" not allowlisted")));
+    assert_eq!((&status.container_statuses, status.phase.as_deref()), (&None, Some("Failed")), "kubectl shows the reason, no container's");
     world.event("unsafe", "SysctlForbidden: forbidden sysctl: \"kernel.msgmax\" not allowlisted").await;
     world.delete("unsafe", 0).await;
     world.gone("unsafe").await;

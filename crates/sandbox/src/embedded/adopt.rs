@@ -9,14 +9,14 @@ use std::sync::atomic::Ordering;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Inner;
-use super::link::{Link, follow};
+use super::link::{Link, follow, follow_again, is_gone};
 use super::records::{Container, Sandbox};
 use crate::cri::ContainerState;
 use crate::layout::{ContainerFile, Run, SandboxFile, SandboxStatusFile, names, read_json, socket_name};
 use crate::protocol::{self, Message};
 
-/// How long a running shim may take to greet us.
-const GREETING_SECONDS: i64 = 10;
+/// How long the start waits for a running shim to greet us; later it is heard all the same.
+const GREETING_SECONDS: i64 = 3;
 
 pub fn adopt(inner: &Arc<Inner>) -> io::Result<()> {
     let layout = &inner.layout;
@@ -72,19 +72,21 @@ fn adopt_sandbox(inner: &Arc<Inner>, sandbox: Sandbox) {
     let sandbox = Arc::new(sandbox);
     inner.sandboxes.lock().insert(sandbox.id.clone(), sandbox.clone());
     match greet(inner, &sandbox) {
-        Ok((link, containers)) => {
+        Ok(Greeting::Heard(link, containers)) => {
             for container in inner.containers_of(&sandbox.id) {
-                match containers.iter().find(|(id, _)| *id == container.id) {
-                    Some((_, run)) => drop(container.run.send_replace(run.clone())),
-                    // We died between creating and starting it.
-                    None if container.state() == ContainerState::Created => {}
-                    None => {}
+                if let Some((_, run)) = containers.iter().find(|(id, _)| *id == container.id) {
+                    container.run.send_replace(run.clone());
                 }
+                // Else we died between creating and starting it.
                 container.start_asked.store(container.state() != ContainerState::Created, Ordering::Relaxed);
             }
             tokio::spawn(follow(inner.clone(), sandbox, link));
         }
-        Err(error) => {
+        Ok(Greeting::Awaited(link)) => {
+            tracing::warn!(sandbox = sandbox.id, seconds = GREETING_SECONDS, "the shim of a pod runs but has said nothing yet: until it does, its containers are as they were last written down");
+            tokio::spawn(follow(inner.clone(), sandbox, link));
+        }
+        Err(Failure::Gone(error)) => {
             if sandbox.status.lock().ready {
                 tracing::warn!(sandbox = sandbox.id, %error, "the shim of a pod is gone");
             }
@@ -92,24 +94,53 @@ fn adopt_sandbox(inner: &Arc<Inner>, sandbox: Sandbox) {
             inner.bury(&sandbox);
             sandbox.ended.send_replace(true);
         }
+        Err(Failure::Unknown(error)) => {
+            tracing::warn!(sandbox = sandbox.id, %error, "cannot reach the shim of a pod yet");
+            tokio::spawn(follow_again(inner.clone(), sandbox));
+        }
     }
 }
 
-type Greeting = (Arc<Link>, Vec<(String, Run)>);
+enum Greeting {
+    /// The containers it has.
+    Heard(Arc<Link>, Vec<(String, Run)>),
+    /// It is there, but slow: what it says when it does is taken note of.
+    Awaited(Arc<Link>),
+}
 
-/// Connects and reads the greeting, blocking: afterwards every state is known.
-fn greet(inner: &Inner, sandbox: &Sandbox) -> io::Result<Greeting> {
+enum Failure {
+    /// There is no shim, or it never made its sandbox.
+    Gone(io::Error),
+    /// That says nothing of the shim, and its pod must not die of it.
+    Unknown(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        if is_gone(&error) { Self::Gone(error) } else { Self::Unknown(error) }
+    }
+}
+
+/// Connects and reads the greeting, blocking: afterwards every state is known, but for those of a shim that takes long.
+fn greet(inner: &Inner, sandbox: &Sandbox) -> Result<Greeting, Failure> {
     let socket = protocol::connect(&inner.layout.socket_dir(), &socket_name(&sandbox.id))?;
     let timeout = Timespec { tv_sec: GREETING_SECONDS, tv_nsec: 0 };
-    poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&timeout))?;
-    match protocol::receive::<Message>(socket.as_fd())? {
-        Some((Message::Hello { pid, containers }, _)) => {
+    poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&timeout)).map_err(io::Error::from)?;
+    let heard = protocol::receive::<Message>(socket.as_fd());
+    let containers = match heard {
+        Ok(Some((Message::Hello { pid, containers }, _))) => {
             sandbox.shim_pid.store(pid, Ordering::Relaxed);
-            let link = Arc::new(Link::new(socket)?);
-            *sandbox.link.lock() = Some(link.clone());
-            Ok((link, containers))
+            Some(containers)
         }
-        Some((Message::Failed { error }, _)) => Err(io::Error::other(error)),
-        _ => Err(io::Error::other("the shim does not answer")),
-    }
+        Ok(Some((Message::Failed { error }, _))) => return Err(Failure::Gone(io::Error::other(error))),
+        Ok(_) => return Err(Failure::Unknown(io::Error::other("the shim does not answer"))),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        Err(error) => return Err(Failure::Unknown(error)),
+    };
+    let link = Arc::new(Link::new(socket)?);
+    *sandbox.link.lock() = Some(link.clone());
+    Ok(match containers {
+        Some(containers) => Greeting::Heard(link, containers),
+        None => Greeting::Awaited(link),
+    })
 }

@@ -93,17 +93,30 @@ impl Link {
     }
 }
 
+/// Nobody listens for us any more.
+pub fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+}
+
 /// `None`: the shim is no more. That we cannot connect for another reason (no descriptor is left) says nothing of the shim, and its pod must not die of it.
 async fn reconnect(inner: &Inner, sandbox: &Sandbox) -> Option<Arc<Link>> {
     loop {
         match inner.connect(sandbox) {
             Ok(link) => return Some(link),
-            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => return None,
+            Err(error) if is_gone(&error) => return None,
             Err(error) => {
                 tracing::warn!(sandbox = sandbox.id, %error, "cannot connect to a shim again");
                 tokio::time::sleep(RECONNECT_PAUSE).await;
             }
         }
+    }
+}
+
+/// The same once it can be reached.
+pub async fn follow_again(inner: Arc<Inner>, sandbox: Arc<Sandbox>) {
+    match reconnect(&inner, &sandbox).await {
+        Some(link) => follow(inner, sandbox, link).await,
+        None => inner.shim_ended(&sandbox).await,
     }
 }
 
