@@ -433,7 +433,7 @@ pub fn carry_over_meta(new: &mut Value, old: &Value) {
 }
 
 /// Which of the checks of metadata a kind makes again of its own, after those that hold for every update. Nothing new is found but finalizers without a
-/// domain; what was found is told once more, and so often clients find it among the causes.
+/// domain and what no name of the kind can begin with; what was found is told once more, and so often clients find it among the causes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetadataAgain {
     Neither,
@@ -448,13 +448,18 @@ pub enum MetadataAgain {
 
 /// What is wrong with the metadata of an update (registry/rest's validateCommonFields, and what the kind adds).
 pub fn object_meta_update(resource: &Resource, new: &Value, old: &Value, again: MetadataAgain) -> Vec<Cause> {
-    let whole = object_meta_with(NameRule::PathSegment, resource.namespaced(), new);
+    let mut whole = object_meta_with(NameRule::PathSegment, resource.namespaced(), new);
     let change = object_meta_change(new, old, !whole.is_empty());
     let judged = again != MetadataAgain::Neither && !resource.schema.is_empty() && !takes_any_finalizer(resource);
     let known = if judged { known_finalizers(new) } else { Vec::new() };
     let mut causes = whole.clone();
     causes.extend(change.iter().cloned());
-    if causes.is_empty() && known.is_empty() {
+    // Only the kind itself knows how its names are made.
+    let named = new.pointer("/metadata/generateName").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
+    if named && !resource.schema.is_empty() && !matches!(again, MetadataAgain::Neither | MetadataAgain::Change) {
+        whole = object_meta_with(NameRule::of(resource), resource.namespaced(), new);
+    }
+    if causes.is_empty() && known.is_empty() && whole.is_empty() {
         return causes;
     }
     if matches!(again, MetadataAgain::Change | MetadataAgain::Both) {

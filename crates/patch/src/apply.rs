@@ -10,6 +10,7 @@ mod set;
 mod typed;
 mod versions;
 
+use api::schema::TypeInfo;
 use api::{Cause, Reason, Status};
 use serde_json::{Map, Value};
 
@@ -106,7 +107,10 @@ pub fn apply<'a>(live: Option<&Value>, config: &Value, facts: impl Into<Facts<'a
         return Err(ApplyError::ManagedFields);
     }
     let root = Node::root(facts);
-    root.validate(config).map_err(|cause| ApplyError::Typed { object: named(config), cause })?;
+    match facts {
+        Facts::Type(info) => fits(info, config)?,
+        _ => root.validate(config).map_err(|cause| ApplyError::Typed { object: named(config), cause })?,
+    }
     let mut before = live.cloned().unwrap_or_else(|| empty(facts, config));
     let mut managers = match live {
         Some(live) => first_apply(Managers::of(live), live, root, facts, writer),
@@ -146,6 +150,11 @@ pub fn apply<'a>(live: Option<&Value>, config: &Value, facts: impl Into<Facts<'a
     let mut object = after;
     managers.write(&mut object);
     Ok(object)
+}
+
+/// Whether a configuration has the shape of that type.
+pub fn fits(info: &'static TypeInfo, config: &Value) -> Result<(), ApplyError> {
+    typed::fit::object(info, config).map_err(|cause| ApplyError::Typed { object: named(config), cause })
 }
 
 /// Notes who changed what: `old` is None on create, `new` is the object about to be stored. Never fails: what cannot be understood is not tracked,

@@ -154,7 +154,7 @@ fn posted(subresource: &str, namespace: &str, name: &str, mut value: Value, cx: 
         if !given("/metadata/namespace").is_empty() && given("/metadata/namespace") != namespace {
             return Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
         }
-        if !name.is_empty() && !given("/metadata/name").is_empty() && given("/metadata/name") != name {
+        if !name.is_empty() && given("/metadata/name") != name {
             return Err(Status::bad_request(format!("name in URL does not match name in {kind} object")));
         }
     }
@@ -197,10 +197,13 @@ impl Api {
                     "token" => return self.request_token(namespace_or_default, name, value, cx),
                     _ => {}
                 }
-                let mut options = DeleteOptions::default();
-                if let Some(given) = value.get("deleteOptions") {
-                    options = delete_options(given)?;
+                let given = value.get("deleteOptions").filter(|given| given.is_object());
+                if let Some(mode) = given.and_then(|given| other_dry_run(given, cx.dry_run)) {
+                    return Err(Status::failure(500, ::api::Reason::Unknown, mode));
                 }
+                // Upstream looks for the pod first, and then at how it is to go.
+                self.stored(row, namespace, name)?;
+                let options = given.map(delete_options).transpose()?.unwrap_or_default();
                 let status = self.evict(row, namespace_or_default, name, &options, cx).await?;
                 status_object(&status)
             }
@@ -231,7 +234,7 @@ impl Api {
                         _ => patch::merge(&mut wanted, &patch),
                     }
                     self.check_name(row, namespace, name, &wanted)?;
-                    scale::patched(row, kind, &patch, wanted, cx)
+                    scale::patched(kind, &patch, wanted, cx)
                 })
                 .await;
         }
@@ -245,6 +248,13 @@ impl Api {
             _ => Ok(object),
         }
     }
+}
+
+/// What is said when an eviction's options are of another mind than the request itself (`propagateDryRun`).
+fn other_dry_run(options: &Value, asked: bool) -> Option<String> {
+    let given: Vec<&str> = options.get("dryRun").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let differs = asked && !given.is_empty() && given != ["All"];
+    differs.then(|| format!("Non-matching dry-run options in request and content: [All] and [{}]", given.join(" ")))
 }
 
 pub(crate) fn status_object(status: &Status) -> Result<Arc<Object>, Status> {

@@ -180,7 +180,10 @@ pub(super) fn client_config(errors: &mut Errors, path: &Path, config: &Value) {
                 Some((scheme, _)) => errors.invalid(&path, scheme, &format!("'https' is the only allowed URL scheme{FORM}")),
                 // As Go's url.Parse has it: nothing before the first colon.
                 None if url.starts_with(':') => errors.required(&path, &format!("url must be a valid URL: parse {}: missing protocol scheme{FORM}", crate::validation::go_quote(url))),
-                None => errors.invalid(&path, "", &format!("'https' is the only allowed URL scheme{FORM}")),
+                None => {
+                    errors.invalid(&path, "", &format!("'https' is the only allowed URL scheme{FORM}"));
+                    errors.invalid(&path, "", &format!("host must be specified{FORM}"));
+                }
             }
         }
         (None, Some(service)) => {
@@ -301,10 +304,10 @@ fn check_policy(errors: &mut Errors, object: &Value, list_name: &str) {
         None => errors.required(&path.child("matchConstraints"), ""),
         Some(constraints) => {
             let path = path.child("matchConstraints");
+            check_match(errors, &path, constraints);
             if list(constraints, "resourceRules").is_empty() {
                 errors.required(&path.child("resourceRules"), "");
             }
-            check_match(errors, &path, constraints);
         }
     }
     match_conditions(errors, &path.child("matchConditions"), list(spec, "matchConditions"));
@@ -420,7 +423,22 @@ const CEL_RESERVED: [&str; 22] = [
 
 const POLICY: Policy = Policy { generation: Generation::Spec, unconditional_update: false, defaults: default_policy, ..BUILT_IN };
 
-pub static VALIDATING_POLICY: Policy = Policy { metadata_again: WHOLE, status: true, status_keeps_metadata: true, check: |errors, object| check_policy(errors, object, "validations"), ..POLICY };
+pub static VALIDATING_POLICY: Policy = Policy {
+    metadata_again: WHOLE,
+    status: true,
+    status_keeps_metadata: true,
+    check: |errors, object| check_policy(errors, object, "validations"),
+    check_status: |errors, new, _| {
+        let path = Path::Root("status.typeChecking.expressionWarnings");
+        for (index, warning) in list(new, "status.typeChecking.expressionWarnings").iter().enumerate() {
+            for name in ["warning", "fieldRef"].into_iter().filter(|name| text(warning, name).trim().is_empty()) {
+                errors.required(&path.index(index).child(name), "");
+            }
+        }
+        super::conditions::check(errors, &Path::Root("status.conditions"), list(new, "status.conditions"));
+    },
+    ..POLICY
+};
 pub static MUTATING_POLICY: Policy = Policy { metadata_again: WHOLE, check: |errors, object| check_policy(errors, object, "mutations"), ..POLICY };
 
 const BINDING: Policy = Policy {

@@ -61,6 +61,7 @@ pub static SIGNING_REQUEST: Policy = Policy {
     check: check_request,
     check_status: |errors, new, old| {
         check_conditions(errors, new);
+        check_certificate(errors, new, old);
         check_kept(errors, new, old, false);
     },
     selectable: |object, field| (field == "spec.signerName").then(|| text(object, field).to_owned()),
@@ -69,6 +70,22 @@ pub static SIGNING_REQUEST: Policy = Policy {
 
 fn conditions<'a>(object: &'a Value, kind: &'a str) -> impl Iterator<Item = &'a Value> {
     list(object, "status.conditions").iter().filter(move |condition| text(condition, "type") == kind)
+}
+
+/// A new certificate is PEM, and nothing else is in it.
+fn check_certificate(errors: &mut Errors, new: &Value, old: &Value) {
+    let certificate = text(new, "status.certificate");
+    if certificate.is_empty() || certificate == text(old, "status.certificate") {
+        return;
+    }
+    let decoded = config::decode(certificate).and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
+    let kinds: Vec<&str> = decoded.lines().filter_map(|line| line.trim_end().strip_prefix("-----BEGIN ")?.strip_suffix("-----")).collect();
+    let why = match kinds.iter().find(|kind| **kind != "CERTIFICATE") {
+        Some(kind) => format!("only CERTIFICATE PEM blocks are allowed, found {}", go_quote(kind)),
+        None if kinds.is_empty() => "must contain at least one CERTIFICATE PEM block".to_owned(),
+        None => return,
+    };
+    errors.invalid(&Path::Root("status.certificate"), "<certificate data>", &why);
 }
 
 fn stamp_conditions(new: &mut Value, old: &Value, cx: &Context) {

@@ -11,7 +11,7 @@ use super::policy::{BUILT_IN, CHANGE, Generation, NEITHER, Policy, WHOLE};
 use super::{pod_defaults, pod_spec, service, workload};
 use crate::names;
 use crate::internal::{self, Internal};
-use crate::validation::{Errors, Path, Raw, Shown, is_empty, same};
+use crate::validation::{Errors, Path, Raw, Shown, go_quote, is_empty, same};
 
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
@@ -90,6 +90,28 @@ pub fn validate_finalize(namespace: &Value) -> Vec<crate::status::Cause> {
 }
 
 /// Nodes come with their status: the kubelet writes it when it registers.
+/// `MyFeature/mySubFeature`, in order, each once.
+fn declared_features(errors: &mut Errors, path: &Path, features: &[&str]) {
+    let word = |text: &str, upper: bool| text.starts_with(|ch: char| if upper { ch.is_ascii_uppercase() } else { ch.is_ascii_alphabetic() }) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    for (index, feature) in features.iter().enumerate() {
+        let why = if feature.len() > names::DNS_SUBDOMAIN_MAX {
+            Some(format!("must be no more than {} characters", names::DNS_SUBDOMAIN_MAX))
+        } else if !feature.split('/').enumerate().all(|(at, part)| word(part, at == 0)) {
+            Some("must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes".to_owned())
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            errors.invalid(&path.index(index), *feature, &format!("invalid feature name {}: {why}", go_quote(feature)));
+        }
+        match features.get(index + 1) {
+            Some(next) if next == feature => errors.duplicate(&path.index(index + 1), *next),
+            Some(next) if feature > next => errors.invalid(&path.index(index + 1), *next, "list must be sorted alphabetically"),
+            _ => {}
+        }
+    }
+}
+
 pub static NODE: Policy = Policy {
     defaults: |object| {
         if child(object, "status.allocatable").is_none()
@@ -141,6 +163,7 @@ pub static NODE: Policy = Policy {
         for name in ["capacity", "allocatable"] {
             node_resources(errors, name, child(new, "status").and_then(|status| status.get(name)));
         }
+        declared_features(errors, &Path::Root("status.declaredFeatures"), &strings(new, "status.declaredFeatures").collect::<Vec<_>>());
     },
     selectable: |object, field| (field == "spec.unschedulable").then(|| flag(object, field).to_string()),
     ..BUILT_IN

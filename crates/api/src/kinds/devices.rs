@@ -70,7 +70,7 @@ pub fn claim(errors: &mut Errors, path: &Path, devices: Option<&Value>) {
     }
 }
 
-fn within(errors: &mut Errors, path: &Path, count: usize, max: usize) -> bool {
+pub(super) fn within(errors: &mut Errors, path: &Path, count: usize, max: usize) -> bool {
     if count > max {
         errors.too_many(path, count, max);
     }
@@ -78,32 +78,35 @@ fn within(errors: &mut Errors, path: &Path, count: usize, max: usize) -> bool {
 }
 
 /// The names a request can be spoken of by: its own, and with a slash those of what would do as well.
-fn request_names(request: &Value) -> Vec<String> {
+pub(super) fn request_names(request: &Value) -> Vec<String> {
     let name = text(request, "name");
     let first = list(request, "firstAvailable").iter().map(|one| format!("{name}/{}", text(one, "name")));
     std::iter::once(name.to_owned()).chain(first).collect()
 }
 
-fn references(errors: &mut Errors, path: &Path, owner: &Value, known: &BTreeSet<String>) {
-    const WHY: &str = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
+pub(super) fn references(errors: &mut Errors, path: &Path, owner: &Value, known: &BTreeSet<String>) {
     let names: Vec<&str> = list(owner, "requests").iter().map(|name| name.as_str().unwrap_or_default()).collect();
     if !within(errors, path, names.len(), REQUESTS_MAX) {
         return;
     }
     for (index, name) in names.iter().enumerate() {
-        let path = path.index(index);
-        if name.split('/').count() > 2 {
-            errors.invalid(&path, *name, WHY);
-            continue;
-        }
-        name.split('/').for_each(|part| errors.name(&path, part, names::dns_label));
-        if !known.contains(*name) {
-            errors.invalid(&path, *name, WHY);
-        }
+        reference(errors, &path.index(index), name, known);
     }
     let mut seen = BTreeSet::new();
     for (index, name) in names.iter().enumerate().filter(|(_, name)| !seen.insert(**name)) {
         errors.duplicate(&path.index(index), *name);
+    }
+}
+
+/// One request that something is for.
+pub(super) fn reference(errors: &mut Errors, path: &Path, name: &str, known: &BTreeSet<String>) {
+    const WHY: &str = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
+    if name.split('/').count() > 2 {
+        return errors.invalid(path, name, WHY);
+    }
+    name.split('/').for_each(|part| errors.name(path, part, names::dns_label));
+    if !known.contains(name) {
+        errors.invalid(path, name, WHY);
     }
 }
 
@@ -178,7 +181,7 @@ fn toleration(errors: &mut Errors, path: &Path, toleration: &Value) {
     }
 }
 
-fn configuration(errors: &mut Errors, path: &Path, config: &Value) {
+pub(super) fn configuration(errors: &mut Errors, path: &Path, config: &Value) {
     let path = path.child("opaque");
     let Some(opaque) = child(config, "opaque") else { return errors.required(&path, "") };
     driver_name(errors, &path.child("driver"), text(opaque, "driver"));
@@ -311,17 +314,18 @@ pub fn slice(errors: &mut Errors, object: &Value) {
     }
 }
 
-fn pool(errors: &mut Errors, path: &Path, pool: &Value) {
-    let field = path.child("name");
-    match text(pool, "name") {
-        "" => errors.required(&field, ""),
-        name => {
-            if name.len() > POOL_NAME_MAX {
-                errors.too_long(&field, POOL_NAME_MAX);
-            }
-            name.split('/').for_each(|part| errors.name(&field, part, names::dns_subdomain));
-        }
+pub(super) fn pool_name(errors: &mut Errors, path: &Path, name: &str) {
+    if name.is_empty() {
+        return errors.required(path, "");
     }
+    if name.len() > POOL_NAME_MAX {
+        errors.too_long(path, POOL_NAME_MAX);
+    }
+    name.split('/').for_each(|part| errors.name(path, part, names::dns_subdomain));
+}
+
+fn pool(errors: &mut Errors, path: &Path, pool: &Value) {
+    pool_name(errors, &path.child("name"), text(pool, "name"));
     let count = number(pool, "resourceSliceCount").unwrap_or(0);
     if count <= 0 {
         errors.invalid(&path.child("resourceSliceCount"), &count, "must be greater than zero");
@@ -403,7 +407,7 @@ fn device(errors: &mut Errors, path: &Path, device: &Value, placed_itself: bool)
     } else if ["nodeName", "nodeSelector", "allNodes"].iter().any(|name| child(device, name).is_some()) {
         errors.invalid(path, &Value::Null, "`nodeName`, `nodeSelector` and `allNodes` can only be set if `perDeviceNodeSelection` is set to true in the ResourceSlice spec");
     }
-    conditions(errors, path, device);
+    binding_conditions(errors, path, device);
 }
 
 fn attribute(errors: &mut Errors, path: &Path, attribute: &Value) {
@@ -484,7 +488,7 @@ fn counter_sets(errors: &mut Errors, path: &Path, sets: &[Value], name: &str) {
 }
 
 /// What has to hold before a device is used, and what would spoil it: both or none, and nothing twice.
-fn conditions(errors: &mut Errors, path: &Path, device: &Value) {
+pub(super) fn binding_conditions(errors: &mut Errors, path: &Path, device: &Value) {
     let (needed, spoiling): (Vec<&str>, Vec<&str>) = (strings(device, "bindingConditions").collect(), strings(device, "bindingFailureConditions").collect());
     let fields = [path.child("bindingConditions"), path.child("bindingFailureConditions")];
     for (field, conditions) in fields.iter().zip([&needed, &spoiling]) {

@@ -26,8 +26,24 @@ pub static FLOW_SCHEMA: Policy = Policy {
         default(object, "status", empty());
     },
     check: check_flow_schema,
+    check_status: |errors, new, _| check_conditions(errors, new),
     ..BUILT_IN
 };
+
+/// Each has a type, and no two have the same.
+fn check_conditions(errors: &mut Errors, object: &Value) {
+    let path = Path::Root("status.conditions");
+    let mut seen = std::collections::BTreeSet::new();
+    for (index, condition) in list(object, "status.conditions").iter().enumerate() {
+        let (kind, path) = (text(condition, "type"), path.index(index));
+        if !seen.insert(kind) {
+            errors.duplicate(&path.child("type"), kind);
+        }
+        if kind.is_empty() {
+            errors.required(&path.child("type"), "");
+        }
+    }
+}
 
 /// What a rule of a FlowSchema may speak of.
 const VERBS: [&str; 9] = ["create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"];
@@ -201,6 +217,7 @@ pub static PRIORITY_LEVEL: Policy = Policy {
         default(object, "status", json!({}));
     },
     check: check_priority_level,
+    check_status: |errors, new, _| check_conditions(errors, new),
     ..BUILT_IN
 };
 

@@ -1,4 +1,4 @@
-//! Jobs and CronJobs. Mirrors pkg/apis/batch and pkg/registry/batch.
+//! Jobs and CronJobs. Mirrors pkg/apis/batch and pkg/registry/batch; what holds for a Job's status is in `job_status`.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::json::{child, child_mut, default, default_unset, empty, ensure, flag, list, map, number, text};
 use super::policy::{BUILT_IN, CHANGE, Generation, Policy};
-use super::{pod_defaults, pod_spec, workload};
+use super::{job_status, pod_defaults, pod_spec, workload};
 use crate::{cron, names};
 use crate::selector::LabelSelector;
 use crate::internal::{self, Internal};
@@ -53,7 +53,7 @@ pub static JOB: Policy = Policy {
         check_whole_spec(errors, new);
         check_update(errors, new, old);
     },
-    check_status,
+    check_status: job_status::check,
     warnings: workload::template_warnings,
     selectable: |object, field| (field == "status.successful").then(|| number(object, "status.succeeded").unwrap_or(0).to_string()),
     ..BUILT_IN
@@ -344,35 +344,6 @@ fn exit_codes(errors: &mut Errors, path: &Path, operator: &str, values: Option<&
     }
 }
 
-/// How many indexes a text like `0-2,5` names.
-fn indexes(text: &str, completions: i64) -> Result<i64, String> {
-    let number = |text: &str| -> Result<i64, String> {
-        let index: i64 = text.parse().map_err(|_| format!("cannot convert string to integer for index: {text:?}"))?;
-        if index >= completions { Err(format!("too large index: {text:?}")) } else { Ok(index) }
-    };
-    let (mut total, mut last) = (0, None::<i64>);
-    if text.is_empty() {
-        return Ok(0);
-    }
-    for interval in text.split(',') {
-        let (first, end) = match interval.split('-').collect::<Vec<_>>().as_slice() {
-            [only] => (number(only)?, None),
-            [first, end] => (number(first)?, Some(number(end)?)),
-            _ => return Err(format!("the fragment {interval:?} violates the requirement that an index interval can have at most two parts separated by '-'")),
-        };
-        if let Some(end) = end.filter(|end| first >= *end) {
-            return Err(format!("non-increasing order, previous: {first}, current: {end}"));
-        }
-        if let Some(last) = last.filter(|last| *last >= first) {
-            return Err(format!("non-increasing order, previous: {last}, current: {first}"));
-        }
-        let end = end.unwrap_or(first);
-        total += end - first + 1;
-        last = Some(end);
-    }
-    Ok(total)
-}
-
 fn success_policy(errors: &mut Errors, path: &Path, mode: &str, completions: Option<i64>, policy: &Value) {
     if mode != "Indexed" {
         return errors.invalid(path, &Internal("batch.v1.SuccessPolicy", Some(policy)), "requires indexed completion mode");
@@ -399,7 +370,7 @@ fn success_policy(errors: &mut Errors, path: &Path, mode: &str, completions: Opt
             if text.len() > SUCCEEDED_INDEXES_MAX {
                 errors.too_long(&at, SUCCEEDED_INDEXES_MAX);
             }
-            match self::indexes(text, completions) {
+            match job_status::indexes(text, completions) {
                 Ok(found) => total = found,
                 Err(why) => errors.invalid(&at, text, &format!("error parsing succeededIndexes: {why}")),
             }
@@ -434,7 +405,7 @@ fn check_update(errors: &mut Errors, new: &Value, old: &Value) {
 /// Of a job that is suspended and has no pods, what says where pods may run may change, and what they may use.
 fn template_immutable(errors: &mut Errors, path: &Path, new: &Value, old: &Value) {
     let suspended = flag(old, "spec.suspend");
-    let movable = suspended && (child(old, "status.startTime").is_none() || is_true(old, "Suspended")) && number(old, "status.active").unwrap_or(0) == 0;
+    let movable = suspended && (child(old, "status.startTime").is_none() || job_status::is(old, "Suspended")) && number(old, "status.active").unwrap_or(0) == 0;
     let now = child(new, "spec.template").unwrap_or(&Value::Null);
     let mut before = child(old, "spec.template").cloned().unwrap_or(Value::Null);
     if movable {
@@ -487,98 +458,6 @@ fn node_affinity(to: &mut Value, from: &Value) {
     }
     if let (Some(now), Some(before)) = (now, child_mut(spec, "affinity")) {
         put(before, now, "nodeAffinity");
-    }
-}
-
-fn is_true(object: &Value, condition: &str) -> bool {
-    list(object, "status.conditions").iter().any(|one| text(one, "type") == condition && text(one, "status") == "True")
-}
-
-fn check_status(errors: &mut Errors, new: &Value, old: &Value) {
-    let path = Path::Root("status");
-    for name in ["active", "ready", "succeeded", "failed", "terminating"] {
-        errors.not_negative(&path.child(name), child(new, "status").and_then(|status| number(status, name)));
-    }
-    let none = Value::Null;
-    let (status, before) = (child(new, "status").unwrap_or(&none), child(old, "status").unwrap_or(&none));
-    uncounted(errors, &path.child("uncountedTerminatedPods"), status);
-    let completion = child(status, "completionTime");
-    if let Some(time) = completion.filter(|_| !is_true(new, "Complete") && child(before, "completionTime") != completion) {
-        errors.invalid(&path.child("completionTime"), time, "cannot set completionTime when there is no Complete=True condition");
-    }
-    index_lists(errors, &path, new, status, before);
-    let is = is_true;
-    let was_finished = is(old, "Complete") || is(old, "Failed");
-    if is(new, "Complete") && is(new, "Failed") {
-        errors.push_omitting(&path.child("conditions"), "cannot set Complete=True and Failed=true conditions");
-    }
-    for kind in ["Failed", "Complete", "FailureTarget"] {
-        if is(old, kind) && !is(new, kind) {
-            errors.push_omitting(&path.child("conditions"), &format!("cannot disable the terminal {kind}=True condition"));
-        }
-    }
-    if is(new, "Complete") && !is(old, "Complete") && !is(new, "SuccessCriteriaMet") {
-        errors.push_omitting(&path.child("conditions"), "cannot set Complete=True condition without the SuccessCriteriaMet=true condition");
-    }
-    if is(new, "Failed") && !is(old, "Failed") && !is(new, "FailureTarget") {
-        errors.push_omitting(&path.child("conditions"), "cannot set Failed=True condition without the FailureTarget=true condition");
-    }
-    if is(new, "Complete") && !was_finished && child(new, "status.completionTime").is_none() {
-        errors.required(&path.child("completionTime"), "completionTime is required for Complete jobs");
-    }
-    for name in ["failed", "succeeded"] {
-        let of = |object: &Value| child(object, "status").and_then(|status| number(status, name)).unwrap_or(0);
-        if of(new) < of(old) {
-            errors.invalid(&path.child(name), &of(new), &format!("cannot decrease the {name} counter"));
-        }
-    }
-    if let (Some(new), Some(old)) = (child(new, "status.completionTime"), child(old, "status.completionTime"))
-        && new != old
-    {
-        errors.invalid(&path.child("completionTime"), new, IMMUTABLE);
-    }
-}
-
-/// Pods that are to be counted yet: each once.
-fn uncounted(errors: &mut Errors, path: &Path, status: &Value) {
-    let mut seen = BTreeSet::new();
-    for name in ["succeeded", "failed"] {
-        let list_path = path.child(name);
-        let pods = child(status, "uncountedTerminatedPods").map_or(&[][..], |pods| list(pods, name));
-        for (index, uid) in pods.iter().map(|uid| uid.as_str().unwrap_or_default()).enumerate() {
-            if uid.is_empty() {
-                errors.invalid(&list_path.index(index), uid, "must not be empty");
-            } else if !seen.insert(uid) {
-                errors.duplicate(&list_path.index(index), uid);
-            }
-        }
-    }
-}
-
-/// `completedIndexes` and `failedIndexes`, where they change.
-fn index_lists(errors: &mut Errors, path: &Path, job: &Value, status: &Value, before: &Value) {
-    let spec = child(job, "spec").unwrap_or(&Value::Null);
-    let completions = number(spec, "completions");
-    let per_index = child(spec, "backoffLimitPerIndex").is_some();
-    let completed = text(status, "completedIndexes");
-    if completed != text(before, "completedIndexes") {
-        let path = path.child("completedIndexes");
-        if let Some(why) = completions.and_then(|completions| indexes(completed, completions).err()) {
-            errors.invalid(&path, completed, &format!("error parsing completedIndexes: {why}"));
-        }
-        if !completed.is_empty() && text(spec, "completionMode") != "Indexed" {
-            errors.invalid(&path, completed, "cannot set non-empty completedIndexes when non-indexed completion mode");
-        }
-    }
-    let failed = child(status, "failedIndexes");
-    if let Some(text) = failed.and_then(Value::as_str).filter(|_| failed != child(before, "failedIndexes")) {
-        let path = path.child("failedIndexes");
-        if let Some(why) = completions.filter(|_| per_index).and_then(|completions| indexes(text, completions).err()) {
-            errors.invalid(&path, text, &format!("error parsing failedIndexes: {why}"));
-        }
-        if !per_index {
-            errors.invalid(&path, text, "cannot set non-null failedIndexes when backoffLimitPerIndex is null");
-        }
     }
 }
 
@@ -730,25 +609,6 @@ mod tests {
             changed.pointer_mut(parent).unwrap()[field] = value.clone();
             let found = lines(&update("batch", "jobs", changed, &made).1);
             assert!(if told.is_empty() { found.is_empty() } else { found.iter().any(|line| line.starts_with(told)) }, "{path} {value}: {found:?}");
-        }
-    }
-
-    #[test]
-    fn indexes_and_uncounted_pods_of_a_status() {
-        use crate::strategy::Strategy;
-        let old = json!({"spec": {"completionMode": "Indexed", "completions": 5, "backoffLimitPerIndex": 1}, "status": {}});
-        for (status, told) in [
-            (json!({"completedIndexes": "0-2,4", "failedIndexes": "3"}), vec![]),
-            (json!({"completedIndexes": "x"}), vec!["status.completedIndexes: Invalid value: \"x\": error parsing completedIndexes: cannot convert string to integer for index: \"x\""]),
-            (json!({"failedIndexes": "7"}), vec!["status.failedIndexes: Invalid value: \"7\": error parsing failedIndexes: too large index: \"7\""]),
-            (json!({"uncountedTerminatedPods": {"succeeded": ["a"], "failed": ["a", ""]}}), vec![
-                "status.uncountedTerminatedPods.failed[0]: Duplicate value: \"a\"",
-                "status.uncountedTerminatedPods.failed[1]: Invalid value: \"\": must not be empty",
-            ]),
-        ] {
-            let mut new = old.clone();
-            new["status"] = status;
-            assert_eq!(lines(&super::JOB.validate_status(&new, &old)), told);
         }
     }
 }

@@ -293,11 +293,11 @@ fn policy_peer(errors: &mut Errors, path: &Path, peer: &Value) {
         }
     }
     if let Some(block) = child(peer, "ipBlock") {
+        ip_block(errors, &path.child("ipBlock"), block);
         if count > 0 {
             errors.forbidden(path, "may not specify both ipBlock and another peer");
         }
         count += 1;
-        ip_block(errors, &path.child("ipBlock"), block);
     }
     if count == 0 {
         errors.required(path, "must specify a peer");
@@ -402,7 +402,7 @@ pub static DISRUPTION_BUDGET: Policy = Policy {
         let path = Path::Root("spec");
         let (minimum, maximum) = (child(object, "spec.minAvailable"), child(object, "spec.maxUnavailable"));
         if minimum.is_some() && maximum.is_some() {
-            errors.invalid(&path, child(object, "spec").unwrap_or(&Value::Null), "minAvailable and maxUnavailable cannot be both set");
+            errors.invalid(&path, &crate::internal::Internal("policy.v1.PodDisruptionBudgetSpec", child(object, "spec")), "minAvailable and maxUnavailable cannot be both set");
         }
         for (name, value) in [("minAvailable", minimum), ("maxUnavailable", maximum)] {
             super::workload::int_or_percent(errors, &path.child(name), value);
@@ -415,6 +415,7 @@ pub static DISRUPTION_BUDGET: Policy = Policy {
     },
     check_status: |errors, new, _| {
         let path = Path::Root("status");
+        super::conditions::check(errors, &path.child("conditions"), list(new, "status.conditions"));
         for name in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
             errors.not_negative(&path.child(name), child(new, "status").and_then(|status| number(status, name)));
         }

@@ -341,39 +341,6 @@ pub fn validate_ephemeral_containers(new: &Value, old: &Value) -> Vec<crate::sta
     errors.into_causes()
 }
 
-/// The `resize` subresource: only containers' cpu, memory and resize policy change.
-pub fn prepare_resize(new: &mut Value, old: &Value) {
-    let asked = new.clone();
-    let version = child(new, "metadata.resourceVersion").cloned();
-    *new = old.clone();
-    for name in ["containers", "initContainers"] {
-        let Some(spec) = child_mut(new, "spec") else { return };
-        for container in list_mut(spec, name) {
-            let same_name = child(&asked, "spec").map_or(&[][..], |spec| list(spec, name)).iter().find(|other| text(other, "name") == text(container, "name"));
-            let Some(wanted) = same_name else { continue };
-            set(container, "resources", child(wanted, "resources").cloned().unwrap_or_else(empty));
-            if let Some(policy) = child(wanted, "resizePolicy") {
-                set(container, "resizePolicy", policy.clone());
-            }
-        }
-    }
-    if let (Some(metadata), Some(version)) = (map_mut(new, "metadata"), version) {
-        metadata.insert("resourceVersion".to_owned(), version);
-    }
-    pod_defaults::pod(new);
-    crate::strategy::bump_generation(new, old, &[]);
-}
-
-/// What a resize may not do: change the quality of service class.
-pub fn validate_resize(new: &Value, old: &Value) -> Vec<crate::status::Cause> {
-    let mut errors = Errors::new();
-    pod_spec::pod_spec(&mut errors, &Path::Root("spec"), new, true);
-    if super::qos::class(new) != super::qos::class(old) {
-        errors.invalid(&Path::Root("spec"), super::qos::class(new), "Pod QOS Class may not change as a result of resizing");
-    }
-    errors.into_causes()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};

@@ -273,7 +273,7 @@ fn ephemeral_containers(errors: &mut Errors, path: &Path, spec: &Value, pod: &Po
             errors.not_found(&path.child("targetContainerName"), target);
         }
         for (field, value) in container.as_object().into_iter().flatten() {
-            if !ALLOWED.contains(&field.as_str()) && field != "targetContainerName" && !crate::validation::is_empty(Some(value)) {
+            if !ALLOWED.contains(&field.as_str()) && field != "targetContainerName" && (!crate::validation::is_empty(Some(value)) || (value.is_object() && field != "resources")) {
                 errors.forbidden(&path.child(field), "cannot be set for an Ephemeral Container");
             }
         }

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::devices;
+use super::{claim_status, devices};
 use super::affinity::tolerations;
 use super::json::{child, child_mut, default, flag, list, list_mut, map, number, set, text};
 use super::policy::{BUILT_IN, CHANGE, Generation, Policy};
@@ -114,6 +114,8 @@ pub static RESOURCE_CLAIM: Policy = Policy {
     // Of a claim that is there, nothing but a change of its spec can be wrong.
     check_create: |errors, object| devices::claim(errors, &Path::Root("spec.devices"), child(object, "spec.devices")),
     check_update: |errors, new, old| internal::immutable(errors, &Path::Root(""), "resource.v1.ResourceClaim", "spec", Some(new), Some(old)),
+    on_status: |new, old, _| claim_status::forget_given_back(new, old),
+    check_status: claim_status::check,
     ..BUILT_IN
 };
 

@@ -48,8 +48,17 @@ pub static SERVICE: Policy = Policy {
             if !address.is_empty() {
                 ip(errors, &path.child("ip"), address);
             }
+            match (child(ingress, "ipMode").and_then(Value::as_str), address.is_empty()) {
+                (None, false) => errors.required(&path.child("ipMode"), "must be specified when `ip` is set"),
+                (Some(_), true) => errors.forbidden(&path.child("ipMode"), "may not be specified when `ip` is not set"),
+                (Some(mode), false) if !matches!(mode, "Proxy" | "VIP") => errors.not_supported(&path.child("ipMode"), mode, &["Proxy", "VIP"]),
+                _ => {}
+            }
             if !hostname.is_empty() {
                 errors.name(&path.child("hostname"), hostname, names::dns_subdomain);
+                if names::sloppy_ip(hostname) {
+                    errors.invalid(&path.child("hostname"), hostname, "must be a DNS name, not an IP address");
+                }
             }
         }
     },
@@ -478,7 +487,6 @@ fn port_conflicts(errors: &mut Errors, path: &Path, ports: &[Value], service_typ
 }
 
 fn load_balancer(errors: &mut Errors, path: &Path, spec: &Value, service_type: &str) {
-    const ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
     let balanced = service_type == "LoadBalancer";
     let ranges = path.child("LoadBalancerSourceRanges");
     if !balanced && !list(spec, "loadBalancerSourceRanges").is_empty() {
@@ -492,12 +500,16 @@ fn load_balancer(errors: &mut Errors, path: &Path, spec: &Value, service_type: &
         (false, true) => errors.required(&Path::Root("allocateLoadBalancerNodePorts"), ""),
         _ => {}
     }
-    if let Some(class) = child(spec, "loadBalancerClass").and_then(Value::as_str) {
-        if balanced {
-            errors.name(&path.child("loadBalancerClass"), class, names::qualified_name);
-        } else {
-            errors.forbidden(&path.child("loadBalancerClass"), ONLY);
-        }
+    load_balancer_class(errors, path, spec, balanced);
+}
+
+const ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
+
+fn load_balancer_class(errors: &mut Errors, path: &Path, spec: &Value, balanced: bool) {
+    match child(spec, "loadBalancerClass").and_then(Value::as_str) {
+        Some(class) if balanced => errors.name(&path.child("loadBalancerClass"), class, names::qualified_name),
+        Some(_) => errors.forbidden(&path.child("loadBalancerClass"), ONLY),
+        None => {}
     }
 }
 
@@ -556,6 +568,8 @@ fn check_update(errors: &mut Errors, new: &Value, old: &Value) {
     if kind(new) == "LoadBalancer" && kind(old) == "LoadBalancer" && child(new, "spec.loadBalancerClass") != child(old, "spec.loadBalancerClass") {
         errors.invalid(&Path::Root("spec.loadBalancerClass"), child(new, "spec.loadBalancerClass").unwrap_or(&Value::Null), "may not change once set");
     }
+    // Told by both of upstream's functions.
+    load_balancer_class(errors, &Path::Root("spec"), child(new, "spec").unwrap_or(&Value::Null), kind(new) == "LoadBalancer");
     if needs_health_check(new) && needs_health_check(old) && number(new, "spec.healthCheckNodePort") != number(old, "spec.healthCheckNodePort") {
         errors.forbidden(&Path::Root("spec.healthCheckNodePort"), crate::validation::IMMUTABLE);
     }

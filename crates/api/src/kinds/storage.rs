@@ -264,7 +264,8 @@ pub static STORAGE_CLASS: Policy = Policy {
 /// `validateAllowedTopologies`: keys and values each once in a term, and no term twice.
 fn allowed_topologies(errors: &mut Errors, terms: &[Value]) {
     let path = Path::Root("allowedTopologies");
-    let mut known: Vec<BTreeMap<&str, BTreeSet<&str>>> = Vec::new();
+    // As upstream, which begins with as many empty ones as there are terms.
+    let mut known: Vec<BTreeMap<&str, BTreeSet<&str>>> = vec![BTreeMap::new(); terms.len()];
     for (index, term) in terms.iter().enumerate() {
         let path = path.index(index);
         let expressions = path.child("matchLabelExpressions");
@@ -287,7 +288,7 @@ fn allowed_topologies(errors: &mut Errors, terms: &[Value]) {
                 errors.duplicate(&path.child("key"), key);
             }
         }
-        if known.contains(&keys) {
+        for _ in known.iter().filter(|one| **one == keys) {
             errors.duplicate(&expressions, "");
         }
         known.push(keys);

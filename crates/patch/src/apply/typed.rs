@@ -3,6 +3,7 @@
 //! Mirrors structured-merge-diff's `typed` package. Structs and maps are owned field by field, `set` and `map` lists item by item; everything else, and whatever the schema does not
 //! know, is owned as a whole.
 
+pub(super) mod fit;
 mod list;
 
 use std::collections::HashSet;

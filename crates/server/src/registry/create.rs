@@ -39,7 +39,7 @@ impl Api {
 
     async fn create_once(&self, row: &Resource, namespace: Option<&str>, mut value: Value, cx: &Context) -> Result<Arc<Object>, Status> {
         self.place(row, namespace, &mut value)?;
-        owners_once(&mut value, cx);
+        owners_once(&mut value, cx, "");
         let strategy = policy(row);
         self.system_fields(row, &mut value);
         strategy.default(&mut value);

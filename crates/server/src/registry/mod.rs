@@ -4,6 +4,7 @@
 
 mod create;
 mod delete;
+mod go_order;
 mod patches;
 pub(crate) mod unfit;
 mod update;
@@ -42,7 +43,8 @@ pub(crate) fn facts(row: &Resource) -> Facts<'_> {
 }
 
 /// An owner that is named twice is kept once, and the client told (endpoints/handlers `dedupOwnerReferencesAndAddWarning`).
-pub(crate) fn owners_once(value: &mut Value, cx: &Context) {
+/// `when`: whether before admission, which is not said, or after it.
+pub(crate) fn owners_once(value: &mut Value, cx: &Context, when: &str) {
     let Some(owners) = value.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut).filter(|owners| owners.len() > 1) else { return };
     let mut doubled: Vec<String> = Vec::new();
     let mut kept: Vec<Value> = Vec::with_capacity(owners.len());
@@ -59,7 +61,7 @@ pub(crate) fn owners_once(value: &mut Value, cx: &Context) {
     *owners = kept;
     if !doubled.is_empty() {
         cx.warn(format!(
-            ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
             doubled.join(", ")
         ));
     }

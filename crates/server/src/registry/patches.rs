@@ -7,9 +7,8 @@ use ::patch::apply::Writer;
 use client::PatchKind;
 use serde_json::Value;
 
-use super::update::check_namespace;
 use super::versions::{Forms, KindVersions};
-use super::{Part, facts, metadata, text, unfit, written};
+use super::{Part, facts, metadata, owners_once, text, unfit, written};
 use crate::api::{Api, Context, FieldValidation};
 use crate::decode;
 
@@ -28,13 +27,12 @@ impl Api {
                 apply_patch(row, kind, &mut new, &patch)?;
                 Ok(new)
             };
-            let wanted = decode::shape(row, patched()?, &[], cx).map_err(|refused| unfit::patched(row, kind, &patch, &patched().unwrap_or_default(), refused))?;
+            let mut wanted = decode::shape(row, patched()?, &[], cx).map_err(|refused| unfit::patched(&row.kind, &row.schema, kind, &patch, &patched().unwrap_or_default(), refused))?;
             self.check_name(row, namespace, name, &wanted)?;
-            same_uid(row, name, &wanted, old)?;
+            owners_once(&mut wanted, cx, " after mutating admission happens");
             let given = text(&wanted, "/metadata/resourceVersion").to_owned();
             if given == text(old, "/metadata/resourceVersion") && patch.pointer("/metadata/resourceVersion").is_none() {
                 // The patch does not speak of the version, so it pins none.
-                let mut wanted = wanted;
                 metadata(&mut wanted).remove("resourceVersion");
                 return Ok(wanted);
             }
@@ -52,17 +50,13 @@ impl Api {
         if text(&config, "/apiVersion") != row.api_version() || text(&config, "/kind") != row.kind {
             return Err(Status::bad_request(format!("invalid object type: {}", ::patch::apply::go_kind(&config))));
         }
-        // Only a copy is held against the type: filling in what is left out would make the manager own it.
-        declared(row, &config)?;
+        if row.custom.is_some() {
+            declared(row, &config)?;
+        }
         if self.store.get(&row.key(namespace, name)).is_none() {
             self.fresh().await?;
         }
         let absent = self.store.get(&row.key(namespace, name)).is_none();
-        if absent || !text(&config, "/metadata/name").is_empty() {
-            self.check_name(row, namespace, name, &config)?;
-        } else {
-            check_namespace(row, namespace, &config)?;
-        }
         let uid = text(&config, "/metadata/uid");
         if absent && !uid.is_empty() {
             return Err(Status::conflict(&row.group, &row.plural, name, &format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found")));
@@ -74,7 +68,9 @@ impl Api {
         let writer = Writer { manager: &cx.field_manager, api_version: &api_version, subresource, now: &now, reset, versions: versions.any() };
         let merge = |live: Option<&Value>| -> Result<Value, Status> {
             let merged = ::patch::apply::apply(live, &config, facts(row), &writer, cx.force).map_err(|error| error.status())?;
-            decode::shape(row, merged, &[], cx)
+            let made = decode::shape(row, merged, &[], cx).map_err(|refused| if row.custom.is_some() { refused } else { unfit::applied(&config, &row.kind, refused) })?;
+            self.check_name(row, namespace, name, &made)?;
+            Ok(made)
         };
         let cx = Context { applied: true, ..Context::like(cx) };
         if absent && part == Part::Main {
@@ -87,7 +83,6 @@ impl Api {
         }
         self.change_asking(row, namespace, name, part, &cx, &forms, |old| {
             let mut new = merge(Some(old))?;
-            same_uid(row, name, &new, old)?;
             if config.pointer("/metadata/resourceVersion").is_none() {
                 metadata(&mut new).remove("resourceVersion");
             }
@@ -97,23 +92,10 @@ impl Api {
     }
 }
 
-/// A patch pins no uid as PUT does: it tries to change it.
-fn same_uid(row: &Resource, name: &str, new: &Value, old: &Value) -> Result<(), Status> {
-    let given = text(new, "/metadata/uid");
-    if given.is_empty() || given == text(old, "/metadata/uid") {
-        return Ok(());
-    }
-    let cause = Cause { reason: "FieldValueInvalid".into(), message: format!("Invalid value: {given:?}: field is immutable"), field: "metadata.uid".into() };
-    Err(Status::invalid(&row.group, &row.kind, name, vec![cause]))
-}
-
-/// What is applied must be all in the schema, whatever `fieldValidation` says: nobody could own the rest.
+/// What is applied to a custom kind must be all in the schema, whatever `fieldValidation` says: nobody could own the rest.
 fn declared(row: &Resource, config: &Value) -> Result<(), Status> {
     let probe = Context { field_validation: FieldValidation::Warn, ..Context::default() };
-    // What has not its type's shape is told in the words of the merge.
-    if row.custom.is_none() && decode::shape(row, config.clone(), &[], &probe).is_err() {
-        return Ok(());
-    }
+    // Only a copy is held against the type: filling in what is left out would make the manager own it.
     decode::shape(row, config.clone(), &[], &probe)?;
     let unknown: Vec<String> = probe
         .take_warnings()
@@ -137,6 +119,9 @@ fn apply_patch(row: &Resource, kind: PatchKind, document: &mut Value, patch: &Va
             Ok(())
         }
         PatchKind::Strategic | PatchKind::Apply => {
+            for given in ["apiVersion", "kind"].iter().filter_map(|key| patch.get(key)).filter(|given| !given.is_string() && !given.is_null()) {
+                return Err(unfit::patched(&row.kind, &row.schema, kind, patch, document, Status::bad_request(unfit::no_text(given))));
+            }
             let named = ["apiVersion", "kind"].map(|key| document[key].clone());
             ::patch::strategic(document, patch, schema::of(&row.schema)).map(|()| {
                 // Upstream converts into the type it knows it to be; nobody looks at these.

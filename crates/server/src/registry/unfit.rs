@@ -4,7 +4,7 @@
 //! after JSON and merge patches that is the JSON decoder, after strategic ones apimachinery's converter, which speaks of Go's kinds.
 
 use ::api::go::json_word;
-use ::api::{Cause, Resource, Status};
+use ::api::{Cause, Reason, Status};
 use client::PatchKind;
 use serde_json::Value;
 
@@ -69,23 +69,44 @@ pub fn complaints(kind: PatchKind, patch: &Value, bytes: &[u8]) -> Vec<String> {
 }
 
 /// What the decoder says of the patched object, as PATCH tells it.
-pub fn patched(row: &Resource, kind: PatchKind, patch: &Value, patched: &Value, refused: Status) -> Status {
+pub fn patched(object_kind: &str, schema: &str, kind: PatchKind, patch: &Value, patched: &Value, refused: Status) -> Status {
     if refused.code != 400 {
         return refused;
     }
-    // Words of POST and PUT: `Pod in version "v1" cannot be handled as a Pod: …`.
-    let frame = format!(" cannot be handled as a {}: ", row.kind);
-    let why = refused.message.split_once(&frame).map_or(refused.message.as_str(), |(_, why)| why);
+    let why = unframed(object_kind, &refused);
     match kind {
         PatchKind::Strategic => invalid(&::patch::go_value(patch), &converter(why)),
-        _ => invalid(&patched.to_string(), why),
+        _ => invalid(&super::go_order::text(schema, kind, patch, patched), why),
     }
+}
+
+/// What the decoder says of the object that an applied configuration was merged into.
+pub fn applied(config: &Value, object_kind: &str, refused: Status) -> Status {
+    if refused.code != 400 {
+        return refused;
+    }
+    let (named, kind) = (::patch::apply::named(config), ::patch::apply::go_kind(config));
+    let why = converter(unframed(object_kind, &refused));
+    Status::failure(500, Reason::Unknown, format!("failed to convert new object ({named}) to proper version: unable to convert unstructured object to {kind}: {why}"))
+}
+
+/// Of words of POST and PUT, `Pod in version "v1" cannot be handled as a Pod: …`, what comes last.
+fn unframed<'a>(object_kind: &str, refused: &'a Status) -> &'a str {
+    let frame = format!(" cannot be handled as a {object_kind}: ");
+    refused.message.split_once(&frame).map_or(refused.message.as_str(), |(_, why)| why)
+}
+
+/// The JSON decoder, of something that should have been a text.
+pub fn no_text(given: &Value) -> String {
+    let value = if given.is_number() { format!("number {given}") } else { json_word(given).to_owned() };
+    format!("json: cannot unmarshal {value} into Go struct field .kind of type string")
 }
 
 /// The JSON decoder's words as apimachinery's converter would have put them.
 fn converter(why: &str) -> String {
-    let Some((given, rest)) = why.strip_prefix("json: cannot unmarshal ").and_then(|rest| rest.split_once(" into Go ")) else {
-        return if why.starts_with("strict decoding error") { why.to_owned() } else { format!("error decoding from json: {why}") };
+    // What a type reads of itself (times, quantities) it tells of itself.
+    let Some((given, rest)) = why.strip_prefix("json: cannot unmarshal ").and_then(|rest| rest.split_once(" into Go struct field ")) else {
+        return if why.starts_with("illegal base64") { format!("error decoding from json: {why}") } else { why.to_owned() };
     };
     let (given, detail) = given.split_once(' ').unwrap_or((given, ""));
     let wanted = rest.rsplit_once(" of type ").map_or(rest, |(_, wanted)| wanted);
@@ -97,15 +118,21 @@ fn converter(why: &str) -> String {
         scalar => (scalar, scalar),
     };
     let simple = ["string", "bool", "int32", "int64", "float64"].contains(&wanted);
-    let convertible = matches!((go, wanted), ("int64" | "float64", "string" | "int32" | "int64" | "float64"));
+    let convertible = matches!((go, wanted), ("int64", "string") | ("int64" | "float64", "int32" | "int64" | "float64"));
     match wanted {
         _ if simple && convertible => format!("cannot convert {go} to {wanted}"),
         _ if simple => format!("unrecognized type: {wanted}"),
         _ if wanted.starts_with("map[") => format!("cannot restore map from {kind}"),
         _ if wanted.starts_with("[]") => format!("cannot restore slice from {kind}"),
-        "v1.Time" | "v1.MicroTime" | "resource.Quantity" | "intstr.IntOrString" => format!("error decoding from json: {why}"),
+        // Texts with names of their own: `v1.ServiceAffinity`.
+        _ if !is_struct(wanted) && go == "int64" => format!("cannot convert {go} to {wanted}"),
+        _ if !is_struct(wanted) => "unrecognized type: string".to_owned(),
         _ => format!("cannot restore struct from: {kind}"),
     }
+}
+
+fn is_struct(go_name: &str) -> bool {
+    ::api::schema::types().iter().any(|info| info.go_name() == go_name)
 }
 
 #[cfg(test)]
@@ -141,6 +168,11 @@ mod tests {
             ("json: cannot unmarshal array into Go struct field ConfigMap.data of type map[string]string", "cannot restore map from slice"),
             ("json: cannot unmarshal number into Go struct field ConfigMap.metadata of type v1.ObjectMeta", "cannot restore struct from: int64"),
             ("json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32", "unrecognized type: int32"),
+            ("json: cannot unmarshal number into Go struct field ServiceSpec.spec.sessionAffinity of type v1.ServiceAffinity", "cannot convert int64 to v1.ServiceAffinity"),
+            ("json: cannot unmarshal bool into Go struct field ServiceSpec.spec.sessionAffinity of type v1.ServiceAffinity", "unrecognized type: string"),
+            ("json: cannot unmarshal number 1.5 into Go struct field ConfigMap.data of type string", "unrecognized type: string"),
+            ("json: cannot unmarshal number into Go value of type string", "json: cannot unmarshal number into Go value of type string"),
+            ("quantities must match the regular expression 'x'", "quantities must match the regular expression 'x'"),
             ("illegal base64 data at input byte 0", "error decoding from json: illegal base64 data at input byte 0"),
         ] {
             assert_eq!(converter(json), said);

@@ -74,7 +74,7 @@ pub(crate) fn same_object(row: &Resource, name: &str, new: &Value, old: &Value) 
 }
 
 /// `rest.EnsureObjectNamespaceMatchesRequestNamespace`.
-pub(super) fn check_namespace(row: &Resource, namespace: Option<&str>, value: &Value) -> Result<(), Status> {
+fn check_namespace(row: &Resource, namespace: Option<&str>, value: &Value) -> Result<(), Status> {
     let given = text(value, "/metadata/namespace");
     match namespace.filter(|_| row.namespaced() && !given.is_empty()) {
         Some(namespace) if given != namespace => Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request")),
@@ -110,7 +110,7 @@ impl Api {
             if pinned.is_some_and(|pinned| pinned != stored.resource_version()) {
                 return Err(Status::modified(&row.group, &row.plural, name));
             }
-            owners_once(&mut new, cx);
+            owners_once(&mut new, cx, "");
             if matches!(part, Part::Main | Part::Scale | Part::Status) || row.custom.is_some() {
                 policy(row).default(&mut new);
             }

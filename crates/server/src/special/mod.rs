@@ -226,8 +226,8 @@ pub fn settle_subresource(api: &Api, row: &Resource, subresource: &str, new: &mu
             Ok(kinds::pod::validate_ephemeral_containers(new, old))
         }
         ("", "pods", "resize") => {
-            kinds::pod::prepare_resize(new, old);
-            Ok(kinds::pod::validate_resize(new, old))
+            kinds::pod_resize::prepare(new, old);
+            Ok(kinds::pod_resize::validate(new, old))
         }
         ("certificates.k8s.io", "certificatesigningrequests", "approval") => {
             kinds::certificates::prepare_approval(new, old, &api.strategy_context(row, cx));

@@ -6,7 +6,7 @@ use ::api::{Cause, Object, Resource, Status};
 use serde_json::{Value, json};
 
 use crate::api::{Api, Context};
-use crate::registry::{Part, text};
+use crate::registry::{Part, same_object, text};
 
 impl Api {
     /// POST pods/binding: the one way a pod gets its node.
@@ -22,10 +22,7 @@ impl Api {
         }
         let now = self.now();
         self.change(row, Some(namespace), name, Part::Other("binding"), cx, |old| {
-            let uid = text(binding, "/metadata/uid");
-            if !uid.is_empty() && uid != text(old, "/metadata/uid") {
-                return Err(Status::conflict("", "pods", name, &format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", text(old, "/metadata/uid"))));
-            }
+            same_object(row, name, binding, old)?;
             if !text(old, "/metadata/deletionTimestamp").is_empty() {
                 return Err(Status::conflict("", "pods/binding", name, &format!("pod {name} is being deleted, cannot be assigned to a host")));
             }

@@ -112,15 +112,9 @@ pub fn decoded(value: Value, duplicates: &[String], cx: &Context) -> Result<Valu
 }
 
 /// What a patch made of a Scale.
-pub fn patched(row: &Resource, kind: PatchKind, patch: &Value, wanted: Value, cx: &Context) -> Result<Value, Status> {
+pub fn patched(kind: PatchKind, patch: &Value, wanted: Value, cx: &Context) -> Result<Value, Status> {
     let made = wanted.clone();
-    decoded(wanted, &[], cx).map_err(|mut refused| {
-        // The words of this kind, not of the row's.
-        if let Some((_, why)) = refused.message.split_once(" cannot be handled as a Scale: ") {
-            refused.message = why.to_owned();
-        }
-        unfit::patched(row, kind, patch, &made, refused)
-    })
+    decoded(wanted, &[], cx).map_err(|refused| unfit::patched("Scale", SCHEMA, kind, patch, &made, refused))
 }
 
 /// What a manager applies to an object when it applies `wanted` to its Scale.
@@ -158,10 +152,10 @@ impl Api {
         if config.pointer("/metadata/managedFields").is_some_and(|fields| !fields.is_null()) {
             return Err(ApplyError::ManagedFields.status());
         }
-        // What is applied must be all in the schema, whatever `fieldValidation` says: nobody could own the rest.
-        let strict = Context { field_validation: FieldValidation::Strict, ..Context::like(cx) };
-        let typed = |status: Status| Status::failure(500, Reason::Unknown, format!("failed to create typed patch object ({}): {}", ::patch::apply::named(config), status.message));
-        decoded(config.clone(), &[], &strict).map_err(typed)?;
+        if let Some(info) = ::api::schema::of(SCHEMA) {
+            ::patch::apply::fits(info, config).map_err(|error| error.status())?;
+        }
+        decoded(config.clone(), &[], cx).map_err(|refused| unfit::applied(config, "Scale", refused))?;
         let mut named = config.clone();
         if text(config, "/metadata/name").is_empty() {
             named["metadata"]["name"] = name.into();

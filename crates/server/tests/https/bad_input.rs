@@ -44,6 +44,11 @@ const CASES: &[Case] = &[
     ("PATCH", "/new?fieldManager=m", "application/apply-patch+yaml", "{apiVersion: v1, kind: ConfigMap}", 400, "the name of the object (new based on URL) was undeterminable: name must be provided"),
     ("PATCH", "/new?fieldManager=m", "application/apply-patch+yaml", "{apiVersion: v1, kind: ConfigMap, metadata: {name: new, uid: x}}", 409, r#"Operation cannot be fulfilled on configmaps "new": uid mismatch: the provided object specified uid x, and no existing object was found"#),
     ("PATCH", "/kept?fieldManager=m", "application/apply-patch+yaml", "{apiVersion: v1, kind: ConfigMap, metadata: {name: kept}, data: []}", 500, "failed to create typed patch object (/kept; /v1, Kind=ConfigMap): .data: expected map, got &{[]}"),
+    ("PATCH", "/kept?fieldManager=m", "application/apply-patch+yaml", "{apiVersion: v1, kind: ConfigMap, metadata: {name: null}}", 400, "the name of the object (kept based on URL) was undeterminable: name must be provided"),
+    ("PATCH", "/kept?fieldManager=m", "application/apply-patch+yaml", "{apiVersion: v1, kind: ConfigMap, metadata: {name: kept}, data: {k: 5}}", 500, "failed to create typed patch object (/kept; /v1, Kind=ConfigMap): .data.k: expected string, got &value.valueUnstructured{Value:5}"),
+    ("PATCH", "/kept?fieldManager=m", "application/apply-patch+yaml", "{apiVersion: v1, kind: ConfigMap, metadata: {name: kept}, binaryData: {b: '!!'}}", 500, "failed to convert new object (/kept; /v1, Kind=ConfigMap) to proper version: unable to convert unstructured object to /v1, Kind=ConfigMap: error decoding from json: illegal base64 data at input byte 0"),
+    ("PATCH", "/kept", "application/strategic-merge-patch+json", r#"{"kind":5}"#, 422, r#" "" is invalid: patch: Invalid value: "map[kind:5]": cannot convert int64 to string"#),
+    ("PATCH", "/kept", "application/merge-patch+json", r#"{"metadata":{"generateName":"a."}}"#, 422, r#"~ConfigMap "kept" is invalid: metadata.generateName: Invalid value: "a.": a lowercase RFC 1123 subdomain"#),
     ("DELETE", "/kept", JSON, "[]", 400, "~json: cannot unmarshal array into Go value of type struct"),
     ("DELETE", "/kept", JSON, r#"{"kind":"Foo"}"#, 400, r#"no kind "Foo" is registered for version "meta.k8s.io/v1" in scheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27""#),
     ("DELETE", "/kept", JSON, r#"{"orphanDependents":true,"propagationPolicy":"Orphan"}"#, 422, "~orphanDependents and deletionPropagation cannot be both set"),
@@ -82,6 +87,50 @@ const CASES: &[Case] = &[
     ("GET", "/kept/status", JSON, "", 404, "the server could not find the requested resource"),
     ("OPTIONS", "", JSON, "", 405, "the server does not allow this method on the requested resource"),
 ];
+
+/// The same of subresources: method, path below the namespace, content type, body, code, what the message is or contains (`~`).
+const SUBRESOURCES: &[Case] = &[
+    ("PUT", "deployments/d/scale", JSON, r#"{"metadata":{"name":"d"},"spec":{"replicas":"x"}}"#, 400, r#"Scale in version "v1" cannot be handled as a Scale: json: cannot unmarshal string into Go struct field ScaleSpec.spec.replicas of type int32"#),
+    ("PUT", "deployments/d/scale", JSON, "{}", 400, "the name of the object (d based on URL) was undeterminable: name must be provided"),
+    ("PUT", "deployments/d/scale", JSON, r#"{"kind":"Foo","apiVersion":"v1","metadata":{"name":"d"}}"#, 400, r#"~Foo in version "v1" cannot be handled as a Scale: no kind "Foo" is registered"#),
+    ("PUT", "deployments/d/scale", JSON, r#"{"metadata":{"name":"d","namespace":"x"}}"#, 400, "the namespace of the provided object does not match the namespace sent on the request"),
+    ("PUT", "deployments/d/scale", JSON, r#"{"metadata":{"name":"d","uid":"x"}}"#, 409, r#"~Operation cannot be fulfilled on deployments.apps "d": StorageError: invalid object, Code: 4, Key: /deployments/default/d"#),
+    ("PUT", "deployments/d/scale", JSON, r#"{"metadata":{"name":"d"},"spec":{"replicas":-1}}"#, 422, r#"Scale.autoscaling "d" is invalid: spec.replicas: Invalid value: -1: must be greater than or equal to 0"#),
+    ("PATCH", "deployments/d/scale", "application/merge-patch+json", r#"{"spec":{"replicas":"x"}}"#, 422, "~json: cannot unmarshal string into Go struct field ScaleSpec.spec.replicas of type int32"),
+    ("PATCH", "deployments/d/scale", "application/strategic-merge-patch+json", r#"{"spec":{"replicas":"x"}}"#, 422, r#" "" is invalid: patch: Invalid value: "map[spec:map[replicas:x]]": unrecognized type: int32"#),
+    ("PATCH", "deployments/d/scale?fieldManager=m", "application/apply-patch+yaml", "{apiVersion: autoscaling/v1, kind: Scale, metadata: {name: d}, spec: {replicas: x}}", 500, "failed to create typed patch object (/d; autoscaling/v1, Kind=Scale): .spec.replicas: expected numeric (int or float), got string"),
+    ("PATCH", "deployments/d/scale?fieldManager=m", "application/apply-patch+yaml", "{apiVersion: apps/v1, kind: Deployment}", 400, "invalid object type: apps/v1, Kind=Deployment"),
+    ("PUT", "deployments/d/status", JSON, r#"{"metadata":{"name":"d"},"status":{"replicas":"x"}}"#, 400, r#"~Deployment in version "v1" cannot be handled as a Deployment: json: cannot unmarshal string"#),
+    ("POST", "pods/p/binding", JSON, r#"{"target":{"name":"n"}}"#, 400, "name in URL does not match name in Binding object"),
+    ("POST", "pods/p/binding", JSON, r#"{"metadata":{"name":"p","namespace":"x"},"target":{"name":"n"}}"#, 400, "the namespace of the provided object does not match the namespace sent on the request"),
+    ("POST", "pods/p/binding", JSON, r#"{"metadata":{"name":"p"},"target":{"name":5}}"#, 400, r#"~Binding in version "v1" cannot be handled as a Binding: json: cannot unmarshal number"#),
+    ("POST", "pods/p/binding", JSON, r#"{"metadata":{"name":"p"},"target":{"kind":"Foo","name":"n"}}"#, 422, r#"~Unsupported value: "Foo": supported values: "Node", "<empty>""#),
+    ("POST", "pods/p/eviction", JSON, "{}", 400, "name in URL does not match name in Eviction object"),
+    ("POST", "pods/p/eviction", JSON, r#"{"apiVersion":"policy/v2","kind":"Eviction","metadata":{"name":"p"}}"#, 400, r#"~Eviction in version "v2" cannot be handled as a Eviction: no kind "Eviction" is registered for version "policy/v2""#),
+    ("POST", "pods/p/eviction", JSON, r#"{"metadata":{"name":"p"},"deleteOptions":{"gracePeriodSeconds":"x"}}"#, 400, "~cannot be handled as a Eviction: json: cannot unmarshal string"),
+    ("POST", "pods/p/eviction?dryRun=All", JSON, r#"{"metadata":{"name":"p"},"deleteOptions":{"dryRun":["x"]}}"#, 500, "Non-matching dry-run options in request and content: [All] and [x]"),
+    ("PATCH", "pods/p/resize", "application/strategic-merge-patch+json", r#"{"spec":{"containers":[{"name":"z","image":"i"}]}}"#, 422, r#"Pod "p" is invalid: spec.containers: Forbidden: containers may not be added or removed on resize"#),
+    ("POST", "serviceaccounts/default/token", JSON, r#"{"spec":{"audiences":"x"}}"#, 400, r#"~TokenRequest in version "v1" cannot be handled as a TokenRequest: json: cannot unmarshal string"#),
+    ("POST", "serviceaccounts/default/token", JSON, r#"{"kind":"Foo","apiVersion":"v1"}"#, 400, r#"~Foo in version "v1" cannot be handled as a TokenRequest: no kind "Foo" is registered"#),
+];
+
+#[tokio::test]
+async fn subresources_take_only_what_is_theirs() {
+    let server = Server::start().await;
+    let deployment = json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    server.post("/apis/apps/v1/namespaces/default/deployments", deployment).await.expect(201);
+    server.post(PODS, json!({"metadata": {"name": "p"}, "spec": {"automountServiceAccountToken": false, "containers": [{"name": "c", "image": "i"}]}})).await.expect(201);
+    let before = server.store.revision();
+    for (method, path, media, body, code, words) in SUBRESOURCES {
+        let base = if path.starts_with("deployments") { "/apis/apps/v1/namespaces/default" } else { "/api/v1/namespaces/default" };
+        let reply = server.call(method, &format!("{base}/{path}"), &[("content-type", media)], *body).await;
+        let status = reply.json();
+        let message = status["message"].as_str().unwrap_or_default();
+        let fits = words.strip_prefix('~').map_or_else(|| message == *words, |part| message.contains(part));
+        assert!(reply.code == *code && fits, "{method} {path} {body}\n got {} {message}\nwant {code} {words}", reply.code);
+    }
+    assert_eq!(server.store.revision(), before, "no refused request has written anything");
+}
 
 #[tokio::test]
 async fn each_mistake_is_told_in_upstreams_words() {

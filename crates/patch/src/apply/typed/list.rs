@@ -12,7 +12,7 @@ impl Node<'_> {
         items.iter().enumerate().map(|(at, item)| self.element(item).map_err(|cause| format!(": element {at}: {cause}"))).collect()
     }
 
-    fn element(self, item: &Value) -> Result<String, String> {
+    pub(super) fn element(self, item: &Value) -> Result<String, String> {
         match self {
             Node::Keyed(ty, keys) => {
                 let default = |key: &str| ty.info().and_then(|info| info.field(key)).and_then(|field| serde_json::from_str(field.default?).ok());
