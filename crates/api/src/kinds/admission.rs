@@ -333,12 +333,40 @@ fn check_policy(errors: &mut Errors, object: &Value, list_name: &str) {
     }
     for (index, item) in items.iter().enumerate() {
         let path = list_path.index(index);
-        if list_name == "validations" && text(item, "expression").trim().is_empty() {
-            errors.required(&path.child("expression"), "expression is not specified");
-        }
-        if list_name == "mutations" {
+        if list_name == "validations" {
+            validation(errors, &path, item);
+        } else {
             mutation(errors, &path, item);
         }
+    }
+    for (index, annotation) in list(spec, "auditAnnotations").iter().enumerate() {
+        let list_path = path.child("auditAnnotations");
+        let path = list_path.index(index);
+        match text(object, "metadata.name") {
+            "" => errors.invalid(&path.child("key"), text(annotation, "key"), "requires metadata.name be non-empty"),
+            name => errors.name(&path.child("key"), &format!("{name}/{}", text(annotation, "key")), names::qualified_name),
+        }
+        if text(annotation, "valueExpression").trim().is_empty() {
+            errors.required(&path.child("valueExpression"), "valueExpression is not specified");
+        }
+    }
+}
+
+/// What there is to say of a validation before its expressions are compiled.
+fn validation(errors: &mut Errors, path: &Path, validation: &Value) {
+    if text(validation, "expression").trim().is_empty() {
+        errors.required(&path.child("expression"), "expression is not specified");
+    }
+    for name in ["messageExpression", "message"] {
+        let given = text(validation, name);
+        if !given.is_empty() && given.trim().is_empty() {
+            errors.invalid(&path.child(name), given, "must be non-empty if specified");
+        } else if name == "message" && given.trim().contains(['\n', '\r']) {
+            errors.invalid(&path.child(name), given, "must not contain line breaks");
+        }
+    }
+    if let Some(reason) = child(validation, "reason").and_then(Value::as_str).filter(|reason| !matches!(*reason, "Forbidden" | "Invalid" | "RequestEntityTooLarge")) {
+        errors.not_supported(&path.child("reason"), reason, &["Forbidden", "Invalid", "RequestEntityTooLarge"]);
     }
 }
 

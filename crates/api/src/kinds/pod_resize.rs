@@ -47,7 +47,8 @@ pub fn validate(new: &Value, old: &Value) -> Vec<Cause> {
     let path = Path::Root("spec");
     pod_spec::pod_spec(&mut errors, &path, new, true);
     if qos::class(new) != qos::class(old) {
-        errors.invalid(&path, qos::class(new), "Pod QOS Class may not change as a result of resizing");
+        let shown = text(new, "status.qosClass");
+        errors.invalid(&path, if shown.is_empty() { qos::class(old) } else { shown }, "Pod QOS Class may not change as a result of resizing");
     }
     let before = errors.len();
     for name in LISTS {
@@ -110,9 +111,6 @@ fn without_resizable(container: &Value) -> Value {
     let Some(map) = rest.as_object_mut() else { return rest };
     map.remove("resizePolicy");
     let mut kept = Map::new();
-    if let Some(claims) = container.get("resources").and_then(|resources| resources.get("claims")) {
-        kept.insert("claims".to_owned(), claims.clone());
-    }
     for kind in ["requests", "limits"] {
         let mut amounts = container.get("resources").and_then(|resources| resources.get(kind)).and_then(Value::as_object).cloned().unwrap_or_default();
         amounts.retain(|name, _| !RESIZABLE.contains(&name.as_str()));
@@ -149,7 +147,7 @@ mod tests {
                 vec!["spec.containers: Forbidden: containers may not be added or removed on resize"],
             ),
             (one(json!({}), json!({})), vec![
-                "spec: Invalid value: \"BestEffort\": Pod QOS Class may not change as a result of resizing",
+                "spec: Invalid value: \"Burstable\": Pod QOS Class may not change as a result of resizing",
                 "spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed",
             ]),
         ] {

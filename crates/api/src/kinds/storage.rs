@@ -295,17 +295,21 @@ fn allowed_topologies(errors: &mut Errors, terms: &[Value]) {
     }
 }
 
+fn check_attributes_class(errors: &mut Errors, object: &Value) {
+    provisioner(errors, &Path::Root("driverName"), text(object, "driverName"));
+    parameters(errors, object, false);
+}
+
 pub static ATTRIBUTES_CLASS: Policy = Policy {
-    check: |errors, object| {
-        provisioner(errors, &Path::Root("driverName"), text(object, "driverName"));
-        parameters(errors, object, false);
-    },
+    check_create: check_attributes_class,
     check_update: |errors, new, old| {
         for name in ["driverName", "parameters"] {
             if !same(new.get(name), old.get(name)) {
                 errors.forbidden(&Path::Root(name), &format!("updates to {name} are forbidden."));
             }
         }
+        // What stays is told first, then what is.
+        check_attributes_class(errors, new);
     },
     ..BUILT_IN
 };

@@ -72,23 +72,28 @@ impl Api {
             self.check_name(row, namespace, name, &made)?;
             Ok(made)
         };
-        let cx = Context { applied: true, ..Context::like(cx) };
-        if absent && part == Part::Main {
-            let mut fresh = merge(None)?;
-            metadata(&mut fresh).remove("resourceVersion");
-            match self.create(row, namespace, fresh, &cx).await {
-                Err(status) if status.is_already_exists() => {}
-                done => return done,
+        let inner = Context { applied: true, ..Context::like(cx) };
+        let doing = async {
+            if absent && part == Part::Main {
+                let mut fresh = merge(None)?;
+                metadata(&mut fresh).remove("resourceVersion");
+                match self.create(row, namespace, fresh, &inner).await {
+                    Err(status) if status.is_already_exists() => {}
+                    done => return done,
+                }
             }
-        }
-        self.change_asking(row, namespace, name, part, &cx, &forms, |old| {
-            let mut new = merge(Some(old))?;
-            if config.pointer("/metadata/resourceVersion").is_none() {
-                metadata(&mut new).remove("resourceVersion");
-            }
-            Ok(new)
-        })
-        .await
+            self.change_asking(row, namespace, name, part, &inner, &forms, |old| {
+                let mut new = merge(Some(old))?;
+                if config.pointer("/metadata/resourceVersion").is_none() {
+                    metadata(&mut new).remove("resourceVersion");
+                }
+                Ok(new)
+            })
+            .await
+        };
+        let done = doing.await;
+        inner.take_warnings().into_iter().for_each(|warning| cx.warn(warning));
+        done
     }
 }
 

@@ -88,6 +88,16 @@ const CASES: &[Case] = &[
     ("OPTIONS", "", JSON, "", 405, "the server does not allow this method on the requested resource"),
 ];
 
+#[tokio::test]
+async fn who_applies_is_warned_as_who_creates_is() {
+    let server = Server::start().await;
+    let service = "{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {ports: [{port: 80}], trafficDistribution: PreferClose}}";
+    let reply = server.call("PATCH", "/api/v1/namespaces/default/services/s?fieldManager=m", &[("content-type", "application/apply-patch+yaml")], service).await;
+    assert_eq!(reply.code, 201);
+    let warning = reply.headers.get("warning").and_then(|text| text.to_str().ok()).unwrap_or_default();
+    assert!(warning.contains("PreferClose"), "{warning}");
+}
+
 /// The same of subresources: method, path below the namespace, content type, body, code, what the message is or contains (`~`).
 const SUBRESOURCES: &[Case] = &[
     ("PUT", "deployments/d/scale", JSON, r#"{"metadata":{"name":"d"},"spec":{"replicas":"x"}}"#, 400, r#"Scale in version "v1" cannot be handled as a Scale: json: cannot unmarshal string into Go struct field ScaleSpec.spec.replicas of type int32"#),
@@ -117,6 +127,7 @@ const SUBRESOURCES: &[Case] = &[
 #[tokio::test]
 async fn subresources_take_only_what_is_theirs() {
     let server = Server::start().await;
+    server.service_account("default").await;
     let deployment = json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
     server.post("/apis/apps/v1/namespaces/default/deployments", deployment).await.expect(201);
     server.post(PODS, json!({"metadata": {"name": "p"}, "spec": {"automountServiceAccountToken": false, "containers": [{"name": "c", "image": "i"}]}})).await.expect(201);

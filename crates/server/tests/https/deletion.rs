@@ -9,7 +9,7 @@ async fn a_bound_pod_gets_its_grace_and_a_shorter_one_when_asked() {
     let server = Server::start().await;
     server.service_account("default").await;
     server.post(PODS, pod("p")).await.expect(201);
-    server.post(&format!("{PODS}/p/binding"), json!({"target": {"kind": "Node", "name": "n"}})).await.expect(201);
+    server.post(&format!("{PODS}/p/binding"), json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}})).await.expect(201);
     let path = format!("{PODS}/p");
     let going = server.delete(&path).await.expect(200).json();
     assert_eq!((&going["kind"], &going["metadata"]["deletionGracePeriodSeconds"]), (&json!("Pod"), &json!(30)));

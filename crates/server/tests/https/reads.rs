@@ -178,7 +178,7 @@ async fn pods_are_selected_by_their_node_and_phase() {
     for name in ["a", "b"] {
         server.post(PODS, pod(name)).await.expect(201);
     }
-    server.post(&format!("{PODS}/a/binding"), json!({"target": {"kind": "Node", "name": "n1"}})).await.expect(201);
+    server.post(&format!("{PODS}/a/binding"), json!({"metadata": {"name": "a"}, "target": {"kind": "Node", "name": "n1"}})).await.expect(201);
     for (selector, want) in [("spec.nodeName%3Dn1", vec!["a"]), ("spec.nodeName%3D", vec!["b"]), ("status.phase%3DPending,metadata.name!%3Da", vec!["b"]), ("status.phase%3DRunning", vec![])] {
         assert_eq!(names(&server.get(&format!("/api/v1/pods?fieldSelector={selector}")).await.expect(200).json()), want, "{selector}");
     }
