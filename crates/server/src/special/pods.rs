@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ::api::{Cause, Object, Resource, Status};
+use ::api::{Object, Reason, Resource, Status};
 use serde_json::{Value, json};
 
 use crate::api::{Api, Context};
@@ -12,13 +12,19 @@ impl Api {
     /// POST pods/binding: the one way a pod gets its node.
     pub async fn bind(&self, row: &Resource, namespace: &str, name: &str, binding: &Value, cx: &Context) -> Result<Arc<Object>, Status> {
         let node = text(binding, "/target/name").to_owned();
-        let refuse = |field: &str, reason: &str, message: &str| Status::invalid("", "Binding", name, vec![Cause { reason: reason.into(), message: message.into(), field: field.into() }]);
-        if node.is_empty() {
-            return Err(refuse("target.name", "FieldValueRequired", "Required value"));
-        }
         let kind = text(binding, "/target/kind");
+        let mut wrong = Vec::new();
         if !kind.is_empty() && kind != "Node" {
-            return Err(refuse("target.kind", "FieldValueNotSupported", &format!("Unsupported value: {kind:?}: supported values: \"Node\", \"<empty>\"")));
+            wrong.push(format!("target.kind: Unsupported value: {kind:?}: supported values: \"Node\", \"<empty>\""));
+        }
+        if node.is_empty() {
+            wrong.push("target.name: Required value".to_owned());
+        }
+        // Upstream does not make a Status of these.
+        match wrong.as_slice() {
+            [] => {}
+            [one] => return Err(Status::failure(500, Reason::Unknown, one)),
+            many => return Err(Status::failure(500, Reason::Unknown, format!("[{}]", many.join(", ")))),
         }
         let now = self.now();
         self.change(row, Some(namespace), name, Part::Other("binding"), cx, |old| {
