@@ -213,6 +213,7 @@ impl Api {
 
     pub(crate) async fn put(&self, row: &Resource, namespace: Option<&str>, name: &str, subresource: Option<&str>, value: Value, cx: &Context) -> Result<Arc<Object>, Status> {
         if subresource == Some("scale") {
+            let value = scale::decoded(value, &[], cx)?;
             self.check_name(row, namespace, name, &value)?;
             return self.rescale(row, namespace, name, cx, None, |_| Ok(value.clone())).await;
         }
@@ -233,8 +234,9 @@ impl Api {
                         PatchKind::Json => patch::json(&mut wanted, &patch).map_err(|error| error.status())?,
                         _ => patch::merge(&mut wanted, &patch),
                     }
-                    self.check_name(row, namespace, name, &wanted)?;
-                    scale::patched(kind, &patch, wanted, cx)
+                    let made = scale::patched(kind, &patch, wanted, cx)?;
+                    self.check_name(row, namespace, name, &made)?;
+                    Ok(made)
                 })
                 .await;
         }

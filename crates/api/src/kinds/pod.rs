@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::json::{child, child_mut, empty, list, list_mut, map_mut, number, set, text};
+use super::json::{child, child_mut, list, list_mut, map_mut, number, set, text};
 use super::policy::{BUILT_IN, Generation, Policy};
 use super::{diff, pod_defaults, pod_spec, pod_warnings};
 use crate::names;

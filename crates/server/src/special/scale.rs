@@ -5,14 +5,14 @@ use std::sync::Arc;
 use ::api::columns::age;
 use ::api::selector::LabelSelector;
 use ::api::custom::Scale;
-use ::api::{Cause, Meta, Object, Reason, Resource, Status};
+use ::api::{Cause, Meta, Object, Resource, Status};
 use ::patch::apply::{ApplyError, Writer};
 use bytes::Bytes;
 use client::PatchKind;
 use serde_json::{Value, json};
 
 use crate::admission::{self, Asked, Operation};
-use crate::api::{Api, Context, FieldValidation};
+use crate::api::{Api, Context};
 use crate::decode;
 use crate::registry::{Forms, KindVersions, Part, facts, same_object, text, unfit, written};
 
