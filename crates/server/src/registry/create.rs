@@ -38,7 +38,7 @@ impl Api {
     }
 
     async fn create_once(&self, row: &Resource, namespace: Option<&str>, mut value: Value, cx: &Context) -> Result<Arc<Object>, Status> {
-        self.place(row, namespace, &mut value)?;
+        self.place(row, namespace, &mut value, cx.dry_run)?;
         owners_once(&mut value, cx, "");
         let strategy = policy(row);
         self.system_fields(row, &mut value);
@@ -96,7 +96,7 @@ impl Api {
     }
 
     /// Namespace and name of the URL and of the body must agree; the URL's namespace fills an empty one.
-    fn place(&self, row: &Resource, namespace: Option<&str>, value: &mut Value) -> Result<(), Status> {
+    fn place(&self, row: &Resource, namespace: Option<&str>, value: &mut Value, dry_run: bool) -> Result<(), Status> {
         let meta = metadata(value);
         let given = meta.get("namespace").and_then(Value::as_str).unwrap_or("").to_owned();
         match namespace {
@@ -113,7 +113,9 @@ impl Api {
                 meta.remove("namespace");
             }
         }
-        if meta.get("resourceVersion").and_then(Value::as_str).is_some_and(|version| !version.is_empty()) {
+        // It is the store that minds, and a dry run does not reach it; nor does it mind what is no revision.
+        let version = meta.get("resourceVersion").and_then(Value::as_str).and_then(|version| version.parse::<u64>().ok());
+        if !dry_run && version.is_some_and(|version| version != 0) {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
         meta.remove("resourceVersion");

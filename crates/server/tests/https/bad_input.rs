@@ -229,6 +229,12 @@ async fn a_dry_run_writes_nothing() {
     let before = server.store.revision();
     server.post(&format!("{CONFIG_MAPS}?dryRun=All"), config_map("b")).await.expect(201);
     server.post(&format!("{CONFIG_MAPS}?dryRun=All"), config_map("a")).await.expect(409);
+    // What is in the store minds a resourceVersion, which a dry run does not reach; and what is no revision is none.
+    let versioned = |name: &str, version: &str| json!({"metadata": {"name": name, "resourceVersion": version}});
+    server.post(&format!("{CONFIG_MAPS}?dryRun=All"), versioned("c", "7")).await.expect(201);
+    server.post(CONFIG_MAPS, versioned("c", "7")).await.expect(400);
+    server.post(CONFIG_MAPS, versioned("c", "0")).await.expect(201);
+    server.delete(&format!("{CONFIG_MAPS}/c")).await.expect(200);
     let patched: Value = server.patch(&format!("{CONFIG_MAPS}/a?dryRun=All"), "merge-patch+json", json!({"data": {"k": "w"}})).await.expect(200).json();
     assert_eq!(patched["data"]["k"], "w");
     server.delete(&format!("{CONFIG_MAPS}/a?dryRun=All")).await.expect(200);
