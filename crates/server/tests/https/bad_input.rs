@@ -225,16 +225,15 @@ async fn bytes_that_are_no_utf8_are_read_as_go_reads_them() {
 #[tokio::test]
 async fn a_dry_run_writes_nothing() {
     let server = Server::start().await;
+    let versioned = |name: &str, version: &str| json!({"metadata": {"name": name, "resourceVersion": version}});
+    server.post(CONFIG_MAPS, versioned("v", "0")).await.expect(201);
     server.post(CONFIG_MAPS, config_map("a")).await.expect(201);
     let before = server.store.revision();
     server.post(&format!("{CONFIG_MAPS}?dryRun=All"), config_map("b")).await.expect(201);
     server.post(&format!("{CONFIG_MAPS}?dryRun=All"), config_map("a")).await.expect(409);
     // What is in the store minds a resourceVersion, which a dry run does not reach; and what is no revision is none.
-    let versioned = |name: &str, version: &str| json!({"metadata": {"name": name, "resourceVersion": version}});
     server.post(&format!("{CONFIG_MAPS}?dryRun=All"), versioned("c", "7")).await.expect(201);
     server.post(CONFIG_MAPS, versioned("c", "7")).await.expect(400);
-    server.post(CONFIG_MAPS, versioned("c", "0")).await.expect(201);
-    server.delete(&format!("{CONFIG_MAPS}/c")).await.expect(200);
     let patched: Value = server.patch(&format!("{CONFIG_MAPS}/a?dryRun=All"), "merge-patch+json", json!({"data": {"k": "w"}})).await.expect(200).json();
     assert_eq!(patched["data"]["k"], "w");
     server.delete(&format!("{CONFIG_MAPS}/a?dryRun=All")).await.expect(200);
