@@ -101,6 +101,9 @@ impl ExecPlugin {
         if let Some(name) = &config.tls_server_name {
             about["tls-server-name"] = name.as_str().into();
         }
+        if let Some(proxy) = &config.proxy {
+            about["proxy-url"] = proxy.url.as_str().into();
+        }
         if config.insecure {
             about["insecure-skip-tls-verify"] = true.into();
         }

@@ -16,8 +16,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri}
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -27,15 +25,13 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
+use crate::dial::dial;
 use crate::exec_credential::{ExecCredentials, Said};
 use crate::kubeconfig::Config;
 use crate::tls;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Go's limit for a TLS handshake. A server that stands still takes connections and says nothing; all requests would wait for that one.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// When the next of a host's addresses is tried too (RFC 8305).
-const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 /// A connection on which requests wait is asked this often whether its other end is there, and given up when it does not answer: as client-go has it.
 const PING_PERIOD: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
@@ -201,23 +197,7 @@ impl HttpClient {
     }
 
     async fn tcp(&self) -> Result<TcpStream, HttpError> {
-        let addresses = resolver::resolve(&self.inner.host).await?;
-        let mut waiting = addresses.into_iter().map(|address| std::net::SocketAddr::new(address, self.inner.port));
-        let mut tried = FuturesUnordered::new();
-        let mut last = HttpError::Config("no address to connect to".to_owned());
-        loop {
-            // One that is silent holds up nobody: it may answer yet, while the next is tried.
-            let next = waiting.next();
-            let more = next.is_some();
-            tried.extend(next.map(connect_to));
-            let outcome = if more { tokio::time::timeout(NEXT_ADDRESS_AFTER, tried.next()).await } else { Ok(tried.next().await) };
-            match outcome {
-                Ok(Some(Ok(stream))) => return Ok(stream),
-                Ok(Some(Err(error))) => last = error,
-                Ok(None) => return Err(last),
-                Err(_) => {}
-            }
-        }
+        dial(&self.inner.host, self.inner.port, self.inner.config.proxy.as_ref()).await
     }
 
     async fn secure(&self, tcp: TcpStream, config: Arc<rustls::ClientConfig>) -> Result<tokio_rustls::client::TlsStream<TcpStream>, HttpError> {
@@ -387,34 +367,12 @@ impl HttpClient {
     }
 }
 
-async fn connect_to(address: std::net::SocketAddr) -> Result<TcpStream, HttpError> {
-    match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-        Ok(Ok(stream)) => {
-            let _ = stream.set_nodelay(true);
-            Ok(stream)
-        }
-        Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => Err(HttpError::Refused { address: address.to_string() }),
-        Ok(Err(error)) => Err(HttpError::Connect { address: address.to_string(), cause: format!("connect: {}", go_words(&error)) }),
-        Err(_) => Err(HttpError::Connect { address: address.to_string(), cause: "i/o timeout".to_owned() }),
-    }
-}
-
 async fn http1(stream: impl Stream + 'static) -> Result<Sender, HttpError> {
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| HttpError::Http(with_causes(&error)))?;
     tokio::spawn(async move {
         let _ = connection.await;
     });
     Ok(Sender::Http1(sender))
-}
-
-fn go_words(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::HostUnreachable => "no route to host".to_owned(),
-        std::io::ErrorKind::NetworkUnreachable => "network is unreachable".to_owned(),
-        std::io::ErrorKind::TimedOut => "connection timed out".to_owned(),
-        std::io::ErrorKind::ConnectionReset => "connection reset by peer".to_owned(),
-        _ => error.to_string(),
-    }
 }
 
 /// Go's words, which a clock that is wrong makes people read.

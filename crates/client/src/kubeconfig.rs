@@ -9,6 +9,7 @@ use base64::Engine;
 use basics::files;
 use serde_json::{Map, Value, json};
 
+use crate::dial::Proxy;
 use crate::exec_credential::{ExecPlugin, PluginPolicy};
 
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -33,6 +34,8 @@ pub enum ConfigError {
     Invalid { what: &'static str, cause: String },
     #[error("{0}")]
     ExecPlugin(String),
+    #[error("invalid 'proxy-url' {url:?} for cluster {cluster:?}: {cause}")]
+    Proxy { url: String, cluster: String, cause: String },
     #[error("requesting uid, groups or user-extra for {0} without impersonating a user")]
     Impersonation(String),
     #[error("cannot write {path}: {cause}")]
@@ -77,6 +80,8 @@ pub struct Config {
     pub basic: Option<(String, String)>,
     pub insecure: bool,
     pub tls_server_name: Option<String>,
+    /// What is on the way to the server.
+    pub proxy: Option<Proxy>,
     pub impersonate: Option<String>,
     pub impersonate_groups: Vec<String>,
     pub impersonate_uid: Option<String>,
@@ -329,8 +334,13 @@ impl Kubeconfig {
             server if ca.is_some() || certificate.is_some() => format!("https://{server}"),
             server => format!("http://{server}"),
         };
+        let proxy = match text(&cluster, "proxy-url") {
+            url if url.is_empty() => None,
+            url => Some(Proxy::parse(&url).map_err(|cause| ConfigError::Proxy { url, cluster: cluster_name.clone(), cause })?),
+        };
         let mut config = Config {
             server,
+            proxy,
             namespace: overrides.namespace.clone().filter(|name| !name.is_empty()).or_else(|| Some(text(&context, "namespace")).filter(|name| !name.is_empty())).unwrap_or_else(|| "default".to_owned()),
             certificate_authority: ca,
             client_identity: certificate.zip(key),

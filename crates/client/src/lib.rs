@@ -5,6 +5,7 @@
 
 mod cache;
 mod changes;
+pub mod dial;
 mod events;
 pub mod exec_credential;
 mod informer;
