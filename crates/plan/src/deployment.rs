@@ -99,6 +99,12 @@ impl Set {
         self.set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0)
     }
 
+    /// Those of them it is still asked to have. The status may tell of more for a moment; they are on their way out, and counting on them would take away
+    /// as many too many: here upstream falls below what is promised.
+    fn staying(&self) -> i32 {
+        self.available().min(self.replicas)
+    }
+
     fn actual(&self) -> i32 {
         self.set.status.as_ref().map_or(0, |status| status.replicas)
     }

@@ -46,7 +46,7 @@ impl Work<'_> {
             return false;
         }
         let min_available = self.replicas() - self.max_unavailable();
-        let new_unavailable = self.new.as_ref().map_or(0, |new| new.replicas - new.available());
+        let new_unavailable = self.new.as_ref().map_or(0, |new| new.replicas - new.staying());
         let most = self.total() - min_available - new_unavailable;
         if most <= 0 {
             return false;
@@ -75,7 +75,7 @@ impl Work<'_> {
     }
 
     fn remove_healthy(&mut self, min_available: i32) -> i32 {
-        let available: i32 = self.all().map(|set| set.available()).sum();
+        let available: i32 = self.all().map(|set| set.staying()).sum();
         let most = available - min_available;
         let mut removed = 0;
         for index in 0..self.old.len() {

@@ -128,6 +128,16 @@ fn unhealthy_old_pods_go_first() {
 }
 
 #[test]
+fn pods_on_their_way_out_are_not_counted_on() {
+    // The old set has been told to have 3, and its status still tells of 4: 6 must stay of the 7 that do.
+    case(8, json!({}), json!({})).set("web-old", "v1", 1, (3, 4), 8).set("web-new", "v2", 2, (7, 4), 8).expect(&[
+        r#"patch ReplicaSet ns/web-old {"spec":{"replicas":2}}"#,
+        "event Normal ScalingReplicaSet: Scaled down replica set web-old from 3 to 2",
+        "revision 2",
+    ]);
+}
+
+#[test]
 fn scaled_in_the_middle_of_a_rollout() {
     // Sets 8 and 5, made for 10 (13 at most), now for 20 (25 at most).
     case(20, json!({}), json!({})).set("web-old", "v1", 1, (8, 8), 10).set("web-new", "v2", 2, (5, 0), 10).expect(&[
