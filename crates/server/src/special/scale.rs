@@ -170,14 +170,13 @@ impl Api {
                     *at = value.clone();
                 }
             }
-            Ok(wanted)
+            decoded(wanted, &[], cx)
         })
         .await
     }
 
-    /// PUT or PATCH: `change` makes the wanted Scale of the present one. `applied` is what a manager applies.
+    /// PUT or PATCH: `change` makes the wanted Scale, of its type, of the present one. `applied` is what a manager applies.
     pub async fn rescale(&self, row: &Resource, namespace: Option<&str>, name: &str, cx: &Context, applied: Option<&Value>, change: impl Fn(&Value) -> Result<Value, Status> + Sync) -> Result<Arc<Object>, Status> {
-        let change = |present: &Value| change(present).and_then(|wanted| decoded(wanted, &[], cx));
         let admitted = if admission::asks(self, row, cx) { Some(self.admit_scale(row, namespace, name, cx, &change).await?) } else { None };
         let inner = Context { exempt: true, applied: applied.is_some(), ..Context::like(cx) };
         let (now, api_version, forms) = (self.now(), row.api_version(), Forms::default());
