@@ -117,8 +117,8 @@ impl Api {
             special::convert::to_storage(row, &mut new)?;
             // Before admission and strategy, as upstream: what they change is not the writer's. Parts with rules of their own are known only after those.
             let early = !matches!(part, Part::Other(_));
+            owners_known(&mut new, &old);
             if early {
-                owners_known(&mut new, &old);
                 track(self, row, part, Some(&old), &mut new, cx).await;
             }
             let mut reserved = self.settle(row, namespace, name, part, &mut new, &old, cx).await?;
@@ -233,7 +233,6 @@ impl Api {
             if new.pointer("/metadata/deletionGracePeriodSeconds").is_none_or(Value::is_null) {
                 put_back(metadata(new), &old_meta, "deletionGracePeriodSeconds");
             }
-            owners_known(new, old);
             let meta = metadata(new);
             // Conditional or not, from here on the update is of this very revision.
             if let Some(version) = old_meta.get("resourceVersion") {
